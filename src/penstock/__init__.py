@@ -1,0 +1,91 @@
+"""Penstock plans, simulates, draws and runs pipeline-parallel training of large language models.
+
+Importing it is quick: each name is loaded when first used, and none of those below imports torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from penstock.api import (
+        add_sends,
+        add_step,
+        bounds,
+        build,
+        check,
+        problems,
+        read_csv,
+        read_plan,
+        show,
+        simulate,
+        to_csv,
+    )
+    from penstock.core.costs import Costs
+    from penstock.core.op import Kind, Op
+    from penstock.core.placement import Placement
+    from penstock.core.plan import Lane, Plan
+    from penstock.core.timeline import Timeline
+    from penstock.schedules import SCHEDULES
+
+_HOME = {
+    "add_sends": "penstock.api",
+    "add_step": "penstock.api",
+    "bounds": "penstock.api",
+    "build": "penstock.api",
+    "check": "penstock.api",
+    "problems": "penstock.api",
+    "read_csv": "penstock.api",
+    "read_plan": "penstock.api",
+    "show": "penstock.api",
+    "simulate": "penstock.api",
+    "to_csv": "penstock.api",
+    "Costs": "penstock.core.costs",
+    "Kind": "penstock.core.op",
+    "Lane": "penstock.core.plan",
+    "Op": "penstock.core.op",
+    "Placement": "penstock.core.placement",
+    "Plan": "penstock.core.plan",
+    "SCHEDULES": "penstock.schedules",
+    "Timeline": "penstock.core.timeline",
+}
+
+__all__ = [
+    "SCHEDULES",
+    "Costs",
+    "Kind",
+    "Lane",
+    "Op",
+    "Placement",
+    "Plan",
+    "Timeline",
+    "__version__",
+    "add_sends",
+    "add_step",
+    "bounds",
+    "build",
+    "check",
+    "problems",
+    "read_csv",
+    "read_plan",
+    "show",
+    "simulate",
+    "to_csv",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("penstock")
+    if name not in _HOME:
+        raise AttributeError(f"module 'penstock' has no attribute {name!r}")
+    value = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

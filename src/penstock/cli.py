@@ -1,0 +1,57 @@
+"""The command line: one sub-command per verb. Errors that users can cause are one line and exit code 2."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import NoReturn
+
+from cyclopts import App, CycloptsError
+
+from penstock.cli_plan import schedule, simulate
+
+USER_ERROR = 2
+BROKEN_PIPE = 141
+
+
+def _version() -> str:
+    import penstock
+
+    return penstock.__version__
+
+
+app = App(
+    name="penstock",
+    help="Plan, simulate, draw and run pipeline-parallel training of large language models.",
+    version=_version,
+)
+app.command(schedule)
+app.command(simulate)
+
+
+def main(tokens: list[str] | None = None) -> None:
+    """Run one command.
+
+    What users can cause (``ValueError``, ``OSError``, a wrong option) ends with one line on stderr and exit code 2;
+    any other exception keeps its traceback.
+    """
+    try:
+        app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _leave(BROKEN_PIPE)
+    except (CycloptsError, ValueError, OSError) as error:
+        print(f"penstock: {_one_line(error)}", file=sys.stderr)
+        _leave(USER_ERROR)
+
+
+def _leave(code: int) -> NoReturn:
+    """Exit without a second complaint about a standard output that cannot be written."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    sys.exit(code)
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return " ".join(str(error).split())

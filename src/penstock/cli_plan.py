@@ -1,0 +1,238 @@
+"""The planning commands: ``penstock schedule`` and ``penstock simulate``."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+if TYPE_CHECKING:
+    from penstock.core.costs import Costs
+    from penstock.core.placement import Placement
+    from penstock.core.plan import Plan
+    from penstock.core.timeline import Timeline
+
+MOST_OPS = 20_000_000
+"""Plans beyond this are refused: they would take gigabytes and minutes."""
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Prices:
+    """What the ops cost."""
+
+    costs: str = "1,1,1,0"
+    """Times F,I,W of one rank for all its chunks together, and of a message between ranks."""
+    w_share: float = 1.0
+    """Share of a micro-batch's activations that W needs after I, 0 to 1."""
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Files:
+    """Files to write; each is written whole or not at all."""
+
+    json: Path | None = None
+    """The figures as one JSON object."""
+    html: Path | None = None
+    """The timeline as a page that opens without a network."""
+    png: Path | None = None
+    """The timeline as a picture (.png or .svg)."""
+
+
+DEFAULT_PRICES, DEFAULT_FILES = Prices(), Files()
+
+
+def schedule(
+    name: str,
+    /,
+    *,
+    ranks: Annotated[int, Parameter(name=["--ranks", "-p"])],
+    micros: Annotated[int, Parameter(name=["--micros", "-m"])],
+    chunks: Annotated[int, Parameter(name=["--chunks", "-v"])] = 1,
+    memory: float | None = None,
+    csv: Path | None = None,
+    prices: Prices = DEFAULT_PRICES,
+    files: Files = DEFAULT_FILES,
+) -> None:
+    """Build a named schedule, check, simulate and draw it, and compare it with what no order can beat.
+
+    Args:
+        name: the schedule, for example 1f1b, interleaved or zb-h1.
+        ranks: ranks of the pipeline.
+        micros: micro-batches per step.
+        chunks: model chunks per rank.
+        memory: limit of activations, as a fraction of 1F1B's peak (as many micro-batches as there are ranks).
+        csv: write the plan as PyTorch's compute-only CSV.
+    """
+    from penstock.engine import check
+    from penstock.export import to_csv
+    from penstock.schedules import build
+
+    _ready(csv, files)
+    if ranks * micros * chunks > MOST_OPS:
+        raise ValueError(f"ranks x micros x chunks = {ranks * micros * chunks:,}; at most {MOST_OPS:,} forwards")
+    began = time.perf_counter()
+    plan = build(name, ranks, micros, chunks)
+    costs = _costs(plan.placement, prices)
+    check(plan)
+    timeline = _simulate(plan, costs)
+    took_s = time.perf_counter() - began
+    if memory is not None:
+        _check_memory(timeline, memory, chunks, prices)
+    facts = _facts(timeline, costs, prices, memory, took_s)
+    outputs = {csv: to_csv(plan)} if csv else {}
+    _report(timeline, facts, files, outputs)
+
+
+def simulate(
+    plan: Path,
+    /,
+    *,
+    sends: Literal["none", "overlapped", "blocking"] = "none",
+    prices: Prices = DEFAULT_PRICES,
+    files: Files = DEFAULT_FILES,
+) -> None:
+    """Simulate a plan from a file.
+
+    Args:
+        plan: a plan of Penstock (.json or .txt), or PyTorch's compute-only CSV (.csv).
+        sends: add sends and receives first: overlapped with compute, or blocking. With none the plan stays as it is.
+    """
+    from penstock.api import read_plan
+    from penstock.engine import check
+    from penstock.lower import add_sends
+
+    _ready(None, files)
+    found = read_plan(plan)
+    began = time.perf_counter()
+    check(found)
+    if sends != "none":
+        found = add_sends(found, blocking=sends == "blocking")
+    costs = _costs(found.placement, prices)
+    timeline = _simulate(found, costs)
+    facts = _facts(timeline, costs, prices, None, time.perf_counter() - began)
+    _report(timeline, facts, files, {})
+
+
+def _ready(csv: Path | None, files: Files) -> None:
+    """Refuse output files that cannot be written before any work is done."""
+    from penstock.core.files import writable
+
+    for path in (csv, files.json, files.html, files.png):
+        if path is not None:
+            writable(path)
+    if files.png is not None and files.png.suffix not in (".png", ".svg"):
+        raise ValueError(f"--png {files.png}: the suffix must be .png or .svg")
+
+
+def _costs(placement: Placement, prices: Prices) -> Costs:
+    from penstock.core.costs import Costs
+
+    words = prices.costs.split(",")
+    try:
+        f_s, i_s, w_s, link_s = map(float, words)
+    except ValueError:
+        raise ValueError(f"--costs {prices.costs}: give four numbers F,I,W,link, for example 1,1,1,0") from None
+    for letter, value in zip(("F", "I", "W", "link"), (f_s, i_s, w_s, link_s), strict=True):
+        if not 0 <= value < float("inf"):
+            raise ValueError(f"--costs {prices.costs}: {letter} is {value:g}; times are finite and not negative")
+    if not 0 <= prices.w_share <= 1:
+        raise ValueError(f"--w-share {prices.w_share:g}: a share lies between 0 and 1")
+    return Costs.uniform(placement, f_s, i_s, w_s, link_s, prices.w_share)
+
+
+def _simulate(plan: Plan, costs: Costs) -> Timeline:
+    from penstock.engine import simulate
+
+    return simulate(plan, costs)
+
+
+def _check_memory(timeline: Timeline, memory: float, chunks: int, prices: Prices) -> None:
+    """Raise if the plan needs more memory than allowed, with the nearest schedule or size that fits."""
+    from penstock.cli_fit import Sizes, exceeds, fitting, peak_over_p
+
+    if not memory > 0:
+        raise ValueError(f"--memory {memory:g}: give a positive fraction of 1F1B's peak, for example 1.0")
+    if exceeds(timeline, memory):
+        plan, peak = timeline.plan, peak_over_p(timeline)
+        sizes = Sizes(plan.placement.ranks, plan.micros, chunks, lambda place: _costs(place, prices), memory)
+        raise ValueError(
+            f"{plan.name} peaks at {peak:.4g} of 1F1B's memory, {peak - memory:.4g} more than --memory {memory:g}; "
+            f"{fitting(plan.name, sizes)}"
+        )
+
+
+def _facts(timeline: Timeline, costs: Costs, prices: Prices, memory: float | None, took_s: float) -> dict[str, Any]:
+    """The figures of a timeline by the names that scripts read."""
+    from penstock.cli_fit import peak_over_p
+    from penstock.engine import bounds
+
+    plan, peak = timeline.plan, peak_over_p(timeline)
+    limit = peak if memory is None else memory
+    bound = bounds(plan.placement, plan.micros, costs, limit * plan.placement.ranks)
+    return {
+        "name": plan.name,
+        "ranks": plan.placement.ranks,
+        "micros": plan.micros,
+        "chunks": max(map(plan.placement.rank_of.count, range(plan.placement.ranks))),
+        "costs": [float(word) for word in prices.costs.split(",")],
+        "w_share": prices.w_share,
+        "memory": limit,
+        "makespan": timeline.makespan_s,
+        "span": timeline.span_s,
+        "bubble_span": 100 * timeline.bubble_span,
+        "bubble_sync": 100 * timeline.bubble_sync,
+        "peak_over_p": peak,
+        "lower_bound_span": bound.span.seconds,
+        "lower_bound_makespan": bound.makespan.seconds,
+        "bound_span_kind": bound.span.kind,
+        "bound_makespan_kind": bound.makespan.kind,
+        "seconds": took_s,
+    }
+
+
+def _report(timeline: Timeline, facts: dict[str, Any], files: Files, outputs: dict[Path, str]) -> None:
+    """Write the files, then the text."""
+    import json
+
+    from penstock.core.files import whole_file, write_whole
+    from penstock.view import text
+
+    if files.json is not None:
+        outputs[files.json] = json.dumps(facts, indent=1) + "\n"
+    if files.html is not None:
+        from penstock.view import html
+
+        outputs[files.html] = html.page([timeline], facts["name"], facts)
+    if files.png is not None:
+        from penstock.view import plot
+
+        with whole_file(files.png) as stand_in:
+            plot.save([timeline], stand_in, unit="")
+    for path, content in outputs.items():
+        write_whole(path, content)
+    print(text.gantt(timeline, unit=""))
+    print(text.summary(timeline, unit=""))
+    _print_table(facts)
+
+
+def _print_table(facts: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("", "time", "bubble", "no order beats", "gap", "because of", box=None, pad_edge=False)
+    for what, bubble in (("span", "bubble_span"), ("makespan", "bubble_sync")):
+        value, least = facts[what], facts[f"lower_bound_{what}"]
+        gap = f"{100 * (value / least - 1):.2f} %" if least else ""
+        why = facts[f"bound_{what}_kind"]
+        table.add_row(what, f"{value:.6g}", f"{facts[bubble]:.2f} %", f"{least:.6g}", gap, why)
+    console = Console()
+    console.print(table)
+    print(
+        f"peak memory {facts['peak_over_p']:.4g} of 1F1B's; bounds within {facts['memory']:.4g}; "
+        f"built, checked and simulated in {facts['seconds']:.3f} s"
+    )

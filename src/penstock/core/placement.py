@@ -1,0 +1,109 @@
+"""Which rank holds which virtual stage, which stage follows which, which stages share weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+NO_STAGE = -1
+"""Stands for "no stage before" (start of a chain) and "no stage after" (end of a chain)."""
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Virtual stages on ranks.
+
+    Args:
+        rank_of: rank of each virtual stage.
+        prev: the stage before each stage, ``NO_STAGE`` at the start of a chain. Default: one chain 0, 1, 2, ...
+        part_of: the model part of each stage; stages of equal part are replicas of the same weights.
+            Default: all differ.
+
+    Raises:
+        ValueError: lengths differ, a rank holds no stage, or ``prev`` is not a set of chains.
+
+    Example:
+        >>> Placement.loop(2, 2).rank_of
+        (0, 1, 0, 1)
+        >>> Placement.vee(2).rank_of
+        (0, 1, 1, 0)
+    """
+
+    rank_of: tuple[int, ...]
+    prev: tuple[int, ...] = ()
+    part_of: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        n = len(self.rank_of)
+        object.__setattr__(self, "rank_of", tuple(map(int, self.rank_of)))
+        object.__setattr__(self, "prev", tuple(map(int, self.prev)) or tuple(range(-1, n - 1)))
+        object.__setattr__(self, "part_of", tuple(map(int, self.part_of)) or tuple(range(n)))
+        if n == 0:
+            raise ValueError("a placement needs at least one stage")
+        for name in ("prev", "part_of"):
+            if len(getattr(self, name)) != n:
+                raise ValueError(f"{name} has {len(getattr(self, name))} entries for {n} stages")
+        held = set(self.rank_of)
+        if min(held) < 0:
+            raise ValueError(f"rank_of={self.rank_of} names rank {min(held)}; ranks count from 0")
+        if max(held) >= len(held):
+            empty = next(rank for rank in range(len(held)) if rank not in held)
+            raise ValueError(f"rank_of={self.rank_of}: rank {empty} holds no stage, though rank {max(held)} does")
+        self._check_chains()
+
+    def _check_chains(self) -> None:
+        followed = [s for s in self.prev if s != NO_STAGE]
+        outside = [s for s in followed if not 0 <= s < self.stages]
+        if outside:
+            raise ValueError(f"prev names stage {outside[0]}, but stages are 0..{self.stages - 1}")
+        if len(set(followed)) < len(followed):
+            twice = next(s for s in followed if followed.count(s) > 1)
+            raise ValueError(f"prev={self.prev}: stage {twice} is followed by two stages; chains do not branch")
+        reached, front = 0, [s for s, before in enumerate(self.prev) if before == NO_STAGE]
+        while front:
+            reached += len(front)
+            front = [self.next[s] for s in front if self.next[s] != NO_STAGE]
+        if reached < self.stages:
+            raise ValueError(f"prev={self.prev} contains a ring; every chain needs a first stage")
+
+    @classmethod
+    def loop(cls, ranks: int, chunks: int = 1) -> Placement:
+        """Stages dealt to ranks in turn: 0 1 .. p-1 0 1 .. ; a line with one chunk."""
+        return cls(tuple(s % ranks for s in range(ranks * chunks)))
+
+    @classmethod
+    def vee(cls, ranks: int, chunks: int = 2) -> Placement:
+        """Stages dealt forth and back: 0 1 .. p-1 p-1 .. 1 0 ; a zigzag with more than two chunks."""
+        return cls(tuple(s % ranks if s // ranks % 2 == 0 else ranks - 1 - s % ranks for s in range(ranks * chunks)))
+
+    @property
+    def stages(self) -> int:
+        """Number of virtual stages."""
+        return len(self.rank_of)
+
+    @cached_property
+    def ranks(self) -> int:
+        """Number of ranks."""
+        return max(self.rank_of) + 1
+
+    @cached_property
+    def next(self) -> tuple[int, ...]:
+        """The stage after each stage, ``NO_STAGE`` at the end of a chain."""
+        after = [NO_STAGE] * self.stages
+        for stage, before in enumerate(self.prev):
+            if before != NO_STAGE:
+                after[before] = stage
+        return tuple(after)
+
+    @cached_property
+    def hops(self) -> NDArray[np.int32]:
+        """Stage seen over each ``Hop`` (same, prev, next): shape (3, stages)."""
+        return np.array([range(self.stages), self.prev, self.next], dtype=np.int32)
+
+    def on(self, rank: int) -> tuple[int, ...]:
+        """Stages of one rank, in order of model part: local chunk 0, 1, ..."""
+        mine = [s for s, r in enumerate(self.rank_of) if r == rank]
+        return tuple(sorted(mine, key=lambda s: (self.part_of[s], s)))

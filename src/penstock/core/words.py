@@ -1,0 +1,52 @@
+"""Words for error messages: the nearest name, the choices, the divisors a user may have meant."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+def nearest(word: str, choices: Iterable[str]) -> str:
+    """Return the choice most like ``word``, or ``""`` when none is alike.
+
+    Case and the difference between ``-`` and ``_`` do not count.
+
+    >>> nearest("micro-batchs", ["micro_batches", "model"])
+    'micro_batches'
+    """
+    plain = {_plain(choice): choice for choice in choices}
+    found = difflib.get_close_matches(_plain(word), plain, n=1, cutoff=0.5)
+    return plain[found[0]] if found else ""
+
+
+def suggest(word: str, choices: Iterable[str]) -> str:
+    """Return the end of an error line: the nearest choice, or all of them when none is alike.
+
+    >>> suggest("qwen4", ["llama", "qwen3"])
+    "did you mean 'qwen3'?"
+    >>> suggest("xyz", ["llama", "qwen3"])
+    'choose from llama, qwen3'
+    """
+    names = list(choices)
+    found = nearest(word, names)
+    if found:
+        return f"did you mean {found!r}?"
+    return f"choose from {', '.join(names)}" if names else "there is none to choose from"
+
+
+def divisors(number: int, near: int | None = None, most: int = 4) -> str:
+    """Return the divisors of ``number`` as text; at most ``most`` of them, those closest to ``near``.
+
+    >>> divisors(6)
+    '1, 2, 3, 6'
+    >>> divisors(96, near=10)
+    '4, 6, 8, 12'
+    """
+    found = [d for d in range(1, number + 1) if number % d == 0]
+    if near is not None:
+        found = sorted(sorted(found, key=lambda d: abs(d - near))[:most])
+    return ", ".join(map(str, found))
+
+
+def _plain(word: str) -> str:
+    return word.lower().replace("-", "_")

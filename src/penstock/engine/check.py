@@ -1,0 +1,259 @@
+"""The legality check: says before anything runs which rank and op is wrong, what it waits for, and the nearest fix."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from penstock.core.costs import Costs
+from penstock.core.needs import MISSING, NOTHING, dependencies, index, partners, predecessors
+from penstock.core.op import COMPUTE, NEEDS, RECVS, SENDS, Hop, Kind, Op
+from penstock.core.placement import NO_STAGE
+from penstock.core.plan import Plan
+from penstock.core.play import Played, play
+from penstock.engine.memory import memory
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One reason why a plan cannot run."""
+
+    rank: int
+    op: str
+    message: str
+    fix: str
+
+    def __str__(self) -> str:
+        return f"rank {self.rank}, {self.op}: {self.message}; {self.fix}"
+
+
+class IllegalPlan(ValueError):  # noqa: N818 (a plan is illegal; "error" adds nothing)
+    """A plan that cannot run; holds every ``Problem`` found."""
+
+    def __init__(self, name: str, found: list[Problem]) -> None:
+        more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+        super().__init__(f"plan {name!r} is not legal: {found[0]}{more}")
+        self.problems = found
+
+
+def check(plan: Plan, costs: Costs | None = None, memory_limit: float | None = None) -> None:
+    """Do nothing if the plan is legal.
+
+    Args:
+        plan: with or without sends.
+        costs: needed for a memory limit.
+        memory_limit: bytes that activations and buffers may reach on any rank.
+
+    Raises:
+        IllegalPlan: it is not; the message names rank, op, what it waits for and the nearest fix.
+    """
+    found = problems(plan, costs, memory_limit)
+    if found:
+        raise IllegalPlan(plan.name, found)
+
+
+def problems(plan: Plan, costs: Costs | None = None, memory_limit: float | None = None) -> list[Problem]:
+    """Why the plan cannot run; empty if it can.
+
+    Checked in turn, each only when those before hold: every op stands on the rank of its stage and within range;
+    complete, nothing twice, steps last; every value that crosses ranks has its messages (if there are any), received in
+    the order sent; lanes run to their end without deadlock; memory stays within the limit.
+    """
+    checks: tuple[Callable[[Plan], Iterator[Problem]], ...] = (_out_of_place, _incomplete, _messages)
+    for one in checks:
+        found = list(one(plan))
+        if found:
+            return found
+    ranks = plan.placement.ranks
+    seconds = np.ones(len(plan)) if costs is None else costs.seconds[plan.ops[:, 0], plan.ops[:, 1]]
+    played = play(plan, seconds, np.zeros((ranks, ranks)) if costs is None else costs.hop_s)
+    found = _deadlock(plan, played)
+    if not found and memory_limit is not None:
+        if costs is None:
+            raise ValueError("memory_limit needs costs, which hold the bytes of each op")
+        found = list(_memory(plan, played, costs, memory_limit))
+    return found
+
+
+def stuck(plan: Plan, played: Played) -> None:
+    """Raise ``IllegalPlan`` if the lanes did not run to their end."""
+    found = _deadlock(plan, played)
+    if found:
+        raise IllegalPlan(plan.name, found)
+
+
+def _out_of_place(plan: Plan) -> Iterator[Problem]:
+    kind, stage, micro = plan.ops.T
+    inside = (kind >= 0) & (kind < len(Kind)) & (stage >= 0) & (stage < plan.placement.stages)
+    bad = ~inside | ((micro < 0) | (micro >= plan.micros)) & (kind != Kind.STEP)
+    home = np.array(plan.placement.rank_of)[np.where(inside, stage, 0)]
+    for row in np.flatnonzero(bad | (home != plan.rank_of_op)):
+        rank = int(plan.rank_of_op[row])
+        if bad[row]:
+            limits = f"stages are 0..{plan.placement.stages - 1}, micro-batches 0..{plan.micros - 1}"
+            yield Problem(rank, _name(plan, row), "does not exist", limits)
+        else:
+            there = int(home[row])
+            yield Problem(
+                rank, _name(plan, row), f"stage {stage[row]} lives on rank {there}", f"move it to rank {there}"
+            )
+
+
+def _incomplete(plan: Plan) -> Iterator[Problem]:
+    ids, times = index(plan), np.zeros((len(Kind), plan.placement.stages, plan.micros), dtype=np.int32)
+    kind, stage, micro = plan.ops[plan.ops[:, 0] != Kind.STEP].T
+    np.add.at(times, (kind, stage, micro), 1)
+    for k, s, i in np.argwhere(times > 1):
+        yield Problem(plan.placement.rank_of[s], str(Op(Kind(k), s, i)), f"stands {times[k, s, i]} times", "keep one")
+    full, split_i, split_w = (times[k] > 0 for k in (Kind.B, Kind.I, Kind.W))
+    for s, i in np.argwhere(full & (split_i | split_w)):
+        other = Kind.I if split_i[s, i] else Kind.W
+        yield Problem(
+            plan.placement.rank_of[s],
+            str(Op(Kind.B, s, i)),
+            f"{Op(other, s, i)} stands too",
+            "B is I and W: keep either",
+        )
+    lacking = {Kind.F: times[Kind.F] == 0}
+    if plan.trains:
+        lacking |= {Kind.B: ~full & ~split_i & ~split_w, Kind.I: split_w & ~split_i, Kind.W: split_i & ~split_w}
+    for wanted, where in lacking.items():
+        for s, i in np.argwhere(where):
+            yield Problem(plan.placement.rank_of[s], str(Op(wanted, s, i)), "is missing", f"{wanted.name} of every "
+                          f"stage and micro-batch must stand once; {_near(plan, ids, s, i)}")  # fmt: skip
+    for rank, lane in enumerate(plan.lanes):
+        is_step = lane.codes[:, 0] == Kind.STEP
+        early = np.flatnonzero(is_step[:-1] & ~is_step[1:])
+        for row in early:
+            yield Problem(
+                rank, str(lane[int(row)]), f"{lane[int(row) + 1]} comes after it", "put steps last in the lane"
+            )
+
+
+def _near(plan: Plan, ids: NDArray[np.int32], stage: int, micro: int) -> str:
+    present = [ids[k, stage, micro] for k in COMPUTE if ids[k, stage, micro] != NOTHING]
+    if present:
+        return f"add it after {_name(plan, max(present))}"
+    return f"micro-batches are 0..{plan.micros - 1}"
+
+
+def _messages(plan: Plan) -> Iterator[Problem]:
+    needed, partner = dependencies(plan), partners(plan)
+    for row, slot in np.argwhere(needed == MISSING):
+        op = plan.op(int(row))
+        need = NEEDS[op.kind][slot]
+        rank = int(plan.rank_of_op[row])
+        if op.kind in RECVS:
+            continue
+        kind = need.made_by[0] if need.via is None else need.via
+        at = op.stage if need.via is not None or need.at == Hop.SAME else int(plan.placement.hops[need.at, op.stage])
+        lacks = Op(kind, at, op.micro)
+        yield Problem(rank, str(op), f"needs {lacks}, which no lane holds", f"add {lacks} before it")
+    for row in np.flatnonzero(partner == MISSING):
+        op = plan.op(int(row))
+        other = _other_end(plan, op)
+        if other is None:
+            yield Problem(int(plan.rank_of_op[row]), str(op), "no stage lies on that side", "drop it")
+        else:
+            where = plan.placement.rank_of[other.stage]
+            yield Problem(int(plan.rank_of_op[row]), str(op), f"its other end {other} is missing on rank {where}",
+                          f"add {other} to rank {where}")  # fmt: skip
+    yield from _out_of_order(plan, partner)
+
+
+def _other_end(plan: Plan, op: Op) -> Op | None:
+    ends = {Kind.SEND_F: (Kind.RECV_F, Hop.NEXT), Kind.SEND_B: (Kind.RECV_B, Hop.PREV),
+            Kind.RECV_F: (Kind.SEND_F, Hop.PREV), Kind.RECV_B: (Kind.SEND_B, Hop.NEXT)}  # fmt: skip
+    kind, hop = ends[op.kind]
+    stage = int(plan.placement.hops[hop, op.stage])
+    return None if stage == NO_STAGE else Op(kind, stage, op.micro)
+
+
+def _out_of_order(plan: Plan, partner: NDArray[np.int32]) -> Iterator[Problem]:
+    """Messages of one link must be received in the order they are sent."""
+    sends = np.flatnonzero(np.isin(plan.ops[:, 0], SENDS) & (partner >= 0))
+    link = plan.rank_of_op[sends].astype(np.int64) * plan.placement.ranks + plan.rank_of_op[partner[sends]]
+    for each in np.unique(link):
+        sent = sends[link == each]
+        received = partner[sent]
+        for k in np.flatnonzero(np.diff(received) < 0):
+            late, early = _name(plan, received[k]), _name(plan, received[k + 1])
+            yield Problem(int(plan.rank_of_op[received[k]]), early, f"is received before {late}, but sent after it "
+                          f"by rank {plan.rank_of_op[sent[k]]}", f"put {late} before {early}")  # fmt: skip
+
+
+def _deadlock(plan: Plan, played: Played) -> list[Problem]:
+    waiting = {
+        r: int(at) for r, at in enumerate(played.stopped_at) if at < plan.first[r + 1] and not _done(plan, r, played)
+    }
+    if not waiting:
+        return []
+    partner = partners(plan)
+    needed = np.column_stack([dependencies(plan), predecessors(plan, partner)])
+    lacks = {r: _lacking(row, needed, partner, played) for r, row in waiting.items()}
+    ring = _ring(plan, lacks)
+    fixable = [r for r in ring if not (needed[lacks[r]] == MISSING).any() and _ready(lacks[r], needed, played)]
+    culprit = (fixable or ring)[0]
+    ring = ring[ring.index(culprit) :] + ring[: ring.index(culprit)]
+    parts = []
+    for r in ring:
+        want = lacks[r]
+        there = int(plan.rank_of_op[want])
+        parts.append(f"rank {r} waits at {_name(plan, waiting[r])} for {_name(plan, want)}, "
+                     f"which stands behind {_name(plan, waiting.get(there, want))} on rank {there}")  # fmt: skip
+    want = lacks[culprit]
+    there = int(plan.rank_of_op[want])
+    fix = f"move {_name(plan, want)} before {_name(plan, waiting.get(there, waiting[culprit]))} on rank {there}"
+    message = "deadlock: " + ", ".join(parts)
+    return [Problem(culprit, _name(plan, waiting[culprit]), message, fix)]
+
+
+def _done(plan: Plan, rank: int, played: Played) -> bool:
+    """Whether a rank stopped only because others did not let the closing steps begin."""
+    return bool(plan.ops[played.stopped_at[rank], 0] == Kind.STEP)
+
+
+def _lacking(row: int, needed: NDArray[np.int32], partner: NDArray[np.int32], played: Played) -> int:
+    """Id of the unfinished op that a stopped op waits for; of a message that is posted, its other end."""
+    for d in needed[row]:
+        if d >= 0 and np.isnan(played.end_s[d]) and partner[row] != d:
+            return int(d if np.isnan(played.start_s[d]) else partner[d])
+    return int(partner[row])
+
+
+def _ready(row: int, needed: NDArray[np.int32], played: Played) -> bool:
+    return all(not np.isnan(played.end_s[d]) for d in needed[row] if d >= 0)
+
+
+def _ring(plan: Plan, lacks: dict[int, int]) -> list[int]:
+    """Ranks that wait for each other in a ring."""
+    seen: list[int] = []
+    rank = next(iter(lacks))
+    while rank not in seen:
+        seen.append(rank)
+        rank = int(plan.rank_of_op[lacks[rank]])
+        if rank not in lacks:
+            return seen
+    return seen[seen.index(rank) :]
+
+
+def _memory(plan: Plan, played: Played, costs: Costs, limit: float) -> Iterator[Problem]:
+    for rank, curve in enumerate(memory(plan, played.start_s, played.end_s, costs)):
+        total = curve.activation_bytes + curve.buffer_bytes
+        over = np.flatnonzero(total > limit * (1 + 1e-9))
+        if len(over):
+            mine = slice(plan.first[rank], plan.first[rank + 1])
+            row = int(plan.first[rank] + np.flatnonzero(played.start_s[mine] <= curve.time_s[over[0]])[-1])
+            yield Problem(rank, _name(plan, row), f"holds {total.max():.6g} bytes, the limit is {limit:.6g}",
+                          f"allow {total.max():.6g} or take a schedule that keeps fewer micro-batches")  # fmt: skip
+
+
+def _name(plan: Plan, row: int | np.integer[Any]) -> str:
+    kind, stage, micro = plan.ops[row].tolist()
+    if not 0 <= kind < len(Kind):
+        return f"op of kind {kind}"
+    return str(Op(Kind(kind), stage, micro))

@@ -1,0 +1,6 @@
+"""Passes from plan to plan: each adds work that the machines need and the schedule leaves out."""
+
+from penstock.lower.sends import add_sends
+from penstock.lower.step import add_step
+
+__all__ = ["add_sends", "add_step"]

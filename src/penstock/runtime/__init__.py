@@ -1,0 +1,1 @@
+"""Runs plans on real ranks; the only package that imports torch."""

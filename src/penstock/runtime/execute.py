@@ -1,0 +1,258 @@
+"""The executor: runs one rank's lane of a plan, op by op, as it stands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from penstock.core.needs import partners, predecessors
+from penstock.core.op import RECVS, Kind, Op
+from penstock.core.placement import NO_STAGE
+from penstock.core.plan import Plan
+from penstock.runtime.clock import Clock
+from penstock.runtime.faults import OpError
+from penstock.runtime.stage import Stage
+from penstock.runtime.transport import Links
+
+Action = Callable[[], None]
+
+
+@dataclass(frozen=True)
+class Boundary:
+    """The tensor that crosses stage boundaries: the same for every micro-batch."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    device: torch.device
+
+
+class Executor:
+    """Runs the lane of one rank again and again.
+
+    The lane is turned into a list of bound actions once; a step walks the list. A receive takes its buffer when its op
+    comes and the buffer goes to the op that consumes it; a sent tensor is let go when its link needs the room
+    (``plan.in_flight``) or at the end of the lane.
+
+    Args:
+        plan: legal, with sends, the same object on all ranks.
+        rank: whose lane.
+        stages: the stages of this rank by virtual stage number.
+        links: None where the plan has one rank.
+        boundary: what messages carry.
+        step: called for each ``STEP`` with its stage.
+
+    Attributes:
+        position: place in the lane of the op at work; -1 between steps.
+        waiting: whether it waits for a message now.
+        peak_buffers: most boundary tensors alive at once in the last step, receives posted and sends held.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        rank: int,
+        stages: dict[int, Stage],
+        links: Links | None,
+        boundary: Boundary,
+        step: Callable[[int], None] | None = None,
+    ) -> None:
+        self.plan, self.rank, self.stages, self._links, self._boundary = plan, rank, stages, links, boundary
+        self.position, self.waiting = -1, False
+        self.peak_buffers = self._buffers = 0
+        self.clock = Clock.for_device(boundary.device)
+        self._step = step
+        self._inputs: Sequence[Tensor] = ()
+        self._targets: Sequence[Tensor] = ()
+        self._inbox: dict[tuple[Kind, int, int], Tensor] = {}
+        self._receives: dict[tuple[Kind, int, int], tuple[dist.Work, Tensor]] = {}
+        self._sends: dict[int, tuple[dist.Work, Tensor]] = {}
+        self._begun = self.clock.stamp()
+        partner = partners(plan)
+        self._before = predecessors(plan, partner)
+        self._peer = plan.rank_of_op[partner]
+        first = int(plan.first[rank])
+        self._actions = [self._action(first + place, op) for place, op in enumerate(plan.lanes[rank])]
+
+    def run(self, inputs: Sequence[Tensor], targets: Sequence[Tensor]) -> None:
+        """One step.
+
+        Args:
+            inputs: what the first stages take, one per micro-batch; may be empty on ranks without one.
+            targets: what the last stages take, likewise.
+
+        Raises:
+            OpError: an op failed; names rank and op.
+        """
+        self._inputs, self._targets = inputs, targets
+        self._buffers = self.peak_buffers = 0
+        clock = self.clock
+        stamp, starts, ends = clock.stamp, clock.starts, clock.ends
+        starts.clear()
+        ends.clear()
+        try:
+            with torch.set_grad_enabled(self.plan.trains):
+                for position, action in enumerate(self._actions):
+                    self.position = position
+                    self._begun = stamp()
+                    action()
+                    starts.append(self._begun)
+                    ends.append(stamp())
+                self._finish_sends()
+        except Exception as error:
+            raise OpError(self.rank, self.where(), error) from error
+        self.position = -1
+
+    def take_losses(self) -> list[Tensor]:
+        """Losses of the micro-batches since the last call; empty on ranks without a last stage."""
+        found = [loss for stage in self.stages.values() for loss in stage.losses]
+        for stage in self.stages.values():
+            stage.losses.clear()
+        return found
+
+    def where(self) -> str:
+        """The op at work and what it waits for, for people."""
+        position = self.position
+        if position < 0:
+            return "is between steps"
+        op = self.plan.lanes[self.rank][position]
+        if not self.waiting:
+            return f"is at {op} (stage {op.stage})"
+        row = int(self.plan.first[self.rank]) + position
+        if op.kind in RECVS or self._peer[row] != self.rank:
+            return f"waits at {op} (stage {op.stage}) for rank {self._peer[row]}"
+        return f"waits at {op} (stage {op.stage}) for {self._awaited(op)}"
+
+    def _awaited(self, op: Op) -> str:
+        placement = self.plan.placement
+        stage = placement.prev[op.stage] if op.kind == Kind.F else placement.next[op.stage]
+        what = "the output" if op.kind == Kind.F else "the gradient"
+        return f"{what} of stage {stage}, micro-batch {op.micro}, from rank {placement.rank_of[stage]}"
+
+    def _action(self, row: int, op: Op) -> Action:
+        """The bound action of one op."""
+        match op.kind:
+            case Kind.F:
+                return self._forward(op)
+            case Kind.B | Kind.I:
+                return self._backward(op)
+            case Kind.W:
+                work, micro = self.stages[op.stage].backward_weight, op.micro
+                return lambda: work(micro)
+            case Kind.SEND_F | Kind.SEND_B:
+                return self._send(row, op)
+            case Kind.RECV_F | Kind.RECV_B:
+                return self._receive(row, op)
+            case Kind.STEP:
+                return lambda: self._finish_step(op.stage)
+
+    def _forward(self, op: Op) -> Action:
+        stage, micro, after = self.stages[op.stage], op.micro, self.plan.placement.next[op.stage]
+        work = stage.forward if self.plan.trains else stage.evaluate
+        key, out = (Kind.F, op.stage, micro), (Kind.F, after, micro)
+
+        def action() -> None:
+            x = self._inputs[micro] if stage.first else self._take(key)
+            if stage.last:
+                work(micro, x, self._targets[micro])
+            else:
+                self._inbox[out] = work(micro, x)
+
+        return action
+
+    def _backward(self, op: Op) -> Action:
+        stage, micro, before = self.stages[op.stage], op.micro, self.plan.placement.prev[op.stage]
+        work = stage.backward if op.kind == Kind.B else stage.backward_input
+        key, out = (Kind.B, op.stage, micro), (Kind.B, before, micro)
+
+        def action() -> None:
+            grad = work(micro, None if stage.last else self._take(key))
+            if before != NO_STAGE:
+                if grad is None:
+                    raise ValueError(f"stage {op.stage} gave no gradient of its input; is every weight before it frozen?")
+                self._inbox[out] = grad
+
+        return action
+
+    def _send(self, row: int, op: Op) -> Action:
+        placement, blocking = self.plan.placement, self.plan.blocking
+        forward = op.kind == Kind.SEND_F
+        key = (Kind.F, placement.next[op.stage], op.micro) if forward else (Kind.B, placement.prev[op.stage], op.micro)
+        to, tag, before = int(self._peer[row]), self._tag(key), int(self._before[row])
+        links = self._links
+        assert links is not None
+
+        def action() -> None:
+            if before >= 0:
+                self._release(before)
+            tensor = self._inbox.pop(key)
+            if not tensor.is_contiguous():
+                tensor = tensor.contiguous()
+            self._sends[row] = (links.send(tensor, to, tag), tensor)
+            self._count(1)
+            if blocking:
+                self._release(row)
+
+        return action
+
+    def _receive(self, row: int, op: Op) -> Action:
+        key = (Kind.F if op.kind == Kind.RECV_F else Kind.B, op.stage, op.micro)
+        of, tag, blocking = int(self._peer[row]), self._tag(key), self.plan.blocking
+        shape, dtype, device = self._boundary.shape, self._boundary.dtype, self._boundary.device
+        links = self._links
+        assert links is not None
+
+        def action() -> None:
+            buffer = torch.empty(shape, dtype=dtype, device=device)
+            work = links.recv(buffer, of, tag)
+            self._count(1)
+            if blocking:
+                self._wait(work)
+            self._receives[key] = (work, buffer)
+
+        return action
+
+    def _take(self, key: tuple[Kind, int, int]) -> Tensor:
+        """The tensor an op consumes: handed over on this rank, or received, waiting for it if need be."""
+        posted = self._receives.pop(key, None)
+        if posted is None:
+            return self._inbox.pop(key)
+        work, buffer = posted
+        if not self.plan.blocking:
+            self._wait(work)
+        self._begun = self.clock.stamp()
+        self._buffers -= 1
+        return buffer
+
+    def _wait(self, work: dist.Work) -> None:
+        self.waiting = True
+        work.wait()
+        self.waiting = False
+
+    def _release(self, row: int) -> None:
+        """Let a sent tensor go, waiting until it has left."""
+        work, _ = self._sends.pop(row)
+        self._wait(work)
+        self._buffers -= 1
+
+    def _count(self, change: int) -> None:
+        self._buffers += change
+        if self._buffers > self.peak_buffers:
+            self.peak_buffers = self._buffers
+
+    def _tag(self, key: tuple[Kind, int, int]) -> int:
+        kind, stage, micro = key
+        return (int(kind) * self.plan.placement.stages + stage) * self.plan.micros + micro
+
+    def _finish_sends(self) -> None:
+        for row in list(self._sends):
+            self._release(row)
+
+    def _finish_step(self, stage: int) -> None:
+        self._finish_sends()
+        self._begun = self.clock.stamp()
+        if self._step is not None:
+            self._step(stage)

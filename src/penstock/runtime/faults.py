@@ -1,0 +1,130 @@
+"""What a rank says when something goes wrong, and how the others hear of it."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from datetime import timedelta
+
+import torch.distributed as dist
+
+POLL_S = 0.25
+GRACE_S = 3.0
+"""How long a rank that lost a peer waits for the peer's own account, and a rank told to stop has to do so by itself."""
+
+LOST = ("Connection closed by peer", "Connection reset", "Broken pipe", "Socket", "NCCL", "Timed out", "timed out")
+
+
+class OpError(RuntimeError):
+    """An op failed: which rank and op, and why."""
+
+    def __init__(self, rank: int, where: str, cause: Exception) -> None:
+        super().__init__(f"rank {rank} {where} failed: {type(cause).__name__}: {cause}")
+        self.rank, self.where, self.cause = rank, where, cause
+
+    @property
+    def lost_peer(self) -> bool:
+        """Whether it failed because another rank went away."""
+        return isinstance(self.cause, RuntimeError) and any(word in str(self.cause) for word in LOST)
+
+
+class Watch:
+    """A thread per rank that passes on failures and notices hangs.
+
+    The first rank that fails tells all others through the store, and alone speaks. A rank whose op does not change for
+    ``timeout_s`` has every rank say what it waits for, and ends the run.
+
+    Args:
+        store: a connection of its own (blocking calls on a shared one would hold up the rank).
+        rank, ranks: this one, and how many.
+        timeout_s: how long one op may take.
+        spot: what changes as long as the rank makes progress; None while it does no lane.
+        where: what the rank does now, for people.
+    """
+
+    def __init__(
+        self,
+        store: dist.Store,
+        rank: int,
+        ranks: int,
+        timeout_s: float,
+        spot: Callable[[], object],
+        where: Callable[[], str],
+    ) -> None:
+        self._store, self._rank, self._ranks, self._timeout_s = store, rank, ranks, timeout_s
+        self._spot, self._where = spot, where
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._loop, name="penstock-watch", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """End the thread."""
+        self._stop.set()
+        self._thread.join()
+
+    def report(self, message: str, patience_s: float = 0.0) -> bool:
+        """Tell all ranks why this one fails; true if no other spoke before, so that this one should print it."""
+        deadline = time.monotonic() + patience_s
+        try:
+            while time.monotonic() < deadline and not self._store.check(["failure"]):
+                time.sleep(POLL_S / 5)
+            mine = f"{self._rank}: {message}"
+            return self._store.compare_set("failure", "", mine).decode() == mine
+        except (RuntimeError, ConnectionError):
+            return True
+
+    def _loop(self) -> None:
+        last, since, told = None, time.monotonic(), False
+        while not self._stop.wait(POLL_S):
+            try:
+                if self._store.check(["failure"]):
+                    self._leave()
+                    return
+                if not told and self._store.check(["hang"]):
+                    told = True
+                    self._store.set(f"where/{self._rank}", self._where())
+            except (RuntimeError, ConnectionError):
+                self._leave()
+                return
+            spot, now = self._spot(), time.monotonic()
+            if spot != last or spot is None:
+                last, since = spot, now
+            elif now - since > self._timeout_s and not told:
+                self._hang()
+                return
+
+    def _hang(self) -> None:
+        """Collect what every rank waits for, say it once, and end the run."""
+        self._store.set("hang", str(self._rank))
+        self._store.set(f"where/{self._rank}", self._where())
+        lines = []
+        for rank in range(self._ranks):
+            try:
+                self._store.wait([f"where/{rank}"], timedelta(seconds=GRACE_S))
+                lines.append(f"rank {rank} {self._store.get(f'where/{rank}').decode()}")
+            except RuntimeError:
+                lines.append(f"rank {rank} does not answer")
+        message = f"no progress for {self._timeout_s:g} s: " + "; ".join(lines)
+        if self.report(message):
+            say(message)
+        time.sleep(2 * POLL_S)
+        _exit_now()
+
+    def _leave(self) -> None:
+        """Give the rank a moment to end by itself (gloo's waits break when a peer goes), then end it."""
+        if not self._stop.wait(GRACE_S + 1.0):
+            _exit_now()
+
+
+def say(message: str) -> None:
+    """One line to the user."""
+    print(f"penstock: {message}", file=sys.stderr, flush=True)
+
+
+def _exit_now() -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1)

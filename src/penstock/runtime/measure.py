@@ -1,0 +1,162 @@
+"""From what ranks measured to costs and timelines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from penstock.core.costs import Costs
+from penstock.core.needs import NOTHING, dependencies, partners
+from penstock.core.op import RECVS, SENDS, Kind
+from penstock.core.plan import Plan
+from penstock.core.timeline import Timeline
+from penstock.engine.memory import memory
+from penstock.runtime.stage import Stage
+
+WAITED_S = 20e-6
+"""A gap before an op from which on it counts as having waited for a message."""
+
+Times = NDArray[np.float64]
+"""Start and end of every op of one step in seconds of one clock: shape (2, ops)."""
+
+
+def probe(stage: Stage, x: Tensor, target: Tensor | None) -> tuple[float, float]:
+    """Bytes a forward keeps for its backward, and the share of them that lives from ``I`` to ``W``.
+
+    Runs one micro-batch twice through the stage and leaves no gradient behind. What both runs keep in common (masks,
+    rotary tables, weights) is not counted.
+    """
+    seen = [_saved_by(stage, micro, x, target) for micro in (0, 1)]
+    saved = sum(size for storage, size in seen[0].items() if storage not in seen[1])
+    grad = None if stage.last else torch.zeros(stage._carries, dtype=x.dtype if x.is_floating_point() else None)
+    if grad is not None:
+        grad = grad.to(next(stage.module.parameters()))
+    kept = 0
+    for micro in (0, 1):
+        stage.backward_input(micro, grad)
+        kept = stage.pending_bytes(micro)
+        stage.backward_weight(micro)
+    stage.losses.clear()
+    stage.module.zero_grad(set_to_none=True)
+    return float(saved), kept / saved if saved else 0.0
+
+
+def _saved_by(stage: Stage, micro: int, x: Tensor, target: Tensor | None) -> dict[int, int]:
+    """Sizes of the storages one forward saves, by address; they stay alive until its backward."""
+    found: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        found[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        stage.forward(micro, x.clone() if stage.first else x.clone().detach(), target)
+    return found
+
+
+def measured_costs(
+    plan: Plan, steps: Sequence[Times], saved: Sequence[tuple[float, float]], boundary_bytes: float
+) -> Costs:
+    """Costs that the steps showed.
+
+    Per stage and kind the mean over micro-batches of each op's median over the steps; per link the median delay of
+    messages whose consumer was waiting for them.
+
+    Args:
+        plan: with sends and steps.
+        steps: times of each measured step.
+        saved: per stage, what ``probe`` gives.
+        boundary_bytes: size of one message.
+    """
+    placement = plan.placement
+    times = np.stack([_from_common_step(plan, step) for step in steps])
+    lasted = np.median(times[:, 1] - times[:, 0], axis=0)
+    seconds = np.zeros((len(Kind), placement.stages))
+    kind, stage, _ = plan.ops.T
+    for k in (Kind.F, Kind.B, Kind.I, Kind.W, Kind.STEP):
+        for s in range(placement.stages):
+            rows = (kind == k) & (stage == s)
+            if rows.any():
+                seconds[k, s] = lasted[rows].mean()
+    kept = np.array(saved, dtype=np.float64).reshape(-1, 2)
+    sizes = np.full(placement.stages, boundary_bytes)
+    return Costs(seconds, _hop_s(plan, times), kept[:, 0], kept[:, 1], sizes)
+
+
+def measured_timeline(plan: Plan, step: Times, costs: Costs, label: str = "measured") -> Timeline:
+    """One measured step as a timeline that begins at zero; memory is what was alive, by the measured sizes."""
+    start, end = step - step[0].min()
+    end = _arrivals(plan, start, end)
+    waited = _waited_for(plan, start, end)
+    return Timeline(plan, label, start, end, waited, memory(plan, start, end, costs))
+
+
+def _from_common_step(plan: Plan, step: Times) -> Times:
+    """The same times, but the ``STEP``s begin when the last rank has come to its own: before, they waited for it."""
+    rows = np.flatnonzero(plan.ops[:, 0] == Kind.STEP)
+    if not len(rows):
+        return step
+    firsts = rows[np.unique(plan.rank_of_op[rows], return_index=True)[1]]
+    adjusted = step.copy()
+    adjusted[0, firsts] = np.minimum(step[0, firsts].max(), step[1, firsts])
+    return adjusted
+
+
+def _consumers(plan: Plan, receives: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Id of the op that consumes each receive."""
+    needed = dependencies(plan)
+    consumer = np.full(len(plan), NOTHING, dtype=np.int64)
+    for slot in range(needed.shape[1]):
+        rows = np.flatnonzero(needed[:, slot] >= 0)
+        consumer[needed[rows, slot]] = rows
+    found: NDArray[np.int64] = consumer[receives]
+    return found
+
+
+def _hop_s(plan: Plan, times: NDArray[np.float64]) -> NDArray[np.float64]:
+    ranks = plan.placement.ranks
+    hop_s = np.zeros((ranks, ranks))
+    receives = np.flatnonzero(np.isin(plan.ops[:, 0], RECVS))
+    if not len(receives):
+        return hop_s
+    sends, consumers = partners(plan)[receives], _consumers(plan, receives)
+    before = times[:, 1, np.maximum(consumers - 1, 0)]
+    waited = times[:, 0, consumers] - before > WAITED_S
+    delay = times[:, 0, consumers] - np.maximum(times[:, 0, sends], times[:, 0, receives])
+    link = plan.rank_of_op[sends] * ranks + plan.rank_of_op[receives]
+    for each in np.unique(link):
+        seen = delay[:, link == each][waited[:, link == each]]
+        if len(seen):
+            hop_s[each // ranks, each % ranks] = max(0.0, float(np.median(seen)))
+    return hop_s
+
+
+def _arrivals(plan: Plan, start: Times, end: Times) -> Times:
+    """Ends with those of messages set to when their consumer had them (a rank sees an arrival only when it looks)."""
+    receives = np.flatnonzero(np.isin(plan.ops[:, 0], RECVS))
+    arrived = end.copy()
+    if len(receives):
+        seen = np.maximum(start[_consumers(plan, receives)], start[receives])
+        arrived[receives] = seen
+        arrived[partners(plan)[receives]] = seen
+    return arrived
+
+
+def _waited_for(plan: Plan, start: Times, end: Times) -> NDArray[np.int32]:
+    """What each op waited for: its latest need, if its rank was free before."""
+    needed = dependencies(plan)
+    ready = np.where(needed >= 0, end[np.maximum(needed, 0)], -np.inf)
+    latest = ready.argmax(axis=1)
+    rows = np.arange(len(plan))
+    free = np.zeros(len(plan))
+    compute = ~np.isin(plan.ops[:, 0], SENDS + RECVS)
+    for a, b in zip(plan.first[:-1], plan.first[1:], strict=True):
+        mine = np.flatnonzero(compute[a:b]) + a
+        free[mine[1:]] = end[mine[:-1]]
+    late = compute & (needed.max(axis=1) >= 0) & (start - free > WAITED_S)
+    return np.where(late, needed[rows, latest], NOTHING).astype(np.int32)

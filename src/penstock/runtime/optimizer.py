@@ -1,0 +1,138 @@
+"""AdamW over the stages of one rank, as one optimizer over the whole model would do it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from penstock.core.job import Job
+from penstock.core.plan import Plan
+
+
+def learning_rate(job: Job, step: int) -> float:
+    """Rate of a step (1, 2, ...): linear warm-up, then half a cosine down to ``min_learning_rate_ratio``.
+
+    Example:
+        >>> round(learning_rate(Job(steps=100, warmup_steps=10, learning_rate=1.0), 5), 6)
+        0.5
+    """
+    if step <= job.warmup_steps:
+        return job.learning_rate * step / job.warmup_steps
+    progress = (step - job.warmup_steps) / max(1, job.steps - job.warmup_steps)
+    floor = job.min_learning_rate_ratio
+    return job.learning_rate * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
+
+
+class Optimizer:
+    """The ``STEP`` of a rank's stages.
+
+    Gradients of weights that several stages hold (tied embeddings) are summed, so that their copies stay equal; the
+    norm for clipping is that of the whole model, each shared weight counted once; AdamW decays matrices only.
+
+    Args:
+        job: rates, betas, decay, clipping.
+        modules: the stages' modules on this rank by virtual stage; a module's ``tied`` names its shared weights.
+        plan: who holds which stage.
+        rank: this rank.
+
+    Attributes:
+        norm: norm of all gradients of the last step before clipping.
+        total: the caller's own figure, summed over the ranks together with the norm (the loss).
+    """
+
+    def __init__(self, job: Job, modules: Mapping[int, nn.Module], plan: Plan, rank: int) -> None:
+        self._job, self._modules = job, dict(modules)
+        self.norm, self.total, self.step_number = 0.0, 0.0, 0
+        placement = plan.placement
+        self._ends = (0, placement.stages - 1)
+        self._shared = {stage: dict(getattr(module, "tied", {})) for stage, module in modules.items()}
+        ranks = sorted({placement.rank_of[stage] for stage in self._ends})
+        self._group = dist.new_group(ranks) if len(ranks) > 1 else None
+        self._adams = {stage: self._adam(module) for stage, module in modules.items()}
+        self._first_stage = min(modules)
+        self._rank = rank
+
+    def _adam(self, module: nn.Module) -> torch.optim.AdamW | None:
+        trained = [p for p in module.parameters() if p.requires_grad]
+        groups = [
+            {"params": [p for p in trained if p.ndim >= 2], "weight_decay": self._job.weight_decay},
+            {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+        ]
+        groups = [group for group in groups if group["params"]]
+        if not groups:
+            return None
+        return torch.optim.AdamW(groups, lr=0.0, betas=(self._job.beta1, self._job.beta2), fused=True)
+
+    def step(self, stage: int) -> None:
+        """``STEP`` of one stage; the first on the rank also sums, measures and clips for all of them."""
+        if stage == self._first_stage:
+            self._sum_shared()
+            self._clip()
+        adam = self._adams[stage]
+        if adam is not None:
+            for group in adam.param_groups:
+                group["lr"] = learning_rate(self._job, self.step_number)
+            adam.step()
+            adam.zero_grad(set_to_none=True)
+
+    def _sum_shared(self) -> None:
+        mine = [stage for stage in self._ends if self._shared.get(stage)]
+        if self._group is not None:
+            for stage in mine:
+                for name in sorted(self._shared[stage]):
+                    dist.all_reduce(_grad(self._shared[stage][name]), group=self._group)
+        elif len(mine) > 1:
+            first, last = (self._shared[stage] for stage in self._ends)
+            for name in first:
+                both = _grad(first[name]) + _grad(last[name])
+                first[name].grad, last[name].grad = both, both.clone()
+
+    def _clip(self) -> None:
+        """Scale all gradients so that their common norm is at most ``clip_norm`` (as ``clip_grad_norm_`` does)."""
+        copies = {id(p) for p in self._shared.get(self._ends[1], {}).values()} if self._ends[1] != self._ends[0] else set()
+        grads = [p.grad for module in self._modules.values() for p in module.parameters() if p.grad is not None]
+        counted = [
+            p.grad
+            for module in self._modules.values()
+            for p in module.parameters()
+            if p.grad is not None and id(p) not in copies
+        ]
+        sums = torch.zeros(2, dtype=torch.float64, device=grads[0].device if grads else None)
+        if counted:
+            sums[0] = torch.stack([norm.double() for norm in torch._foreach_norm(counted)]).square().sum()
+        sums[1] = self.total
+        if dist.is_initialized() and dist.get_world_size() > 1:
+            dist.all_reduce(sums)
+        self.norm, self.total = math.sqrt(sums[0].item()), sums[1].item()
+        if not math.isfinite(self.norm):
+            raise FloatingPointError(
+                f"the gradient norm of step {self.step_number} is {self.norm}; lower learning_rate="
+                f"{self._job.learning_rate:g} or set clip_norm"
+            )
+        if self._job.clip_norm and self.norm > self._job.clip_norm:
+            torch._foreach_mul_(grads, self._job.clip_norm / (self.norm + 1e-6))
+
+    def state(self) -> dict[str, dict[str, Tensor]]:
+        """Moments by full parameter name; created if there are none yet, so that a checkpoint can fill them."""
+        found: dict[str, dict[str, Tensor]] = {}
+        for stage, module in self._modules.items():
+            adam = self._adams[stage]
+            for name, param in module.named_parameters():
+                if adam is None or not param.requires_grad:
+                    continue
+                held = adam.state[param]
+                if not held:
+                    held["step"] = torch.zeros((), dtype=torch.float32, device=param.device)
+                    held["exp_avg"], held["exp_avg_sq"] = torch.zeros_like(param), torch.zeros_like(param)
+                found[name] = held
+        return found
+
+
+def _grad(param: Tensor) -> Tensor:
+    if param.grad is None:
+        param.grad = torch.zeros_like(param)
+    return param.grad

@@ -1,0 +1,118 @@
+"""The end of a run: predicted beside measured, on disk and in a few lines."""
+
+from __future__ import annotations
+
+import json
+import math
+import resource
+import statistics
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch.distributed as dist
+
+from penstock.core.job import RunSpec
+from penstock.core.plan import Plan
+from penstock.core.timeline import Timeline
+from penstock.engine.simulate import simulate
+from penstock.runtime.measure import measured_costs, measured_timeline
+from penstock.runtime.train import CALIBRATION_STEPS, WARM_STEPS, Trained
+
+
+def collect(plan: Plan, spec: RunSpec, trained: Trained, folder: Path, rank: int) -> dict[str, Any] | None:
+    """Gather what all ranks measured; on rank 0 write ``costs.json``, ``predicted.json``, ``measured.json`` and
+    ``result.json``, and return the last one's content.
+
+    Costs come from the first steps of this process (after those that warm up), the measured timeline is that of the step
+    whose time is the median of the later ones.
+    """
+    first, later = _split(sorted(trained.wall_s))
+    median = _median_step(trained.wall_s, later) if later else None
+    wanted = [step for step in [*first, *([median] if median else [])] if step in trained.times]
+    mine = {
+        "times": {step: trained.times[step] for step in wanted},
+        "saved": trained.saved,
+        "peak_buffers": trained.peak_buffers,
+        "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "held_out": (trained.held_out_before, trained.held_out),
+    }
+    ranks = _gather(mine, rank, plan.placement.ranks)
+    if rank != 0 or not wanted:
+        return None
+    steps = {step: np.concatenate([each["times"][step] for each in ranks], axis=1) for step in wanted}
+    saved = [next(each["saved"][s] for each in ranks if s in each["saved"]) for s in range(plan.placement.stages)]
+    costs = measured_costs(plan, [steps[step] for step in first], saved, trained.boundary_bytes)
+    predicted = simulate(plan, costs)
+    measured = measured_timeline(plan, steps[median or first[-1]], costs)
+    result = _result(spec, trained, predicted, measured, later or first)
+    result["peak_boundary_tensors"] = [each["peak_buffers"] for each in ranks]
+    result["peak_rss_bytes"] = [each["peak_rss_bytes"] for each in ranks]
+    for name, content in (
+        ("costs.json", json.dumps(costs.to_dict(), indent=1)),
+        ("predicted.json", predicted.to_json()),
+        ("measured.json", measured.to_json()),
+        ("result.json", json.dumps(result, indent=1)),
+    ):
+        write(folder / name, content)
+    return result
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise ValueError(f"cannot write {path}: {error.strerror}; free some space or give another --out") from None
+
+
+def _split(steps: list[int]) -> tuple[list[int], list[int]]:
+    """Steps that calibrate and steps that are judged; few steps leave none to judge."""
+    warm = steps[WARM_STEPS:] or steps
+    return warm[:CALIBRATION_STEPS], warm[CALIBRATION_STEPS:]
+
+
+def _median_step(wall_s: dict[int, float], steps: list[int]) -> int:
+    ordered = sorted(steps, key=lambda step: wall_s[step])
+    return ordered[len(ordered) // 2]
+
+
+def _gather(mine: dict[str, Any], rank: int, ranks: int) -> list[dict[str, Any]]:
+    if not dist.is_initialized() or ranks == 1:
+        return [mine]
+    found: list[Any] | None = [None] * ranks if rank == 0 else None
+    dist.gather_object(mine, found)
+    return found or []
+
+
+def _result(
+    spec: RunSpec, trained: Trained, predicted: Timeline, measured: Timeline, judged: list[int]
+) -> dict[str, Any]:
+    measured_s = statistics.median(trained.wall_s[step] for step in judged)
+    return {
+        "model": spec.model,
+        "schedule": spec.strategy.schedule,
+        "ranks": spec.strategy.ranks,
+        "steps": spec.job.steps,
+        "train_loss": _number(trained.loss),
+        "held_out_loss": _number(trained.held_out),
+        "held_out_loss_before": _number(trained.held_out_before),
+        "predicted_step_s": predicted.step_s,
+        "measured_step_s": measured_s,
+        "step_error": predicted.step_s / measured_s - 1,
+        "predicted_bubble": predicted.bubble_sync,
+        "measured_bubble": measured.bubble_sync,
+        "predicted_peak_bytes": predicted.peak_bytes.tolist(),
+        "measured_peak_bytes": measured.peak_bytes.tolist(),
+        "tokens_per_s": spec.job.tokens_per_step / measured_s,
+        "judged_steps": len(judged),
+    }
+
+
+def _number(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+

@@ -1,0 +1,98 @@
+"""One virtual stage at work: forwards, backwards whole or split, and what lives between them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge, get_gradient_edge
+
+from penstock.runtime.split import Work, WeightQueue, run_pending, split_modules
+
+
+class Stage:
+    """A module with the micro-batches it is working on.
+
+    Args:
+        module: ``module(x)`` gives the output; on the last stage ``module(x, target)`` the mean loss of the micro-batch.
+            Its ``queue`` attribute, if it has one, is the queue its layers split through; else they are split here.
+        first, last: whether it takes the data and whether it gives the loss.
+        carries: shape of the tensor that crosses stage boundaries.
+        scale: factor of each micro-batch's loss, 1/m for the mean over the batch.
+    """
+
+    def __init__(self, module: nn.Module, first: bool, last: bool, carries: tuple[int, ...], scale: float) -> None:
+        self.module, self.first, self.last = module, first, last
+        queue = getattr(module, "queue", None)
+        if queue is None:
+            queue = WeightQueue()
+            self.unsplit = split_modules(module, queue)
+        else:
+            self.unsplit = list(getattr(module, "unsplit", []))
+        self.queue: WeightQueue = queue
+        self.losses: list[Tensor] = []
+        self._carries = torch.Size(carries)
+        self._scale = torch.tensor(scale)
+        self._kept: dict[int, tuple[Tensor | None, GradientEdge | Tensor | None]] = {}
+        self._pending: dict[int, list[Work]] = {}
+
+    def forward(self, micro: int, x: Tensor, target: Tensor | None = None) -> Tensor:
+        """F: the output to pass on; keeps the graph for the backward but not the output itself."""
+        leaf = None if self.first else x.requires_grad_()
+        y = self.module(x) if target is None else self.module(x, target)
+        if self.last:
+            self.losses.append(y.detach())
+            self._kept[micro] = (leaf, y)
+            return y
+        self._check(y)
+        self._kept[micro] = (leaf, get_gradient_edge(y) if y.requires_grad else None)
+        return y.detach()
+
+    def evaluate(self, micro: int, x: Tensor, target: Tensor | None = None) -> Tensor:
+        """F of a plan without backwards: keeps nothing."""
+        y = self.module(x) if target is None else self.module(x, target)
+        if self.last:
+            self.losses.append(y)
+        else:
+            self._check(y)
+        return y
+
+    def backward(self, micro: int, grad: Tensor | None) -> Tensor | None:
+        """B: adds the gradients of the weights, gives that of the input (None on the first stage)."""
+        leaf, root = self._kept.pop(micro)
+        if root is not None:
+            torch.autograd.backward(root, self._of_loss(root) if grad is None else grad)
+        return None if leaf is None else leaf.grad
+
+    def backward_input(self, micro: int, grad: Tensor | None) -> Tensor | None:
+        """I: gives the gradient of the input and keeps what ``W`` needs."""
+        self.queue.pending = self._pending[micro] = []
+        try:
+            return self.backward(micro, grad)
+        finally:
+            self.queue.pending = None
+
+    def backward_weight(self, micro: int) -> None:
+        """W: adds the gradients of the weights."""
+        run_pending(self._pending.pop(micro))
+
+    def pending_bytes(self, micro: int) -> int:
+        """Bytes that ``W`` of a micro-batch still needs, each storage counted once."""
+        seen: dict[int, int] = {}
+        for _, arguments in self._pending.get(micro, []):
+            for value in arguments:
+                if isinstance(value, Tensor) and not isinstance(value, nn.Parameter):
+                    seen[value.untyped_storage().data_ptr()] = value.untyped_storage().nbytes()
+        return sum(seen.values())
+
+    def _of_loss(self, loss: Tensor | GradientEdge) -> Tensor:
+        assert isinstance(loss, Tensor)
+        if self._scale.dtype != loss.dtype or self._scale.device != loss.device:
+            self._scale = self._scale.to(loss)
+        return self._scale
+
+    def _check(self, y: Tensor) -> None:
+        if y.shape != self._carries:
+            raise ValueError(
+                f"the stage gave {tuple(y.shape)}, but the pipeline carries {tuple(self._carries)}; "
+                "all micro-batches and boundaries must have one shape"
+            )

@@ -1,0 +1,123 @@
+"""One rank of a run: ``python -m penstock.runtime.worker FOLDER`` under torchrun."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from penstock.core.job import RunSpec
+from penstock.core.jobfile import make_spec
+from penstock.core.plan import Plan
+from penstock.runtime.faults import GRACE_S, OpError, Watch, say
+from penstock.runtime.metrics import MetricsFile
+from penstock.runtime.progress import Progress
+from penstock.runtime.results import collect
+from penstock.runtime.train import Trainer
+from penstock.runtime.transport import backend
+
+USER_ERROR = 2
+"""Exit code for what the user can mend."""
+
+
+def main(folder: Path) -> int:
+    """Train; the exit code of the rank."""
+    spec = make_spec(folder / "job.toml", {})
+    plan = Plan.from_json((folder / "plan.json").read_text())
+    torch.set_num_threads(spec.run.threads)
+    rank, ranks = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    if ranks != plan.placement.ranks:
+        raise ValueError(f"the plan has {plan.placement.ranks} ranks, but {ranks} processes run; start as many")
+    store = _store("main")
+    device = _device()
+    limit = timedelta(seconds=10 * spec.run.timeout_s + 60)
+    dist.init_process_group(backend(), store=store, rank=rank, world_size=ranks, timeout=limit)
+    trainer: list[Trainer] = []
+    watch = Watch(
+        _store("watch"),
+        rank,
+        ranks,
+        spec.run.timeout_s,
+        lambda: trainer[0].spot() if trainer else None,
+        lambda: trainer[0].where() if trainer else "is starting",
+    )
+    try:
+        trainer.append(Trainer(spec, plan, rank, folder, device))
+        _run(trainer[0], spec, plan, rank, folder)
+    except Exception as error:
+        return _failed(error, watch, rank, folder)
+    dist.barrier()
+    watch.close()
+    return 0
+
+
+def _run(trainer: Trainer, spec: RunSpec, plan: Plan, rank: int, folder: Path) -> None:
+    done = trainer.resume() if spec.run.resume else 0
+    if rank == 0 and trainer.unsplit:
+        say(f"these weights get their gradient with I, their modules cannot be split: {', '.join(trainer.unsplit)}")
+    metrics = MetricsFile(folder / "metrics.jsonl", after=done) if rank == 0 else None
+    progress = Progress(spec.job.steps, shown=rank == 0)
+    try:
+        trained = trainer.train(metrics, progress)
+    finally:
+        progress.close()
+        if metrics is not None:
+            metrics.close()
+    if trained.wall_s:
+        collect(plan, spec, trained, folder, rank)
+
+
+def _failed(error: Exception, watch: Watch, rank: int, folder: Path) -> int:
+    """Say why, once over all ranks, and keep the traceback in a file."""
+    lost = isinstance(error, OpError) and error.lost_peer
+    (folder / f"rank{rank}.log").write_text("".join(traceback.format_exception(error)))
+    message = str(error) if isinstance(error, OpError | ValueError) else f"rank {rank}: {type(error).__name__}: {error}"
+    message = message.partition("\n")[0]
+    user_error = isinstance(error, ValueError)
+    if not user_error:
+        message += f" (traceback in {folder / f'rank{rank}.log'})"
+    if watch.report(message, GRACE_S if lost else 0.0):
+        say(message)
+    return USER_ERROR if user_error else 1
+
+
+def _store(name: str) -> dist.Store:
+    """A connection to the launcher's store; each attempt of an elastic restart sees keys of its own."""
+    agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    leads = not agent and os.environ["RANK"] == "0" and name == "main"
+    store = dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=leads)
+    return dist.PrefixStore(f"penstock/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}/{name}", store)
+
+
+def _device() -> torch.device:
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    torch.cuda.set_device(device)
+    return device
+
+
+def end(code: int) -> None:
+    """Leave at once: after collectives a normal interpreter exit can abort."""
+    if dist.is_initialized() and code == 0:
+        dist.destroy_process_group()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    try:
+        result = main(Path(sys.argv[1]))
+    except ValueError as problem:
+        say(str(problem))
+        result = USER_ERROR
+    except BaseException:
+        traceback.print_exc()
+        result = 1
+    end(result)

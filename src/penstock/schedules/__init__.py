@@ -1,0 +1,11 @@
+"""Schedules as data: one published schedule per file, the phase notation, and the table of names.
+
+A schedule is a pure function ``lane(r, p, m, v)`` of rank, ranks, micro-batches and chunks per rank. It gives what rank
+``r`` does, as phases, as rows of (kind, stage, micro-batch), or as any iterable of ops or of words such as ``2F0``.
+"""
+
+from penstock.schedules.build import build
+from penstock.schedules.phases import expand
+from penstock.schedules.table import SCHEDULES, Schedule
+
+__all__ = ["SCHEDULES", "Schedule", "build", "expand"]

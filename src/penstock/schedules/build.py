@@ -1,0 +1,75 @@
+"""From a name or a user's own function to a plan."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from penstock.core.op import Op
+from penstock.core.placement import Placement
+from penstock.core.plan import Lane, Plan
+from penstock.core.words import nearest
+from penstock.schedules.phases import expand
+from penstock.schedules.table import SCHEDULES, LaneFunction
+
+
+def build(
+    schedule: str | LaneFunction,
+    ranks: int,
+    micros: int,
+    chunks: int = 1,
+    placement: Placement | None = None,
+) -> Plan:
+    """Lanes of every rank.
+
+    Args:
+        schedule: a name of the table, or a function ``lane(r, p, m, v)``.
+        ranks, micros, chunks: sizes p, m and v.
+        placement: where stages live; default the schedule's own, for a function a loop.
+
+    Raises:
+        ValueError: unknown name, or sizes the schedule cannot have; the message gives the nearest that it can.
+
+    Example:
+        >>> plan = build("1f1b", ranks=2, micros=2)
+        >>> print(plan.lanes[1])
+        1F0 1B0 1F1 1B1
+        >>> print(build(lambda r, p, m, v: [(m, "F B")], ranks=1, micros=2).lanes[0])
+        0F0 0B0 0F1 0B1
+    """
+    for size, value in (("ranks", ranks), ("micros", micros), ("chunks", chunks)):
+        if value < 1:
+            raise ValueError(f"{size}={value}; it must be at least 1")
+    name, lane, place = _look_up(schedule, ranks, micros, chunks)
+    placement = placement or place(ranks, chunks)
+    lanes = tuple(_lane(lane(r, ranks, micros, chunks), placement.on(r)) for r in range(ranks))
+    return Plan(name, placement, micros, lanes)
+
+
+def _look_up(schedule: str | LaneFunction, p: int, m: int, v: int) -> tuple[str, LaneFunction, Any]:
+    if callable(schedule):
+        return getattr(schedule, "__name__", "schedule").replace("_", "-"), schedule, Placement.loop
+    if schedule not in SCHEDULES:
+        raise ValueError(
+            f"unknown schedule {schedule!r}; did you mean {nearest(schedule, SCHEDULES)}? ({', '.join(SCHEDULES)})"
+        )
+    found = SCHEDULES[schedule]
+    if v > 1 and not found.chunks:
+        others = ", ".join(name for name, one in SCHEDULES.items() if one.chunks)
+        raise ValueError(f"{schedule} has one chunk per rank, not chunks={v}; use chunks=1 or {others}")
+    reason = found.valid(p, m, v)
+    if reason:
+        raise ValueError(f"{schedule}: {reason}")
+    return schedule, found.lane, found.placement
+
+
+def _lane(ops: Any, chunks: tuple[int, ...]) -> Lane:
+    if isinstance(ops, np.ndarray):
+        return Lane.of(ops)
+    ops = list(ops)
+    if ops and isinstance(ops[0], str):
+        return Lane.parse(" ".join(ops))
+    if ops and isinstance(ops[0], tuple) and not isinstance(ops[0], Op) and isinstance(ops[0][1], str):
+        return expand(ops, chunks)
+    return Lane.of(ops)

@@ -1,0 +1,90 @@
+"""The notation of schedules: phases of repeated words, in which micro-batch numbers advance by themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from penstock.core.op import Kind
+from penstock.core.plan import Lane
+
+Phase = tuple[int, str]
+"""How many times, and the words: a kind and a local chunk (none means 0), or ``w`` for the oldest ``W`` that waits."""
+
+
+def expand(phases: Iterable[Phase], chunks: Sequence[int]) -> Lane:
+    """Ops of phases.
+
+    Each word takes the next micro-batch of its kind and chunk; ``B`` and ``I`` count together, and ``w`` takes the
+    oldest ``I`` of any chunk whose ``W`` has not been written.
+
+    Args:
+        phases: for example ``[(3, "F"), (5, "F B"), (3, "B")]``; a count below one drops the phase.
+        chunks: virtual stage of each local chunk.
+
+    Raises:
+        ValueError: unknown word, chunk out of range, ``w`` with nothing waiting, or ``w`` and ``W`` in one lane.
+
+    Example:
+        >>> str(expand([(1, "F"), (2, "F B"), (1, "B")], [0]))
+        '0F0 0F1 0B0 0F2 0B1 0B2'
+        >>> str(expand([(2, "F0 F1"), (2, "I1 I0 w w")], [0, 3])).split()[4:8]
+        ['3I0', '0I0', '3W0', '0W0']
+    """
+    words: list[tuple[int, int]] = []
+    repeats: list[NDArray[np.int64]] = []
+    for count, text in phases:
+        if count > 0:
+            coded = [_word(word, chunks) for word in text.split()]
+            repeats.append(np.tile(np.arange(len(coded)) + len(words), count))
+            words += coded
+    if not repeats:
+        return Lane.of([])
+    kind, stage = np.array(words)[np.concatenate(repeats)].T
+    waiting = kind == _OLDEST_W
+    micro = _count_up(np.where(kind == Kind.I, Kind.B, kind) * (max(chunks) + 1) + stage)
+    if waiting.any():
+        _take_oldest(kind, stage, micro, waiting)
+    return Lane.of(np.stack([kind, stage, micro], axis=1))
+
+
+_OLDEST_W = 99
+
+
+def _word(word: str, chunks: Sequence[int]) -> tuple[int, int]:
+    if word == "w":
+        return _OLDEST_W, 0
+    letter, chunk = word[:1], word[1:] or "0"
+    if letter not in "FBIW" or not chunk.isdecimal():
+        raise ValueError(f"{word!r} is not a word of a phase; write F, B, I or W with a chunk number, or w")
+    if int(chunk) >= len(chunks):
+        raise ValueError(f"{word!r}: this rank has chunks 0..{len(chunks) - 1}")
+    return Kind[letter], chunks[int(chunk)]
+
+
+def _count_up(group: NDArray[np.int64]) -> NDArray[np.int64]:
+    """How often each entry's value stood before it."""
+    order = np.argsort(group, kind="stable")
+    ordered = group[order]
+    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
+    count = np.arange(len(group)) - np.repeat(starts, np.diff(np.r_[starts, len(group)]))
+    back = np.empty_like(count)
+    back[order] = count
+    return back
+
+
+def _take_oldest(
+    kind: NDArray[np.int64], stage: NDArray[np.int64], micro: NDArray[np.int64], waiting: NDArray[np.bool_]
+) -> None:
+    """Give each ``w`` the stage and micro-batch of the oldest ``I`` still waiting (in place)."""
+    if (kind == Kind.W).any():
+        raise ValueError("a lane writes either w (the oldest) or W with a chunk, not both")
+    split = np.flatnonzero(kind == Kind.I)
+    takes = np.flatnonzero(waiting)
+    early = np.flatnonzero(np.cumsum(kind == Kind.I)[takes] < np.arange(1, len(takes) + 1))
+    if len(early):
+        raise ValueError(f"w number {early[0] + 1} comes before any I is left waiting")
+    source = split[: len(takes)]
+    kind[takes], stage[takes], micro[takes] = Kind.W, stage[source], micro[source]

@@ -1,0 +1,87 @@
+"""Prefixes of units: ``"80GiB"`` to bytes, and bytes or seconds to text. Nothing else in Penstock knows prefixes."""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+
+_BYTES = {
+    "B": 1,
+    "kB": 10**3,
+    "KB": 10**3,
+    "MB": 10**6,
+    "GB": 10**9,
+    "TB": 10**12,
+    "PB": 10**15,
+    "KiB": 2**10,
+    "MiB": 2**20,
+    "GiB": 2**30,
+    "TiB": 2**40,
+    "PiB": 2**50,
+}
+_AMOUNT = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([A-Za-z]*)\s*", re.ASCII)
+
+
+def parse_bytes(text: str) -> int:
+    """Return the bytes that ``text`` names, rounded to a whole byte.
+
+    Without a unit the number counts bytes. ``GB`` is 10**9 and ``GiB`` 2**30; upper and lower case matter, since
+    ``Gb`` would be bits.
+
+    Raises:
+        ValueError: no number, a negative one, or an unknown unit.
+
+    >>> parse_bytes("80GiB")
+    85899345920
+    >>> parse_bytes("1.5 MB")
+    1500000
+    """
+    found = _AMOUNT.fullmatch(text)
+    if not found:
+        raise ValueError(f"{text!r} is not an amount of bytes; write it like 80GiB or 1.5 MB")
+    number, unit = found.groups()
+    if (unit or "B") not in _BYTES:
+        meant = [known for known in _BYTES if known.lower() in (unit.lower(), f"{unit.lower()}b")]
+        fix = f"did you mean {number}{meant[-1]}?" if meant else f"use one of {', '.join(_BYTES)}"
+        raise ValueError(f"{text!r} has the unknown unit {unit!r}; {fix}")
+    return round(Fraction(number) * _BYTES[unit or "B"])
+
+
+def human_bytes(count: float) -> str:
+    """Return ``count`` bytes as text with a binary prefix and three figures.
+
+    >>> human_bytes(85899345920), human_bytes(1500), human_bytes(12)
+    ('80 GiB', '1.46 KiB', '12 B')
+    """
+    size, unit = float(count), "B"
+    for larger in ("KiB", "MiB", "GiB", "TiB", "PiB"):
+        if abs(size) < 999.5:
+            break
+        size, unit = size / 1024, larger
+    return f"{_three_figures(size)} {unit}"
+
+
+def human_s(seconds: float) -> str:
+    """Return ``seconds`` as text: two units above a minute, three figures and a prefix below.
+
+    >>> human_s(0.0123), human_s(1.5), human_s(125), human_s(7380)
+    ('12.3 ms', '1.5 s', '2 min 05 s', '2 h 03 min')
+    """
+    size = abs(seconds)
+    sign = "-" if seconds < 0 else ""
+    if size >= 3599.5:
+        minutes = round(size / 60)
+        return f"{sign}{minutes // 60} h {minutes % 60:02d} min"
+    if size >= 59.95:
+        whole = round(size)
+        return f"{sign}{whole // 60} min {whole % 60:02d} s"
+    for scale, unit in ((1.0, "s"), (1e-3, "ms"), (1e-6, "us")):
+        if size >= 0.9995 * scale or size == 0:
+            return f"{sign}{_three_figures(size / scale)} {unit}"
+    return f"{sign}{_three_figures(size / 1e-9)} ns"
+
+
+def _three_figures(size: float) -> str:
+    places = 0 if abs(size) >= 99.95 else 1 if abs(size) >= 9.995 else 2
+    text = f"{size:.{places}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
