@@ -35,8 +35,8 @@ def show(thing: Plan | Timeline, path: str | Path | None = None) -> str:
 
     Args:
         thing: a plan is shown as its lanes; in a picture it runs at unit costs (F, I and W take 1 each per rank).
-        path: where to write it too, whole or not at all: ``.txt`` text, ``.png`` or ``.svg`` a picture, ``.html`` a page
-            that opens without a network, ``.json`` a plan that ``read_plan`` reads or a timeline's Perfetto trace.
+        path: where to write it too, whole or not at all: ``.txt`` text, ``.png`` or ``.svg`` a picture, ``.html`` a
+            page that opens without a network, ``.json`` a plan that ``read_plan`` reads or a timeline's Perfetto trace.
 
     Returns:
         The text for a terminal.

@@ -9,15 +9,16 @@ from typing import NoReturn
 from cyclopts import App, CycloptsError
 
 from penstock.cli_plan import schedule, simulate
+from penstock.cli_run import run
 
 USER_ERROR = 2
 BROKEN_PIPE = 141
 
 
 def _version() -> str:
-    import penstock
+    from importlib.metadata import version
 
-    return penstock.__version__
+    return version("penstock")
 
 
 app = App(
@@ -25,6 +26,7 @@ app = App(
     help="Plan, simulate, draw and run pipeline-parallel training of large language models.",
     version=_version,
 )
+app.command(run)
 app.command(schedule)
 app.command(simulate)
 

@@ -173,7 +173,7 @@ def _facts(timeline: Timeline, costs: Costs, prices: Prices, memory: float | Non
 
     plan, peak = timeline.plan, peak_over_p(timeline)
     limit = peak if memory is None else memory
-    bound = bounds(plan.placement, plan.micros, costs, limit * plan.placement.ranks)
+    bound = bounds(plan.placement, plan.micros, costs, limit * plan.placement.ranks) if plan.trains else None
     return {
         "name": plan.name,
         "ranks": plan.placement.ranks,
@@ -187,10 +187,10 @@ def _facts(timeline: Timeline, costs: Costs, prices: Prices, memory: float | Non
         "bubble_span": 100 * timeline.bubble_span,
         "bubble_sync": 100 * timeline.bubble_sync,
         "peak_over_p": peak,
-        "lower_bound_span": bound.span.seconds,
-        "lower_bound_makespan": bound.makespan.seconds,
-        "bound_span_kind": bound.span.kind,
-        "bound_makespan_kind": bound.makespan.kind,
+        "lower_bound_span": bound and bound.span.seconds,
+        "lower_bound_makespan": bound and bound.makespan.seconds,
+        "bound_span_kind": bound and bound.span.kind,
+        "bound_makespan_kind": bound and bound.makespan.kind,
         "seconds": took_s,
     }
 
@@ -227,9 +227,8 @@ def _print_table(facts: dict[str, Any]) -> None:
     table = Table("", "time", "bubble", "no order beats", "gap", "because of", box=None, pad_edge=False)
     for what, bubble in (("span", "bubble_span"), ("makespan", "bubble_sync")):
         value, least = facts[what], facts[f"lower_bound_{what}"]
-        gap = f"{100 * (value / least - 1):.2f} %" if least else ""
-        why = facts[f"bound_{what}_kind"]
-        table.add_row(what, f"{value:.6g}", f"{facts[bubble]:.2f} %", f"{least:.6g}", gap, why)
+        gap = [f"{least:.6g}", f"{100 * (value / least - 1):.2f} %", facts[f"bound_{what}_kind"]] if least else []
+        table.add_row(what, f"{value:.6g}", f"{facts[bubble]:.2f} %", *gap)
     console = Console()
     console.print(table)
     print(

@@ -18,7 +18,7 @@ class Costs:
 
     Args:
         seconds: time of each kind on each stage, shape (kinds, stages); zero for sends and receives.
-        hop_s: time of one boundary tensor from rank to rank, shape (ranks, ranks).
+        hop_s: time of one boundary tensor from rank to rank, shape (ranks, ranks), zero on the diagonal.
         saved_bytes: what ``F`` keeps for the backward, shape (stages,).
         w_share: share of ``saved_bytes`` that lives on after ``I`` until ``W``, shape (stages,).
         boundary_bytes: size of each stage's output (and of its gradient), shape (stages,).
@@ -44,6 +44,8 @@ class Costs:
         for name in (*shapes, "saved_bytes"):
             if not (getattr(self, name) >= 0).all():
                 raise ValueError(f"{name} holds a negative value or NaN: {getattr(self, name).min()}")
+        if self.hop_s.diagonal().any():
+            raise ValueError(f"hop_s is {self.hop_s.diagonal().max()} from a rank to itself; it must be 0")
 
     @classmethod
     def uniform(

@@ -78,7 +78,7 @@ class Strategy:
     """
 
     ranks: int = _setting(2, "pipeline ranks, one process each", low=1)
-    schedule: str = _setting("1f1b", "name of the pipeline schedule")
+    schedule: str = _setting("1f1b", "a schedule's name, a plan (.json), or your own function as FILE.py:NAME")
     chunks: int = _setting(1, "virtual stages on each rank", low=1)
     micro_batches: int = _setting(8, "parts that the batch is cut into", low=1)
     stage_layers: tuple[int, ...] | None = _setting(
@@ -110,17 +110,15 @@ class RunSettings:
         ValueError: a value is out of its range.
     """
 
-    out: str = _setting("runs/default", "folder of the results")
+    out: str = _setting("", "folder of the results; left out, the next free of runs/001, runs/002, ...")
     checkpoint_every: int = _setting(50, "steps between checkpoints; 0 writes none", low=0)
-    resume: bool = _setting(False, "go on from the newest checkpoint in the folder of the results")
+    resume: bool = _setting(False, "go on from the newest checkpoint in out; left out, of the newest in runs/")
     timeout_s: float = _setting(120.0, "seconds after which a rank that still waits counts as hung", above=0.0)
     threads: int = _setting(1, "compute threads of each rank", low=1)
     port: int = _setting(0, "TCP port where the ranks meet; 0 takes any free one", low=0, high=65535)
 
     def __post_init__(self) -> None:
         _check_fields(self)
-        if not self.out.strip():
-            raise ValueError(f"out={self.out!r} names no folder; use 'runs/default'")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

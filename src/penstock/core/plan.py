@@ -98,8 +98,8 @@ class Plan:
         micros: micro-batches per step.
         lanes: the ops of each rank, in order.
         blocking: sends and receives hold their rank until the message has passed (else they overlap with compute).
-        in_flight: messages a link from rank to rank may hold that have not arrived; a send waits for the message so many
-            before it. ``None``: no bound. It is what bounds the memory of sent tensors.
+        in_flight: messages a link from rank to rank may hold that have not arrived; a send waits for the message so
+            many before it. ``None``: no bound. It is what bounds the memory of sent tensors.
 
     Raises:
         ValueError: the number of lanes is not the number of ranks. (Whether the plan can run is for ``engine.check``.)
@@ -131,7 +131,9 @@ class Plan:
     @cached_property
     def ops(self) -> NDArray[np.int32]:
         """All lanes one after the other, shape (ops, 3); row numbers are the ids that timelines use."""
-        return np.concatenate([lane.codes for lane in self.lanes])
+        ops = np.concatenate([lane.codes for lane in self.lanes])
+        ops.setflags(write=False)
+        return ops
 
     @cached_property
     def first(self) -> NDArray[np.int64]:
@@ -187,16 +189,17 @@ class Plan:
         if not isinstance(data, dict) or data.get("penstock_plan") != FORMAT:
             version = data.get("penstock_plan") if isinstance(data, dict) else None
             raise ValueError(f"not a Penstock plan of format {FORMAT} (penstock_plan={version!r})")
+        for key, kinds in _TYPES.items():
+            if key not in data:
+                raise ValueError(f"the plan lacks the key {key!r}")
+            if not isinstance(data[key], kinds):
+                raise ValueError(f"the plan's {key} is {data[key]!r}")
         try:
             placement = Placement(tuple(data["rank_of"]), tuple(data["prev"]), tuple(data["part_of"]))
             lanes = tuple(Lane.parse(text) for text in data["lanes"])
-            return cls(
-                str(data["name"]), placement, int(data["micros"]), lanes, bool(data["blocking"]), data["in_flight"]
-            )
-        except KeyError as missing:
-            raise ValueError(f"the plan lacks the key {missing}") from None
         except (TypeError, AttributeError) as wrong:
             raise ValueError(f"the plan holds a value of the wrong type: {wrong}") from None
+        return cls(data["name"], placement, data["micros"], lanes, data["blocking"], data["in_flight"])
 
     def to_json(self) -> str:
         """One JSON object; ``from_json`` reads it back."""
@@ -241,11 +244,35 @@ class Plan:
         missing = {"plan", "micros", "sends", "rank_of", "prev", "part_of"} - facts.keys()
         if missing:
             raise ValueError(f"the plan lacks the line {min(missing)!r}")
-        placement = Placement(*(tuple(map(int, facts[key].split())) for key in ("rank_of", "prev", "part_of")))
+        placement = Placement(*(_numbers(key, facts[key]) for key in ("rank_of", "prev", "part_of")))
         lanes = tuple(Lane.parse(value) for key, _, value in rows if key == "lane")
         how, _, in_flight = facts["sends"].partition(" ")
-        bound = int(in_flight) if in_flight else None
-        return cls(facts["plan"], placement, int(facts["micros"]), lanes, how == "blocking", bound)
+        if how not in ("blocking", "overlapped"):
+            raise ValueError(f"sends {facts['sends']}: write blocking or overlapped")
+        bound = _numbers("sends", in_flight)[0] if in_flight else None
+        (micros,) = _numbers("micros", facts["micros"])
+        return cls(facts["plan"], placement, micros, lanes, how == "blocking", bound)
+
+
+_TYPES: dict[str, Any] = {
+    "name": str,
+    "micros": int,
+    "blocking": bool,
+    "in_flight": int | None,
+    "rank_of": list,
+    "prev": list,
+    "part_of": list,
+    "lanes": list,
+}
+"""Keys of the JSON and what they hold."""
+
+
+def _numbers(key: str, text: str) -> tuple[int, ...]:
+    """Whole numbers of a line."""
+    try:
+        return tuple(map(int, text.split()))
+    except ValueError:
+        raise ValueError(f"{key} {text}: not whole numbers") from None
 
 
 def _words(numbers: Iterable[int]) -> str:

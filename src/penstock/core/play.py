@@ -41,8 +41,8 @@ def play(plan: Plan, seconds: NDArray[np.float64], hop_s: NDArray[np.float64]) -
         seconds: duration of each op id, shape (ops,); ignored for sends and receives.
         hop_s: time of a message between two ranks, shape (ranks, ranks). In a plan without sends, every need met on
             another rank arrives that much later and messages never wait for each other; in a plan with sends, a
-            message starts when it is sent, its receive is posted and the link from rank to rank is free; a send holds its
-            rank until the link has room (``plan.in_flight``).
+            message starts when it is sent, its receive is posted and the link from rank to rank is free; a send holds
+            its rank until the link has room (``plan.in_flight``).
     """
     partner = partners(plan)
     needed = np.column_stack([dependencies(plan), predecessors(plan, partner)])
@@ -142,7 +142,7 @@ def _walk(lanes: Any, rules: Any, times: Any, blocking: bool, out: Any) -> None:
                 finished = o
             elif lacks < 0 and not posted[o]:
                 posted[o] = True
-                start[o] = t
+                start[o] = clock[r] = t
                 q = partner[o]
                 if q >= 0 and posted[q]:
                     a, b = (rank_of[o], rank_of[q]) if role[o] == 1 else (rank_of[q], rank_of[o])

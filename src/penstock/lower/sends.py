@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,19 +10,20 @@ from numpy.typing import NDArray
 from penstock.core.needs import dependencies
 from penstock.core.op import NEEDS, RECVS, Kind
 from penstock.core.plan import Lane, Plan
-from penstock.core.play import play
+from penstock.core.play import Played, play
 
 UNIT_SECONDS = {Kind.F: 1.0, Kind.B: 2.0, Kind.I: 1.0, Kind.W: 1.0}
-"""Times by which blocking messages are ordered."""
+"""Times by which messages are ordered."""
 
 
 def add_sends(plan: Plan, blocking: bool = False, ahead: int = 1, in_flight: int = 2) -> Plan:
     """The plan with a send after each op whose result another rank needs, and a receive before each op that needs it.
 
-    Overlapped receives never hold a rank, sends only while their link is full. A receive is posted ``ahead`` computes before its consumer, or
-    sooner where a later message of the same link must be, so that messages of a link are received in the order they
-    are sent and few buffers are open at a time. Blocking ones hold both ranks from the later's posting until the
-    message has passed; all messages then follow one global order, so they cannot deadlock.
+    Overlapped receives never hold a rank, sends only while their link is full. A receive is posted ``ahead`` computes
+    before its consumer; sooner where a later message of the same link must be, so that messages of a link are received
+    in the order they are sent, or where a full link would hold up what the receiver waits for. So few buffers are open
+    at a time, and what ran without sends runs with them. Blocking ones hold both ranks from the later's posting until
+    the message has passed; all messages then follow one global order, so they cannot deadlock.
 
     Args:
         plan: legal, without sends.
@@ -43,58 +43,32 @@ def add_sends(plan: Plan, blocking: bool = False, ahead: int = 1, in_flight: int
         raise ValueError(f"plan {plan.name!r} has sends already")
     if ahead < 1:
         raise ValueError(f"ahead={ahead}; a receive is posted at least 1 compute ahead of its use")
-    messages = _messages(plan)
-    places = _places_blocking(plan, messages) if blocking else _places_overlapped(plan, messages, ahead)
-    bound = None if blocking else in_flight
-    return replace(plan, lanes=_merge(plan, messages, places), blocking=blocking, in_flight=bound)
+    if in_flight < 1:
+        raise ValueError(f"in_flight={in_flight}; a link holds at least 1 message")
+    played = _played(plan)
+    messages = _messages(plan, played.end_s)
+    places = _blocking(plan, messages, played) if blocking else _overlapped(plan, messages, played, ahead, in_flight)
+    return replace(
+        plan, lanes=_merge(plan, messages, places), blocking=blocking, in_flight=None if blocking else in_flight
+    )
 
 
+@dataclass(frozen=True, eq=False)
 class _Messages:
-    """All values that cross ranks: ids of maker and consumer, and the send and receive ops."""
+    """All values that cross ranks, in the order they are sent: arrays with one entry each."""
 
-    def __init__(self, maker: NDArray[np.int64], consumer: NDArray[np.int64], send: NDArray[np.int32]) -> None:
-        self.maker, self.consumer, self.send = maker, consumer, send
-        self.recv = np.empty_like(send)
-
-
-def _messages(plan: Plan) -> _Messages:
-    needed = dependencies(plan)
-    rank, hops = plan.rank_of_op, plan.placement.hops
-    consumer, slot = np.nonzero((needed >= 0) & (rank[np.maximum(needed, 0)] != rank[:, None]))
-    maker = needed[consumer, slot].astype(np.int64)
-    found = _Messages(maker, consumer, np.empty((len(maker), 3), dtype=np.int32))
-    for recv in RECVS:
-        (sent,) = NEEDS[recv]
-        rows = np.flatnonzero(_via(plan)[plan.ops[consumer, 0], slot] == recv)
-        _, stage, micro = plan.ops[consumer[rows]].T
-        found.recv[rows] = np.stack([np.full_like(stage, recv), stage, micro], axis=1)
-        found.send[rows] = np.stack([np.full_like(stage, sent.made_by[0]), hops[sent.at, stage], micro], axis=1)
-    return found
+    maker: Ids
+    consumer: Ids
+    """Ids of the ops that make and need the value."""
+    sent_s: NDArray[np.float64]
+    """When the maker ends at unit times."""
+    send: NDArray[np.int32]
+    recv: NDArray[np.int32]
+    """The ops of the message, shape (messages, 3)."""
 
 
-def _via(plan: Plan) -> NDArray[np.int32]:
-    """Kind of receive that meets each slot of each kind, -1 if none does."""
-    slots = max(map(len, NEEDS.values()))
-    rows = [[-1 if need.via is None else int(need.via) for need in NEEDS[kind]] for kind in Kind]
-    return np.array([row + [-1] * (slots - len(row)) for row in rows], dtype=np.int32)
-
-
-Places = tuple[NDArray[np.floating[Any]], NDArray[np.floating[Any]]]
-"""Sort keys of sends and receives among the op ids of their lanes: k - 0.5 stands just before op k."""
-
-
-def _places_overlapped(plan: Plan, messages: _Messages, ahead: int) -> Places:
-    rank = plan.rank_of_op
-    link = rank[messages.maker] * plan.placement.ranks + rank[messages.consumer]
-    begin = plan.first[rank[messages.consumer]]
-    post = np.maximum(messages.consumer - ahead + 1, begin).astype(np.float64) - 0.5
-    order = np.lexsort((messages.maker, link))
-    for rows in np.split(order, np.flatnonzero(np.diff(link[order])) + 1):
-        post[rows] = np.minimum.accumulate(post[rows][::-1])[::-1]
-    return messages.maker + 0.5, post
-
-
-def _places_blocking(plan: Plan, messages: _Messages) -> Places:
+def _played(plan: Plan) -> Played:
+    """The plan at unit times: an order in which everything can happen."""
     unit = np.zeros(len(Kind))
     for kind, seconds in UNIT_SECONDS.items():
         unit[kind] = seconds
@@ -102,25 +76,90 @@ def _places_blocking(plan: Plan, messages: _Messages) -> Places:
     played = play(plan, unit[plan.ops[:, 0]], np.zeros((ranks, ranks)))
     if np.isnan(played.end_s).any():
         raise ValueError(f"plan {plan.name!r} cannot run to its end; engine.check says why")
-    sent_s = played.end_s[messages.maker]
-    send = np.empty(len(sent_s))
-    recv = np.empty(len(sent_s))
-    for r in range(ranks):
-        a, b = plan.first[r], plan.first[r + 1]
-        mine = plan.rank_of_op[messages.maker] == r
-        theirs = plan.rank_of_op[messages.consumer] == r
-        send[mine] = a + np.searchsorted(played.start_s[a:b], sent_s[mine]) - 0.5
-        recv[theirs] = a + np.searchsorted(played.start_s[a:b], sent_s[theirs]) - 0.5
-    nth = np.empty(len(sent_s))
-    nth[np.lexsort((messages.maker, sent_s))] = np.arange(len(sent_s))
-    within = nth / (2 * len(nth) + 2)
-    return send + within, recv + within
+    return played
+
+
+def _messages(plan: Plan, end_s: NDArray[np.float64]) -> _Messages:
+    needed = dependencies(plan)
+    rank = plan.rank_of_op
+    consumer, slot = np.nonzero((needed >= 0) & (rank[np.maximum(needed, 0)] != rank[:, None]))
+    maker = needed[consumer, slot].astype(np.int64)
+    order = np.lexsort((maker, end_s[maker]))
+    maker, consumer, slot = maker[order], consumer[order], slot[order]
+    _, stage, micro = plan.ops[consumer].T
+    receives = _via()[plan.ops[consumer, 0], slot]
+    sends, hop = _sent_by()[:, receives]
+    return _Messages(
+        maker,
+        consumer,
+        end_s[maker],
+        np.stack([sends, plan.placement.hops[hop, stage], micro], axis=1),
+        np.stack([receives, stage, micro], axis=1),
+    )
+
+
+def _via() -> NDArray[np.int32]:
+    """Kind of receive that meets each slot of each kind, -1 if none does."""
+    slots = max(map(len, NEEDS.values()))
+    rows = [[-1 if need.via is None else int(need.via) for need in NEEDS[kind]] for kind in Kind]
+    return np.array([row + [-1] * (slots - len(row)) for row in rows], dtype=np.int32)
+
+
+def _sent_by() -> NDArray[np.int32]:
+    """Kind of send that each kind of receive needs, and the hop to its stage: shape (2, kinds)."""
+    table = np.zeros((2, len(Kind)), dtype=np.int32)
+    for recv in RECVS:
+        (sent,) = NEEDS[recv]
+        table[:, recv] = sent.made_by[0], sent.at
+    return table
+
+
+Ids = NDArray[np.int64]
+Places = tuple[Ids, Ids]
+"""Sends and receives among the ops: 4k stands just before op k, 4k + 3 after it, 4k + 2 between it and its send."""
+
+
+def _overlapped(plan: Plan, messages: _Messages, played: Played, ahead: int, in_flight: int) -> Places:
+    begin = plan.first[plan.rank_of_op[messages.consumer]]
+    post = 4 * np.maximum(messages.consumer - ahead + 1, begin)
+    link = plan.rank_of_op[messages.maker] * plan.placement.ranks + plan.rank_of_op[messages.consumer]
+    order = np.argsort(link, kind="stable")
+    for rows in np.split(order, np.flatnonzero(np.diff(link[order])) + 1):
+        held_up = messages.sent_s[rows[in_flight:]]
+        if len(held_up):
+            rank = int(plan.rank_of_op[messages.consumer[rows[0]]])
+            in_time = 4 * _first_from(plan, played, rank, held_up) - 2
+            post[rows[:-in_flight]] = np.minimum(post[rows[:-in_flight]], np.maximum(in_time, 4 * plan.first[rank]))
+        post[rows] = np.minimum.accumulate(post[rows][::-1])[::-1]
+    return 4 * messages.maker + 3, post
+
+
+def _blocking(plan: Plan, messages: _Messages, played: Played) -> Places:
+    places = []
+    for ends in (messages.maker, messages.consumer):
+        place = np.empty(len(ends), dtype=np.int64)
+        for r in range(plan.placement.ranks):
+            mine = plan.rank_of_op[ends] == r
+            before = _first_from(plan, played, r, messages.sent_s[mine])
+            place[mine] = 4 * before - (before == plan.first[r + 1])
+        places.append(place)
+    return places[0], places[1]
+
+
+def _first_from(plan: Plan, played: Played, rank: int, times_s: NDArray[np.float64]) -> Ids:
+    """Id of the first op of a rank that starts at each time or later (the id behind its last op if none does)."""
+    a, b = plan.first[rank], plan.first[rank + 1]
+    found: Ids = a + np.searchsorted(played.start_s[a:b], times_s)
+    return found
 
 
 def _merge(plan: Plan, messages: _Messages, places: Places) -> tuple[Lane, ...]:
-    rank = plan.rank_of_op
-    keys = np.concatenate([np.arange(len(plan), dtype=np.float64), *places])
+    """Lanes with the messages at their places, those of one place in the order they are sent."""
+    keys = np.concatenate([4 * np.arange(len(plan)) + 1, *places])
     ops = np.concatenate([plan.ops, messages.send, messages.recv])
+    rank = plan.rank_of_op
     ranks = np.concatenate([rank, rank[messages.maker], rank[messages.consumer]])
-    order = np.lexsort((keys, ranks))
-    return tuple(Lane(ops[order][ranks[order] == r]) for r in range(plan.placement.ranks))
+    nth = np.arange(len(messages.maker))
+    order = np.lexsort((np.concatenate([np.zeros(len(plan), dtype=np.int64), nth, nth]), keys))
+    lengths = np.bincount(ranks, minlength=plan.placement.ranks)
+    return tuple(map(Lane, np.split(ops[order], np.cumsum(lengths)[:-1])))

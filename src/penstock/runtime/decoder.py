@@ -101,6 +101,7 @@ class DecoderStage(nn.Module):
     fit together. Initial values follow Hugging Face's own rules, drawn on the CPU in float32 from a generator seeded
     by (`seed`, module name): every cut, dtype and device starts from the same numbers (rounded to `dtype`).
 
+    `split`: whether the backward can run as I and W; a stage that only ever runs B is quicker without.
     `queue`: the stage's WeightQueue, through which its backward splits. `unsplit`: names of parameters whose gradient
     comes with I. `tied`: {"embedding": parameter} on the first and the last stage when the model ties its embeddings
     and these stages differ: each holds a copy, the same at the start, whose gradients the trainer must sum. Where
@@ -116,6 +117,7 @@ class DecoderStage(nn.Module):
         seed: int = 0,
         dtype: torch.dtype = torch.float32,
         device: str | torch.device = "cpu",
+        split: bool = True,
     ) -> None:
         super().__init__()
         _check_layers(layers, config.num_hidden_layers, first, last)
@@ -134,7 +136,7 @@ class DecoderStage(nn.Module):
             self.lm_head.weight = self._part(self.family.embed).weight
         self.tied = {"embedding": self._part(self.family.embed).weight} if tie and first != last else {}
         self.queue = WeightQueue()
-        self.unsplit = split_modules(self, self.queue)
+        self.unsplit = split_modules(self, self.queue) if split else []
         self._layers = tuple(self._part(self.family.layers).values())
         self._calls = _LayerCalls(skeleton, self.family, layers, dtype, torch.device(device))
 

@@ -104,7 +104,7 @@ class Executor:
                 self._finish_sends()
         except Exception as error:
             raise OpError(self.rank, self.where(), error) from error
-        self.position = -1
+        self.position, self._inputs, self._targets = -1, (), ()
 
     def take_losses(self) -> list[Tensor]:
         """Losses of the micro-batches since the last call; empty on ranks without a last stage."""
@@ -172,7 +172,9 @@ class Executor:
             grad = work(micro, None if stage.last else self._take(key))
             if before != NO_STAGE:
                 if grad is None:
-                    raise ValueError(f"stage {op.stage} gave no gradient of its input; is every weight before it frozen?")
+                    raise ValueError(
+                        f"stage {op.stage} gave no gradient of its input; is every weight before it frozen?"
+                    )
                 self._inbox[out] = grad
 
         return action

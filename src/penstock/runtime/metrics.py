@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from pathlib import Path
 from types import TracebackType
+
+from penstock.core.files import whole_file
 
 
 class MetricsFile:
@@ -67,15 +68,10 @@ def truncate_after(path: Path, step: int) -> int:
     text = b"".join(line + b"\n" for line in kept)
     if text == path.read_bytes():
         return len(kept)
-    new = path.with_name(path.name + ".partial")
     try:
-        with new.open("wb") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(path)
+        with whole_file(path) as stand_in:
+            stand_in.write_bytes(text)
     except OSError as error:
-        new.unlink(missing_ok=True)
         raise ValueError(f"cannot shorten {path} to step {step}: {error.strerror}; free some space") from None
     return len(kept)
 

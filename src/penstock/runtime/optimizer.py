@@ -93,7 +93,9 @@ class Optimizer:
 
     def _clip(self) -> None:
         """Scale all gradients so that their common norm is at most ``clip_norm`` (as ``clip_grad_norm_`` does)."""
-        copies = {id(p) for p in self._shared.get(self._ends[1], {}).values()} if self._ends[1] != self._ends[0] else set()
+        copies = (
+            {id(p) for p in self._shared.get(self._ends[1], {}).values()} if self._ends[1] != self._ends[0] else set()
+        )
         grads = [p.grad for module in self._modules.values() for p in module.parameters() if p.grad is not None]
         counted = [
             p.grad

@@ -19,7 +19,9 @@ class Progress:
     """
 
     def __init__(self, steps: int, shown: bool) -> None:
-        self._steps, self._shown, self._bar, self._task = steps, shown, None, None
+        self._steps, self._shown = steps, shown
+        self._bar: Any = None
+        self._task: Any = None
         self._begun = self._said = time.monotonic()
         self._first = 0
 

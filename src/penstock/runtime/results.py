@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch.distributed as dist
 
+from penstock.core.files import write_whole
 from penstock.core.job import RunSpec
 from penstock.core.plan import Plan
 from penstock.core.timeline import Timeline
@@ -54,19 +55,8 @@ def collect(plan: Plan, spec: RunSpec, trained: Trained, folder: Path, rank: int
         ("measured.json", measured.to_json()),
         ("result.json", json.dumps(result, indent=1)),
     ):
-        write(folder / name, content)
+        write_whole(folder / name, content)
     return result
-
-
-def write(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise ValueError(f"cannot write {path}: {error.strerror}; free some space or give another --out") from None
 
 
 def _split(steps: list[int]) -> tuple[list[int], list[int]]:
@@ -114,5 +104,3 @@ def _result(
 
 def _number(value: float) -> float | None:
     return value if math.isfinite(value) else None
-
-

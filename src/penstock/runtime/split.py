@@ -23,6 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd import Function
+from torch.autograd.graph import GradientEdge
 
 Work = tuple[Callable[..., None], tuple[Any, ...]]
 
@@ -31,9 +32,8 @@ class WeightQueue:
     """Where the Functions of one stage put the weight gradients of the micro-batch whose backward is running.
 
     `pending` is None: compute and accumulate at once (B). `pending` is a list: append the work to it (I); `run_pending`
-    does it later (W). Set it before `backward`; the engine's thread reads it on GPUs.
-    `anchor` is an empty tensor that requires a gradient: it keeps a module with trainable weights in the graph where
-    its input requires none (after a frozen embedding).
+    does it later (W). Set it before `backward`; the engine's thread reads it on GPUs. `anchor` is an empty tensor that
+    requires a gradient: it keeps a module with trainable weights in the graph where its input needs none.
     """
 
     __slots__ = ("anchor", "pending")
@@ -60,19 +60,29 @@ def run_pending(pending: list[Work]) -> None:
             del work, args
 
 
-def backward(output: Tensor, grad_output: Tensor | None, stage_input: Tensor | None) -> Tensor | None:
+def backward(
+    output: Tensor | GradientEdge | None, grad_output: Tensor | None, stage_input: Tensor | None
+) -> Tensor | None:
     """Run the backward of one micro-batch of a stage, for both B and I; return the gradient of `stage_input`.
 
     `output`: what the stage's forward returned, a scalar loss (`grad_output` None or a scalar factor) or the hidden
-    state (micro, seq, hidden). `stage_input`: the leaf given to forward, requires_grad True; None on the first stage,
-    which returns None. Frees the graph. Parameters of foreign modules are plain leaves: their gradients come here.
+    state (micro, seq, hidden) or its gradient edge; None or a tensor without graph where nothing is trained.
+    `stage_input`: the leaf given to forward, requires_grad True; None on the first stage, which returns None. Frees the
+    graph. Parameters of foreign modules are plain leaves: their gradients come here.
     """
-    if output.requires_grad:  # not so on a first stage in which every parameter is frozen
-        torch.autograd.backward(output, grad_output)
+    if isinstance(output, GradientEdge) or (output is not None and output.requires_grad):
+        if grad_output is None:
+            assert isinstance(output, Tensor)
+            grad_output = torch.ones_like(output)
+        _ENGINE.run_backward((output,), (grad_output,), False, False, (), allow_unreachable=True, accumulate_grad=True)
     if stage_input is None:
         return None
     grad, stage_input.grad = stage_input.grad, None
     return grad
+
+
+_ENGINE = torch.autograd.Variable._execution_engine
+"""What torch.autograd.backward calls in the end; its checks of shapes take longer than a small op."""
 
 
 def split_modules(module: nn.Module, queue: WeightQueue) -> list[str]:
@@ -101,6 +111,8 @@ def _split_class(module: nn.Module) -> type[nn.Module] | None:
         return kind
     if kind is nn.Embedding and (module.max_norm is not None or module.sparse or module.scale_grad_by_freq):
         return None
+    if kind is nn.LayerNorm and module.weight is None:
+        return None  # nothing to split
     return _SPLIT.get(f"{kind.__module__}.{kind.__qualname__}")
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
-from penstock.runtime.split import Work, WeightQueue, run_pending, split_modules
+from penstock.runtime.split import WeightQueue, Work, backward, run_pending, split_modules
 
 
 class Stage:
@@ -14,21 +14,22 @@ class Stage:
 
     Args:
         module: ``module(x)`` gives the output; on the last stage ``module(x, target)`` the mean loss of the micro-batch.
-            Its ``queue`` attribute, if it has one, is the queue its layers split through; else they are split here.
+            Its ``queue`` attribute, if it has one, is the queue its layers split through.
         first, last: whether it takes the data and whether it gives the loss.
         carries: shape of the tensor that crosses stage boundaries.
         scale: factor of each micro-batch's loss, 1/m for the mean over the batch.
+        split: make a module without ``queue`` split its backward; not needed where only whole backwards run.
     """
 
-    def __init__(self, module: nn.Module, first: bool, last: bool, carries: tuple[int, ...], scale: float) -> None:
+    def __init__(
+        self, module: nn.Module, first: bool, last: bool, carries: tuple[int, ...], scale: float, split: bool = True
+    ) -> None:
         self.module, self.first, self.last = module, first, last
         queue = getattr(module, "queue", None)
-        if queue is None:
-            queue = WeightQueue()
-            self.unsplit = split_modules(module, queue)
-        else:
-            self.unsplit = list(getattr(module, "unsplit", []))
-        self.queue: WeightQueue = queue
+        self.queue: WeightQueue = queue or WeightQueue()
+        self.unsplit: list[str] = list(getattr(module, "unsplit", []))
+        if split and queue is None:
+            self.unsplit = split_modules(module, self.queue)
         self.losses: list[Tensor] = []
         self._carries = torch.Size(carries)
         self._scale = torch.tensor(scale)
@@ -59,9 +60,7 @@ class Stage:
     def backward(self, micro: int, grad: Tensor | None) -> Tensor | None:
         """B: adds the gradients of the weights, gives that of the input (None on the first stage)."""
         leaf, root = self._kept.pop(micro)
-        if root is not None:
-            torch.autograd.backward(root, self._of_loss(root) if grad is None else grad)
-        return None if leaf is None else leaf.grad
+        return backward(root, self._factor(root) if grad is None else grad, leaf)
 
     def backward_input(self, micro: int, grad: Tensor | None) -> Tensor | None:
         """I: gives the gradient of the input and keeps what ``W`` needs."""
@@ -84,7 +83,7 @@ class Stage:
                     seen[value.untyped_storage().data_ptr()] = value.untyped_storage().nbytes()
         return sum(seen.values())
 
-    def _of_loss(self, loss: Tensor | GradientEdge) -> Tensor:
+    def _factor(self, loss: Tensor | GradientEdge | None) -> Tensor:
         assert isinstance(loss, Tensor)
         if self._scale.dtype != loss.dtype or self._scale.device != loss.device:
             self._scale = self._scale.to(loss)

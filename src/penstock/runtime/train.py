@@ -83,8 +83,9 @@ class Trainer:
         micro = spec.sequences_per_micro_batch
         carries = (micro, spec.job.seq_length, config.hidden_size)
         last = plan.placement.stages - 1
+        split = set(plan.ops[plan.ops[:, 0] == Kind.I, 1].tolist())
         self.modules = {
-            s: DecoderStage(config, cut[s], s == 0, s == last, spec.job.seed, dtype, device)
+            s: DecoderStage(config, cut[s], s == 0, s == last, spec.job.seed, dtype, device, s in split)
             for s in plan.placement.on(rank)
         }
         scale = 1 / plan.micros
@@ -229,5 +230,3 @@ def evaluation_plan(plan: Plan) -> Plan:
     lowered = add_sends(bare, blocking=plan.blocking)
     check(lowered)
     return lowered
-
-

@@ -24,7 +24,7 @@ class Links:
         world = dist.distributed_c10d._get_default_group()
         self._groups = dict.fromkeys(_links(plan), world)
         if dist.get_backend() == "nccl":
-            self._groups = {link: dist.new_group(sorted(link)) for link in self._groups}  # type: ignore[misc]
+            self._groups = {link: dist.new_group(sorted(link)) for link in self._groups}
         self._peer = {
             (a, b): dist.get_group_rank(group, b if a == rank else a)
             for (a, b), group in self._groups.items()

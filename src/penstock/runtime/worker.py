@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from torch.distributed.distributed_c10d import PrefixStore, Store, TCPStore
 
 from penstock.core.job import RunSpec
 from penstock.core.jobfile import make_spec
@@ -33,13 +34,13 @@ def main(folder: Path) -> int:
     rank, ranks = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     if ranks != plan.placement.ranks:
         raise ValueError(f"the plan has {plan.placement.ranks} ranks, but {ranks} processes run; start as many")
-    store = _store("main")
+    store = connect("main")
     device = _device()
     limit = timedelta(seconds=10 * spec.run.timeout_s + 60)
     dist.init_process_group(backend(), store=store, rank=rank, world_size=ranks, timeout=limit)
     trainer: list[Trainer] = []
     watch = Watch(
-        _store("watch"),
+        connect("watch"),
         rank,
         ranks,
         spec.run.timeout_s,
@@ -86,12 +87,12 @@ def _failed(error: Exception, watch: Watch, rank: int, folder: Path) -> int:
     return USER_ERROR if user_error else 1
 
 
-def _store(name: str) -> dist.Store:
+def connect(name: str) -> Store:
     """A connection to the launcher's store; each attempt of an elastic restart sees keys of its own."""
     agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     leads = not agent and os.environ["RANK"] == "0" and name == "main"
-    store = dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=leads)
-    return dist.PrefixStore(f"penstock/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}/{name}", store)
+    store = TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=leads)
+    return PrefixStore(f"penstock/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}/{name}", store)
 
 
 def _device() -> torch.device:

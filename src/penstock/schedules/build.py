@@ -12,6 +12,7 @@ from penstock.core.plan import Lane, Plan
 from penstock.core.words import nearest
 from penstock.schedules.phases import expand
 from penstock.schedules.table import SCHEDULES, LaneFunction
+from penstock.schedules.user import is_reference, load
 
 
 def build(
@@ -24,7 +25,7 @@ def build(
     """Lanes of every rank.
 
     Args:
-        schedule: a name of the table, or a function ``lane(r, p, m, v)``.
+        schedule: a name of the table, a function ``lane(r, p, m, v)``, or ``FILE.py:NAME`` of such a function.
         ranks, micros, chunks: sizes p, m and v.
         placement: where stages live; default the schedule's own, for a function a loop.
 
@@ -48,6 +49,8 @@ def build(
 
 
 def _look_up(schedule: str | LaneFunction, p: int, m: int, v: int) -> tuple[str, LaneFunction, Any]:
+    if not callable(schedule) and is_reference(schedule):
+        schedule = load(schedule)
     if callable(schedule):
         return getattr(schedule, "__name__", "schedule").replace("_", "-"), schedule, Placement.loop
     if schedule not in SCHEDULES:

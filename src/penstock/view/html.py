@@ -26,7 +26,7 @@ from penstock.view.marks import COLOURS, MESSAGES, PHRASES, holds_rank, local_ch
 SCRIPTS = ("data.js", "theme.js", "ticks.js", "view.js", "lane.js", "chain.js", "panel.js", "hover.js", "hands.js",
            "chart.js", "main.js")  # fmt: skip
 """Parts of the page's script in the order they are joined."""
-_TYPES = {"float64": "Float64Array", "float32": "Float32Array", "int32": "Int32Array", "uint8": "Uint8Array"}
+_TYPES = {"float64": "Float64Array", "int32": "Int32Array", "uint8": "Uint8Array"}
 
 
 @dataclass(frozen=True)
@@ -144,8 +144,8 @@ def _timeline(timeline: Timeline, unit: str, block: _Block) -> dict[str, Any]:
         "arrival": (sent.end_s if sent else (), "float64"),
         "memoryFirst": (np.cumsum([0, *(len(curve.time_s) for curve in memory)]), "int32"),
         "memoryTime": (np.concatenate([[], *(curve.time_s for curve in memory)]), "float64"),
-        "activations": (np.concatenate([[], *(curve.activation_bytes for curve in memory)]), "float32"),
-        "buffers": (np.concatenate([[], *(curve.buffer_bytes for curve in memory)]), "float32"),
+        "activations": (np.concatenate([[], *(curve.activation_bytes for curve in memory)]), "float64"),
+        "buffers": (np.concatenate([[], *(curve.buffer_bytes for curve in memory)]), "float64"),
     }
     return {
         "label": timeline.label,

@@ -18,10 +18,10 @@ COLOURS: dict[Kind, str] = {
     Kind.B: "#e69f00",
     Kind.I: "#e0703a",
     Kind.W: "#2cae85",
-    Kind.SEND_F: "#8c96a3",
-    Kind.RECV_F: "#8c96a3",
-    Kind.SEND_B: "#8c96a3",
-    Kind.RECV_B: "#8c96a3",
+    Kind.SEND_F: "#b4bcc8",
+    Kind.RECV_F: "#b4bcc8",
+    Kind.SEND_B: "#b4bcc8",
+    Kind.RECV_B: "#b4bcc8",
     Kind.STEP: "#cc79a7",
 }
 """Near the palette of Okabe and Ito (2008): told apart with every common colour blindness; black text reads on each."""

@@ -23,7 +23,7 @@ def trace(timelines: Sequence[Timeline]) -> str:
     """One JSON trace: a process per timeline and rank, tracks for compute and for each link, memory, message arrows.
 
     A message stands on the sender's and the receiver's track for as long as it is on the wire; messages of plans
-    without sends are arrows only. One second of the timeline is one second of the trace, whatever the unit of its costs.
+    without sends are arrows only. A second of the timeline is a second of the trace, whatever the unit of its costs.
     """
     events: list[Event] = []
     flow = 0

@@ -192,7 +192,7 @@ def _axis(step_s: float, columns: int, unit: str) -> str:
     """Times under the rows, each written from its column on."""
     line = [" "] * columns
     free = 0
-    found = ticks(0.0, step_s, max(1, columns // 16))
+    found = ticks(0.0, step_s, max(1, columns // 12))
     for tick, text in zip(found.tolist(), tick_texts(found, unit), strict=True):
         at = int(tick / step_s * columns) if step_s else 0
         if at >= free and at + len(text) <= columns:

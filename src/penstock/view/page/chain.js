@@ -1,6 +1,6 @@
 // Why an op began when it did, and the chain of such causes back to the start of the step.
 
-const selected = { timeline: null, op: -1, family: [], path: [] };
+const selected = { timeline: null, op: -1, path: [] };
 
 const isMessage = (t, op) => t.kinds[t.kind[op]].message;
 const receives = (t, op) => isMessage(t, op) && t.kinds[t.kind[op]].name.startsWith("RECV");
@@ -42,19 +42,19 @@ function madeFor(t, send) {
   return -1;
 }
 
-function select(timeline, op) {
+// Select an op (-1: none): its micro-batch stands out on every timeline, its chain of causes on its own.
+function select(timelines, timeline, op) {
   selected.timeline = op < 0 ? null : timeline;
   selected.op = op;
-  selected.family = [];
   selected.path = [];
-  if (op >= 0) {
-    const micro = timeline.micro[op];
-    timeline.micro.forEach((each, id) => each === micro && timeline.holds[id] && selected.family.push(id));
-    const seen = new Set();
-    for (let at = op; at >= 0 && !seen.has(at); at = cause(timeline, at)) {
-      seen.add(at);
-      selected.path.push(at);
-    }
+  for (const t of timelines) {
+    t.family = [];
+    if (op >= 0) t.micro.forEach((micro, id) => micro === timeline.micro[op] && t.holds[id] && t.family.push(id));
+  }
+  const seen = new Set();
+  for (let at = op; at >= 0 && !seen.has(at); at = cause(timeline, at)) {
+    seen.add(at);
+    selected.path.push(at);
   }
   redrawSoon();
 }

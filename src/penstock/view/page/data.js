@@ -1,6 +1,6 @@
 // The packed data of the page: typed arrays over one inflated block, and lanes ready to search.
 
-const TYPES = { Float64Array, Float32Array, Int32Array, Uint8Array };
+const TYPES = { Float64Array, Int32Array, Uint8Array };
 
 async function inflate(text) {
   const coded = atob(text);
@@ -49,7 +49,8 @@ function withLanes(t, kinds) {
   t.laneKind = Uint8Array.from(lane, (op) => t.kind[op]);
   t.laneChunk = Uint8Array.from(lane, (op) => t.chunk[t.stage[op]]);
   t.chunks = 1 + t.chunk.reduce((a, b) => Math.max(a, b), 0);
-  t.virtual = t.chunks > 1;
+  t.digits = String(t.micros - 1).length; // of the longest micro-batch number
+  t.longest = String(t.chunk.length - 1).length + t.digits; // digits of the longest op name
   t.longestFlight = t.arrival.reduce((most, end, i) => Math.max(most, end - t.departure[i]), 0);
   t.other = new Int32Array(ops).fill(-1);
   t.send.forEach((send, i) => {

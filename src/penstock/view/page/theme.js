@@ -1,7 +1,5 @@
 // Colours of the canvas, read from the style sheet so that light, dark and print have one source.
 
-const LEVELS = 4; // steps from idle to fully busy for pixel columns that hold many ops
-
 const theme = {};
 
 function readTheme(kinds, chunks) {
@@ -11,15 +9,18 @@ function readTheme(kinds, chunks) {
   }
   theme.gutter = parseFloat(style.getPropertyValue("--gutter"));
   theme.font = getComputedStyle(document.body).fontFamily;
-  // bars[strength][kind][chunk]: later chunks of a rank are paler; strength 0 recedes behind a selection
-  const dark = luminance(theme.paper) < 0.5;
-  const shade = (colour, c) => mix(colour, dark ? "#12161c" : "#ffffff", chunks > 1 ? (0.45 * c) / (chunks - 1) : 0);
-  const strength = (share) =>
-    kinds.map(({ colour }) => Array.from({ length: chunks }, (_, c) => mix(theme.idle, shade(colour, c), share)));
-  theme.bars = [strength(0.28), strength(1)];
-  const levels = (most) =>
-    kinds.map(({ colour }) => Array.from({ length: LEVELS + 1 }, (_, n) => mix(theme.idle, colour, (most * n) / LEVELS)));
-  theme.merged = [levels(0.28), levels(1)];
+  theme.pixel = Object.fromEntries(["paper", "idle", "line", "activations", "buffers"].map((word) => [word, pixel(theme[word])]));
+  // [strength][kind][chunk] and [strength][kind]; later chunks of a rank are paler, strength 0 recedes behind a selection
+  const shade = (colour, c) => mix(colour, luminance(theme.paper) < 0.5 ? "#12161c" : "#ffffff", chunks > 1 ? (0.45 * c) / (chunks - 1) : 0);
+  theme.colours = kinds.map(({ colour }) => Array.from({ length: chunks }, (_, c) => shade(colour, c)));
+  theme.bars = [0.28, 1].map((share) => theme.colours.map((row) => row.map((colour) => pixel(mix(theme.idle, colour, share)))));
+  theme.stacked = [0.28, 1].map((share) => kinds.map(({ colour }) => pixel(mix(theme.idle, colour, share))));
+}
+
+// A colour as the canvas keeps it in memory: red, green, blue, opacity, lowest byte first.
+function pixel(colour) {
+  const [r, g, b] = channels(colour);
+  return ((255 << 24) | (b << 16) | (g << 8) | r) >>> 0;
 }
 
 function channels(colour) {

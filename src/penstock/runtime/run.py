@@ -1,0 +1,175 @@
+"""The verb ``run``: a job to a trained model and a report, here or under torchrun."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from penstock.core.files import write_whole
+from penstock.core.job import RunSpec
+from penstock.core.jobfile import make_spec, spec_to_toml
+from penstock.core.model import Model
+from penstock.core.placement import NO_STAGE
+from penstock.core.plan import Plan
+from penstock.engine.check import check
+from penstock.lower import add_sends, add_step
+from penstock.schedules import build
+
+RUNS = Path("runs")
+"""Where numbered results folders are made."""
+
+
+class RunFailed(Exception):
+    """A run that did not come to its end; the ranks have said why. Holds the exit code."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(f"the run ended with exit code {code}")
+        self.code = code
+
+
+def run(spec: RunSpec) -> dict[str, Any]:
+    """Train as ``spec`` says, and write plan, metrics, checkpoints, timelines and report to its folder.
+
+    Starts one process per rank on this machine; under torchrun (or Slurm with torchrun) it is one of the ranks, and
+    every rank must call it and see the same folder.
+
+    Returns:
+        The content of ``result.json``; empty under torchrun on all ranks but the first.
+
+    Raises:
+        ValueError: the job cannot be done; nothing has been written.
+        RunFailed: a rank failed; it has said why, and checkpoints are whole.
+    """
+    from penstock.runtime.report import report, summary
+
+    if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
+        folder = _run_as_rank(spec)
+        if os.environ["RANK"] != "0":
+            return {}
+    else:
+        folder = prepare(spec)
+        from penstock.runtime.launch import launch
+
+        code = launch(folder, spec.strategy.ranks, spec.run.threads, spec.run.port)
+        if code:
+            raise RunFailed(code)
+    result = report(folder)
+    print(summary(folder, result))
+    return result
+
+
+def spec_of(file: Path | None, flags: Mapping[str, object]) -> RunSpec:
+    """The run that a job file and flags describe; a resumed one starts from the job in its own folder.
+
+    Raises:
+        ValueError: see ``make_spec``; or there is nothing to resume.
+    """
+    spec = make_spec(file, flags)
+    if not spec.run.resume:
+        return spec
+    out = Path(spec.run.out) if spec.run.out else _newest()
+    own = out / "job.toml"
+    if not own.is_file():
+        raise ValueError(f"--resume: {out} holds no job.toml, so no run began there; give its folder with --out")
+    return make_spec(file or own, {**flags, "out": str(out)})
+
+
+def plan_of(spec: RunSpec) -> Plan:
+    """The plan of a run, with sends and steps, checked.
+
+    Raises:
+        ValueError: the model cannot be cut so, or the schedule cannot have these sizes.
+    """
+    strategy = spec.strategy
+    if strategy.schedule.endswith((".json", ".txt")):
+        plan = _plan_from(Path(strategy.schedule), spec)
+    else:
+        plan = build(strategy.schedule, strategy.ranks, strategy.micro_batches, strategy.chunks)
+    stages = plan.placement.stages
+    if plan.placement.next != (*range(1, stages), NO_STAGE) or len(set(plan.placement.part_of)) < stages:
+        raise ValueError(
+            f"plan {plan.name!r} has more than one chain of stages; runs are of one chain 0, 1, .. {stages - 1}"
+        )
+    spec.check_model(Model.read(spec.model))
+    check(plan)
+    if not plan.lowered:
+        plan = add_step(add_sends(plan, blocking=strategy.sends == "blocking"))
+        check(plan)
+    return plan
+
+
+def prepare(spec: RunSpec) -> Path:
+    """Make the results folder with ``job.toml`` and ``plan.json``.
+
+    Raises:
+        ValueError: another run's results are there, or the job cannot be done.
+    """
+    plan = plan_of(spec)
+    folder = Path(spec.run.out) if spec.run.out else _next_free()
+    if (folder / "job.toml").exists() and not spec.run.resume:
+        raise ValueError(f"{folder} holds the results of a run; go on with --resume, or give another --out")
+    folder.mkdir(parents=True, exist_ok=True)
+    spec = replace(spec, run=replace(spec.run, out=str(folder)))
+    write_whole(folder / "plan.json", plan.to_json())
+    write_whole(folder / "job.toml", spec_to_toml(spec))
+    return folder
+
+
+def _plan_from(path: Path, spec: RunSpec) -> Plan:
+    plan = Plan.from_json(path.read_text()) if path.suffix == ".json" else Plan.from_text(path.read_text())
+    strategy, ranks = spec.strategy, plan.placement.ranks
+    wanted = {
+        "ranks": (strategy.ranks, ranks),
+        "micro_batches": (strategy.micro_batches, plan.micros),
+        "chunks": (strategy.chunks, plan.placement.stages // ranks),
+    }
+    if plan.placement.stages % ranks:
+        raise ValueError(
+            f"the plan in {path} has {plan.placement.stages} stages on {ranks} ranks; runs need equally many"
+        )
+    for name, (asked, has) in wanted.items():
+        if asked != has:
+            raise ValueError(f"{name}={asked}, but the plan in {path} has {has}; give --{name.replace('_', '-')} {has}")
+    return plan
+
+
+def _numbered() -> list[Path]:
+    return sorted(path for path in RUNS.glob("[0-9][0-9][0-9]*") if path.name.isdecimal())
+
+
+def _next_free() -> Path:
+    taken = _numbered()
+    return RUNS / f"{int(taken[-1].name) + 1 if taken else 1:03d}"
+
+
+def _newest() -> Path:
+    taken = _numbered()
+    if not taken:
+        raise ValueError(f"--resume: there is no run in {RUNS}; give its folder with --out")
+    return taken[-1]
+
+
+def _run_as_rank(spec: RunSpec) -> Path:
+    """Be one rank of a torchrun: rank 0 prepares the folder and tells the others."""
+    from penstock.runtime import worker
+
+    ranks = int(os.environ["WORLD_SIZE"])
+    if ranks != spec.strategy.ranks:
+        raise ValueError(
+            f"torchrun started {ranks} processes, the job has ranks={spec.strategy.ranks}; make them equal"
+        )
+    store = worker.connect("prepare")
+    if os.environ["RANK"] == "0":
+        try:
+            store.set("folder", str(prepare(spec)))
+        except BaseException:
+            store.set("folder", "")
+            raise
+    name = store.get("folder").decode()
+    code = worker.main(Path(name)) if name else worker.USER_ERROR
+    if code or os.environ["RANK"] != "0":
+        worker.end(code)
+    return Path(name)
