@@ -79,11 +79,17 @@ def problems(plan: Plan, costs: Costs | None = None, memory_limit: float | None 
     return found
 
 
-def stuck(plan: Plan, played: Played) -> None:
-    """Raise ``IllegalPlan`` if the lanes did not run to their end."""
-    found = _deadlock(plan, played)
+def in_place(plan: Plan) -> None:
+    """Raise ``IllegalPlan`` if an op does not exist or stands on another rank than its stage."""
+    found = list(_out_of_place(plan))
     if found:
         raise IllegalPlan(plan.name, found)
+
+
+def stuck(plan: Plan, played: Played) -> None:
+    """Raise ``IllegalPlan`` if the lanes did not run to their end."""
+    if np.isnan(played.end_s).any():
+        raise IllegalPlan(plan.name, problems(plan) or _deadlock(plan, played))
 
 
 def _out_of_place(plan: Plan) -> Iterator[Problem]:
@@ -195,21 +201,46 @@ def _deadlock(plan: Plan, played: Played) -> list[Problem]:
     partner = partners(plan)
     needed = np.column_stack([dependencies(plan), predecessors(plan, partner)])
     lacks = {r: _lacking(row, needed, partner, played) for r, row in waiting.items()}
-    ring = _ring(plan, lacks)
-    fixable = [r for r in ring if not (needed[lacks[r]] == MISSING).any() and _ready(lacks[r], needed, played)]
-    culprit = (fixable or ring)[0]
-    ring = ring[ring.index(culprit) :] + ring[: ring.index(culprit)]
-    parts = []
-    for r in ring:
-        want = lacks[r]
-        there = int(plan.rank_of_op[want])
-        parts.append(f"rank {r} waits at {_name(plan, waiting[r])} for {_name(plan, want)}, "
-                     f"which stands behind {_name(plan, waiting.get(there, want))} on rank {there}")  # fmt: skip
-    want = lacks[culprit]
-    there = int(plan.rank_of_op[want])
-    fix = f"move {_name(plan, want)} before {_name(plan, waiting.get(there, waiting[culprit]))} on rank {there}"
-    message = "deadlock: " + ", ".join(parts)
-    return [Problem(culprit, _name(plan, waiting[culprit]), message, fix)]
+    ring = _from_best(_ring(plan, lacks), plan, waiting, lacks, needed)
+    parts = [
+        f"rank {r} waits at {_name(plan, waiting[r])} for {_name(plan, lacks[r])}, "
+        f"which stands behind {_name(plan, _ahead(plan, waiting, lacks[r]))} on rank {plan.rank_of_op[lacks[r]]}"
+        for r in ring
+    ]
+    want = lacks[ring[0]]
+    ahead = _name(plan, _ahead(plan, waiting, want))
+    fix = f"move {_name(plan, want)} before {ahead} on rank {plan.rank_of_op[want]}"
+    return [Problem(ring[0], _name(plan, waiting[ring[0]]), "deadlock: " + ", ".join(parts), fix)]
+
+
+def _ahead(plan: Plan, waiting: dict[int, int], want: int) -> int:
+    """Id of the op behind which a wanted op stands."""
+    return waiting.get(int(plan.rank_of_op[want]), want)
+
+
+def _from_best(
+    ring: list[int], plan: Plan, waiting: dict[int, int], lacks: dict[int, int], needed: NDArray[np.int32]
+) -> list[int]:
+    """The ring begun where moving the wanted op helps most.
+
+    An op is best moved before one that comes later in every order, that is, has more to wait for in a row. There is one
+    in each ring of computes, and following such advice makes lanes smaller in the order of these depths, so it ends.
+    """
+    depth = _depth(needed)
+    gain = [depth[_ahead(plan, waiting, lacks[r])] - depth[lacks[r]] for r in ring]
+    best = int(np.argmax(gain))
+    return ring[best:] + ring[:best]
+
+
+def _depth(needed: NDArray[np.int32]) -> NDArray[np.int64]:
+    """Most ops in a row that each op waits for, whatever the lanes."""
+    depth = np.zeros(len(needed), dtype=np.int64)
+    for _ in range(len(needed)):
+        deeper = np.where(needed >= 0, depth[np.maximum(needed, 0)] + 1, 0).max(axis=1)
+        if (deeper == depth).all():
+            break
+        depth = deeper
+    return depth
 
 
 def _done(plan: Plan, rank: int, played: Played) -> bool:
@@ -223,10 +254,6 @@ def _lacking(row: int, needed: NDArray[np.int32], partner: NDArray[np.int32], pl
         if d >= 0 and np.isnan(played.end_s[d]) and partner[row] != d:
             return int(d if np.isnan(played.start_s[d]) else partner[d])
     return int(partner[row])
-
-
-def _ready(row: int, needed: NDArray[np.int32], played: Played) -> bool:
-    return all(not np.isnan(played.end_s[d]) for d in needed[row] if d >= 0)
 
 
 def _ring(plan: Plan, lacks: dict[int, int]) -> list[int]:

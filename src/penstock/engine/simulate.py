@@ -6,7 +6,7 @@ from penstock.core.costs import Costs
 from penstock.core.plan import Plan
 from penstock.core.play import play
 from penstock.core.timeline import Timeline
-from penstock.engine.check import stuck
+from penstock.engine.check import in_place, stuck
 from penstock.engine.memory import memory
 
 
@@ -17,7 +17,7 @@ def simulate(plan: Plan, costs: Costs, label: str = "predicted") -> Timeline:
     a plan with sends they occupy the link from rank to rank one after the other, and hold the ranks if blocking.
 
     Raises:
-        IllegalPlan: the lanes cannot run to their end.
+        IllegalPlan: the lanes cannot run to their end; ``check`` finds more.
         ValueError: the costs are for other numbers of stages or ranks.
 
     Example:
@@ -33,6 +33,7 @@ def simulate(plan: Plan, costs: Costs, label: str = "predicted") -> Timeline:
             f"costs are for {costs.seconds.shape[1]} stages on {len(costs.hop_s)} ranks, "
             f"the plan has {placement.stages} on {placement.ranks}"
         )
+    in_place(plan)
     kind, stage, _ = plan.ops.T
     played = play(plan, costs.seconds[kind, stage], costs.hop_s)
     stuck(plan, played)

@@ -184,13 +184,15 @@ class Executor:
         forward = op.kind == Kind.SEND_F
         key = (Kind.F, placement.next[op.stage], op.micro) if forward else (Kind.B, placement.prev[op.stage], op.micro)
         to, tag, before = int(self._peer[row]), self._tag(key), int(self._before[row])
-        links = self._links
+        links, dtype = self._links, self._boundary.dtype
         assert links is not None
 
         def action() -> None:
             if before >= 0:
                 self._release(before)
             tensor = self._inbox.pop(key)
+            if tensor.dtype is not dtype:
+                raise ValueError(f"stage {op.stage} gave {tensor.dtype}, but the pipeline carries {dtype}")
             if not tensor.is_contiguous():
                 tensor = tensor.contiguous()
             self._sends[row] = (links.send(tensor, to, tag), tensor)

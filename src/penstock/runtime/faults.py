@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import signal
 import sys
 import threading
 import time
@@ -15,6 +17,8 @@ POLL_S = 0.25
 GRACE_S = 3.0
 """How long a rank that lost a peer waits for the peer's own account, and a rank told to stop has to do so by itself."""
 
+_PR_SET_PDEATHSIG = 1
+
 LOST = ("Connection closed by peer", "Connection reset", "Broken pipe", "Socket", "NCCL", "Timed out", "timed out")
 
 
@@ -22,13 +26,14 @@ class OpError(RuntimeError):
     """An op failed: which rank and op, and why."""
 
     def __init__(self, rank: int, where: str, cause: Exception) -> None:
-        super().__init__(f"rank {rank} {where} failed: {type(cause).__name__}: {cause}")
+        at = where.removeprefix("is ") if where.startswith("is ") else f"while it {where}"
+        super().__init__(f"rank {rank} failed {at}: {type(cause).__name__}: {cause}")
         self.rank, self.where, self.cause = rank, where, cause
 
-    @property
-    def lost_peer(self) -> bool:
-        """Whether it failed because another rank went away."""
-        return isinstance(self.cause, RuntimeError) and any(word in str(self.cause) for word in LOST)
+
+def lost_peer(error: Exception) -> bool:
+    """Whether it failed because another rank went away."""
+    return any(word in str(error) for word in LOST)
 
 
 class Watch:
@@ -55,7 +60,7 @@ class Watch:
         where: Callable[[], str],
     ) -> None:
         self._store, self._rank, self._ranks, self._timeout_s = store, rank, ranks, timeout_s
-        self._spot, self._where = spot, where
+        self._spot, self._where, self._failing = spot, where, False
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="penstock-watch", daemon=True)
         self._thread.start()
@@ -67,7 +72,7 @@ class Watch:
 
     def report(self, message: str, patience_s: float = 0.0) -> bool:
         """Tell all ranks why this one fails; true if no other spoke before, so that this one should print it."""
-        deadline = time.monotonic() + patience_s
+        self._failing, deadline = True, time.monotonic() + patience_s
         try:
             while time.monotonic() < deadline and not self._store.check(["failure"]):
                 time.sleep(POLL_S / 5)
@@ -90,7 +95,7 @@ class Watch:
                 self._leave()
                 return
             spot, now = self._spot(), time.monotonic()
-            if spot != last or spot is None:
+            if spot != last or spot is None or self._failing:
                 last, since = spot, now
             elif now - since > self._timeout_s and not told:
                 self._hang()
@@ -117,6 +122,13 @@ class Watch:
         """Give the rank a moment to end by itself (gloo's waits break when a peer goes), then end it."""
         if not self._stop.wait(GRACE_S + 1.0):
             _exit_now()
+
+
+def die_with_parent() -> None:
+    """End this process when the launcher ends, however it ends: ranks have process groups of their own, so that a kill of
+    the launcher's group would leave them at work in a folder that the next run resumes from. Linux only."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def say(message: str) -> None:

@@ -13,14 +13,15 @@ from penstock.runtime.faults import say
 from penstock.runtime.worker import USER_ERROR
 
 
-def launch(folder: Path, ranks: int, threads: int, port: int) -> int:
-    """Run ``penstock.runtime.worker`` on every rank and wait.
+def launch(folder: Path, ranks: int, threads: int, port: int, worker: str = "penstock.runtime.worker") -> int:
+    """Run a module on every rank and wait.
 
     Args:
         folder: results folder with ``job.toml`` and ``plan.json``.
         ranks: processes to start.
         threads: compute threads of each.
         port: where ranks meet; 0 for any free one.
+        worker: the module, which gets the folder as its argument.
 
     Returns:
         Exit code: 0, 2 if the user can mend it, else 1 (130 after an interrupt).
@@ -46,7 +47,7 @@ def launch(folder: Path, ranks: int, threads: int, port: int) -> int:
         monitor_interval=0.1,
     )
     try:
-        elastic_launch(config, sys.executable)("-u", "-m", "penstock.runtime.worker", str(folder))
+        elastic_launch(config, sys.executable)("-u", "-m", worker, str(folder))
     except ChildFailedError as failed:
         return _explain(failed)
     except (SignalException, KeyboardInterrupt):
@@ -71,6 +72,7 @@ def _check_port(port: int) -> None:
     if port == 0:
         return
     with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a run that has just ended does not hold its port
         try:
             probe.bind(("localhost", port))
         except OSError as error:

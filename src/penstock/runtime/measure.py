@@ -90,7 +90,7 @@ def measured_costs(
 
 def measured_timeline(plan: Plan, step: Times, costs: Costs, label: str = "measured") -> Timeline:
     """One measured step as a timeline that begins at zero; memory is what was alive, by the measured sizes."""
-    start, end = step - step[0].min()
+    start, end = _from_common_step(plan, step) - step[0].min()
     end = _arrivals(plan, start, end)
     waited = _waited_for(plan, start, end)
     return Timeline(plan, label, start, end, waited, memory(plan, start, end, costs))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 import torch.distributed as dist
 
 from penstock.core.files import write_whole
@@ -17,11 +18,14 @@ from penstock.core.job import RunSpec
 from penstock.core.plan import Plan
 from penstock.core.timeline import Timeline
 from penstock.engine.simulate import simulate
+from penstock.runtime.clock import offset_s
 from penstock.runtime.measure import measured_costs, measured_timeline
 from penstock.runtime.train import CALIBRATION_STEPS, WARM_STEPS, Trained
 
 
-def collect(plan: Plan, spec: RunSpec, trained: Trained, folder: Path, rank: int) -> dict[str, Any] | None:
+def collect(
+    plan: Plan, spec: RunSpec, trained: Trained, folder: Path, rank: int, device: torch.device
+) -> dict[str, Any] | None:
     """Gather what all ranks measured; on rank 0 write ``costs.json``, ``predicted.json``, ``measured.json`` and
     ``result.json``, and return the last one's content.
 
@@ -29,23 +33,23 @@ def collect(plan: Plan, spec: RunSpec, trained: Trained, folder: Path, rank: int
     whose time is the median of the later ones.
     """
     first, later = _split(sorted(trained.wall_s))
-    median = _median_step(trained.wall_s, later) if later else None
-    wanted = [step for step in [*first, *([median] if median else [])] if step in trained.times]
+    shown = _agreed(_median_step(trained.wall_s, [step for step in later or first if step in trained.times]))
+    wanted = [*first, shown]
+    offset = offset_s(rank, plan.placement.ranks, device)
     mine = {
-        "times": {step: trained.times[step] for step in wanted},
+        "times": {step: trained.times[step] + offset for step in wanted},
         "saved": trained.saved,
         "peak_buffers": trained.peak_buffers,
         "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-        "held_out": (trained.held_out_before, trained.held_out),
     }
     ranks = _gather(mine, rank, plan.placement.ranks)
-    if rank != 0 or not wanted:
+    if rank != 0:
         return None
     steps = {step: np.concatenate([each["times"][step] for each in ranks], axis=1) for step in wanted}
     saved = [next(each["saved"][s] for each in ranks if s in each["saved"]) for s in range(plan.placement.stages)]
     costs = measured_costs(plan, [steps[step] for step in first], saved, trained.boundary_bytes)
     predicted = simulate(plan, costs)
-    measured = measured_timeline(plan, steps[median or first[-1]], costs)
+    measured = measured_timeline(plan, steps[shown], costs)
     result = _result(spec, trained, predicted, measured, later or first)
     result["peak_boundary_tensors"] = [each["peak_buffers"] for each in ranks]
     result["peak_rss_bytes"] = [each["peak_rss_bytes"] for each in ranks]
@@ -68,6 +72,15 @@ def _split(steps: list[int]) -> tuple[list[int], list[int]]:
 def _median_step(wall_s: dict[int, float], steps: list[int]) -> int:
     ordered = sorted(steps, key=lambda step: wall_s[step])
     return ordered[len(ordered) // 2]
+
+
+def _agreed(step: int) -> int:
+    """Rank 0's choice, on all ranks."""
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return step
+    choice = [step]
+    dist.broadcast_object_list(choice, src=0)
+    return choice[0]
 
 
 def _gather(mine: dict[str, Any], rank: int, ranks: int) -> list[dict[str, Any]]:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 import traceback
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from torch.distributed.distributed_c10d import PrefixStore, Store, TCPStore
+from torch.distributed.distributed_c10d import PrefixStore, Store
 
 from penstock.core.job import RunSpec
 from penstock.core.jobfile import make_spec
 from penstock.core.plan import Plan
-from penstock.runtime.faults import GRACE_S, OpError, Watch, say
+from penstock.runtime.faults import GRACE_S, POLL_S, OpError, Watch, die_with_parent, lost_peer, say
 from penstock.runtime.metrics import MetricsFile
 from penstock.runtime.progress import Progress
 from penstock.runtime.results import collect
@@ -70,28 +72,44 @@ def _run(trainer: Trainer, spec: RunSpec, plan: Plan, rank: int, folder: Path) -
         if metrics is not None:
             metrics.close()
     if trained.wall_s:
-        collect(plan, spec, trained, folder, rank)
+        collect(plan, spec, trained, folder, rank, trainer.device)
 
 
 def _failed(error: Exception, watch: Watch, rank: int, folder: Path) -> int:
     """Say why, once over all ranks, and keep the traceback in a file."""
-    lost = isinstance(error, OpError) and error.lost_peer
-    (folder / f"rank{rank}.log").write_text("".join(traceback.format_exception(error)))
-    message = str(error) if isinstance(error, OpError | ValueError) else f"rank {rank}: {type(error).__name__}: {error}"
-    message = message.partition("\n")[0]
-    user_error = isinstance(error, ValueError)
+    log = folder / f"rank{rank}.log"
+    user_error = isinstance(error, ValueError) or (isinstance(error, OSError) and error.filename is not None)
+    with suppress(OSError):  # the disk may be full
+        log.write_text("".join(traceback.format_exception(error)))
+    message = _one_line(error, rank)
     if not user_error:
-        message += f" (traceback in {folder / f'rank{rank}.log'})"
-    if watch.report(message, GRACE_S if lost else 0.0):
+        message += f" (traceback in {log})"
+    if watch.report(message, GRACE_S if lost_peer(error) else 0.0):
         say(message)
+    else:
+        time.sleep(POLL_S)  # the launcher stops all when the first ends; let the one that speaks finish
     return USER_ERROR if user_error else 1
+
+
+def _one_line(error: Exception, rank: int) -> str:
+    if isinstance(error, OpError) and lost_peer(error):
+        message = f"rank {rank} {error.where}; another rank went away without a word"
+    elif isinstance(error, OpError | ValueError):
+        message = str(error)
+    elif isinstance(error, OSError) and error.filename is not None:
+        message = f"{error.filename}: {error.strerror}"
+    else:
+        message = f"rank {rank}: {type(error).__name__}: {error}"
+    return message.partition("\n")[0]
 
 
 def connect(name: str) -> Store:
     """A connection to the launcher's store; each attempt of an elastic restart sees keys of its own."""
     agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     leads = not agent and os.environ["RANK"] == "0" and name == "main"
-    store = TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=leads)
+    store = dist.TCPStore(  # type: ignore[attr-defined]
+        os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=leads
+    )
     return PrefixStore(f"penstock/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}/{name}", store)
 
 
@@ -112,13 +130,19 @@ def end(code: int) -> None:
     os._exit(code)
 
 
-if __name__ == "__main__":
+def launched(folder: Path) -> int:
+    """As ``main``, for a process of its own; says what goes wrong before the ranks have met."""
+    die_with_parent()
     try:
-        result = main(Path(sys.argv[1]))
+        return main(folder)
     except ValueError as problem:
-        say(str(problem))
-        result = USER_ERROR
+        if os.environ.get("RANK", "0") == "0":  # all ranks read the same files
+            say(str(problem))
+        return USER_ERROR
     except BaseException:
         traceback.print_exc()
-        result = 1
-    end(result)
+        return 1
+
+
+if __name__ == "__main__":
+    end(launched(Path(sys.argv[1])))

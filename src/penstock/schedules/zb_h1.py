@@ -23,11 +23,12 @@ def lane(r: int, p: int, m: int, v: int) -> list[Phase]:
 
 
 def idle(p: int, m: int, v: int, f: float, i: float, w: float) -> float:
-    """Idle time per step on the busiest rank, span and sync alike: (p-1)(F+I-W), more where m < p leaves too few W.
+    """Idle time per step on the busiest rank: (p-1)(F+I-min(F,I,W)), which is the paper's (p-1)(F+I-W) where W is least.
 
-    Holds for equal F, I and W; see ``tests/schedules`` for where else.
+    More where m < p leaves too few W. Holds for m >= p, and for fewer where I >= min(F,W); span and sync alike where W
+    is least (else the last ranks begin and end later, and only sync is so long).
     """
-    return (p - 1) * (f + i) - min(p - 1, m - 1) * w
+    return (p - 1) * (f + i) - min(p - 1, m - 1) * min(f, i, w)
 
 
 def peak_micros(r: int, p: int, m: int, v: int) -> float:

@@ -1,8 +1,9 @@
 // Paints one rank's bars, and one rank's memory, into the pixels of a panel. Ops too narrow for a bar of their own share
-// pixel columns: each column then shows, stacked, how much of its time each kind takes, and idle time as the gap on top.
-// So a frame paints at most one span per pixel column and lane, however many ops there are, and allocates nothing.
+// pixel columns: each such column shows, stacked, how much of its time each kind takes, and idle time as the gap on top.
+// So a frame paints fewer than two spans per pixel column and lane, however many ops there are, and allocates nothing.
 
-const WIDE = 1.5; // device pixels from which an op has a bar of its own
+const NARROW = 1.5; // device pixels below which an op has no bar of its own
+const WIDE = 6; // device pixels from which a bar stands apart; below, bars that touch share the columns of their ends
 const MOST_COLUMNS = 16384;
 const stats = { spans: 0, labels: 0, frames: 0, ms: 0 };
 
@@ -15,31 +16,38 @@ function paintLane(pixels, t, rank, box, shown, strength, wide) {
   const { width, y, height, gap } = box;
   const scale = width / (view.to - view.from);
   const bars = theme.bars[strength];
+  const stacked = theme.stacked[strength];
+  const from = t.laneFirst[rank];
   const to = t.laneFirst[rank + 1];
   line.set(pixels.subarray(y * width, y * width + width));
   const idle = [Math.round(-view.from * scale), Math.round((t.step - view.from) * scale)];
   line.fill(theme.pixel.idle, Math.max(0, idle[0]), Math.max(0, Math.min(width, idle[1])));
   let columns = 0;
-  for (let i = after(t.laneEnd, t.laneFirst[rank], to, view.from); i < to && t.laneStart[i] < view.to; i++) {
+  for (let i = after(t.laneEnd, from, to, view.from); i < to && t.laneStart[i] < view.to; i++) {
     const kind = t.laneKind[i];
     if (!shown[kind]) continue;
     const a = (t.laneStart[i] - view.from) * scale;
     const b = (t.laneEnd[i] - view.from) * scale;
-    if (b - a < WIDE) {
+    if (b - a < NARROW) {
       columns = takeColumns(Math.max(a, 0), Math.min(b, width), kind, columns);
       continue;
     }
-    const x0 = Math.max(0, Math.floor(a + 0.25)); // idle times below half a pixel vanish: they would look like a pattern
-    const x1 = Math.max(x0, Math.min(width, Math.floor(b + 0.75) - (b - a > 6 ? gap : 0)));
-    line.fill(bars[kind][t.laneChunk[i]], x0, x1);
+    const alone = b - a >= WIDE;
+    const joinsLast = !alone && i > from && a - (t.laneEnd[i - 1] - view.from) * scale < 1;
+    const joinsNext = !alone && i + 1 < to && (t.laneStart[i + 1] - view.from) * scale - b < 1;
+    const x0 = Math.max(0, joinsLast ? Math.ceil(a) : Math.round(a));
+    const x1 = Math.max(x0, Math.min(width, joinsNext ? Math.floor(b) : Math.round(b) - (alone ? gap : 0)));
+    if (joinsLast && a > 0) columns = takeColumns(a, Math.min(x0, width), kind, columns);
+    if (joinsNext && b < width) columns = takeColumns(x1, b, kind, columns);
+    line.fill(alone ? bars[kind][t.laneChunk[i]] : stacked[kind], x0, x1);
     stats.spans++;
     wide(t.lane[i], Math.max(a, 0), Math.min(b, width) - gap);
   }
   for (let row = y; row < y + height; row++) pixels.set(line.subarray(0, width), row * width);
-  stackColumns(pixels, box, columns, theme.stacked[strength]);
+  stackColumns(pixels, box, columns, stacked);
 }
 
-// Add an op narrower than WIDE to the columns it touches; returns how many columns are shared so far.
+// Add the stretch of an op to the columns it touches; returns how many columns are shared so far.
 function takeColumns(a, b, kind, columns) {
   for (let x = Math.floor(a); x < b; x++) {
     if (columns === 0 || shared[columns - 1] !== x) {
