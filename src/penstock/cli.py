@@ -9,7 +9,6 @@ from typing import NoReturn
 from cyclopts import App, CycloptsError
 
 from penstock.cli_plan import schedule, simulate
-from penstock.cli_run import run
 
 USER_ERROR = 2
 BROKEN_PIPE = 141
@@ -26,7 +25,7 @@ app = App(
     help="Plan, simulate, draw and run pipeline-parallel training of large language models.",
     version=_version,
 )
-app.command(run)
+app.command("penstock.cli_run:run", help="Train a model through a pipeline, and compare the run with its prediction.")
 app.command(schedule)
 app.command(simulate)
 

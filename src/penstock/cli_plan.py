@@ -207,7 +207,7 @@ def _report(timeline: Timeline, facts: dict[str, Any], files: Files, outputs: di
     if files.html is not None:
         from penstock.view import html
 
-        outputs[files.html] = html.page([timeline], facts["name"], facts)
+        outputs[files.html] = html.page([timeline], facts["name"], _as_words(facts), unit="")
     if files.png is not None:
         from penstock.view import plot
 
@@ -218,6 +218,12 @@ def _report(timeline: Timeline, facts: dict[str, Any], files: Files, outputs: di
     print(text.gantt(timeline, unit=""))
     print(text.summary(timeline, unit=""))
     _print_table(facts)
+
+
+def _as_words(facts: dict[str, Any]) -> dict[str, str]:
+    """The figures for people, without those that could not be had."""
+    words = {name: f"{value:.6g}" if isinstance(value, float) else str(value) for name, value in facts.items()}
+    return {name.replace("_", " "): word for name, word in words.items() if word != "None"}
 
 
 def _print_table(facts: dict[str, Any]) -> None:

@@ -44,7 +44,14 @@ NO_MICRO = -1
 
 
 class Op(NamedTuple):
-    """One piece of work, printed and read as ``2F0``: stage 2, forward, micro-batch 0."""
+    """One piece of work, printed and read as ``2F0``: stage 2, forward, micro-batch 0.
+
+    Example:
+        >>> print(Op(Kind.SEND_F, 3, 1))
+        3SEND_F1
+        >>> Op.parse("2F0").stage
+        2
+    """
 
     kind: Kind
     stage: int

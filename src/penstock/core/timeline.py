@@ -42,6 +42,13 @@ class Timeline:
         start_s, end_s: shape (ops,), seconds from the start of the step; for a message, from posting to arrival.
         waited_for: id of the op whose result came last, -1 if the rank itself was the last to be free; shape (ops,).
         memory: one curve per rank.
+
+    Example:
+        >>> from penstock import Costs, build, simulate
+        >>> plan = build("1f1b", ranks=2, micros=3)
+        >>> timeline = simulate(plan, Costs.uniform(plan.placement))
+        >>> timeline.makespan_s, timeline.bubble_sync, timeline.peak_bytes.tolist()
+        (12.0, 0.25, [2.0, 1.0])
     """
 
     plan: Plan

@@ -1,7 +1,8 @@
 """The legality check, the simulator and the lower bounds."""
 
 from penstock.engine.bounds import Bound, Bounds, bounds
-from penstock.engine.check import IllegalPlan, Problem, check, problems
+from penstock.engine.check import check, problems
+from penstock.engine.problem import IllegalPlan, Problem
 from penstock.engine.simulate import simulate
 
 __all__ = ["Bound", "Bounds", "IllegalPlan", "Problem", "bounds", "check", "problems", "simulate"]

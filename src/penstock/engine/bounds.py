@@ -168,14 +168,14 @@ class _Paths:
 
 def _most_work(items: Iterable[Item], each: int, limit: float) -> float:
     """Most seconds of work that a limit of bytes can hold, with at most ``each`` of every item (an upper bound)."""
-    items = list(items)
-    left, total = limit, 0.0
+    items = [(float(seconds), float(size)) for seconds, size in items]
+    left, total = float(limit), 0.0
     for seconds, size in sorted(items, key=lambda item: -math.inf if item[1] == 0 else -item[0] / item[1]):
         count = each if size * each <= left else left / size
         total += count * seconds
         left -= count * size
     least = min(size for _, size in items)
-    if least > 0 and limit < math.inf:
+    if limit < math.inf and least > limit * 1e-9:
         whole = math.floor(limit / least * (1 + 1e-9))
         total = min(total, whole * max(seconds for seconds, _ in items))
     return total

@@ -3,41 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from penstock.core.costs import Costs
-from penstock.core.needs import MISSING, NOTHING, dependencies, index, partners, predecessors
+from penstock.core.needs import MISSING, NOTHING, dependencies, index, partners
 from penstock.core.op import COMPUTE, NEEDS, RECVS, SENDS, Hop, Kind, Op
 from penstock.core.placement import NO_STAGE
 from penstock.core.plan import Plan
 from penstock.core.play import Played, play
+from penstock.engine.deadlock import deadlock
 from penstock.engine.memory import memory
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One reason why a plan cannot run."""
-
-    rank: int
-    op: str
-    message: str
-    fix: str
-
-    def __str__(self) -> str:
-        return f"rank {self.rank}, {self.op}: {self.message}; {self.fix}"
-
-
-class IllegalPlan(ValueError):  # noqa: N818 (a plan is illegal; "error" adds nothing)
-    """A plan that cannot run; holds every ``Problem`` found."""
-
-    def __init__(self, name: str, found: list[Problem]) -> None:
-        more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
-        super().__init__(f"plan {name!r} is not legal: {found[0]}{more}")
-        self.problems = found
+from penstock.engine.problem import IllegalPlan, Problem, name
 
 
 def check(plan: Plan, costs: Costs | None = None, memory_limit: float | None = None) -> None:
@@ -50,6 +28,14 @@ def check(plan: Plan, costs: Costs | None = None, memory_limit: float | None = N
 
     Raises:
         IllegalPlan: it is not; the message names rank, op, what it waits for and the nearest fix.
+
+    Example:
+        >>> from penstock.schedules import build
+        >>> check(build("1f1b", ranks=4, micros=8))
+        >>> check(build(lambda r, p, m, v: [(m, "B F")], ranks=1, micros=1))
+        Traceback (most recent call last):
+        penstock.engine.problem.IllegalPlan: plan '<lambda>' is not legal: rank 0, 0B0: deadlock: rank 0 waits at 0B0 \
+for 0F0, which stands behind 0B0 on rank 0; move 0F0 before 0B0 on rank 0
     """
     found = problems(plan, costs, memory_limit)
     if found:
@@ -62,6 +48,12 @@ def problems(plan: Plan, costs: Costs | None = None, memory_limit: float | None 
     Checked in turn, each only when those before hold: every op stands on the rank of its stage and within range;
     complete, nothing twice, steps last; every value that crosses ranks has its messages (if there are any), received in
     the order sent; lanes run to their end without deadlock; memory stays within the limit.
+
+    Example:
+        >>> from penstock.schedules import build
+        >>> found = problems(build(lambda r, p, m, v: [(m, "F")] if r else [(m, "F B")], ranks=2, micros=2))
+        >>> [(one.rank, one.op, one.message) for one in found]
+        [(1, '1B0', 'is missing'), (1, '1B1', 'is missing')]
     """
     checks: tuple[Callable[[Plan], Iterator[Problem]], ...] = (_out_of_place, _incomplete, _messages)
     for one in checks:
@@ -71,7 +63,7 @@ def problems(plan: Plan, costs: Costs | None = None, memory_limit: float | None 
     ranks = plan.placement.ranks
     seconds = np.ones(len(plan)) if costs is None else costs.seconds[plan.ops[:, 0], plan.ops[:, 1]]
     played = play(plan, seconds, np.zeros((ranks, ranks)) if costs is None else costs.hop_s)
-    found = _deadlock(plan, played)
+    found = deadlock(plan, played)
     if not found and memory_limit is not None:
         if costs is None:
             raise ValueError("memory_limit needs costs, which hold the bytes of each op")
@@ -89,7 +81,7 @@ def in_place(plan: Plan) -> None:
 def stuck(plan: Plan, played: Played) -> None:
     """Raise ``IllegalPlan`` if the lanes did not run to their end."""
     if np.isnan(played.end_s).any():
-        raise IllegalPlan(plan.name, problems(plan) or _deadlock(plan, played))
+        raise IllegalPlan(plan.name, problems(plan) or deadlock(plan, played))
 
 
 def _out_of_place(plan: Plan) -> Iterator[Problem]:
@@ -101,18 +93,19 @@ def _out_of_place(plan: Plan) -> Iterator[Problem]:
         rank = int(plan.rank_of_op[row])
         if bad[row]:
             limits = f"stages are 0..{plan.placement.stages - 1}, micro-batches 0..{plan.micros - 1}"
-            yield Problem(rank, _name(plan, row), "does not exist", limits)
+            yield Problem(rank, name(plan, row), "does not exist", limits)
         else:
             there = int(home[row])
             yield Problem(
-                rank, _name(plan, row), f"stage {stage[row]} lives on rank {there}", f"move it to rank {there}"
+                rank, name(plan, row), f"stage {stage[row]} lives on rank {there}", f"move it to rank {there}"
             )
 
 
 def _incomplete(plan: Plan) -> Iterator[Problem]:
-    ids, times = index(plan), np.zeros((len(Kind), plan.placement.stages, plan.micros), dtype=np.int32)
+    ids, shape = index(plan), (len(Kind), plan.placement.stages, plan.micros)
     kind, stage, micro = plan.ops[plan.ops[:, 0] != Kind.STEP].T
-    np.add.at(times, (kind, stage, micro), 1)
+    flat = np.ravel_multi_index((kind, stage, micro), shape)
+    times = np.bincount(flat, minlength=int(np.prod(shape))).reshape(shape)
     for k, s, i in np.argwhere(times > 1):
         yield Problem(plan.placement.rank_of[s], str(Op(Kind(k), s, i)), f"stands {times[k, s, i]} times", "keep one")
     full, split_i, split_w = (times[k] > 0 for k in (Kind.B, Kind.I, Kind.W))
@@ -143,7 +136,7 @@ def _incomplete(plan: Plan) -> Iterator[Problem]:
 def _near(plan: Plan, ids: NDArray[np.int32], stage: int, micro: int) -> str:
     present = [ids[k, stage, micro] for k in COMPUTE if ids[k, stage, micro] != NOTHING]
     if present:
-        return f"add it after {_name(plan, max(present))}"
+        return f"add it after {name(plan, max(present))}"
     return f"micro-batches are 0..{plan.micros - 1}"
 
 
@@ -187,85 +180,9 @@ def _out_of_order(plan: Plan, partner: NDArray[np.int32]) -> Iterator[Problem]:
         sent = sends[link == each]
         received = partner[sent]
         for k in np.flatnonzero(np.diff(received) < 0):
-            late, early = _name(plan, received[k]), _name(plan, received[k + 1])
+            late, early = name(plan, received[k]), name(plan, received[k + 1])
             yield Problem(int(plan.rank_of_op[received[k]]), early, f"is received before {late}, but sent after it "
                           f"by rank {plan.rank_of_op[sent[k]]}", f"put {late} before {early}")  # fmt: skip
-
-
-def _deadlock(plan: Plan, played: Played) -> list[Problem]:
-    waiting = {
-        r: int(at) for r, at in enumerate(played.stopped_at) if at < plan.first[r + 1] and not _done(plan, r, played)
-    }
-    if not waiting:
-        return []
-    partner = partners(plan)
-    needed = np.column_stack([dependencies(plan), predecessors(plan, partner)])
-    lacks = {r: _lacking(row, needed, partner, played) for r, row in waiting.items()}
-    ring = _from_best(_ring(plan, lacks), plan, waiting, lacks, needed)
-    parts = [
-        f"rank {r} waits at {_name(plan, waiting[r])} for {_name(plan, lacks[r])}, "
-        f"which stands behind {_name(plan, _ahead(plan, waiting, lacks[r]))} on rank {plan.rank_of_op[lacks[r]]}"
-        for r in ring
-    ]
-    want = lacks[ring[0]]
-    ahead = _name(plan, _ahead(plan, waiting, want))
-    fix = f"move {_name(plan, want)} before {ahead} on rank {plan.rank_of_op[want]}"
-    return [Problem(ring[0], _name(plan, waiting[ring[0]]), "deadlock: " + ", ".join(parts), fix)]
-
-
-def _ahead(plan: Plan, waiting: dict[int, int], want: int) -> int:
-    """Id of the op behind which a wanted op stands."""
-    return waiting.get(int(plan.rank_of_op[want]), want)
-
-
-def _from_best(
-    ring: list[int], plan: Plan, waiting: dict[int, int], lacks: dict[int, int], needed: NDArray[np.int32]
-) -> list[int]:
-    """The ring begun where moving the wanted op helps most.
-
-    An op is best moved before one that comes later in every order, that is, has more to wait for in a row. There is one
-    in each ring of computes, and following such advice makes lanes smaller in the order of these depths, so it ends.
-    """
-    depth = _depth(needed)
-    gain = [depth[_ahead(plan, waiting, lacks[r])] - depth[lacks[r]] for r in ring]
-    best = int(np.argmax(gain))
-    return ring[best:] + ring[:best]
-
-
-def _depth(needed: NDArray[np.int32]) -> NDArray[np.int64]:
-    """Most ops in a row that each op waits for, whatever the lanes."""
-    depth = np.zeros(len(needed), dtype=np.int64)
-    for _ in range(len(needed)):
-        deeper = np.where(needed >= 0, depth[np.maximum(needed, 0)] + 1, 0).max(axis=1)
-        if (deeper == depth).all():
-            break
-        depth = deeper
-    return depth
-
-
-def _done(plan: Plan, rank: int, played: Played) -> bool:
-    """Whether a rank stopped only because others did not let the closing steps begin."""
-    return bool(plan.ops[played.stopped_at[rank], 0] == Kind.STEP)
-
-
-def _lacking(row: int, needed: NDArray[np.int32], partner: NDArray[np.int32], played: Played) -> int:
-    """Id of the unfinished op that a stopped op waits for; of a message that is posted, its other end."""
-    for d in needed[row]:
-        if d >= 0 and np.isnan(played.end_s[d]) and partner[row] != d:
-            return int(d if np.isnan(played.start_s[d]) else partner[d])
-    return int(partner[row])
-
-
-def _ring(plan: Plan, lacks: dict[int, int]) -> list[int]:
-    """Ranks that wait for each other in a ring."""
-    seen: list[int] = []
-    rank = next(iter(lacks))
-    while rank not in seen:
-        seen.append(rank)
-        rank = int(plan.rank_of_op[lacks[rank]])
-        if rank not in lacks:
-            return seen
-    return seen[seen.index(rank) :]
 
 
 def _memory(plan: Plan, played: Played, costs: Costs, limit: float) -> Iterator[Problem]:
@@ -275,12 +192,5 @@ def _memory(plan: Plan, played: Played, costs: Costs, limit: float) -> Iterator[
         if len(over):
             mine = slice(plan.first[rank], plan.first[rank + 1])
             row = int(plan.first[rank] + np.flatnonzero(played.start_s[mine] <= curve.time_s[over[0]])[-1])
-            yield Problem(rank, _name(plan, row), f"holds {total.max():.6g} bytes, the limit is {limit:.6g}",
+            yield Problem(rank, name(plan, row), f"holds {total.max():.6g} bytes, the limit is {limit:.6g}",
                           f"allow {total.max():.6g} or take a schedule that keeps fewer micro-batches")  # fmt: skip
-
-
-def _name(plan: Plan, row: int | np.integer[Any]) -> str:
-    kind, stage, micro = plan.ops[row].tolist()
-    if not 0 <= kind < len(Kind):
-        return f"op of kind {kind}"
-    return str(Op(Kind(kind), stage, micro))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +13,16 @@ from penstock.core.op import RECVS, SENDS, Hop, Kind
 from penstock.core.plan import Plan
 from penstock.core.timeline import MemoryCurve
 
-Changes = tuple[NDArray[np.integer[Any]], NDArray[np.float64], NDArray[np.float64]]
-"""Rank, time and signed bytes of each change."""
+
+class Changes(NamedTuple):
+    """Bytes taken and freed, one entry each."""
+
+    rank: NDArray[np.integer[Any]]
+    time_s: NDArray[np.float64]
+    turn: NDArray[np.integer[Any]]
+    """Order of what happens at the same time: 2k for what op k takes, 2k + 1 for what it frees."""
+    size: NDArray[np.float64]
+    """Signed bytes."""
 
 
 def memory(
@@ -28,7 +36,7 @@ def memory(
     """
     activations = _activations(plan, start_s, end_s, costs)
     buffers = _buffers(plan, start_s, end_s, costs)
-    return tuple(_curve(rank, activations, buffers) for rank in range(plan.placement.ranks))
+    return _curves(plan.placement.ranks, activations, buffers)
 
 
 def _activations(plan: Plan, start_s: NDArray[np.float64], end_s: NDArray[np.float64], costs: Costs) -> Changes:
@@ -42,66 +50,74 @@ def _activations(plan: Plan, start_s: NDArray[np.float64], end_s: NDArray[np.flo
     if not plan.trains:
         change[:] = 0.0
     rows = np.flatnonzero(change)
-    when = np.where(kind == Kind.F, start_s, end_s)
-    return plan.rank_of_op[rows], when[rows], change[rows]
+    takes = kind[rows] == Kind.F
+    when = np.where(takes, start_s[rows], end_s[rows])
+    return Changes(plan.rank_of_op[rows], when, 2 * rows + ~takes, change[rows])
 
 
 def _buffers(plan: Plan, start_s: NDArray[np.float64], end_s: NDArray[np.float64], costs: Costs) -> Changes:
-    parts: list[Changes] = []
-    rank, hops = plan.rank_of_op, plan.placement.hops
-    for kind in SENDS + RECVS:
-        rows = np.flatnonzero(plan.ops[:, 0] == kind)
-        output_of = hops[_carries(kind), plan.ops[rows, 1]]
-        size = costs.boundary_bytes[output_of]
-        free = _released_s(plan, rows, start_s, end_s) if kind in SENDS else _consumed_s(plan, rows, end_s)
-        parts += [(rank[rows], start_s[rows], size), (rank[rows], free, -size)]
-    who, when, change = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return who, when, change
+    none, at_no_time = np.empty(0, dtype=np.int64), np.empty(0)
+    parts = [Changes(none, at_no_time, none, at_no_time)]
+    hop = np.full(len(Kind), Hop.SAME)
+    hop[[Kind.RECV_F, Kind.SEND_B]] = Hop.PREV  # these carry the output, or its gradient, of the stage before
+    for kinds, until in ((SENDS, _released), (RECVS, _consumed)):
+        rows = np.flatnonzero(np.isin(plan.ops[:, 0], kinds))
+        kind, stage, _ = plan.ops[rows].T
+        size = costs.boundary_bytes[plan.placement.hops[hop[kind], stage]]
+        rows, size = rows[size > 0], size[size > 0]
+        if len(rows):
+            rank, (free, turn) = plan.rank_of_op[rows], until(plan, rows, start_s, end_s)
+            parts.append(Changes(rank, start_s[rows], 2 * rows, size))
+            parts.append(Changes(rank, free, turn, -size))
+    return Changes(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
-def _carries(kind: Kind) -> Hop:
-    """Whose output (or the gradient of whose output) a message about a stage is."""
-    return Hop.PREV if kind in (Kind.RECV_F, Kind.SEND_B) else Hop.SAME
+When = tuple[NDArray[np.float64], NDArray[np.int64]]
+"""Time and turn."""
 
 
-def _released_s(
-    plan: Plan, sends: NDArray[np.int64], start_s: NDArray[np.float64], end_s: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """When the runtime lets go of sent tensors."""
+def _released(plan: Plan, sends: NDArray[np.int64], start_s: NDArray[np.float64], end_s: NDArray[np.float64]) -> When:
+    """When the runtime lets go of sent tensors: at arrival; else when it waits for the link, or at the lane's end."""
     if plan.in_flight is None:
-        found: NDArray[np.float64] = end_s[sends]
-        return found
+        return end_s[sends], 2 * sends + 1
     lane_end = np.zeros(plan.placement.ranks)
     not_step = plan.ops[:, 0] != Kind.STEP
     np.maximum.at(lane_end, plan.rank_of_op[not_step], end_s[not_step])
     released = lane_end[plan.rank_of_op]
+    turn = np.full(len(plan), 2 * len(plan))
     before = predecessors(plan, partners(plan))
     waits = np.flatnonzero(before >= 0)
     released[before[waits]] = start_s[waits]
-    found = released[sends]
-    return found
+    turn[before[waits]] = 2 * waits - 1
+    return released[sends], turn[sends]
 
 
-def _consumed_s(plan: Plan, receives: NDArray[np.int64], end_s: NDArray[np.float64]) -> NDArray[np.float64]:
+def _consumed(
+    plan: Plan, receives: NDArray[np.int64], start_s: NDArray[np.float64], end_s: NDArray[np.float64]
+) -> When:
+    """When what was received has been used."""
     needed = dependencies(plan)
-    consumed = np.full(len(plan), np.nan)
+    consumer = np.full(len(plan), NOTHING, dtype=np.int64)
     for slot in range(needed.shape[1]):
         rows = np.flatnonzero(needed[:, slot] > NOTHING)
-        consumed[needed[rows, slot]] = end_s[rows]
-    found: NDArray[np.float64] = consumed[receives]
-    return found
+        consumer[needed[rows, slot]] = rows
+    consumer = consumer[receives]
+    return end_s[consumer], 2 * consumer + 1
 
 
-def _curve(rank: int, activations: Changes, buffers: Changes) -> MemoryCurve:
-    columns = []
-    for who, when, change in (activations, buffers):
-        mine = who == rank
-        columns.append((when[mine], change[mine]))
-    time = np.concatenate([when for when, _ in columns])
-    change = np.zeros((len(time), 2))
-    split = len(columns[0][0])
-    change[:split, 0], change[split:, 1] = columns[0][1], columns[1][1]
-    order = np.lexsort((change.sum(axis=1), time))
-    level = np.cumsum(change[order], axis=0)
+def _curves(ranks: int, activations: Changes, buffers: Changes) -> tuple[MemoryCurve, ...]:
+    rank, time_s, turn, size = (np.concatenate(column) for column in zip(activations, buffers, strict=True))
+    change = np.zeros((len(size), 2))
+    split = len(activations.size)
+    change[:split, 0], change[split:, 1] = size[:split], size[split:]
+    if not ((np.diff(rank) > 0) | (np.diff(time_s) >= 0) & (np.diff(rank) == 0) & (np.diff(turn) > 0)).all():
+        order = np.lexsort((turn, time_s, rank))
+        rank, time_s, change = rank[order], time_s[order], change[order]
+    ends = np.cumsum(np.bincount(rank, minlength=ranks))[:-1]
+    return tuple(map(_curve, np.split(time_s, ends), np.split(change, ends)))
+
+
+def _curve(time_s: NDArray[np.float64], change: NDArray[np.float64]) -> MemoryCurve:
+    level = np.cumsum(change, axis=0)
     level = np.where(np.abs(level) < 1e-9 * np.abs(change).max(initial=1.0), 0.0, level)
-    return MemoryCurve(time[order], level[:, 0], level[:, 1])
+    return MemoryCurve(time_s, level[:, 0], level[:, 1])

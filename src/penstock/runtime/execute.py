@@ -47,7 +47,7 @@ class Executor:
 
     Attributes:
         position: place in the lane of the op at work; -1 between steps.
-        waiting: whether it waits for a message now.
+        waiting: id of the message it waits for now, -1 if none.
         peak_buffers: most boundary tensors alive at once in the last step, receives posted and sends held.
     """
 
@@ -61,16 +61,18 @@ class Executor:
         step: Callable[[int], None] | None = None,
     ) -> None:
         self.plan, self.rank, self.stages, self._links, self._boundary = plan, rank, stages, links, boundary
-        self.position, self.waiting = -1, False
+        self.position, self.waiting = -1, -1
         self.peak_buffers = self._buffers = 0
         self.clock = Clock.for_device(boundary.device)
         self._step = step
         self._inputs: Sequence[Tensor] = ()
         self._targets: Sequence[Tensor] = ()
         self._inbox: dict[tuple[Kind, int, int], Tensor] = {}
-        self._receives: dict[tuple[Kind, int, int], tuple[dist.Work, Tensor]] = {}
+        self._receives: dict[tuple[Kind, int, int], tuple[dist.Work, Tensor, int]] = {}
         self._sends: dict[int, tuple[dist.Work, Tensor]] = {}
         self._begun = self.clock.stamp()
+        if plan.placement.ranks > 1 and not plan.lowered:
+            raise ValueError(f"plan {plan.name!r} has no sends; give it some with add_sends")
         partner = partners(plan)
         self._before = predecessors(plan, partner)
         self._peer = plan.rank_of_op[partner]
@@ -119,18 +121,11 @@ class Executor:
         if position < 0:
             return "is between steps"
         op = self.plan.lanes[self.rank][position]
-        if not self.waiting:
+        if self.waiting < 0:
             return f"is at {op} (stage {op.stage})"
-        row = int(self.plan.first[self.rank]) + position
-        if op.kind in RECVS or self._peer[row] != self.rank:
-            return f"waits at {op} (stage {op.stage}) for rank {self._peer[row]}"
-        return f"waits at {op} (stage {op.stage}) for {self._awaited(op)}"
-
-    def _awaited(self, op: Op) -> str:
-        placement = self.plan.placement
-        stage = placement.prev[op.stage] if op.kind == Kind.F else placement.next[op.stage]
-        what = "the output" if op.kind == Kind.F else "the gradient"
-        return f"{what} of stage {stage}, micro-batch {op.micro}, from rank {placement.rank_of[stage]}"
+        message = self.plan.op(self.waiting)
+        side = "from" if message.kind in RECVS else "to"
+        return f"waits at {op} (stage {op.stage}) for {message} {side} rank {self._peer[self.waiting]}"
 
     def _action(self, row: int, op: Op) -> Action:
         """The bound action of one op."""
@@ -214,8 +209,8 @@ class Executor:
             work = links.recv(buffer, of, tag)
             self._count(1)
             if blocking:
-                self._wait(work)
-            self._receives[key] = (work, buffer)
+                self._wait(work, row)
+            self._receives[key] = (work, buffer, row)
 
         return action
 
@@ -224,22 +219,22 @@ class Executor:
         posted = self._receives.pop(key, None)
         if posted is None:
             return self._inbox.pop(key)
-        work, buffer = posted
+        work, buffer, row = posted
         if not self.plan.blocking:
-            self._wait(work)
+            self._wait(work, row)
         self._begun = self.clock.stamp()
         self._buffers -= 1
         return buffer
 
-    def _wait(self, work: dist.Work) -> None:
-        self.waiting = True
+    def _wait(self, work: dist.Work, row: int) -> None:
+        self.waiting = row
         work.wait()
-        self.waiting = False
+        self.waiting = -1
 
     def _release(self, row: int) -> None:
         """Let a sent tensor go, waiting until it has left."""
         work, _ = self._sends.pop(row)
-        self._wait(work)
+        self._wait(work, row)
         self._buffers -= 1
 
     def _count(self, change: int) -> None:

@@ -32,9 +32,7 @@ def probe(stage: Stage, x: Tensor, target: Tensor | None) -> tuple[float, float]
     """
     seen = [_saved_by(stage, micro, x, target) for micro in (0, 1)]
     saved = sum(size for storage, size in seen[0].items() if storage not in seen[1])
-    grad = None if stage.last else torch.zeros(stage._carries, dtype=x.dtype if x.is_floating_point() else None)
-    if grad is not None:
-        grad = grad.to(next(stage.module.parameters()))
+    grad = None if stage.last else _zero_gradient(stage, x)
     kept = 0
     for micro in (0, 1):
         stage.backward_input(micro, grad)
@@ -43,6 +41,12 @@ def probe(stage: Stage, x: Tensor, target: Tensor | None) -> tuple[float, float]
     stage.losses.clear()
     stage.module.zero_grad(set_to_none=True)
     return float(saved), kept / saved if saved else 0.0
+
+
+def _zero_gradient(stage: Stage, x: Tensor) -> Tensor:
+    """Of the stage's output; a stage without weights passes on the type it gets."""
+    like = x if x.is_floating_point() else next(stage.module.parameters())
+    return torch.zeros(stage._carries, dtype=like.dtype, device=like.device)
 
 
 def _saved_by(stage: Stage, micro: int, x: Tensor, target: Tensor | None) -> dict[int, int]:
@@ -125,9 +129,12 @@ def _hop_s(plan: Plan, times: NDArray[np.float64]) -> NDArray[np.float64]:
     if not len(receives):
         return hop_s
     sends, consumers = partners(plan)[receives], _consumers(plan, receives)
-    before = times[:, 1, np.maximum(consumers - 1, 0)]
-    waited = times[:, 0, consumers] - before > WAITED_S
-    delay = times[:, 0, consumers] - np.maximum(times[:, 0, sends], times[:, 0, receives])
+    posted = np.maximum(times[:, 0, sends], times[:, 0, receives])
+    if plan.blocking:  # the receive itself waits
+        delay, waited = times[:, 1, receives] - posted, np.ones(posted.shape, dtype=np.bool_)
+    else:
+        before = times[:, 1, np.maximum(consumers - 1, 0)]
+        delay, waited = times[:, 0, consumers] - posted, times[:, 0, consumers] - before > WAITED_S
     link = plan.rank_of_op[sends] * ranks + plan.rank_of_op[receives]
     for each in np.unique(link):
         seen = delay[:, link == each][waited[:, link == each]]
@@ -137,7 +144,12 @@ def _hop_s(plan: Plan, times: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _arrivals(plan: Plan, start: Times, end: Times) -> Times:
-    """Ends with those of messages set to when their consumer had them (a rank sees an arrival only when it looks)."""
+    """Ends with those of messages set to when their consumer had them (a rank sees an arrival only when it looks).
+
+    Blocking messages keep theirs: the rank waited for it.
+    """
+    if plan.blocking:
+        return end
     receives = np.flatnonzero(np.isin(plan.ops[:, 0], RECVS))
     arrived = end.copy()
     if len(receives):

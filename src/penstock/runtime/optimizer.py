@@ -54,7 +54,7 @@ class Optimizer:
         self._group = dist.new_group(ranks) if len(ranks) > 1 else None
         self._adams = {stage: self._adam(module) for stage, module in modules.items()}
         self._first_stage = min(modules)
-        self._rank = rank
+        self._device = torch.device("cuda" if dist.is_initialized() and dist.get_backend() == "nccl" else "cpu")
 
     def _adam(self, module: nn.Module) -> torch.optim.AdamW | None:
         trained = [p for p in module.parameters() if p.requires_grad]
@@ -103,7 +103,7 @@ class Optimizer:
             for p in module.parameters()
             if p.grad is not None and id(p) not in copies
         ]
-        sums = torch.zeros(2, dtype=torch.float64, device=grads[0].device if grads else None)
+        sums = torch.zeros(2, dtype=torch.float64, device=grads[0].device if grads else self._device)
         if counted:
             sums[0] = torch.stack([norm.double() for norm in torch._foreach_norm(counted)]).square().sum()
         sums[1] = self.total
@@ -115,7 +115,7 @@ class Optimizer:
                 f"the gradient norm of step {self.step_number} is {self.norm}; lower learning_rate="
                 f"{self._job.learning_rate:g} or set clip_norm"
             )
-        if self._job.clip_norm and self.norm > self._job.clip_norm:
+        if grads and self._job.clip_norm and self.norm > self._job.clip_norm:
             torch._foreach_mul_(grads, self._job.clip_norm / (self.norm + 1e-6))
 
     def state(self) -> dict[str, dict[str, Tensor]]:

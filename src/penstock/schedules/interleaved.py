@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from penstock.core.op import Kind
 
 
-def lane(r: int, p: int, m: int, v: int) -> NDArray[np.int32]:
+def lane(r: int, p: int, m: int, v: int) -> NDArray[np.int64]:
     """Forwards run a group through every chunk in turn, backwards likewise from the last chunk; 1F1B between them.
 
     Example:
@@ -14,22 +14,21 @@ def lane(r: int, p: int, m: int, v: int) -> NDArray[np.int32]:
         >>> str(build("interleaved", ranks=2, micros=2, chunks=2).lanes[1])
         '1F0 1F1 3F0 3B0 3F1 3B1 1B0 1B1'
     """
-    i = np.arange(m)
-    group, place = i // p, i % p
-    fwd = np.array([(group[k], c, place[k], c * p + r, k) for c in range(v) for k in i], dtype=np.int32)
-    bwd = np.array([(group[k], v - 1 - c, place[k], c * p + r, k) for c in range(v) for k in i], dtype=np.int32)
-    forward = _ops(Kind.F, fwd)
-    backward = _ops(Kind.B, bwd)
+    chunk, i = np.divmod(np.arange(m * v), m)
+    forward = _ops(Kind.F, chunk * p + r, i, p, chunk)
+    backward = _ops(Kind.B, chunk * p + r, i, p, v - 1 - chunk)
     warm = min(m * v, (v - 1) * p + 2 * (p - 1 - r))
     steady = m * v - warm
     pairs = np.stack([forward[warm:], backward[:steady]], axis=1).reshape(-1, 3)
     return np.concatenate([forward[:warm], pairs, backward[steady:]])
 
 
-def _ops(kind: Kind, rows: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Rows of (group, chunk order, place, stage, micro) in that order, as ops."""
-    ordered = rows[np.lexsort(rows[:, 2::-1].T)]
-    return np.insert(ordered[:, 3:], 0, kind, axis=1)
+def _ops(
+    kind: Kind, stage: NDArray[np.int64], i: NDArray[np.int64], p: int, turn: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Rows of kind, stage, micro-batch: a group of p micro-batches through every chunk, then the next group."""
+    order = np.lexsort((i % p, turn, i // p))
+    return np.stack([np.full_like(stage, kind), stage, i], axis=1)[order]
 
 
 def valid(p: int, m: int, v: int) -> str:

@@ -23,7 +23,7 @@ def lane(r: int, p: int, m: int, v: int) -> list[Phase]:
 
 
 def idle(p: int, m: int, v: int, f: float, i: float, w: float) -> float:
-    """Idle time per step on the busiest rank: (p-1)(F+I-min(F,I,W)), which is the paper's (p-1)(F+I-W) where W is least.
+    """Idle time per step on the busiest rank: (p-1)(F+I-min(F,I,W)), the paper's (p-1)(F+I-W) where W is least.
 
     More where m < p leaves too few W. Holds for m >= p, and for fewer where I >= min(F,W); span and sync alike where W
     is least (else the last ranks begin and end later, and only sync is so long).

@@ -1,0 +1,23 @@
+from pathlib import Path
+
+import pytest
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def pytest_addoption(parser):
+    parser.addoption("--update-goldens", action="store_true", help="write tests/golden/*.txt anew")
+
+
+@pytest.fixture
+def golden(request):
+    """Compare text with a golden file, or write the file anew with --update-goldens."""
+
+    def same(name, text):
+        file = GOLDEN / f"{name}.txt"
+        if request.config.getoption("--update-goldens"):
+            file.write_text(text)
+        assert file.is_file(), f"{file} is missing; run pytest --update-goldens and look at what it writes"
+        assert text == file.read_text(), f"differs from {file.name}; if that is meant: pytest --update-goldens"
+
+    return same

@@ -1,0 +1,126 @@
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from penstock.core.costs import Costs
+from penstock.core.placement import Placement
+from penstock.core.plan import Lane, Plan
+from penstock.engine import IllegalPlan, simulate
+from penstock.lower import add_sends, add_step
+from penstock.schedules import build
+
+DATA = Path(__file__).parent.parent / "data"
+PEERS = {"1f1b": ("1f1b", 1), "vpp2": ("interleaved", 2)}
+
+PROFILES = {
+    ("1.5B", 24): (18.522, 18.086, 9.337, 0.601),
+    ("1.5B", 32): (18.513, 18.086, 9.331, 0.626),
+    ("1.5B", 64): (18.546, 18.097, 9.321, 0.762),
+    ("6.2B", 24): (29.718, 29.444, 19.927, 0.527),
+    ("6.2B", 32): (29.802, 29.428, 19.530, 0.577),
+    ("6.2B", 64): (29.935, 29.621, 19.388, 0.535),
+    ("14.6B", 48): (11.347, 11.248, 8.132, 0.377),
+    ("14.6B", 64): (11.307, 11.254, 8.101, 0.379),
+    ("14.6B", 128): (11.325, 11.308, 8.109, 0.378),
+    ("28.3B", 96): (10.419, 10.207, 7.715, 0.408),
+    ("28.3B", 128): (10.408, 10.204, 7.703, 0.408),
+    ("28.3B", 256): (10.402, 10.248, 7.698, 0.460),
+}
+"""F, I, W and message times in ms: Qi et al. 2023, arXiv:2401.10241, table 9."""
+
+TABLE_5 = {"1.5B": (24.31, 19.85, 12.40), "6.2B": (23.47, 18.98, 10.91), "14.6B": (25.52, 20.82, 12.51),
+           "28.3B": (26.46, 21.68, 13.52)}  # fmt: skip
+"""Bubble of 1F1B in percent, in the order of the profiles: the same paper, table 5."""
+
+RANKS = {"1.5B": 8, "6.2B": 8, "14.6B": 16, "28.3B": 32}
+
+
+def run(name, ranks, micros, chunks, times, w_share=1.0):
+    plan = build(name, ranks, micros, chunks)
+    return simulate(plan, Costs.uniform(plan.placement, *times, w_share=w_share))
+
+
+@pytest.mark.parametrize("model", TABLE_5)
+def test_bubbles_of_1f1b_are_those_of_the_zero_bubble_paper(model):
+    sizes = [micros for name, micros in PROFILES if name == model]
+    found = [run("1f1b", RANKS[model], m, 1, PROFILES[model, m]) for m in sizes]
+    assert tuple(round(100 * timeline.bubble_span, 2) for timeline in found) == TABLE_5[model]
+
+
+def peer_rows():
+    with (DATA / "peer_schedules_excerpt.csv").open() as file:
+        return [
+            pytest.param(row, id=f"{row['cost']}-{row['p']}-{row['m']}-{row['peer']}") for row in csv.DictReader(file)
+        ]
+
+
+TIMES = {"uniform": (1.0, 1.0, 1.0, 0.0), "1.5B": PROFILES["1.5B", 24], "6.2B": PROFILES["6.2B", 24],
+         "14.6B": PROFILES["14.6B", 48], "28.3B": PROFILES["28.3B", 96]}  # fmt: skip
+
+
+@pytest.mark.parametrize("row", peer_rows())
+def test_figures_are_those_of_an_independent_evaluator(row):
+    name, chunks = PEERS[row["peer"]]
+    ranks, micros = int(row["p"]), int(row["m"])
+    found = run(name, ranks, micros, chunks, TIMES[row["cost"]], float(row["w_share"]))
+    assert f"{100 * found.bubble_span:.2f}" == row["bubble_span_pct"]
+    assert f"{100 * found.bubble_sync:.2f}" == row["bubble_sync_pct"]
+    assert found.span_s == pytest.approx(float(row["span"]), abs=0.006)
+    assert found.makespan_s == pytest.approx(float(row["makespan"]), abs=0.006)
+    assert f"{found.peak_bytes.max() / ranks:.3f}" == row["peak_over_p"]
+
+
+def test_sends_add_nothing_where_links_are_free_and_messages_take_no_time():
+    for name, chunks in (("1f1b", 1), ("zb-h1", 1), ("interleaved", 3)):
+        plan = build(name, 4, 8, chunks)
+        costs = Costs.uniform(plan.placement)
+        plain, lowered = simulate(plan, costs), simulate(add_sends(plan), costs)
+        assert lowered.makespan_s == plain.makespan_s
+        assert lowered.peak_bytes.tolist() == plain.peak_bytes.tolist()
+
+
+def test_blocking_sends_cost_what_overlapped_ones_hide():
+    plan = build("1f1b", 4, 16)
+    costs = Costs.uniform(plan.placement, link_s=0.1)
+    hidden, blocking = (simulate(add_sends(plan, blocking=b), costs).makespan_s for b in (False, True))
+    assert simulate(plan, costs).makespan_s <= hidden < blocking
+
+
+def test_a_step_counts_in_the_step_not_in_the_makespan():
+    plan = add_step(build("gpipe", 2, 2))
+    costs = Costs.uniform(plan.placement)
+    from penstock.core.op import Kind
+
+    timeline = simulate(plan, costs.with_seconds(Kind.STEP, 1, 5.0))
+    assert timeline.step_only_s == 5.0
+    assert timeline.step_s == timeline.makespan_s + 5.0
+
+
+def test_costs_of_another_size_are_refused():
+    with pytest.raises(ValueError, match="costs are for 4 stages on 4 ranks, the plan has 2 on 2"):
+        simulate(build("1f1b", 2, 2), Costs.uniform(Placement.loop(4)))
+
+
+@pytest.mark.parametrize(
+    ("lanes", "says"),
+    [
+        (("0F0 0B0", "1B0 1F0"), "deadlock: rank 1 waits at 1B0 for 1F0"),
+        (("0F0 0B0", "1F0"), "1B0: is missing"),
+        (("0F0 0B0 9F0", "1F0 1B0"), "9F0: does not exist"),
+    ],
+)
+def test_what_cannot_run_is_named(lanes, says):
+    plan = Plan("mine", Placement.loop(2), 1, tuple(map(Lane.parse, lanes)))
+    with pytest.raises(IllegalPlan, match=says):
+        simulate(plan, Costs.uniform(plan.placement))
+
+
+def test_a_plan_of_200_000_ops_is_built_checked_and_simulated():
+    """Counts that must not grow: the loop visits each op once."""
+    plan = build("interleaved", 64, 512, 3)
+    assert len(plan) == 196_608
+    timeline = simulate(plan, Costs.uniform(plan.placement))
+    assert timeline.makespan_s == pytest.approx(3 * 512 + 63)
+    assert not np.isnan(timeline.end_s).any()

@@ -1,0 +1,220 @@
+"""Boundary tensors: as many as the simulator says, whatever the speed, and none that nothing needs."""
+
+import gc
+import time
+from collections.abc import Iterable
+from pipes import PLANS, ROWS, WIDTH, block_executor, blocks, executor_of, plan_of, rows
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from ranks import on_ranks
+from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from penstock.core.costs import Costs
+from penstock.core.needs import dependencies, partners, predecessors
+from penstock.core.op import RECVS, SENDS, Kind
+from penstock.core.plan import Plan
+from penstock.engine import simulate
+
+BOUNDARY_BYTES = ROWS * WIDTH * 8
+
+
+def predicted(plan: Plan, seed: int = 0) -> list[int]:
+    """Peak boundary tensors of each rank by the simulator, at some durations."""
+    dice = np.random.default_rng(seed)
+    uniform = Costs.uniform(plan.placement, link_s=dice.uniform(0, 3), rank_bytes=0.0, boundary_bytes=1.0)
+    seconds = dice.uniform(0.01, 3.0, uniform.seconds.shape) * (uniform.seconds > 0)
+    costs = Costs(seconds, uniform.hop_s, uniform.saved_bytes, uniform.w_share, uniform.boundary_bytes)
+    return [int(peak) for peak in simulate(plan, costs).peak_bytes]
+
+
+def measured(plan: Plan, slow: float = 0.0) -> list[int]:
+    def work(rank: int) -> int:
+        executor = block_executor(plan, rank)
+        dice = np.random.default_rng(rank)
+        if slow:
+            executor._actions = [dawdle(action, dice.uniform(0, slow)) for action in executor._actions]
+        executor.run(*rows(plan.micros))
+        return executor.peak_buffers
+
+    return on_ranks(plan.placement.ranks, work)
+
+
+def dawdle(action: Any, seconds: float) -> Any:
+    def slowly() -> None:
+        time.sleep(seconds)
+        action()
+
+    return slowly
+
+
+@pytest.mark.parametrize("ranks", [2, 4])
+@pytest.mark.parametrize("blocking", [False, True], ids=["overlapped", "blocking"])
+@pytest.mark.parametrize("name", PLANS)
+def test_the_executor_holds_what_the_simulator_says(name: str, blocking: bool, ranks: int) -> None:
+    plan = plan_of(name, ranks, 8, blocking)
+    assert measured(plan) == predicted(plan)
+
+
+@pytest.mark.parametrize("ranks", [2, 3, 4, 8])
+@pytest.mark.parametrize("name", PLANS)
+def test_the_prediction_does_not_depend_on_durations(name: str, ranks: int) -> None:
+    plan = plan_of(name, ranks, 24)
+    assert len({tuple(predicted(plan, seed)) for seed in range(20)}) == 1
+
+
+def test_nor_does_what_is_held() -> None:
+    plan = plan_of("zb-h1", 2, 8)
+    assert measured(plan, slow=0.005) == predicted(plan)
+
+
+@pytest.mark.parametrize("name", ["1f1b", "zb-h1", "interleaved"])
+def test_more_micro_batches_take_no_more_buffers(name: str) -> None:
+    peaks = {micros: measured(plan_of(name, 2, micros)) for micros in (8, 32, 128)}
+    assert peaks[8] == peaks[32] == peaks[128] == predicted(plan_of(name, 2, 128))
+
+
+@pytest.mark.parametrize("ranks", [2, 4, 8, 16])
+@pytest.mark.parametrize("name", ["1f1b", "zb-h1", "interleaved"])
+def test_nor_on_many_ranks(name: str, ranks: int) -> None:
+    few, many = (max(predicted(plan_of(name, ranks, micros))) for micros in (2 * ranks, 16 * ranks))
+    assert few == many
+
+
+# -- what is really alive ------------------------------------------------------------------------------------------
+
+
+class Storages(TorchDispatchMode):
+    """Watches every storage of one size that any operation makes, by weak references to the storages themselves."""
+
+    def __init__(self, size: int, known: Iterable[Tensor]) -> None:
+        super().__init__()
+        self.size, self.seen = size, {}
+        self.known = {tensor.untyped_storage()._cdata for tensor in known}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
+        for tensor in found if isinstance(found, tuple | list) else (found,):
+            if isinstance(tensor, Tensor) and tensor.untyped_storage().nbytes() == self.size:
+                storage = tensor.untyped_storage()
+                if storage._cdata not in self.known:
+                    self.seen[storage._cdata] = StorageWeakRef(storage)
+        return found
+
+    def alive(self) -> int:
+        self.seen = {key: ref for key, ref in self.seen.items() if not ref.expired()}
+        return len(self.seen)
+
+
+with Storages(0, ()):  # what a first use imports, every fork would import again
+    torch.empty(1)
+
+
+def expected_alive(plan: Plan, rank: int) -> list[int]:
+    """Boundary tensors that must live after each op of a lane, by rules stated here and nowhere else.
+
+    A receive lives from its posting until its consumer ends. A consumer that is a forward keeps it for the linear layer
+    at its head, until the weights have their gradient (``B``, ``W``); one that is ``I`` keeps it for the linear layer at
+    the stage's end, until ``W``. What a compute op makes for another stage lives until it is consumed on this rank, or
+    sent and its send is done with. The last stage's loss keeps its input from ``F`` to ``B`` or ``I``, which makes the
+    gradient that the linear layer before it keeps until ``W``.
+    """
+    first, last = 0, plan.placement.stages - 1
+    rank_of, next_, prev = plan.placement.rank_of, plan.placement.next, plan.placement.prev
+    before = predecessors(plan, partners(plan))
+    alive: set[Any] = set()
+    counts = []
+    for place, op in enumerate(plan.lanes[rank]):
+        row, s, i = int(plan.first[rank]) + place, op.stage, op.micro
+        if op.kind in RECVS:
+            alive.add(("F" if op.kind == Kind.RECV_F else "B", s, i))
+        elif op.kind in SENDS:
+            alive.discard(("sent", int(before[row])))
+            side = ("F", next_[s], i) if op.kind == Kind.SEND_F else ("B", prev[s], i)
+            alive.remove(side)
+            if not plan.blocking:
+                alive.add(("sent", row))
+        elif op.kind == Kind.F:
+            alive.add(("loss", s, i) if s == last else ("F", next_[s], i))
+        elif op.kind in (Kind.B, Kind.I):
+            if s == last:
+                alive.remove(("loss", s, i))
+                alive.add(("B", s, i))
+            if s != first:
+                alive.add(("B", prev[s], i))
+            if op.kind == Kind.B:
+                alive -= {("F", s, i), ("B", s, i)}
+        elif op.kind == Kind.W:
+            alive -= {("F", s, i), ("B", s, i)}
+        counts.append(len(alive))
+        assert rank_of[s] == rank
+    return counts
+
+
+@pytest.mark.parametrize("ranks", [2, 4])
+@pytest.mark.parametrize("blocking", [False, True], ids=["overlapped", "blocking"])
+@pytest.mark.parametrize("name", PLANS)
+def test_no_boundary_tensor_lives_longer_than_it_must(name: str, blocking: bool, ranks: int) -> None:
+    """After every op the storages of that size that are alive are those that a later op needs, and after a step none."""
+    plan = plan_of(name, ranks, 6 if ranks == 2 else 8, blocking)
+
+    def work(rank: int) -> tuple[list[int], int]:
+        executor = block_executor(plan, rank)
+        inputs, targets = rows(plan.micros)
+        alive: list[int] = []
+        with Storages(BOUNDARY_BYTES, [*inputs, *targets]) as storages:
+
+            def watched(action: Any) -> Any:
+                def then_count() -> None:
+                    action()
+                    alive.append(storages.alive())
+
+                return then_count
+
+            executor._actions = [watched(action) for action in executor._actions]
+            executor.run(inputs, targets)
+            executor.take_losses()
+            return alive, storages.alive()
+
+    for rank, (alive, after) in enumerate(on_ranks(ranks, work)):
+        assert alive == expected_alive(plan, rank)
+        assert after == 0
+
+
+def tensors_alive() -> int:
+    gc.collect()
+    return sum(issubclass(type(thing), Tensor) for thing in gc.get_objects())
+
+
+def test_after_a_step_nothing_of_it_is_alive() -> None:
+    """No tensor more than before the first step but the gradients; inputs and targets are let go too."""
+    plan = plan_of("zb-h1", 2, 8)
+
+    def work(rank: int) -> tuple[int, int, bool]:
+        modules: dict[int, nn.Module] = dict(blocks(plan.placement.on(rank), 2))
+        executor = executor_of(plan, rank, modules, (ROWS, WIDTH))
+        before = tensors_alive()
+        inputs, targets = rows(plan.micros)
+        held = StorageWeakRef(inputs[0].untyped_storage()), StorageWeakRef(targets[0].untyped_storage())
+        executor.run(inputs, targets)
+        executor.take_losses()
+        executor.stages[rank].module.zero_grad(set_to_none=True)
+        del inputs, targets
+        gc.collect()
+        return before, tensors_alive(), all(ref.expired() for ref in held)
+
+    for before, after, freed in on_ranks(2, work):
+        assert after <= before
+        assert freed
+
+
+def test_a_consumer_of_every_receive_stands_in_the_lane() -> None:
+    """What the accounting rests on."""
+    for name in PLANS:
+        plan = plan_of(name, 4, 8)
+        consumed = set(dependencies(plan)[~np.isin(plan.ops[:, 0], SENDS)].ravel().tolist())
+        assert set(np.flatnonzero(np.isin(plan.ops[:, 0], RECVS)).tolist()) <= consumed

@@ -1,0 +1,202 @@
+"""Gradients of every schedule on real processes equal those of one process that knows nothing of pipelines."""
+
+import copy
+import functools
+from pipes import PLANS, ROWS, WIDTH, blocks, executor_of, plan_of, rows
+from typing import Any
+
+import pytest
+import torch
+from ranks import on_ranks
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from penstock.core.op import Kind
+from penstock.core.plan import Plan
+from penstock.runtime.decoder import DecoderStage
+from penstock.runtime.execute import Executor
+
+MICROS, SEQ, MICRO = 8, 5, 2
+EXACT = 1e-12
+Grads = dict[str, Tensor]
+
+CONFIGS: dict[str, dict[str, Any]] = {
+    "llama": {
+        "model_type": "llama",
+        "vocab_size": 17,
+        "hidden_size": 8,
+        "intermediate_size": 12,
+        "num_hidden_layers": 8,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "max_position_embeddings": 8,
+        "tie_word_embeddings": False,
+    },
+    "gpt2": {
+        "model_type": "gpt2",
+        "vocab_size": 17,
+        "n_embd": 8,
+        "n_layer": 8,
+        "n_head": 2,
+        "n_positions": 8,
+        "tie_word_embeddings": True,
+        "resid_pdrop": 0.0,
+        "embd_pdrop": 0.0,
+        "attn_pdrop": 0.0,
+        "bos_token_id": None,
+        "eos_token_id": None,
+    },
+}
+
+
+def differ(mine: Grads, reference: Grads) -> float:
+    """Largest difference over the largest gradient of each parameter; the worst parameter."""
+    assert mine.keys() == reference.keys()
+    return max(((mine[n] - g).abs().max() / g.abs().max()).item() for n, g in reference.items())
+
+
+def gather(parts: list[tuple[float, Grads]]) -> tuple[float, Grads]:
+    """Loss and gradients of all ranks together; a weight held by several is summed, as the optimizer does it."""
+    total: Grads = {}
+    for _, grads in parts:
+        for name, grad in grads.items():
+            total[name] = total[name] + grad if name in total else grad
+    return sum(loss for loss, _ in parts), total
+
+
+def grads_of(modules: dict[int, nn.Module], prefix: str = "") -> Grads:
+    total: Grads = {}
+    for stage, module in modules.items():
+        for name, param in module.named_parameters():
+            assert param.grad is not None, name
+            key = prefix.format(stage) + name
+            total[key] = total[key] + param.grad if key in total else param.grad.clone()
+    return total
+
+
+def run_once(executor: Executor, inputs: list[Tensor], targets: list[Tensor]) -> float:
+    executor.run(inputs, targets)
+    losses = executor.take_losses()
+    return sum(loss.item() for loss in losses) / executor.plan.micros
+
+
+# -- decoders ------------------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def whole(family: str) -> tuple[nn.Module, Tensor, Tensor]:
+    """transformers' own model in float64, and one batch for it."""
+    facts = copy.deepcopy(CONFIGS[family])
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        config = AutoConfig.for_model(facts.pop("model_type"), **facts)
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.float64)
+        for param in model.parameters():  # biases start at zero, which would hide mistakes
+            nn.init.normal_(param, std=0.3)
+        ids = torch.randint(0, 17, (MICROS * MICRO, SEQ + 1))
+    return model, ids[:, :-1].contiguous(), ids[:, 1:].contiguous()
+
+
+@functools.cache
+def reference(family: str) -> tuple[float, Grads]:
+    """Loss and gradients of the whole batch at once."""
+    model, ids, targets = whole(family)
+    model.zero_grad()
+    loss = nn.functional.cross_entropy(model(input_ids=ids).logits.flatten(0, 1), targets.flatten())
+    loss.backward()
+    return loss.item(), {name: param.grad.clone() for name, param in model.named_parameters()}
+
+
+def decoder_rank(plan: Plan, rank: int, family: str) -> tuple[float, Grads]:
+    model, ids, targets = whole(family)
+    cut, last = len(range(8)) // plan.placement.stages, plan.placement.stages - 1
+    modules: dict[int, nn.Module] = {}
+    for s in plan.placement.on(rank):
+        layers = range(s * cut, (s + 1) * cut)
+        modules[s] = DecoderStage(model.config, layers, s == 0, s == last, dtype=torch.float64)
+        modules[s].load_state_dict({name: model.state_dict()[name] for name in modules[s].state_dict()})
+    executor = executor_of(plan, rank, modules, (MICRO, SEQ, 8))
+    loss = run_once(executor, list(ids.chunk(MICROS)), list(targets.chunk(MICROS)))
+    return loss, grads_of(modules)
+
+
+@pytest.mark.parametrize("ranks", [2, 4])
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+@pytest.mark.parametrize("name", PLANS)
+def test_decoders(name: str, family: str, ranks: int) -> None:
+    """Overlapped and blocking sends, against transformers' model on the whole batch."""
+    expected_loss, expected = reference(family)
+    for blocking in (False, True):
+        plan = plan_of(name, ranks, MICROS, blocking)
+        loss, grads = gather(on_ranks(ranks, functools.partial(decoder_rank, plan, family=family)))
+        assert abs(loss - expected_loss) < EXACT * expected_loss
+        assert differ(grads, expected) < EXACT, f"blocking={blocking}"
+
+
+# -- any module ----------------------------------------------------------------------------------------------------
+
+
+def plain_reference(count: int) -> tuple[float, Grads]:
+    """The same blocks one after the other under plain autograd."""
+    modules, (inputs, targets) = blocks(range(count), count), rows(MICROS)
+    total = torch.zeros((), dtype=torch.float64)
+    for x, target in zip(inputs, targets, strict=True):
+        for s in range(count - 1):
+            x = modules[s](x)
+        total = total + modules[count - 1](x, target) / MICROS
+    total.backward()
+    return total.item(), grads_of(dict(modules), "{}.")
+
+
+def plain_rank(plan: Plan, rank: int, foreign: bool) -> tuple[float, Grads]:
+    modules: dict[int, nn.Module] = dict(blocks(plan.placement.on(rank), plan.placement.stages, foreign=foreign))
+    executor = executor_of(plan, rank, modules, (ROWS, WIDTH))
+    unsplit = {s: len(stage.unsplit) for s, stage in executor.stages.items()}
+    assert unsplit == dict.fromkeys(modules, 6 if foreign else 0)
+    loss = run_once(executor, *rows(MICROS))
+    return loss, grads_of(modules, "{}.")
+
+
+@pytest.mark.parametrize("ranks", [2, 4])
+@pytest.mark.parametrize("foreign", [False, True], ids=["known", "foreign"])
+@pytest.mark.parametrize("name", PLANS)
+def test_plain_modules(name: str, foreign: bool, ranks: int) -> None:
+    """A stage takes any module, also one whose layers cannot be split."""
+    for blocking in (False, True):
+        plan = plan_of(name, ranks, MICROS, blocking)
+        loss, grads = gather(on_ranks(ranks, functools.partial(plain_rank, plan, foreign=foreign)))
+        expected_loss, expected = plain_reference(plan.placement.stages)
+        assert abs(loss - expected_loss) < EXACT * expected_loss
+        assert differ(grads, expected) < EXACT, f"blocking={blocking}"
+
+
+@pytest.mark.parametrize("name", ["1f1b", "zb-h1"])
+def test_one_rank_needs_no_messages(name: str) -> None:
+    plan = plan_of(name, 1, MICROS)
+    modules: dict[int, nn.Module] = dict(blocks([0], 1))
+    loss = run_once(executor_of(plan, 0, modules, (ROWS, WIDTH)), *rows(MICROS))
+    expected_loss, expected = plain_reference(1)
+    assert abs(loss - expected_loss) < EXACT
+    assert differ(grads_of(modules, "{}."), expected) < EXACT
+
+
+def test_a_second_step_adds_to_the_gradients_of_the_first() -> None:
+    """Nothing of a step leaks into the next; gradients accumulate until the optimizer clears them."""
+    plan = plan_of("zb-h1", 2, MICROS)
+
+    def work(rank: int) -> tuple[float, Grads]:
+        modules: dict[int, nn.Module] = dict(blocks(plan.placement.on(rank), plan.placement.stages))
+        executor = executor_of(plan, rank, modules, (ROWS, WIDTH))
+        run_once(executor, *rows(MICROS))
+        loss = run_once(executor, *rows(MICROS))
+        return loss, {name: grad / 2 for name, grad in grads_of(modules, "{}.").items()}
+
+    _, grads = gather(on_ranks(2, work))
+    assert differ(grads, plain_reference(2)[1]) < EXACT
+
+
+def test_plans_of_this_file_split_and_do_not() -> None:
+    kinds = {name: {int(k) for k in plan_of(name, 2, MICROS).ops[:, 0]} for name in PLANS}
+    assert Kind.W in kinds["zb-h1"] and Kind.W in kinds["eager"]
+    assert {Kind.B, Kind.I, Kind.W} <= kinds["vee"]
+    assert Kind.W not in kinds["1f1b"]

@@ -1,0 +1,57 @@
+"""Our orders are those that PyTorch runs, where it has the schedule. PyTorch's stages are mocks: no process group."""
+
+from unittest import mock
+
+import pytest
+
+from penstock.schedules import build
+
+torch_schedules = pytest.importorskip("torch.distributed.pipelining.schedules")
+
+
+def fake_stage(index, stages, ranks, log):
+    """A stage that notes what it is asked to do."""
+    stage = mock.MagicMock()
+    stage.stage_index, stage.num_stages, stage.group_size, stage.group_rank = index, stages, ranks, index % ranks
+    stage.is_first, stage.is_last, stage.has_backward, stage.submod = index == 0, index == stages - 1, True, None
+    for ops in ("get_fwd_recv_ops", "get_fwd_send_ops", "get_bwd_recv_ops", "get_bwd_send_ops"):
+        getattr(stage, ops).return_value = []
+    stage.forward_one_chunk.side_effect = lambda i, *args, **kwargs: log.append(f"{index}F{i}")
+    stage.backward_one_chunk.side_effect = lambda i, **kwargs: log.append(f"{index}B{i}")
+    return stage
+
+
+def executed(kind, rank, ranks, micros):
+    """What a single-stage schedule really does on a rank; its printed order of 1F1B is wrong on the last rank."""
+    log: list[str] = []
+    schedule = kind(fake_stage(rank, ranks, ranks, log), micros, loss_fn=None)
+    nothing = [() for _ in range(micros)], [{} for _ in range(micros)]
+    with (
+        mock.patch.object(kind, "_check_inputs", return_value=nothing),
+        mock.patch.object(kind, "_initialize_stage"),
+        mock.patch.object(kind, "_maybe_get_loss"),
+    ):
+        schedule._has_backward = True
+        schedule._step_microbatches()
+    return " ".join(log)
+
+
+@pytest.mark.parametrize(("ranks", "micros"), [(1, 3), (2, 2), (2, 5), (4, 4), (4, 9)])
+@pytest.mark.parametrize(("name", "peer"), [("gpipe", "ScheduleGPipe"), ("1f1b", "Schedule1F1B")])
+def test_orders_are_what_pytorch_executes(name, peer, ranks, micros):
+    plan = build(name, ranks, micros)
+    for rank, lane in enumerate(plan.lanes):
+        assert str(lane) == executed(getattr(torch_schedules, peer), rank, ranks, micros)
+
+
+@pytest.mark.parametrize(
+    ("ranks", "micros", "chunks"), [(2, 2, 2), (2, 8, 3), (4, 4, 2), (4, 8, 2), (4, 12, 3), (8, 16, 4), (3, 6, 2)]
+)
+def test_interleaved_is_pytorch_s_order(ranks, micros, chunks):
+    stages = [fake_stage(rank, ranks * chunks, ranks, []) for rank in range(0, ranks * chunks, ranks)]
+    peer = torch_schedules.ScheduleInterleaved1F1B(stages, micros, loss_fn=None)
+    compute = {"FORWARD", "FULL_BACKWARD"}
+    plan = build("interleaved", ranks, micros, chunks)
+    for rank, lane in enumerate(plan.lanes):
+        order = [op for op in peer.pipeline_order[rank] if op is not None and op.computation_type.name in compute]
+        assert str(lane) == " ".join(map(str, order))
