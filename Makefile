@@ -22,10 +22,14 @@ format: .venv/ready
 bench: .venv/ready
 	for file in bench/*.py; do echo "== $$file"; $(bin)/python $$file || exit 1; done
 
-docs: .venv/ready
-	$(bin)/pip install -q -c constraints.txt -e ".[docs]" && $(bin)/mkdocs build --strict
+docs: .venv/docs
+	$(bin)/mkdocs build --strict
 
 .venv/ready: pyproject.toml constraints.txt
 	$(python) -m venv .venv
 	$(bin)/pip install -q -c constraints.txt -e ".[run,test]"
+	touch $@
+
+.venv/docs: .venv/ready
+	$(bin)/pip install -q -c constraints.txt -e ".[docs]"
 	touch $@

@@ -45,7 +45,7 @@ def run(
         json: write the figures of the run as one JSON object.
     """
     from penstock.core.files import whole_file, write_whole
-    from penstock.runtime.run import RunFailed, run, spec_of
+    from penstock.runtime.run import RunError, run, spec_of
 
     if json is not None:
         whole_file(json)
@@ -55,7 +55,7 @@ def run(
     spec = spec_of(job, given)
     try:
         result = run(spec)
-    except RunFailed as failed:
+    except RunError as failed:
         sys.exit(failed.code)
     if json is not None and result:
         import json as json_format

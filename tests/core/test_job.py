@@ -12,7 +12,7 @@ def test_defaults_are_a_run() -> None:
     spec = RunSpec()
     assert spec.model == "tiny-llama"
     assert spec.strategy.stages == 2
-    assert spec.sequences_per_micro_batch == 2
+    assert spec.sequences_per_micro_batch == 1
     assert spec.job.tokens_per_step == 16 * 256
 
 

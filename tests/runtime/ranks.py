@@ -1,7 +1,8 @@
 """Ranks forked from the warm test process: real processes and real gloo at a fraction of a second a test.
 
-``on_ranks(2, work)`` runs ``work(rank)`` on two ranks and returns what each returned. A rank that raises fails the test
-with its traceback at once, one that hangs with the stack of all its threads when the time is up; none outlives the test.
+``on_ranks(2, work)`` runs ``work(rank)`` on two ranks and returns what each returned. A rank that raises fails the
+test with its traceback at once, one that hangs with the stack of all its threads when the time is up; none outlives
+the test.
 """
 
 import faulthandler
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch._dynamo  # optimizers and dispatch modes import it, at a second in every forked rank
 import torch.distributed as dist
 
 STACK_S = 1.0
@@ -29,7 +31,7 @@ LAST_WORDS_S = 0.5
 """How long the others get to fail too once one has."""
 
 
-class RankFailed(AssertionError):
+class RankFailed(AssertionError):  # noqa: N818 (it is the test that is in error)
     """A rank raised, died or hung."""
 
 

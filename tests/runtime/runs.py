@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
+import transformers.models.gpt2.modeling_gpt2  # else every forked rank imports them for itself
+import transformers.models.llama.modeling_llama  # noqa: F401
 from ranks import Rank, fork
 
 from penstock.core.job import RunSpec
@@ -191,6 +193,15 @@ class Launched:
             self.process.wait()
         assert not left, f"processes {left} outlived the launcher"
         return Ended([self.process.returncode], stderr.splitlines(), time.monotonic() - self.begun)
+
+    def until(self, happened: Callable[[], object]) -> None:
+        """Wait until something is so; if the run ends before, fail with what it said."""
+        while not happened():
+            if self.process.poll() is not None:
+                ended = self.wait()
+                raise AssertionError(f"it ended early with {ended.codes}:\n" + "\n".join(ended.lines))
+            assert time.monotonic() - self.begun < 60
+            time.sleep(0.01)
 
     def alive(self) -> list[int]:
         """Processes of this run, zombies left out."""

@@ -70,7 +70,9 @@ def test_costs_are_found_again(name: str, blocking: bool, hop_s: float) -> None:
         links = found.hop_s[found.hop_s > 0]
         assert len(links) >= 6
         assert links == pytest.approx(np.full(len(links), hop_s), rel=0.25)
-    assert (found.saved_bytes == 10).all() and (found.w_share == 0.5).all() and (found.boundary_bytes == 1).all()
+    assert (found.saved_bytes == 10).all()
+    assert (found.w_share == 0.5).all()
+    assert (found.boundary_bytes == 1).all()
 
 
 @pytest.mark.parametrize("name", PLANS)
@@ -89,7 +91,8 @@ def test_a_measured_step_is_a_timeline_like_the_simulated_one(name: str) -> None
     assert (measured.end_s >= measured.start_s).all()
     assert Timeline.from_json(measured.to_json()).step_s == pytest.approx(measured.step_s)
     late = np.flatnonzero(compute & (measured.waited_for >= 0))
-    assert len(late) and (measured.waited_for[late] == expected.waited_for[late]).mean() > 0.9
+    assert len(late)
+    assert (measured.waited_for[late] == expected.waited_for[late]).mean() > 0.9
 
 
 # -- what a stage keeps ------------------------------------------------------------------------------------------------
@@ -149,7 +152,9 @@ def test_probe_of_a_plain_stage_by_hand() -> None:
     # linears: input and gradient of the output; norm: the gradients of its weight and bias
     assert share * saved == pytest.approx(8 * (ROWS * (WIDTH + inner) + 2 * inner + ROWS * (inner + WIDTH)))
     assert all(p.grad is None for p in stage.module.parameters())
-    assert not stage.losses and not stage._kept and not stage._pending
+    assert not stage.losses
+    assert not stage._kept
+    assert not stage._pending
 
 
 @pytest.mark.parametrize("model", ["tiny-llama", "tiny-gpt2", "tiny-qwen3"])
@@ -191,7 +196,8 @@ def test_a_real_run_reports_predicted_beside_measured(
     result = json.loads((folder / "result.json").read_text())
     predicted, measured = (Timeline.from_json((folder / f"{n}.json").read_text()) for n in ("predicted", "measured"))
     assert (predicted.plan.ops == measured.plan.ops).all()
-    assert result["predicted_step_s"] > 0 and result["measured_step_s"] > 0
+    assert result["predicted_step_s"] > 0
+    assert result["measured_step_s"] > 0
     peaks = [float(curve.buffer_bytes.max() / 2048 / spec.sequences_per_micro_batch) for curve in predicted.memory]
     assert peaks == result["peak_boundary_tensors"]
     assert measured.peak_bytes == pytest.approx(predicted.peak_bytes)

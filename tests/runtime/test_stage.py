@@ -40,7 +40,8 @@ def test_a_middle_stage_gives_output_and_gradients(split: bool) -> None:
     assert torch.equal(y, expected)
     assert not y.requires_grad
     back = (stage.backward_input if split else stage.backward)(0, grad)
-    assert back is not None and torch.allclose(back, there.grad, rtol=1e-13)
+    assert back is not None
+    assert torch.allclose(back, there.grad, rtol=1e-13)
     if split:
         assert any(p.grad is None for p in stage.module.parameters())
         stage.backward_weight(0)
@@ -81,7 +82,8 @@ def test_micro_batches_may_come_back_in_any_order() -> None:
     stage.backward_weight(1)
     stage.backward_weight(2)
     assert same(stage.module, reference)
-    assert not stage._kept and not stage._pending
+    assert not stage._kept
+    assert not stage._pending
 
 
 def test_the_output_lives_no_longer_than_its_user() -> None:
@@ -113,11 +115,13 @@ def test_evaluation_keeps_nothing() -> None:
     with torch.no_grad():
         y = stage.evaluate(0, data())
         assert torch.equal(y, reference(data()))
-    assert not stage._kept and not stage.losses
+    assert not stage._kept
+    assert not stage.losses
     stage, reference = stage_of(last=True)
     with torch.no_grad():
         stage.evaluate(0, data(), data(1))
-    assert not stage._kept and stage.losses == [reference(data(), data(1))]
+    assert not stage._kept
+    assert stage.losses == [reference(data(), data(1))]
 
 
 @pytest.mark.parametrize("rows", [ROWS - 1, ROWS + 1])
@@ -148,7 +152,8 @@ def test_a_frozen_module_passes_gradients_on() -> None:
     stage.forward(0, data())
     back = stage.backward_input(0, data(1))
     stage.backward_weight(0)
-    assert back is not None and torch.allclose(back, there.grad, rtol=1e-13)
+    assert back is not None
+    assert torch.allclose(back, there.grad, rtol=1e-13)
     assert all(p.grad is None for p in module.parameters())
 
 
@@ -173,8 +178,10 @@ def test_a_stage_without_layers_hands_on_what_it_gets(split: bool) -> None:
     back = (stage.backward_input if split else stage.backward)(0, grad)
     if split:
         stage.backward_weight(0)
-    assert back is not None and torch.equal(back, data(1))
-    assert not stage._kept and not stage._pending
+    assert back is not None
+    assert torch.equal(back, data(1))
+    assert not stage._kept
+    assert not stage._pending
 
 
 def test_weights_that_cannot_be_split_are_named() -> None:

@@ -33,13 +33,13 @@ class Job:
         ValueError: a value is out of its range; the message names the value and the nearest that is allowed.
 
     >>> Job(steps=100).tokens_per_step
-    4096
+    2048
     """
 
     data: str = _setting("stdlib", "text to train on: 'stdlib' (Python's own library), a file or a folder")
     seq_length: int = _setting(256, "tokens per sequence", low=2)
-    batch: int = _setting(16, "sequences per optimizer step, over all micro-batches", low=1)
-    steps: int = _setting(300, "optimizer steps of the whole run, those before a resume included", low=1)
+    batch: int = _setting(8, "sequences per optimizer step, over all micro-batches", low=1)
+    steps: int = _setting(220, "optimizer steps of the whole run, those before a resume included", low=1)
     learning_rate: float = _setting(3e-3, "AdamW's highest learning rate", above=0.0)
     min_learning_rate_ratio: float = _setting(
         0.1, "learning rate of the last step as a part of the highest; a cosine leads there", low=0.0, high=1.0
@@ -129,7 +129,7 @@ class RunSpec:
         ValueError: ``model`` is empty, or ``micro_batches`` does not divide ``batch``.
 
     >>> RunSpec().sequences_per_micro_batch
-    2
+    1
     """
 
     model: str = _setting("tiny-llama", "a shipped model's name, or a config.json of Hugging Face or its folder")

@@ -125,8 +125,11 @@ class Watch:
 
 
 def die_with_parent() -> None:
-    """End this process when the launcher ends, however it ends: ranks have process groups of their own, so that a kill of
-    the launcher's group would leave them at work in a folder that the next run resumes from. Linux only."""
+    """End this process when the launcher ends, however it ends (Linux only).
+
+    Ranks have process groups of their own: a kill of the launcher's group would leave them at work in a folder that
+    the next run resumes from.
+    """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 

@@ -29,8 +29,8 @@ def collect(
     """Gather what all ranks measured; on rank 0 write ``costs.json``, ``predicted.json``, ``measured.json`` and
     ``result.json``, and return the last one's content.
 
-    Costs come from the first steps of this process (after those that warm up), the measured timeline is that of the step
-    whose time is the median of the later ones.
+    Costs come from the first steps of this process (after those that warm up), the measured timeline is that of the
+    step whose time is the median of the later ones.
     """
     first, later = _split(sorted(trained.wall_s))
     shown = _agreed(_median_step(trained.wall_s, [step for step in later or first if step in trained.times]))

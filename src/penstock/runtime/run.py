@@ -22,7 +22,7 @@ RUNS = Path("runs")
 """Where numbered results folders are made."""
 
 
-class RunFailed(Exception):
+class RunError(Exception):
     """A run that did not come to its end; the ranks have said why. Holds the exit code."""
 
     def __init__(self, code: int) -> None:
@@ -41,7 +41,7 @@ def run(spec: RunSpec) -> dict[str, Any]:
 
     Raises:
         ValueError: the job cannot be done; nothing has been written.
-        RunFailed: a rank failed; it has said why, and checkpoints are whole.
+        RunError: a rank failed; it has said why, and checkpoints are whole.
     """
     from penstock.runtime.report import report, summary
 
@@ -55,7 +55,7 @@ def run(spec: RunSpec) -> dict[str, Any]:
 
         code = launch(folder, spec.strategy.ranks, spec.run.threads, spec.run.port)
         if code:
-            raise RunFailed(code)
+            raise RunError(code)
     result = report(folder)
     print(summary(folder, result))
     return result
@@ -164,6 +164,9 @@ def _run_as_rank(spec: RunSpec) -> Path:
     store = worker.connect("prepare")
     if os.environ["RANK"] == "0":
         try:
+            again = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+            if again:
+                spec = spec_of(None, {"resume": True, "out": spec.run.out})
             store.set("folder", str(prepare(spec)))
         except BaseException:
             store.set("folder", "")

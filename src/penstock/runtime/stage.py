@@ -13,8 +13,8 @@ class Stage:
     """A module with the micro-batches it is working on.
 
     Args:
-        module: ``module(x)`` gives the output; on the last stage ``module(x, target)`` the mean loss of the micro-batch.
-            Its ``queue`` attribute, if it has one, is the queue its layers split through.
+        module: ``module(x)`` gives the output; on the last stage ``module(x, target)`` the mean loss of the
+            micro-batch. Its ``queue`` attribute, if it has one, is the queue its layers split through.
         first, last: whether it takes the data and whether it gives the loss.
         carries: shape of the tensor that crosses stage boundaries.
         scale: factor of each micro-batch's loss, 1/m for the mean over the batch.

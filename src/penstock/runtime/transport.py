@@ -48,6 +48,6 @@ def _links(plan: Plan) -> list[tuple[int, int]]:
     return sorted({(int(rank[row]), int(rank[partner[row]])) for row in sends})
 
 
-def backend() -> str:
-    """NCCL where there are GPUs, else gloo."""
-    return "nccl" if torch.cuda.is_available() else "gloo"
+def backend(device: torch.device) -> str:
+    """NCCL between GPUs, else gloo."""
+    return "nccl" if device.type == "cuda" else "gloo"

@@ -8,6 +8,7 @@ import time
 import traceback
 from contextlib import suppress
 from datetime import timedelta
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -37,9 +38,9 @@ def main(folder: Path) -> int:
     if ranks != plan.placement.ranks:
         raise ValueError(f"the plan has {plan.placement.ranks} ranks, but {ranks} processes run; start as many")
     store = connect("main")
-    device = _device()
+    device = _device(rank)
     limit = timedelta(seconds=10 * spec.run.timeout_s + 60)
-    dist.init_process_group(backend(), store=store, rank=rank, world_size=ranks, timeout=limit)
+    dist.init_process_group(backend(device), store=store, rank=rank, world_size=ranks, timeout=limit)
     trainer: list[Trainer] = []
     watch = Watch(
         connect("watch"),
@@ -61,8 +62,9 @@ def main(folder: Path) -> int:
 
 def _run(trainer: Trainer, spec: RunSpec, plan: Plan, rank: int, folder: Path) -> None:
     done = trainer.resume() if spec.run.resume else 0
-    if rank == 0 and trainer.unsplit:
-        say(f"these weights get their gradient with I, their modules cannot be split: {', '.join(trainer.unsplit)}")
+    if trainer.unsplit:
+        names = ", ".join(trainer.unsplit)
+        say(f"rank {rank}: these weights get their gradient with I, their modules cannot be split: {names}")
     metrics = MetricsFile(folder / "metrics.jsonl", after=done) if rank == 0 else None
     progress = Progress(spec.job.steps, shown=rank == 0)
     try:
@@ -105,16 +107,29 @@ def _one_line(error: Exception, rank: int) -> str:
 
 def connect(name: str) -> Store:
     """A connection to the launcher's store; each attempt of an elastic restart sees keys of its own."""
-    agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-    leads = not agent and os.environ["RANK"] == "0" and name == "main"
-    store = dist.TCPStore(  # type: ignore[attr-defined]
-        os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=leads
-    )
+    _serve()
+    store = _tcp_store(leads=False)
     return PrefixStore(f"penstock/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}/{name}", store)
 
 
-def _device() -> torch.device:
-    if not torch.cuda.is_available():
+@cache
+def _serve() -> Store | None:
+    """The store itself, where no launcher keeps one (Slurm's ``srun`` without torchrun)."""
+    agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    return None if agent or os.environ["RANK"] != "0" else _tcp_store(leads=True)
+
+
+def _tcp_store(leads: bool) -> Store:
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    return dist.TCPStore(address, port, is_master=leads, wait_for_workers=False)  # type: ignore[attr-defined]
+
+
+def _device(rank: int) -> torch.device:
+    """This rank's GPU; the CPU where the machine has fewer GPUs than ranks (NCCL wants one each)."""
+    gpus, local_ranks = torch.cuda.device_count(), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if gpus < local_ranks:
+        if gpus and rank == 0:
+            say(f"{local_ranks} ranks but {gpus} GPUs on this machine; training on the CPU")
         return torch.device("cpu")
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     torch.cuda.set_device(device)

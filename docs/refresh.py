@@ -1,0 +1,138 @@
+"""Writes into README.md and docs/*.md what can be known by running: outputs of commands, and the tree of files.
+
+python docs/refresh.py [--slow]
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import contextlib
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from blocks import NOT_RUN, ROOT, SLOW, Block, blocks, commands, pages, run, run_python, same, shown_below, tidy
+
+SOURCE = ROOT / "src" / "penstock"
+WITHOUT_COMMENT = {
+    "src/penstock/view/page/page.html": "The page that the scripts below fill.",
+    "src/penstock/view/page/page.css": "How the page looks, in the light, in the dark and on paper.",
+    "src/penstock/data/models/tiny-gpt2.json": "A small GPT-2: learned positions, tied embeddings.",
+    "src/penstock/data/models/tiny-llama.json": "A small Llama, the model of the default run.",
+    "src/penstock/data/models/tiny-mistral.json": "A small Mistral.",
+    "src/penstock/data/models/tiny-qwen2.json": "A small Qwen 2.",
+    "src/penstock/data/models/tiny-qwen3.json": "A small Qwen 3.",
+}
+"""One line for files that hold no comment."""
+
+
+def main() -> None:
+    """Rewrite the pages."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--slow", action="store_true", help="also run the commands that take seconds")
+    slow = parser.parse_args().slow
+    for page in pages():
+        with workplace():
+            _replace(page, dict(_outputs(page, slow)))
+    readme = ROOT / "README.md"
+    _replace(readme, {tree_block(): tree()})
+
+
+@contextlib.contextmanager
+def workplace() -> Iterator[Path]:
+    """A working folder with nothing but the examples in it."""
+    with tempfile.TemporaryDirectory() as name:
+        shutil.copytree(ROOT / "examples", Path(name) / "examples")
+        with contextlib.chdir(name):
+            yield Path(name)
+
+
+def tree_block() -> Block:
+    """The block of the README that lists the files."""
+    found = [block for block in blocks(ROOT / "README.md", "text") if "src/penstock/\n" in block.body]
+    if len(found) != 1:
+        raise ValueError("README.md needs one text block that begins with the line src/penstock/")
+    return found[0]
+
+
+def tree() -> str:
+    """Every file under ``src/penstock`` with its own first sentence."""
+    files = [path.relative_to(SOURCE) for path in source_files()]
+    lines = ["src/penstock/"]
+    shown: set[Path] = set()
+    for file in sorted(files, key=lambda path: (len(path.parts) > 1, path.as_posix())):
+        for folder in list(file.parents)[-2::-1]:
+            if folder not in shown:
+                shown.add(folder)
+                lines.append(f"{'  ' * len(folder.parts)}{folder.name}/")
+        name = "  " * len(file.parts) + file.name
+        lines.append(f"{name:<26} {first_sentence(SOURCE / file)}")
+    return "\n".join(lines) + "\n"
+
+
+def source_files() -> list[Path]:
+    """The files under ``src/penstock`` that git tracks, or would if they were added."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "src/penstock"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return [path for name in sorted(set(listed.stdout.split("\0"))) if name and (path := ROOT / name).exists()]
+
+
+def first_sentence(file: Path) -> str:
+    """What a file says of itself: of the docstring or of the first comment, the first sentence.
+
+    Raises:
+        ValueError: it says nothing.
+    """
+    name = file.relative_to(ROOT).as_posix()
+    if name in WITHOUT_COMMENT:
+        return WITHOUT_COMMENT[name]
+    text = file.read_text(encoding="utf-8")
+    if file.suffix == ".py":
+        said = ast.get_docstring(ast.parse(text)) or ""
+    else:
+        said = " ".join(line[2:].strip() for line in text.partition("\n\n")[0].splitlines() if line.startswith("//"))
+    if not said:
+        raise ValueError(f"{name} begins with no docstring or comment; write one, or a line in docs/refresh.py")
+    whole = re.sub(r" \([^()]* et al\.[^()]*\)", "", " ".join(said.partition("\n\n")[0].split()))
+    return re.split(r"(?<=[.;])\s", whole)[0].replace("`", "").rstrip(".;") + "."
+
+
+def _outputs(page: Path, slow: bool) -> Iterator[tuple[Block, str]]:
+    for block, got in run_python(page):
+        shown = shown_below(block)
+        if not same(shown.body, got):
+            yield shown, got
+    for block in blocks(page, "console"):
+        if block.mark != NOT_RUN and (slow or block.mark != SLOW):
+            yield block, _run_again(block, slow)
+
+
+def _run_again(block: Block, slow: bool) -> str:
+    parts = []
+    for command in commands(block):
+        got = run(command, Path.cwd())
+        keep = same(command.output, got) and not (slow and block.mark == SLOW)
+        parts.append(f"$ {command.line}\n{tidy(command.output) if keep else got}")
+    return "".join(parts)
+
+
+def _replace(page: Path, bodies: dict[Block, str]) -> None:
+    text = page.read_text(encoding="utf-8")
+    for block in sorted(bodies, key=lambda block: -block.start):
+        text = text[: block.start] + bodies[block] + text[block.end :]
+    if text != page.read_text(encoding="utf-8"):
+        page.write_text(text, encoding="utf-8")
+        print(f"{page.relative_to(ROOT)} changed")
+
+
+if __name__ == "__main__":
+    main()
