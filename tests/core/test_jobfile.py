@@ -73,7 +73,7 @@ def test_flags_win_over_the_file_and_the_file_over_defaults(tmp_path: Path) -> N
         ("[strategy]\nstage_layers = 3", "stage_layers = 3 must be a list of whole numbers"),
         ("[job]\nsteps = 0", "steps=0 is too small; use 1 or more"),
         ("[job]\nlearning_rate = nan", "learning_rate=nan is not a finite number"),
-        ("[strategy]\nmicro_batches = 5", "micro_batches=5 does not divide batch=16"),
+        ("[strategy]\nmicro_batches = 5", "micro_batches=5 does not divide batch=8"),
     ],
 )
 def test_bad_files_get_one_line_with_the_fix(tmp_path: Path, text: str, says: str) -> None:
