@@ -233,7 +233,8 @@ except ValueError as error:
 def launched(folder: Path, fault: Sequence[object] = ()) -> Launched:
     """Start a run under torchrun's agent; ``fault`` is for ``faulty_worker``."""
     mark = uuid.uuid4().hex
-    env = os.environ | {MARK: mark, "FAULT": " ".join(map(str, fault)), "PYTHONPATH": str(Path(__file__).parent)}
+    paths = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    env = os.environ | {MARK: mark, "FAULT": " ".join(map(str, fault)), "PYTHONPATH": os.pathsep.join(paths)}
     process = subprocess.Popen(
         [sys.executable, "-c", _LAUNCH, str(folder), "faulty_worker" if fault else "penstock.runtime.worker"],
         env=env,

@@ -118,10 +118,10 @@ def expected_alive(plan: Plan, rank: int) -> list[int]:
     """Boundary tensors that must live after each op of a lane, by rules stated here and nowhere else.
 
     A receive lives from its posting until its consumer ends. A consumer that is a forward keeps it for the linear layer
-    at its head, until the weights have their gradient (``B``, ``W``); one that is ``I`` keeps it for the linear layer at
-    the stage's end, until ``W``. What a compute op makes for another stage lives until it is consumed on this rank, or
-    sent and its send is done with. The last stage's loss keeps its input from ``F`` to ``B`` or ``I``, which makes the
-    gradient that the linear layer before it keeps until ``W``.
+    at its head, until the weights have their gradient (``B``, ``W``); one that is ``I`` keeps it for the linear layer
+    at the stage's end, until ``W``. What a compute op makes for another stage lives until it is consumed on this rank,
+    or sent and its send is done with. The last stage's loss keeps its input from ``F`` to ``B`` or ``I``, which makes
+    the gradient that the linear layer before it keeps until ``W``.
     """
     first, last = 0, plan.placement.stages - 1
     rank_of, next_, prev = plan.placement.rank_of, plan.placement.next, plan.placement.prev
@@ -159,7 +159,7 @@ def expected_alive(plan: Plan, rank: int) -> list[int]:
 @pytest.mark.parametrize("blocking", [False, True], ids=["overlapped", "blocking"])
 @pytest.mark.parametrize("name", PLANS)
 def test_no_boundary_tensor_lives_longer_than_it_must(name: str, blocking: bool, ranks: int) -> None:
-    """After every op the storages of that size that are alive are those that a later op needs, and after a step none."""
+    """After every op the storages of that size that are alive are those that a later op needs; after a step none."""
     plan = plan_of(name, ranks, 6 if ranks == 2 else 8, blocking)
 
     def work(rank: int) -> tuple[list[int], int]:

@@ -62,7 +62,9 @@ def test_training_and_evaluation_share_the_links() -> None:
         for _ in range(3):
             for executor, out in ((trainer, found[0]), (evaluator, found[1])):
                 executor.run(*rows(4))
-                out += [loss.item() for loss in executor.take_losses()]
+                taken = executor.take_losses()
+                assert not any(loss.requires_grad for loss in taken)
+                out += [loss.item() for loss in taken]
         assert not any(stage._kept for stage in [*trainer.stages.values(), *evaluator.stages.values()])
         return found
 

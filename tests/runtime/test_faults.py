@@ -69,8 +69,10 @@ def test_ranks_end_with_a_launcher_that_is_killed(tmp_path: Path) -> None:
     run.until((folder / "metrics.jsonl").exists)
     assert len(run.alive()) == 3
     run.process.send_signal(signal.SIGKILL)
-    time.sleep(0.5)
+    time.sleep(0.5)  # the watch of each rank would take seconds to notice
+    left = run.alive()
     assert run.wait().codes == [-signal.SIGKILL]
+    assert not left
 
 
 def test_a_port_in_use_is_refused_before_anything_starts(tmp_path: Path) -> None:
@@ -189,8 +191,8 @@ def test_a_gradient_that_is_not_finite_is_a_clear_error(tmp_path: Path) -> None:
     assert ended.codes == [1, 1]
     (line,) = ended.said
     assert re.match(
-        r"penstock: rank \d failed at \dSTEP \(stage \d\): FloatingPointError: the gradient norm of step 3 is nan; lower "
-        r"learning_rate=0.003 or set clip_norm \(",
+        r"penstock: rank \d failed at \dSTEP \(stage \d\): FloatingPointError: the gradient norm of step 3 is nan; "
+        r"lower learning_rate=0.003 or set clip_norm \(",
         line,
     )
     assert checkpoints(folder) == [2]
@@ -280,5 +282,6 @@ def test_a_boundary_of_another_type_is_a_clear_error() -> None:
 
     said, _ = on_ranks(2, work)
     assert said == (
-        "rank 0 failed at 0SEND_F0 (stage 0): ValueError: stage 0 gave torch.float64, but the pipeline carries torch.float32"
+        "rank 0 failed at 0SEND_F0 (stage 0): ValueError: stage 0 gave torch.float64, but the pipeline "
+        "carries torch.float32"
     )

@@ -173,7 +173,7 @@ def test_a_norm_that_is_not_finite_stops_all_ranks_before_any_weight_moves(bad: 
 
 
 def test_its_state_takes_it_elsewhere() -> None:
-    """Three steps, state into a fresh optimizer, three more: as six in one go; also when state comes before any step."""
+    """Three steps, state into a fresh optimizer, three more: as six in one go."""
     plan = plan_on((0,))
 
     def steps(optimizer: Optimizer, piece: Piece, which: range) -> None:
