@@ -31,9 +31,9 @@ def placements(draw, most_ranks=4, most_chunks=3):
 def plans(draw, most_micros=5, **sizes):
     """A legal plan without sends: ops taken at random from those whose needs are met, backwards split or not."""
     place = draw(placements(**sizes))
-    micros = draw(st.integers(1, most_micros))
+    micros = draw(st.integers(place.chains, most_micros))
     rng = draw(st.randoms(use_true_random=False))
-    pairs = [(s, i) for s in range(place.stages) for i in range(micros)]
+    pairs = [(s, i) for s in range(place.stages) for i in range(micros) if i % place.chains == place.chain_of[s]]
     split = dict.fromkeys(pairs, False) if draw(st.booleans()) else {pair: rng.random() < 0.7 for pair in pairs}
     lanes: list[list[Op]] = [[] for _ in range(place.ranks)]
     ready = {Op(Kind.F, s, i) for s, i in pairs if place.prev[s] == NO_STAGE}

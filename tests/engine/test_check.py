@@ -90,15 +90,15 @@ def test_it_is_caught_and_named(what):
 def test_a_full_link_can_hold_up_its_own_receiver():
     """Rank 0 may not send F1 before F0 has arrived, and rank 1 first wants what rank 0 sends later, over rank 2."""
     lanes = (
-        "0F0 0SEND_F0 0F1 0SEND_F1 2F0 2SEND_F0 2F1 2SEND_F1",
-        "4RECV_F0 4F0 4RECV_F1 4F1 1RECV_F0 1F0 1RECV_F1 1F1",
-        "3RECV_F0 3F0 3SEND_F0 3RECV_F1 3F1 3SEND_F1",
+        "0F0 0SEND_F0 0F1 0SEND_F1 2F2 2SEND_F2 2F3 2SEND_F3",
+        "4RECV_F2 4F2 4RECV_F3 4F3 1RECV_F0 1F0 1RECV_F1 1F1",
+        "3RECV_F2 3F2 3SEND_F2 3RECV_F3 3F3 3SEND_F3",
     )
     place = Placement((0, 1, 0, 2, 1), (-1, 0, -1, 2, 3))
-    plan = Plan("mine", place, 2, tuple(map(Lane.parse, lanes)), in_flight=2)
+    plan = Plan("mine", place, 4, tuple(map(Lane.parse, lanes)), in_flight=2)
     assert problems(plan) == []
     (found,) = problems(replace(plan, in_flight=1))
-    assert "rank 0 waits at 0SEND_F1 for 1RECV_F0, which stands behind 4F0 on rank 1" in found.message
+    assert "rank 0 waits at 0SEND_F1 for 1RECV_F0, which stands behind 4F2 on rank 1" in found.message
 
 
 def test_what_a_fix_moves_helps():
@@ -183,3 +183,14 @@ def test_a_memory_limit_names_where_it_breaks():
         check(plan, costs, memory_limit=3.0)
     with pytest.raises(ValueError, match="memory_limit needs costs"):
         check(plan, memory_limit=3.0)
+
+
+def test_a_micro_batch_runs_through_one_chain():
+    place = Placement.both_ways(2)
+    lanes = (Lane.parse("0F0 0B0 3F1 3B1"), Lane.parse("2F1 1F0 1B0 2B1"))
+    assert problems(Plan("mine", place, 2, lanes)) == []
+    twice = (Lane.parse("0F0 0B0 3F0 3B0"), Lane.parse("2F0 1F0 1B0 2B0"))
+    found = problems(Plan("mine", place, 1, twice))
+    assert "0F0 runs the same micro-batch through another chain" in found[0].message
+    half = (Lane.parse("0F0 0B0 3F1"), Lane.parse("2F1 1F0 1B0 2B1"))
+    assert [str(one.op) for one in problems(Plan("mine", place, 2, half))] == ["3B1"]

@@ -59,14 +59,18 @@ class Costs:
         rank_bytes: float = 1.0,
         boundary_bytes: float = 0.0,
     ) -> Costs:
-        """Equal ranks: every figure is that of one rank for all its chunks together, as papers quote them.
+        """Equal ranks: every figure is that of one micro-batch on one rank, for all its chunks of the micro-batch's
+        chain together, as papers quote them.
 
         Example:
             >>> costs = Costs.uniform(Placement.loop(4, 2), f_s=2.0)
             >>> float(costs.seconds[Kind.F, 0]), float(costs.seconds[Kind.B, 0])
             (1.0, 1.0)
         """
-        chunks = np.bincount(placement.rank_of)[list(placement.rank_of)].astype(np.float64)
+        share = [
+            rank * placement.chains + chain for rank, chain in zip(placement.rank_of, placement.chain_of, strict=True)
+        ]
+        chunks = np.bincount(share)[share].astype(np.float64)
         seconds = np.zeros((len(Kind), placement.stages))
         for kind, per_rank_s in ((Kind.F, f_s), (Kind.B, i_s + w_s), (Kind.I, i_s), (Kind.W, w_s)):
             seconds[kind] = per_rank_s / chunks

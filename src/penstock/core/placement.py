@@ -79,6 +79,18 @@ class Placement:
         """Stages dealt forth and back: 0 1 .. p-1 p-1 .. 1 0 ; a zigzag with more than two chunks."""
         return cls(tuple(s % ranks if s // ranks % 2 == 0 else ranks - 1 - s % ranks for s in range(ranks * chunks)))
 
+    @classmethod
+    def both_ways(cls, ranks: int) -> Placement:
+        """Two chains over the same weights, one from each end: stages 0 .. p-1 go up the ranks, p .. 2p-1 down.
+
+        Example:
+            >>> Placement.both_ways(2).rank_of, Placement.both_ways(2).part_of, Placement.both_ways(2).chain_of
+            ((0, 1, 1, 0), (0, 1, 0, 1), (0, 0, 1, 1))
+        """
+        up = range(ranks)
+        before = (NO_STAGE, *range(ranks - 1), NO_STAGE, *range(ranks, 2 * ranks - 1))
+        return cls((*up, *reversed(up)), before, (*up, *up))
+
     @property
     def stages(self) -> int:
         """Number of virtual stages."""
@@ -97,6 +109,22 @@ class Placement:
             if before != NO_STAGE:
                 after[before] = stage
         return tuple(after)
+
+    @cached_property
+    def chain_of(self) -> tuple[int, ...]:
+        """The chain of each stage, numbered in order of their first stages. A micro-batch runs through one chain."""
+        chain = [NO_STAGE] * self.stages
+        firsts = [s for s, before in enumerate(self.prev) if before == NO_STAGE]
+        for number, stage in enumerate(firsts):
+            while stage != NO_STAGE:
+                chain[stage] = number
+                stage = self.next[stage]
+        return tuple(chain)
+
+    @property
+    def chains(self) -> int:
+        """Number of chains; more than one where the pipeline runs in several directions."""
+        return max(self.chain_of) + 1
 
     @cached_property
     def hops(self) -> NDArray[np.int32]:

@@ -54,7 +54,8 @@ def bounds(
     """What no order can beat.
 
     Args:
-        placement: where the stages live; every stage runs every micro-batch forward and backward.
+        placement: where the stages live; every stage runs every micro-batch of its chain forward and backward, and
+            chains share the micro-batches evenly.
         micros: micro-batches per step.
         costs: of this placement; times of messages count on every hop between ranks.
         memory_limit: bytes of activations that any rank may hold.
@@ -73,7 +74,7 @@ def bounds(
     """
     paths = _Paths(placement, costs, split)
     _check_limit(placement, costs, memory_limit)
-    ranks = range(placement.ranks)
+    ranks, micros = range(placement.ranks), micros // placement.chains
     span = [_span(paths, r, micros, memory_limit) for r in ranks]
     makespan = [_makespan(paths, r, micros, memory_limit) for r in ranks]
     return Bounds(max(span, key=lambda bound: bound.seconds), max(makespan, key=lambda bound: bound.seconds))

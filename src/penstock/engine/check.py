@@ -117,7 +117,10 @@ def _incomplete(plan: Plan) -> Iterator[Problem]:
             f"{Op(other, s, i)} stands too",
             "B is I and W: keep either",
         )
-    lacking = {Kind.F: times[Kind.F] == 0}
+    yield from _on_two_chains(plan, times[Kind.F] > 0)
+    asked = _asked(plan, times[Kind.F] > 0)
+    lacking = {Kind.F: asked & (times[Kind.F] == 0)}
+    full |= ~asked
     if plan.trains:
         lacking |= {Kind.B: ~full & ~split_i & ~split_w, Kind.I: split_w & ~split_i, Kind.W: split_i & ~split_w}
     for wanted, where in lacking.items():
@@ -131,6 +134,27 @@ def _incomplete(plan: Plan) -> Iterator[Problem]:
             yield Problem(
                 rank, str(lane[int(row)]), f"{lane[int(row) + 1]} comes after it", "put steps last in the lane"
             )
+
+
+def _asked(plan: Plan, forward: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Which stages each micro-batch must run through: those of the chain it is on. Shape (stages, micros)."""
+    chain_of = np.array(plan.placement.chain_of)
+    on = np.array([forward[chain_of == chain].any(axis=0) for chain in range(plan.placement.chains)])
+    asked: NDArray[np.bool_] = chain_of[:, None] == on.argmax(axis=0)
+    return asked
+
+
+def _on_two_chains(plan: Plan, forward: NDArray[np.bool_]) -> Iterator[Problem]:
+    chain_of = np.array(plan.placement.chain_of)
+    on = np.array([forward[chain_of == chain].any(axis=0) for chain in range(plan.placement.chains)])
+    for i in np.flatnonzero(on.sum(axis=0) > 1):
+        first, second = (int(np.flatnonzero(forward[:, i] & (chain_of == c))[0]) for c in np.flatnonzero(on[:, i])[:2])
+        yield Problem(
+            plan.placement.rank_of[second],
+            str(Op(Kind.F, second, int(i))),
+            f"{Op(Kind.F, first, int(i))} runs the same micro-batch through another chain",
+            "keep each micro-batch on one chain",
+        )
 
 
 def _near(plan: Plan, ids: NDArray[np.int32], stage: int, micro: int) -> str:

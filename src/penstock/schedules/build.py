@@ -27,7 +27,8 @@ def build(
     Args:
         schedule: a name of the table, a function ``lane(r, p, m, v)``, or ``FILE.py:NAME`` of such a function.
         ranks, micros, chunks: sizes p, m and v.
-        placement: where stages live; default the schedule's own, for a function a loop.
+        placement: where stages live; default the schedule's own, for a function a loop. Chains share the
+            micro-batches evenly, in order.
 
     Raises:
         ValueError: unknown name, or sizes the schedule cannot have; the message gives the nearest that it can.
@@ -44,7 +45,11 @@ def build(
             raise ValueError(f"{size}={value}; it must be at least 1")
     name, lane, place = _look_up(schedule, ranks, micros, chunks)
     placement = placement or place(ranks, chunks)
-    lanes = tuple(_lane(lane(r, ranks, micros, chunks), placement.on(r)) for r in range(ranks))
+    begins = [chain * micros // placement.chains for chain in placement.chain_of]
+    lanes = tuple(
+        _lane(lane(r, ranks, micros, chunks), placement.on(r), [begins[s] for s in placement.on(r)])
+        for r in range(ranks)
+    )
     return Plan(name, placement, micros, lanes)
 
 
@@ -67,12 +72,12 @@ def _look_up(schedule: str | LaneFunction, p: int, m: int, v: int) -> tuple[str,
     return schedule, found.lane, found.placement
 
 
-def _lane(ops: Any, chunks: tuple[int, ...]) -> Lane:
+def _lane(ops: Any, chunks: tuple[int, ...], begins: list[int]) -> Lane:
     if isinstance(ops, np.ndarray):
         return Lane.of(ops)
     ops = list(ops)
     if ops and isinstance(ops[0], str):
         return Lane.parse(" ".join(ops))
     if ops and isinstance(ops[0], tuple) and not isinstance(ops[0], Op) and isinstance(ops[0][1], str):
-        return expand(ops, chunks)
+        return expand(ops, chunks, begins)
     return Lane.of(ops)

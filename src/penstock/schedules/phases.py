@@ -14,7 +14,7 @@ Phase = tuple[int, str]
 """How many times, and the words: a kind and a local chunk (none means 0), or ``w`` for the oldest ``W`` that waits."""
 
 
-def expand(phases: Iterable[Phase], chunks: Sequence[int]) -> Lane:
+def expand(phases: Iterable[Phase], chunks: Sequence[int], begins: Sequence[int] = ()) -> Lane:
     """Ops of phases.
 
     Each word takes the next micro-batch of its kind and chunk; ``B`` and ``I`` count together, and ``w`` takes the
@@ -23,6 +23,7 @@ def expand(phases: Iterable[Phase], chunks: Sequence[int]) -> Lane:
     Args:
         phases: for example ``[(3, "F"), (5, "F B"), (3, "B")]``; a count below one drops the phase.
         chunks: virtual stage of each local chunk.
+        begins: number of each chunk's first micro-batch; default 0 for all.
 
     Raises:
         ValueError: unknown word, chunk out of range, ``w`` with nothing waiting, or ``w`` and ``W`` in one lane.
@@ -45,6 +46,8 @@ def expand(phases: Iterable[Phase], chunks: Sequence[int]) -> Lane:
     kind, stage = np.array(words)[np.concatenate(repeats)].T
     waiting = kind == _OLDEST_W
     micro = _count_up(np.where(kind == Kind.I, Kind.B, kind) * (max(chunks) + 1) + stage)
+    if any(begins):
+        micro += np.array([dict(zip(chunks, begins, strict=True)).get(s, 0) for s in stage.tolist()])
     if waiting.any():
         _take_oldest(kind, stage, micro, waiting)
     return Lane.of(np.stack([kind, stage, micro], axis=1))
