@@ -241,3 +241,18 @@ def test_importing_is_quick():
     code = "import time; t = time.perf_counter(); import penstock; print(time.perf_counter() - t)"
     took = [float(subprocess.check_output([sys.executable, "-c", code], timeout=60)) for _ in range(3)]
     assert min(took) < 0.15
+
+
+def test_check_says_why_a_file_cannot_run(penstock, tmp_path):
+    good, stuck, twice = (tmp_path / f"{name}.csv" for name in ("good", "stuck", "twice"))
+    good.write_text("0F0,0B0\n1F0,1B0\n")
+    stuck.write_text("0F0,0B0,0F1,0B1\n1F0,1F1,1B0,1B1\n")
+    twice.write_text("0F0,0B0,0F0\n1F0,1B0\n")
+    assert penstock(["check", good])[:2] == (0, f"{good}: legal; 2 ranks, 2 stages, 1 micro-batches, 4 ops\n")
+    code, out, _ = penstock(["check", stuck])
+    assert code == 1
+    assert "move 0F1 before 0B0 on rank 0" in out
+    code, out, _ = penstock(["check", twice])
+    assert code == 1
+    assert "0F0: stands 2 times" in out
+    assert penstock(["check", tmp_path / "none.csv"])[0] == 2

@@ -8,6 +8,7 @@ from typing import NoReturn
 
 from cyclopts import App, CycloptsError
 
+from penstock.cli_check import check
 from penstock.cli_plan import schedule, simulate
 
 USER_ERROR = 2
@@ -28,6 +29,7 @@ app = App(
 app.command("penstock.cli_run:run", help="Train a model through a pipeline, and compare the run with its prediction.")
 app.command(schedule)
 app.command(simulate)
+app.command(check)
 
 
 def main(tokens: list[str] | None = None) -> None:

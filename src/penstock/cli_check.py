@@ -1,0 +1,33 @@
+"""The command ``penstock check``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+ILLEGAL = 1
+"""Exit code for a plan that cannot run."""
+
+
+def check(plan: Path, /) -> None:
+    """Say whether a plan can run; if not, every reason found, one per line, and exit code 1.
+
+    Args:
+        plan: a plan of Penstock (.json or .txt), or PyTorch's compute-only CSV (.csv).
+    """
+    from penstock.api import problems, read_plan
+
+    try:
+        found_plan = read_plan(plan)
+        reasons = [str(problem) for problem in problems(found_plan)]
+    except ValueError as error:
+        reasons = [str(error)]
+    for reason in reasons:
+        print(f"{plan}: {reason}")
+    if reasons:
+        sys.exit(ILLEGAL)
+    placement = found_plan.placement
+    print(
+        f"{plan}: legal; {placement.ranks} ranks, {placement.stages} stages, {found_plan.micros} micro-batches, "
+        f"{len(found_plan)} ops"
+    )
