@@ -3,7 +3,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -224,23 +223,6 @@ def test_output_that_is_closed_early_is_no_error():
     command = f"{sys.executable} -m penstock schedule gpipe --ranks 64 --micros 64 | head -1"
     run = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=60)
     assert run.stderr == ""
-
-
-def test_a_cold_start_takes_less_than_a_second():
-    """The best of three: other work on this machine must not fail it."""
-    line = [sys.executable, "-m", "penstock", *["schedule", "zb-h1", "--ranks", "8", "--micros", "32"]]
-    took = []
-    for _ in range(3):
-        began = time.perf_counter()
-        subprocess.run(line, check=True, capture_output=True, timeout=60)
-        took.append(time.perf_counter() - began)
-    assert min(took) < 1.0
-
-
-def test_importing_is_quick():
-    code = "import time; t = time.perf_counter(); import penstock; print(time.perf_counter() - t)"
-    took = [float(subprocess.check_output([sys.executable, "-c", code], timeout=60)) for _ in range(3)]
-    assert min(took) < 0.15
 
 
 def test_check_says_why_a_file_cannot_run(penstock, tmp_path):
