@@ -59,7 +59,14 @@ def plan_of(name: str, ranks: int, micros: int, blocking: bool = False, step: bo
     return plan
 
 
-PLANS = [*SCHEDULES, "eager", "vee"]
+def runs(name: str) -> bool:
+    """Whether the runtime takes a schedule: one chain of stages, each weight on one of them."""
+    placement = SCHEDULES[name].placement(2, 2 if SCHEDULES[name].chunks else 1)
+    return placement == Placement(placement.rank_of)
+
+
+FEW = ["gpipe", "1f1b", "interleaved", "zb-h1", "eager", "vee"]
+PLANS = [*(name for name in SCHEDULES if runs(name)), "eager", "vee"]
 
 
 class Block(nn.Module):

@@ -116,10 +116,11 @@ class Forked:
     store: dist.TCPStore
     begun: float = field(default_factory=time.monotonic)
 
-    def wait(self, timeout_s: float = 30.0) -> Ended:
-        """Wait for all ranks; those still there when the time is up are killed and have the code None."""
+    def wait(self, timeout_s: float = 30.0, need: Sequence[int] | None = None) -> Ended:
+        """Wait for all ranks (or those in need); others, and all when the time is up, are killed and have no code."""
         codes: list[int | None] = [None] * len(self.ranks)
-        while None in codes and time.monotonic() - self.begun < timeout_s:
+        needed = range(len(codes)) if need is None else need
+        while any(codes[n] is None for n in needed) and time.monotonic() - self.begun < timeout_s:
             for n, rank in enumerate(self.ranks):
                 if codes[n] is None:
                     pid, status = os.waitpid(rank.pid, os.WNOHANG)

@@ -3,7 +3,7 @@
 import time
 from functools import partial
 from pathlib import Path
-from pipes import PLANS, ROWS, WIDTH, Block, block_executor, blocks, executor_of, plan_of, rows
+from pipes import FEW, ROWS, WIDTH, Block, block_executor, blocks, executor_of, plan_of, rows
 from typing import Any
 
 import numpy as np
@@ -41,7 +41,7 @@ def late(action: Any, seconds: float) -> Any:
 
 
 @pytest.mark.parametrize("blocking", [False, True], ids=["overlapped", "blocking"])
-@pytest.mark.parametrize("name", PLANS)
+@pytest.mark.parametrize("name", FEW)
 def test_how_fast_ranks_are_changes_no_bit(name: str, blocking: bool) -> None:
     plan = plan_of(name, 2, 6, blocking)
     quick = on_ranks(2, partial(gradients, plan))
@@ -74,7 +74,7 @@ def test_training_and_evaluation_share_the_links() -> None:
     assert len(trained) == 12
 
 
-@pytest.mark.parametrize("name", PLANS)
+@pytest.mark.parametrize("name", FEW)
 @pytest.mark.parametrize("blocking", [False, True], ids=["overlapped", "blocking"])
 def test_the_plan_of_an_evaluation_is_legal(name: str, blocking: bool) -> None:
     for ranks in (2, 4):

@@ -13,7 +13,7 @@ import pytest
 import torch
 from faulty_worker import HOW, break_op
 from ranks import on_ranks
-from runs import checkpoints, launched, losses, prepared, run_forked
+from runs import checkpoints, forked, launched, losses, prepared, run_forked
 
 from penstock.runtime.execute import OpError
 from penstock.runtime.launch import launch
@@ -52,6 +52,7 @@ def test_a_rank_that_is_killed_is_named_with_its_signal(tmp_path: Path) -> None:
     assert ended.said == ["penstock: rank 1 was killed by SIGKILL; go on with --resume"]
 
 
+@pytest.mark.slow
 def test_a_hang_names_the_op_of_every_rank(tmp_path: Path) -> None:
     folder, _ = prepared(tmp_path, timeout_s=2.0)
     ended = launched(folder, ["sleep", 0, "0B0", 3]).wait()
@@ -84,16 +85,7 @@ def test_a_port_in_use_is_refused_before_anything_starts(tmp_path: Path) -> None
 
 # -- the ranks alone, without an agent that ends the others ----------------------------------------------------------
 
-ONE_OF_EACH = [
-    (0, "0F1"),
-    (0, "0B2"),
-    (0, "0RECV_B1"),
-    (0, "0SEND_F2"),
-    (0, "0STEP"),
-    (1, "1I0"),
-    (1, "1W1"),
-    (1, "1STEP"),
-]
+ONE_OF_EACH = [(0, "0B2"), (0, "0RECV_B1"), (0, "0SEND_F2"), (1, "1I0"), (1, "1W1"), (1, "1STEP")]
 
 
 @pytest.mark.parametrize(("rank", "op"), ONE_OF_EACH)
@@ -107,7 +99,7 @@ def test_any_op_on_any_rank_may_fail(rank: int, op: str, tmp_path: Path) -> None
     assert ended.said[0].startswith(f"penstock: rank {rank} failed at {op} (stage {op[0]}): KeyError: 'injected' (")
 
 
-@pytest.mark.parametrize(("rank", "op"), [(0, "0F1"), (1, "1B2"), (1, "1STEP")])
+@pytest.mark.parametrize(("rank", "op"), [(0, "0F1"), pytest.param(1, "1STEP", marks=pytest.mark.slow)])
 def test_any_rank_may_be_killed(rank: int, op: str, tmp_path: Path) -> None:
     folder, spec = prepared(tmp_path, held_out_sequences=0)
     ended = run_forked(folder, spec, lambda _: break_op(HOW["kill"], rank, op, 3))
@@ -119,9 +111,9 @@ def test_any_rank_may_be_killed(rank: int, op: str, tmp_path: Path) -> None:
 
 
 def test_a_hang_on_four_ranks_names_all(tmp_path: Path) -> None:
-    folder, spec = prepared(tmp_path, ranks=4, timeout_s=1.0, held_out_sequences=0)
+    folder, spec = prepared(tmp_path, ranks=4, timeout_s=2.0, held_out_sequences=0)
     ended = run_forked(folder, spec, lambda _: break_op(HOW["sleep"], 2, "2F1", 2))
-    assert seconds_after_step(folder, 1, time.time()) < 1.0 + STOP_S + 1
+    assert seconds_after_step(folder, 1, time.time()) < 2.0 + STOP_S + 1
     assert ended.codes == [1] * 4
     (line,) = ended.said
     assert "rank 2 in step 2 is at 2F1 (stage 2)" in line
@@ -131,18 +123,18 @@ def test_a_hang_on_four_ranks_names_all(tmp_path: Path) -> None:
 
 
 def test_a_hang_that_blocks_the_whole_interpreter_is_seen_by_the_others(tmp_path: Path) -> None:
-    folder, spec = prepared(tmp_path, timeout_s=1.0, held_out_sequences=0)
+    folder, spec = prepared(tmp_path, timeout_s=2.0, held_out_sequences=0)
 
     def stop() -> None:
         import os
 
         os.kill(os.getpid(), signal.SIGSTOP)
 
-    ended = run_forked(folder, spec, lambda _: break_op(stop, 1, "1F1", 2), timeout_s=8)
+    ended = forked(folder, spec, lambda _: break_op(stop, 1, "1F1", 2)).wait(need=[0])
     assert ended.codes == [1, None]
     (line,) = ended.said
-    assert line.startswith("penstock: no progress for 1 s: rank 0 in step 2 ")
-    assert line.endswith("waits at 0B1 (stage 0) for 0RECV_B1 from rank 1; rank 1 does not answer")
+    assert line.startswith("penstock: no progress for 2 s: rank 0 in step 2 waits at 0B")
+    assert line.endswith(" from rank 1; rank 1 does not answer")
 
 
 def on_step(step: int, rank: int, change: Callable[[Trainer], None]) -> Callable[[int], None]:

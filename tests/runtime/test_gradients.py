@@ -107,17 +107,24 @@ def reference(family: str) -> tuple[float, Grads]:
     return loss.item(), {name: param.grad.clone() for name, param in model.named_parameters()}
 
 
-def decoder_rank(plan: Plan, rank: int, family: str) -> tuple[float, Grads]:
+def decoder_rank(plans: list[Plan], rank: int, family: str) -> list[tuple[float, Grads]]:
+    """Loss and gradients of one rank for plans on the same placement, one after the other."""
     model, ids, targets = whole(family)
-    cut, last = len(range(8)) // plan.placement.stages, plan.placement.stages - 1
+    placement = plans[0].placement
+    cut, last = 8 // placement.stages, placement.stages - 1
     modules: dict[int, nn.Module] = {}
-    for s in plan.placement.on(rank):
+    for s in placement.on(rank):
         layers = range(s * cut, (s + 1) * cut)
         modules[s] = DecoderStage(model.config, layers, s == 0, s == last, dtype=torch.float64)
         modules[s].load_state_dict({name: model.state_dict()[name] for name in modules[s].state_dict()})
-    executor = executor_of(plan, rank, modules, (MICRO, SEQ, 8))
-    loss = run_once(executor, list(ids.chunk(MICROS)), list(targets.chunk(MICROS)))
-    return loss, grads_of(modules)
+    found = []
+    for plan in plans:
+        executor = executor_of(plan, rank, modules, (MICRO, SEQ, 8))
+        loss = run_once(executor, list(ids.chunk(MICROS)), list(targets.chunk(MICROS)))
+        found.append((loss, grads_of(modules)))
+        for module in modules.values():
+            module.zero_grad()
+    return found
 
 
 @pytest.mark.parametrize("ranks", [2, 4])
@@ -126,9 +133,10 @@ def decoder_rank(plan: Plan, rank: int, family: str) -> tuple[float, Grads]:
 def test_decoders(name: str, family: str, ranks: int) -> None:
     """Overlapped and blocking sends, against transformers' model on the whole batch."""
     expected_loss, expected = reference(family)
-    for blocking in (False, True):
-        plan = plan_of(name, ranks, MICROS, blocking)
-        loss, grads = gather(on_ranks(ranks, functools.partial(decoder_rank, plan, family=family)))
+    plans = [plan_of(name, ranks, MICROS, blocking) for blocking in (False, True)]
+    parts = on_ranks(ranks, lambda rank: decoder_rank(plans, rank, family))
+    for blocking, each in zip((False, True), zip(*parts, strict=True), strict=True):
+        loss, grads = gather(list(each))
         assert abs(loss - expected_loss) < EXACT * expected_loss
         assert differ(grads, expected) < EXACT, f"blocking={blocking}"
 
@@ -162,10 +170,11 @@ def plain_rank(plan: Plan, rank: int, foreign: bool) -> tuple[float, Grads]:
 @pytest.mark.parametrize("name", PLANS)
 def test_plain_modules(name: str, foreign: bool, ranks: int) -> None:
     """A stage takes any module, also one whose layers cannot be split."""
-    for blocking in (False, True):
-        plan = plan_of(name, ranks, MICROS, blocking)
-        loss, grads = gather(on_ranks(ranks, functools.partial(plain_rank, plan, foreign=foreign)))
-        expected_loss, expected = plain_reference(plan.placement.stages)
+    plans = [plan_of(name, ranks, MICROS, blocking) for blocking in (False, True)]
+    parts = on_ranks(ranks, lambda rank: [plain_rank(plan, rank, foreign) for plan in plans])
+    expected_loss, expected = plain_reference(plans[0].placement.stages)
+    for blocking, each in zip((False, True), zip(*parts, strict=True), strict=True):
+        loss, grads = gather(list(each))
         assert abs(loss - expected_loss) < EXACT * expected_loss
         assert differ(grads, expected) < EXACT, f"blocking={blocking}"
 

@@ -40,7 +40,7 @@ class Job:
     seq_length: int = _setting(256, "tokens per sequence", low=2)
     batch: int = _setting(8, "sequences per optimizer step, over all micro-batches", low=1)
     steps: int = _setting(220, "optimizer steps of the whole run, those before a resume included", low=1)
-    learning_rate: float = _setting(3e-3, "AdamW's highest learning rate", above=0.0)
+    learning_rate: float = _setting(2e-3, "AdamW's highest learning rate", above=0.0)
     min_learning_rate_ratio: float = _setting(
         0.1, "learning rate of the last step as a part of the highest; a cosine leads there", low=0.0, high=1.0
     )
