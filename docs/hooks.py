@@ -159,6 +159,7 @@ GENERATORS: dict[str, Callable[[], str]] = {
     "help run": command_help("run"),
     "help schedule": command_help("schedule"),
     "help simulate": command_help("simulate"),
+    "help check": command_help("check"),
 }
 HOMES = {"SCHEDULES": "penstock.schedules.table.SCHEDULES"}
 """Where names that do not know it themselves are defined."""

@@ -109,7 +109,7 @@ WRONG = {
     "schedule 1f1b --micros 8": "--ranks requires an argument",
     "schedule 1f1b --ranks 4 --micros 8 --memry 1": "--memory",
     "schedule 1f1b --ranks 0 --micros 8": "ranks=0; it must be at least 1",
-    "schedule interleaved --ranks 4 --micros 6 --chunks 2": "micros=6 is not a multiple of ranks=4; use",
+    "schedule chimera --ranks 4 --micros 6": "micros=6 is not a multiple of ranks=4; use",
     "schedule 1f1b --ranks 4 --micros 8 --chunks 2": "use chunks=1 or interleaved",
     "schedule 1f1b --ranks 4 --micros 8 --costs 1,1,1": "--costs 1,1,1: give four numbers F,I,W,link",
     "schedule 1f1b --ranks 4 --micros 8 --costs=-1,1,1,0": "F is -1; times are finite and not negative",
@@ -238,3 +238,29 @@ def test_check_says_why_a_file_cannot_run(penstock, tmp_path):
     assert code == 1
     assert "0F0: stands 2 times" in out
     assert penstock(["check", tmp_path / "none.csv"])[0] == 2
+
+
+def test_all_schedules_are_ranked_by_what_is_asked(penstock, tmp_path):
+    figures, table, page = (tmp_path / name for name in ("all.json", "all.csv", "all.html"))
+    line = ["schedule", "all", "--ranks", "4", "--micros", "8", "--costs", "3,2,1,0.5", "--memory", "1.2"]
+    code, out, _ = penstock([*line, "--objective", "span", "--json", figures, "--csv", table, "--html", page])
+    assert code == 0
+    found = json.loads(figures.read_text())
+    spans = [row["span"] for row in found]
+    assert spans == sorted(spans)
+    assert all(row["peak_over_p"] <= 1.2 for row in found)
+    assert all(row["lower_bound_makespan"] <= row["makespan"] * (1 + 1e-9) for row in found)
+    assert {*KEYS, "messages", "weight_copies"} == set(found[0])
+    assert len(table.read_text().splitlines()) == 1 + len(found)
+    assert "not gpipe: peaks at 2 of 1F1B's memory" in out
+    by_name = {(row["name"], row["chunks"]): row for row in found}
+    single = tmp_path / "one.json"
+    penstock([*line[:1], "zb-h1", *line[2:], "--json", single])
+    assert json.loads(single.read_text())["makespan"] == by_name["zb-h1", 1]["makespan"]
+    assert by_name["1f1b", 1]["messages"] == 2 * 8  # an inner rank sends outputs up and gradients down
+
+
+def test_all_with_too_little_memory_says_why_none_fits(penstock):
+    code, _, err = penstock("schedule all --ranks 4 --micros 8 --memory 0.1")
+    assert code == 2
+    assert err.startswith("penstock: no schedule fits: gpipe peaks at 2 of 1F1B's memory; ")

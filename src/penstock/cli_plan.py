@@ -52,38 +52,49 @@ def schedule(
     *,
     ranks: Annotated[int, Parameter(name=["--ranks", "-p"])],
     micros: Annotated[int, Parameter(name=["--micros", "-m"])],
-    chunks: Annotated[int, Parameter(name=["--chunks", "-v"])] = 1,
+    chunks: Annotated[int | None, Parameter(name=["--chunks", "-v"])] = None,
     memory: float | None = None,
+    objective: Literal["sync", "span"] = "sync",
     csv: Path | None = None,
     prices: Prices = DEFAULT_PRICES,
     files: Files = DEFAULT_FILES,
 ) -> None:
     """Build a named schedule, check, simulate and draw it, and compare it with what no order can beat.
 
+    With the name ``all``, do so for every schedule there is and rank them.
+
     Args:
-        name: the schedule, for example 1f1b, interleaved or zb-h1.
+        name: the schedule, for example 1f1b, interleaved or zb-h1; your own function as FILE.py:NAME; or all.
         ranks: ranks of the pipeline.
         micros: micro-batches per step.
-        chunks: model chunks per rank.
+        chunks: model chunks per rank; left out, one, or with all several.
         memory: limit of activations, as a fraction of 1F1B's peak (as many micro-batches as there are ranks).
-        csv: write the plan as PyTorch's compute-only CSV.
+        objective: what all are ranked by: sync the makespan (the optimizer waits for all ranks), span the longest time
+            of one rank (steps may overlap).
+        csv: write the plan as PyTorch's compute-only CSV; with all, the table.
     """
     from penstock.engine import check
     from penstock.export import to_csv
     from penstock.schedules import build
 
     _ready(csv, files)
-    if ranks * micros * chunks > MOST_OPS:
-        raise ValueError(f"ranks x micros x chunks = {ranks * micros * chunks:,}; at most {MOST_OPS:,} forwards")
+    if ranks * micros * (chunks or 1) > MOST_OPS:
+        raise ValueError(f"ranks x micros x chunks = {ranks * micros * (chunks or 1):,}; at most {MOST_OPS:,} forwards")
+    if name == "all":
+        from penstock.cli_compare import Sizes, compare
+
+        compare(Sizes(ranks, micros, chunks, memory), objective, csv, prices, files)
+        return
+    chunks = chunks or 1
     began = time.perf_counter()
     plan = build(name, ranks, micros, chunks)
-    costs = _costs(plan.placement, prices)
+    costs = costs_of(plan.placement, prices)
     check(plan)
     timeline = _simulate(plan, costs)
     took_s = time.perf_counter() - began
     if memory is not None:
         _check_memory(timeline, memory, chunks, prices)
-    facts = _facts(timeline, costs, prices, memory, took_s)
+    facts = facts_of(timeline, costs, prices, memory, took_s)
     outputs = {csv: to_csv(plan)} if csv else {}
     _report(timeline, facts, files, outputs)
 
@@ -112,9 +123,9 @@ def simulate(
     check(found)
     if sends != "none":
         found = add_sends(found, blocking=sends == "blocking")
-    costs = _costs(found.placement, prices)
+    costs = costs_of(found.placement, prices)
     timeline = _simulate(found, costs)
-    facts = _facts(timeline, costs, prices, None, time.perf_counter() - began)
+    facts = facts_of(timeline, costs, prices, None, time.perf_counter() - began)
     _report(timeline, facts, files, {})
 
 
@@ -129,7 +140,8 @@ def _ready(csv: Path | None, files: Files) -> None:
         raise ValueError(f"--png {files.png}: the suffix must be .png or .svg")
 
 
-def _costs(placement: Placement, prices: Prices) -> Costs:
+def costs_of(placement: Placement, prices: Prices) -> Costs:
+    """What the ops of a placement cost at the user's prices."""
     from penstock.core.costs import Costs
 
     words = prices.costs.split(",")
@@ -159,14 +171,14 @@ def _check_memory(timeline: Timeline, memory: float, chunks: int, prices: Prices
         raise ValueError(f"--memory {memory:g}: give a positive fraction of 1F1B's peak, for example 1.0")
     if exceeds(timeline, memory):
         plan, peak = timeline.plan, peak_over_p(timeline)
-        sizes = Sizes(plan.placement.ranks, plan.micros, chunks, lambda place: _costs(place, prices), memory)
+        sizes = Sizes(plan.placement.ranks, plan.micros, chunks, lambda place: costs_of(place, prices), memory)
         raise ValueError(
             f"{plan.name} peaks at {peak:.4g} of 1F1B's memory, {peak - memory:.4g} more than --memory {memory:g}; "
             f"{fitting(plan.name, sizes)}"
         )
 
 
-def _facts(timeline: Timeline, costs: Costs, prices: Prices, memory: float | None, took_s: float) -> dict[str, Any]:
+def facts_of(timeline: Timeline, costs: Costs, prices: Prices, memory: float | None, took_s: float) -> dict[str, Any]:
     """The figures of a timeline by the names that scripts read."""
     from penstock.cli_fit import peak_over_p
     from penstock.engine import bounds
@@ -197,27 +209,51 @@ def _facts(timeline: Timeline, costs: Costs, prices: Prices, memory: float | Non
 
 def _report(timeline: Timeline, facts: dict[str, Any], files: Files, outputs: dict[Path, str]) -> None:
     """Write the files, then the text."""
+    from penstock.view import text
+
+    write_files(files, outputs, facts, [timeline], facts["name"])
+    print(text.gantt(timeline, unit=""))
+    print(text.summary(timeline, unit=""))
+    _print_table(facts)
+
+
+def write_files(
+    files: Files,
+    outputs: dict[Path, str],
+    facts: dict[str, Any] | list[dict[str, Any]],
+    timelines: list[Timeline],
+    title: str,
+) -> None:
+    """Write every file that was asked for; ``outputs`` holds those that are there already."""
     import json
 
     from penstock.core.files import whole_file, write_whole
-    from penstock.view import text
 
     if files.json is not None:
         outputs[files.json] = json.dumps(facts, indent=1) + "\n"
     if files.html is not None:
         from penstock.view import html
 
-        outputs[files.html] = html.page([timeline], facts["name"], _as_words(facts), unit="")
+        outputs[files.html] = html.page(timelines, title, _as_tables(facts), unit="")
     if files.png is not None:
         from penstock.view import plot
 
         with whole_file(files.png) as stand_in:
-            plot.save([timeline], stand_in, unit="")
+            plot.save(timelines, stand_in, unit="")
     for path, content in outputs.items():
         write_whole(path, content)
-    print(text.gantt(timeline, unit=""))
-    print(text.summary(timeline, unit=""))
-    _print_table(facts)
+
+
+def _as_tables(facts: dict[str, Any] | list[dict[str, Any]]) -> Any:
+    """Figures as the page shows them: one schedule's as names and values, those of several as a table."""
+    from penstock.view.html import Table
+
+    if isinstance(facts, dict):
+        return _as_words(facts)
+    columns = ("name", "chunks", "makespan", "bubble_sync", "span", "bubble_span", "peak_over_p", "messages")
+    words = [_as_words(row) for row in facts]
+    names = [name.replace("_", " ") for name in columns]
+    return [Table("All schedules", names, [[row[name] for name in names] for row in words])]
 
 
 def _as_words(facts: dict[str, Any]) -> dict[str, str]:

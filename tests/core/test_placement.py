@@ -65,3 +65,10 @@ def test_replicas_sort_by_part():
     both_ways = Placement((0, 1, 1, 0), (-1, 0, -1, 2), (0, 1, 0, 1))
     assert both_ways.on(1) == (2, 1)
     assert both_ways.next == (1, NO_STAGE, 3, NO_STAGE)
+
+
+def test_two_directions_of_several_chunks_are_mirror_images_over_the_same_parts():
+    place = Placement.both_ways(3, 2)
+    assert place.rank_of == (0, 1, 2, 2, 1, 0, 2, 1, 0, 0, 1, 2)
+    assert place.part_of == (*range(6), *range(6))
+    assert (place.chains, place.on(0)) == (2, (0, 8, 9, 5))

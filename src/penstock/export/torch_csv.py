@@ -1,7 +1,7 @@
-"""PyTorch's schedule CSV, compute only: one row per rank, one op per cell, an empty cell where the rank idles.
+"""PyTorch's schedule CSV: one row per rank, one op per cell, an empty cell where the rank idles.
 
 It is what ``torch.distributed.pipelining`` writes with ``_dump_csv`` and reads with ``_load_csv`` (torch 2.13,
-``schedules.py``). PyTorch adds sends and receives itself, so they are not written.
+``schedules.py``), in its formats ``compute_only`` (PyTorch adds sends and receives itself) and ``compute_comms``.
 """
 
 from __future__ import annotations
@@ -12,15 +12,20 @@ from pathlib import Path
 
 import numpy as np
 
-from penstock.core.op import COMPUTE, Op
+from penstock.core.op import COMPUTE, RECVS, SENDS, Op
 from penstock.core.placement import Placement
 from penstock.core.plan import Lane, Plan
 
-_HELD_ONLY_THERE = ("UNSHARD", "RESHARD", "REDUCE_GRAD", "OVERLAP_F_B")
+_SHARDS = ("UNSHARD", "RESHARD", "REDUCE_GRAD")
+"""Actions on sharded weights that PyTorch puts into ``compute_comms``; a plan has no such ops."""
 
 
-def to_csv(plan: Plan) -> str:
-    """The compute ops of a plan as PyTorch's CSV; sends and steps are left out, since PyTorch adds its own.
+def to_csv(plan: Plan, comms: bool = False) -> str:
+    """A plan as PyTorch's CSV, without optimizer steps.
+
+    Args:
+        plan: one chain of stages.
+        comms: write sends and receives too (``compute_comms``); else compute alone, since PyTorch adds its own.
 
     Raises:
         ValueError: PyTorch cannot hold the plan: stages share weights, or do not follow each other as 0, 1, 2, ...
@@ -36,15 +41,20 @@ def to_csv(plan: Plan) -> str:
         raise ValueError(f"PyTorch's CSV holds one chain of stages 0, 1, 2, ...; this plan has prev={placement.prev}")
     if len(set(placement.part_of)) < placement.stages:
         raise ValueError(f"PyTorch's CSV cannot hold replicas of a stage; this plan has part_of={placement.part_of}")
+    if comms and not plan.lowered:
+        raise ValueError(f"plan {plan.name!r} has no sends to write; add them with add_sends")
+    written = COMPUTE + SENDS + RECVS if comms else COMPUTE
     out = io.StringIO()
     rows = csv.writer(out, lineterminator="\n")
     for lane in plan.lanes:
-        rows.writerow(str(Lane(lane.codes[np.isin(lane.codes[:, 0], COMPUTE)])).split())
+        rows.writerow(str(Lane(lane.codes[np.isin(lane.codes[:, 0], written)])).split())
     return out.getvalue()
 
 
 def read_csv(path: str | Path) -> Plan:
-    """The plan in a file of PyTorch's CSV; the rank that runs a stage holds it.
+    """The plan in a file of PyTorch's CSV of either format; the rank that runs a stage holds it.
+
+    Actions on sharded weights (``UNSHARD``, ``RESHARD``, ``REDUCE_GRAD``) are left out.
 
     Raises:
         ValueError: a cell is not an op, a stage stands in two rows or in none; the message names row and cell.
@@ -71,17 +81,17 @@ def read_csv(path: str | Path) -> Plan:
 def _lane(path: str | Path, number: int, row: list[str]) -> list[Op]:
     lane = []
     for column, cell in enumerate(row, start=1):
-        if not cell:
+        if not cell or cell.endswith(_SHARDS):
             continue
         where = f"{path}, row {number}, cell {column}"
-        if cell.endswith(_HELD_ONLY_THERE):
-            raise ValueError(f"{where}: {cell!r} is not compute; write the file with format compute_only")
+        if cell.endswith("OVERLAP_F_B"):
+            raise ValueError(f"{where}: {cell!r}: fused pairs are not supported yet; write both ops apart")
         try:
             op = Op.parse(cell)
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from None
-        if op.kind not in COMPUTE:
-            raise ValueError(f"{where}: {cell!r} is not compute; write the file with format compute_only")
+        if op.kind not in COMPUTE + SENDS + RECVS:
+            raise ValueError(f"{where}: {cell!r} is none of PyTorch's actions; it does the optimizer's step itself")
         lane.append(op)
     return lane
 

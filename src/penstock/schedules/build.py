@@ -9,9 +9,9 @@ import numpy as np
 from penstock.core.op import Op
 from penstock.core.placement import Placement
 from penstock.core.plan import Lane, Plan
-from penstock.core.words import nearest
+from penstock.core.words import nearest, suggest
 from penstock.schedules.phases import expand
-from penstock.schedules.table import SCHEDULES, LaneFunction
+from penstock.schedules.table import SCHEDULES, LaneFunction, options_of
 from penstock.schedules.user import is_reference, load
 
 
@@ -21,6 +21,7 @@ def build(
     micros: int,
     chunks: int = 1,
     placement: Placement | None = None,
+    **options: int,
 ) -> Plan:
     """Lanes of every rank.
 
@@ -29,9 +30,10 @@ def build(
         ranks, micros, chunks: sizes p, m and v.
         placement: where stages live; default the schedule's own, for a function a loop. Chains share the
             micro-batches evenly, in order.
+        options: knobs that the schedule has, for example ``group`` of ``interleaved``.
 
     Raises:
-        ValueError: unknown name, or sizes the schedule cannot have; the message gives the nearest that it can.
+        ValueError: unknown name or option, or sizes the schedule cannot have; the message gives the nearest it can.
 
     Example:
         >>> plan = build("1f1b", ranks=2, micros=2)
@@ -43,21 +45,25 @@ def build(
     for size, value in (("ranks", ranks), ("micros", micros), ("chunks", chunks)):
         if value < 1:
             raise ValueError(f"{size}={value}; it must be at least 1")
-    name, lane, place = _look_up(schedule, ranks, micros, chunks)
+    name, lane, place = _look_up(schedule, ranks, micros, chunks, options)
     placement = placement or place(ranks, chunks)
     begins = [chain * micros // placement.chains for chain in placement.chain_of]
     lanes = tuple(
-        _lane(lane(r, ranks, micros, chunks), placement.on(r), [begins[s] for s in placement.on(r)])
+        _lane(lane(r, ranks, micros, chunks, **options), placement.on(r), [begins[s] for s in placement.on(r)])
         for r in range(ranks)
     )
     return Plan(name, placement, micros, lanes)
 
 
-def _look_up(schedule: str | LaneFunction, p: int, m: int, v: int) -> tuple[str, LaneFunction, Any]:
+def _look_up(
+    schedule: str | LaneFunction, p: int, m: int, v: int, options: dict[str, int]
+) -> tuple[str, LaneFunction, Any]:
     if not callable(schedule) and is_reference(schedule):
         schedule = load(schedule)
     if callable(schedule):
-        return getattr(schedule, "__name__", "schedule").replace("_", "-"), schedule, Placement.loop
+        name = getattr(schedule, "__name__", "schedule").replace("_", "-")
+        _check_options(name, options_of(schedule) if options else (), options)
+        return name, schedule, Placement.loop
     if schedule not in SCHEDULES:
         raise ValueError(
             f"unknown schedule {schedule!r}; did you mean {nearest(schedule, SCHEDULES)}? ({', '.join(SCHEDULES)})"
@@ -66,10 +72,17 @@ def _look_up(schedule: str | LaneFunction, p: int, m: int, v: int) -> tuple[str,
     if v > 1 and not found.chunks:
         others = ", ".join(name for name, one in SCHEDULES.items() if one.chunks)
         raise ValueError(f"{schedule} has one chunk per rank, not chunks={v}; use chunks=1 or {others}")
-    reason = found.valid(p, m, v)
+    _check_options(schedule, options_of(found.lane), options)
+    reason = found.valid(p, m, v, **options)
     if reason:
         raise ValueError(f"{schedule}: {reason}")
     return schedule, found.lane, found.placement
+
+
+def _check_options(schedule: str, known: tuple[str, ...], options: dict[str, int]) -> None:
+    for option in options:
+        if option not in known:
+            raise ValueError(f"{schedule} has no option {option!r}; {suggest(option, known)}")
 
 
 def _lane(ops: Any, chunks: tuple[int, ...], begins: list[int]) -> Lane:

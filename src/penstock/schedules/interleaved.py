@@ -1,4 +1,4 @@
-"""Interleaved 1F1B, also VPP: v chunks a rank, groups of p micro-batches (Narayanan et al. 2021, arXiv:2104.04473)."""
+"""Interleaved 1F1B, also VPP: v chunks a rank, groups of micro-batches (Narayanan et al. 2021, arXiv:2104.04473)."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -6,44 +6,73 @@ from numpy.typing import NDArray
 from penstock.core.op import Kind
 
 
-def lane(r: int, p: int, m: int, v: int) -> NDArray[np.int64]:
+def lane(r: int, p: int, m: int, v: int, group: int | None = None) -> NDArray[np.int64]:
     """Forwards run a group through every chunk in turn, backwards likewise from the last chunk; 1F1B between them.
+
+    Args:
+        group: micro-batches of a group, as Megatron-LM's ``microbatch_group_size_per_vp_stage``: from p (depth-first)
+            to m (breadth-first); the last group takes the rest. Default: as many even groups of at least p as there can
+            be, which is PyTorch's order for the m it allows; one group if m < p.
 
     Example:
         >>> from penstock.schedules import build
         >>> str(build("interleaved", ranks=2, micros=2, chunks=2).lanes[1])
         '1F0 1F1 3F0 3B0 3F1 3B1 1B0 1B1'
+        >>> str(build("interleaved", ranks=2, micros=5, chunks=2, group=3).lanes[0][:10])
+        '0F0 0F1 0F2 2F0 2F1 2F2 2B0 0F3 2B1 0F4'
     """
-    chunk, i = np.divmod(np.arange(m * v), m)
-    forward = _ops(Kind.F, chunk * p + r, i, p, chunk)
-    backward = _ops(Kind.B, chunk * p + r, i, p, v - 1 - chunk)
-    warm = min(m * v, (v - 1) * p + 2 * (p - 1 - r))
-    steady = m * v - warm
-    pairs = np.stack([forward[warm:], backward[:steady]], axis=1).reshape(-1, 3)
-    return np.concatenate([forward[:warm], pairs, backward[steady:]])
+    return one_forward_one_backward(r, p, v, sizes(p, m, group), 2 * (p - 1 - r), (Kind.B,))
 
 
-def _ops(
-    kind: Kind, stage: NDArray[np.int64], i: NDArray[np.int64], p: int, turn: NDArray[np.int64]
+def sizes(p: int, m: int, group: int | None = None) -> list[int]:
+    """Micro-batches of each group, the largest first."""
+    if group is None:
+        return even(m, max(1, m // p))
+    return [min(group, m - begin) for begin in range(0, m, group)]
+
+
+def even(m: int, groups: int) -> list[int]:
+    """So many groups, as even as can be, the larger ones first."""
+    return [m // groups + (g < m % groups) for g in range(groups)]
+
+
+def one_forward_one_backward(
+    r: int, p: int, v: int, groups: list[int], extra: int, backward: tuple[Kind, ...]
 ) -> NDArray[np.int64]:
-    """Rows of kind, stage, micro-batch: a group of p micro-batches through every chunk, then the next group."""
-    order = np.lexsort((i % p, turn, i // p))
-    return np.stack([np.full_like(stage, kind), stage, i], axis=1)[order]
+    """Rows of a lane: all chunks but the last of a group and ``extra`` forwards ahead, then 1F1B, then backwards."""
+    chunk = np.concatenate([np.repeat(np.arange(v), size) for size in groups])
+    begins = np.cumsum([0, *groups[:-1]])
+    i = np.concatenate([np.tile(np.arange(b, b + size), v) for b, size in zip(begins, groups, strict=True)])
+    forward = np.stack([np.full_like(i, Kind.F), chunk * p + r, i], axis=1)[:, None]
+    back = (v - 1 - chunk) * p + r
+    backs = np.stack([np.stack([np.full_like(i, kind), back, i], axis=1) for kind in backward], axis=1)
+    warm = min(len(i), (v - 1) * groups[0] + extra)
+    steady = np.concatenate([forward[warm:], backs[: len(i) - warm]], axis=1)
+    return np.concatenate([part.reshape(-1, 3) for part in (forward[:warm], steady, backs[len(i) - warm :])])
 
 
-def valid(p: int, m: int, v: int) -> str:
-    """Groups must be full, else warm-up and backward order do not meet."""
-    if m % p:
-        near = max(p, round(m / p) * p)
-        return f"micros={m} is not a multiple of ranks={p}; use {near}"
+def valid(p: int, m: int, v: int, group: int | None = None) -> str:
+    """Why a group cannot be so large; Megatron-LM refuses the same (a last group of less than p may deadlock)."""
+    if group is None or group == m:
+        return ""
+    if not p <= group <= m:
+        return f"group={group} is not between ranks={p} and micros={m}; use {min(max(p, group), m)}"
+    rest = m % group
+    if v > 1 and 0 < rest < p:
+        fits = min((g for g in range(p, m + 1) if not 0 < m % g < p), key=lambda g: (abs(g - group), g))
+        return f"group={group} leaves a last group of {rest} of micros={m}, less than ranks={p}; use group={fits}"
     return ""
 
 
-def idle(p: int, m: int, v: int, f: float, i: float, w: float) -> float:
-    """Idle time per step on the busiest rank, span and sync alike: (p-1)(F+I+W)/v."""
-    return (p - 1) * (f + i + w) / v
+def idle(p: int, m: int, v: int, f: float, i: float, w: float, group: int | None = None) -> float:
+    """Idle time per step on the busiest rank, span and sync alike: (p-1)(F+I+W)/v.
+
+    The same for every group size. Fewer micro-batches than ranks wait at each chunk for the one before:
+    (v-1)(p-m)(F+I+W)/v more.
+    """
+    return (p - 1 + (v - 1) * max(0, p - m)) * (f + i + w) / v
 
 
-def peak_micros(r: int, p: int, m: int, v: int) -> float:
+def peak_micros(r: int, p: int, m: int, v: int, group: int | None = None) -> float:
     """Micro-batches whose activations rank r holds at its peak: warm-up plus one, in units of all its chunks."""
-    return min(m * v, (v - 1) * p + 2 * (p - 1 - r) + 1) / v
+    return min(m * v, (v - 1) * sizes(p, m, group)[0] + 2 * (p - 1 - r) + 1) / v

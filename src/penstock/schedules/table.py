@@ -4,21 +4,44 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 from numpy.typing import NDArray
 
 from penstock.core.op import Op
 from penstock.core.placement import Placement
-from penstock.schedules import gpipe, interleaved, one_f_one_b, zb_h1
+from penstock.schedules import (
+    bitpipe,
+    breadth_first,
+    chimera,
+    eager_1f1b,
+    gis,
+    gis_h,
+    gpipe,
+    hanayo,
+    interleaved,
+    one_f_one_b,
+    zb_h1,
+    zeropp,
+)
 from penstock.schedules.phases import Phase
 
 Ops = NDArray[Any] | Iterable[Phase] | Iterable[Op] | Iterable[str]
-LaneFunction = Callable[[int, int, int, int], Ops]
+LaneFunction = Callable[..., Ops]
 
 
-def _always(p: int, m: int, v: int) -> str:
+def _always(p: int, m: int, v: int, **options: int) -> str:
     return ""
+
+
+def _proved(p: int, m: int, v: int, f: float, i: float, w: float, **options: int) -> tuple[bool, bool]:
+    return True, True
+
+
+def options_of(lane: LaneFunction) -> tuple[str, ...]:
+    """Names of the knobs that a schedule's function has behind ``r, p, m, v``."""
+    return tuple(signature(lane).parameters)[4:]
 
 
 @dataclass(frozen=True)
@@ -26,17 +49,23 @@ class Schedule:
     """A published schedule and what its paper claims, in terms of p, m, v and times of a rank's chunks together."""
 
     lane: LaneFunction
-    """What rank r does: ``lane(r, p, m, v)``."""
-    idle: Callable[[int, int, int, float, float, float], float]
+    """What rank r does: ``lane(r, p, m, v)``. Further parameters are knobs; ``idle``, ``peak_micros``, ``valid`` and
+    ``holds`` then have them too."""
+    idle: Callable[..., float]
     """Idle time of the busiest rank per step: ``idle(p, m, v, f, i, w)``."""
-    peak_micros: Callable[[int, int, int, int], float]
+    peak_micros: Callable[..., float]
     """Peak activations of rank r in micro-batches: ``peak_micros(r, p, m, v)``."""
     placement: Callable[[int, int], Placement] = Placement.loop
     """Where stages live: ``placement(p, v)``."""
-    valid: Callable[[int, int, int], str] = _always
+    valid: Callable[..., str] = _always
     """Why these sizes cannot be built, with the nearest that can; empty if they can."""
     chunks: bool = False
     """Whether it can have more than one chunk per rank."""
+    holds: Callable[..., tuple[bool, bool]] = _proved
+    """Whether ``idle`` is proved for these sizes and times, of the makespan (sync) and of the span:
+    ``holds(p, m, v, f, i, w)``."""
+    copies: int = 1
+    """Copies of the weights over all ranks."""
 
 
 SCHEDULES: dict[str, Schedule] = {
@@ -44,6 +73,35 @@ SCHEDULES: dict[str, Schedule] = {
     "1f1b": Schedule(one_f_one_b.lane, one_f_one_b.idle, one_f_one_b.peak_micros),
     "interleaved": Schedule(
         interleaved.lane, interleaved.idle, interleaved.peak_micros, valid=interleaved.valid, chunks=True
+    ),
+    "breadth-first": Schedule(breadth_first.lane, breadth_first.idle, breadth_first.peak_micros, chunks=True),
+    "eager-1f1b": Schedule(eager_1f1b.lane, eager_1f1b.idle, eager_1f1b.peak_micros),
+    "gis": Schedule(gis.lane, gis.idle, gis.peak_micros, valid=gis.valid, chunks=True, holds=gis.holds),
+    "gis-h": Schedule(gis_h.lane, gis_h.idle, gis_h.peak_micros, chunks=True, holds=gis_h.holds),
+    "hanayo": Schedule(
+        hanayo.lane, hanayo.idle, hanayo.peak_micros, Placement.vee, hanayo.valid, chunks=True, holds=hanayo.holds
+    ),
+    "chimera": Schedule(
+        chimera.lane,
+        chimera.idle,
+        chimera.peak_micros,
+        lambda p, v: Placement.both_ways(p),
+        chimera.valid,
+        holds=chimera.holds,
+        copies=2,
+    ),
+    "bitpipe": Schedule(
+        bitpipe.lane,
+        bitpipe.idle,
+        bitpipe.peak_micros,
+        Placement.both_ways,
+        bitpipe.valid,
+        chunks=True,
+        holds=bitpipe.holds,
+        copies=2,
+    ),
+    "zeropp": Schedule(
+        zeropp.lane, zeropp.idle, zeropp.peak_micros, valid=zeropp.valid, chunks=True, holds=zeropp.holds
     ),
     "zb-h1": Schedule(zb_h1.lane, zb_h1.idle, zb_h1.peak_micros),
 }
