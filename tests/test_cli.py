@@ -264,3 +264,15 @@ def test_all_with_too_little_memory_says_why_none_fits(penstock):
     code, _, err = penstock("schedule all --ranks 4 --micros 8 --memory 0.1")
     assert code == 2
     assert err.startswith("penstock: no schedule fits: gpipe peaks at 2 of 1F1B's memory; ")
+
+
+def test_a_knob_of_a_schedule_is_an_option(penstock, tmp_path):
+    figures = tmp_path / "figures.json"
+    line = ["schedule", "interleaved", "--ranks", "4", "--micros", "16", "--chunks", "2", "--json", figures]
+    peaks = []
+    for group in (4, 8):
+        assert penstock([*line, "--option", f"group={group}"])[0] == 0
+        peaks.append(json.loads(figures.read_text())["peak_over_p"])
+    assert peaks[0] < peaks[1]
+    assert "interleaved has no option 'groop'; did you mean 'group'?" in penstock([*line, "--option", "groop=4"])[2]
+    assert "--option group=x: write NAME=NUMBER" in penstock([*line, "--option", "group=x"])[2]

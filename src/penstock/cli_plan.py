@@ -53,6 +53,7 @@ def schedule(
     ranks: Annotated[int, Parameter(name=["--ranks", "-p"])],
     micros: Annotated[int, Parameter(name=["--micros", "-m"])],
     chunks: Annotated[int | None, Parameter(name=["--chunks", "-v"])] = None,
+    option: tuple[str, ...] = (),
     memory: float | None = None,
     objective: Literal["sync", "span"] = "sync",
     csv: Path | None = None,
@@ -68,6 +69,7 @@ def schedule(
         ranks: ranks of the pipeline.
         micros: micro-batches per step.
         chunks: model chunks per rank; left out, one, or with all several.
+        option: a knob of the schedule as NAME=NUMBER, for example group=4 of interleaved; may be given more than once.
         memory: limit of activations, as a fraction of 1F1B's peak (as many micro-batches as there are ranks).
         objective: what all are ranked by: sync the makespan (the optimizer waits for all ranks), span the longest time
             of one rank (steps may overlap).
@@ -81,13 +83,16 @@ def schedule(
     if ranks * micros * (chunks or 1) > MOST_OPS:
         raise ValueError(f"ranks x micros x chunks = {ranks * micros * (chunks or 1):,}; at most {MOST_OPS:,} forwards")
     if name == "all":
+        if option:
+            raise ValueError(f"--option {option[0]}: all takes no option; name the schedule that has it")
         from penstock.cli_compare import Sizes, compare
 
         compare(Sizes(ranks, micros, chunks, memory), objective, csv, prices, files)
         return
     chunks = chunks or 1
     began = time.perf_counter()
-    plan = build(name, ranks, micros, chunks)
+    options: dict[str, Any] = dict(map(_option, option))
+    plan = build(name, ranks, micros, chunks, **options)
     costs = costs_of(plan.placement, prices)
     check(plan)
     timeline = _simulate(plan, costs)
@@ -127,6 +132,13 @@ def simulate(
     timeline = _simulate(found, costs)
     facts = facts_of(timeline, costs, prices, None, time.perf_counter() - began)
     _report(timeline, facts, files, {})
+
+
+def _option(text: str) -> tuple[str, int]:
+    name, _, number = text.partition("=")
+    if not number.isdecimal():
+        raise ValueError(f"--option {text}: write NAME=NUMBER, for example group=4")
+    return name, int(number)
 
 
 def _ready(csv: Path | None, files: Files) -> None:
