@@ -184,7 +184,7 @@ def test_a_gradient_that_is_not_finite_is_a_clear_error(tmp_path: Path) -> None:
     (line,) = ended.said
     assert re.match(
         r"penstock: rank \d failed at \dSTEP \(stage \d\): FloatingPointError: the gradient norm of step 3 is nan; "
-        r"lower learning_rate=0.003 or set clip_norm \(",
+        r"lower learning_rate=0.002 or set clip_norm \(",
         line,
     )
     assert checkpoints(folder) == [2]
