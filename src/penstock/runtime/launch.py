@@ -33,7 +33,7 @@ def launch(folder: Path, ranks: int, threads: int, port: int, worker: str = "pen
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    _check_port(port)
+    check_port(port)
     os.environ |= {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE", "TORCH_CPP_LOG_LEVEL": "FATAL"}
     logging.disable(logging.ERROR)
     config = LaunchConfig(
@@ -68,7 +68,8 @@ def _explain(failed: ChildFailedError) -> int:  # type: ignore[name-defined] # n
     return 1
 
 
-def _check_port(port: int) -> None:
+def check_port(port: int) -> None:
+    """Raise ``ValueError`` if the port is in use; 0 means any free one."""
     if port == 0:
         return
     with socket.socket() as probe:

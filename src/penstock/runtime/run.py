@@ -50,9 +50,10 @@ def run(spec: RunSpec) -> dict[str, Any]:
         if os.environ["RANK"] != "0":
             return {}
     else:
-        folder = prepare(spec)
-        from penstock.runtime.launch import launch
+        from penstock.runtime.launch import check_port, launch
 
+        check_port(spec.run.port)
+        folder = prepare(spec)
         code = launch(folder, spec.strategy.ranks, spec.run.threads, spec.run.port)
         if code:
             raise RunError(code)
