@@ -1,6 +1,6 @@
 """Penstock plans, simulates, draws and runs pipeline-parallel training of large language models.
 
-Importing it is quick: each name is loaded when first used, and none of those below imports torch.
+Importing it is quick: each name is loaded when first used, and none but ``run`` imports torch.
 """
 
 from __future__ import annotations
@@ -23,10 +23,13 @@ if TYPE_CHECKING:
         to_csv,
     )
     from penstock.core.costs import Costs
+    from penstock.core.job import Job, RunSpec, Strategy
+    from penstock.core.jobfile import make_spec
     from penstock.core.op import Kind, Op
     from penstock.core.placement import Placement
     from penstock.core.plan import Lane, Plan
     from penstock.core.timeline import Timeline
+    from penstock.runtime.run import run
     from penstock.schedules import SCHEDULES
 
 _HOME = {
@@ -42,23 +45,31 @@ _HOME = {
     "simulate": "penstock.api",
     "to_csv": "penstock.api",
     "Costs": "penstock.core.costs",
+    "Job": "penstock.core.job",
     "Kind": "penstock.core.op",
     "Lane": "penstock.core.plan",
     "Op": "penstock.core.op",
     "Placement": "penstock.core.placement",
     "Plan": "penstock.core.plan",
+    "RunSpec": "penstock.core.job",
     "SCHEDULES": "penstock.schedules",
+    "Strategy": "penstock.core.job",
     "Timeline": "penstock.core.timeline",
+    "make_spec": "penstock.core.jobfile",
+    "run": "penstock.runtime.run",
 }
 
 __all__ = [
     "SCHEDULES",
     "Costs",
+    "Job",
     "Kind",
     "Lane",
     "Op",
     "Placement",
     "Plan",
+    "RunSpec",
+    "Strategy",
     "Timeline",
     "__version__",
     "add_sends",
@@ -66,9 +77,11 @@ __all__ = [
     "bounds",
     "build",
     "check",
+    "make_spec",
     "problems",
     "read_csv",
     "read_plan",
+    "run",
     "show",
     "simulate",
     "to_csv",

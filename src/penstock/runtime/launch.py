@@ -8,9 +8,13 @@ import signal
 import socket
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from penstock.runtime.faults import say
 from penstock.runtime.worker import USER_ERROR
+
+if TYPE_CHECKING:
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
 
 def launch(folder: Path, ranks: int, threads: int, port: int, worker: str = "penstock.runtime.worker") -> int:
@@ -58,7 +62,7 @@ def launch(folder: Path, ranks: int, threads: int, port: int, worker: str = "pen
     return 0
 
 
-def _explain(failed: ChildFailedError) -> int:  # type: ignore[name-defined] # noqa: F821
+def _explain(failed: ChildFailedError) -> int:
     codes = {rank: failure.exitcode for rank, failure in failed.failures.items()}
     if USER_ERROR in codes.values():
         return USER_ERROR
