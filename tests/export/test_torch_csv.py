@@ -11,7 +11,7 @@ from penstock.lower import add_sends, add_step
 from penstock.schedules import SCHEDULES, build
 from randoms import plans
 
-SIZES = {"interleaved": (4, 8, 3), "hanayo": (4, 8, 2), "bitpipe": (4, 8, 2)}
+SIZES = {"interleaved": (4, 8, 3), "zb-v": (4, 8, 2), "hanayo": (4, 8, 2), "bitpipe": (4, 8, 2)}
 
 
 def written(tmp_path, text):

@@ -1,7 +1,5 @@
 """What each schedule's file claims, against the simulator."""
 
-from time import perf_counter
-
 import pytest
 
 from penstock.core.costs import Costs
@@ -41,6 +39,8 @@ def same(name, p, m, v, times, **options):
     sync, span = holds(name, p, m, v, *times, **options)
     idle = claim.idle(p, m, v, *times, **options)
     assert not sync or timeline.makespan_s - m * sum(times) == pytest.approx(idle, abs=1e-9), (p, m, v, times)
+    if claim.idle_span is not None:
+        idle = claim.idle_span(p, m, v, *times, **options)
     assert not span or timeline.span_s - m * sum(times) == pytest.approx(idle, abs=1e-9), (p, m, v, times)
     peaks = [claim.peak_micros(r, p, m, v, **options) for r in range(p)]
     assert timeline.peak_bytes.tolist() == pytest.approx(peaks), (p, m, v, times)
@@ -166,8 +166,7 @@ def test_published_figures():
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
-def test_large_plans_are_built_in_a_second(name):
+def test_large_plans_are_built_whole(name):
     v = next(v for v in (4, 2, 1) if v == 1 or (SCHEDULES[name].chunks and not SCHEDULES[name].valid(32, 256, v)))
-    start = perf_counter()
-    build(name, 32, 256, v)
-    assert perf_counter() - start < 1
+    plan = build(name, 32, 256, v)
+    assert (plan.ops[:, 0] == Kind.F).sum() == 256 * plan.placement.stages // plan.placement.chains

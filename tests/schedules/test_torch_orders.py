@@ -48,7 +48,12 @@ def test_orders_are_what_pytorch_executes(name, peer, ranks, micros):
     ("ranks", "micros", "chunks"), [(2, 2, 2), (2, 8, 3), (4, 4, 2), (4, 8, 2), (4, 12, 3), (8, 16, 4), (3, 6, 2)]
 )
 @pytest.mark.parametrize(
-    ("name", "peer"), [("interleaved", "ScheduleInterleaved1F1B"), ("breadth-first", "ScheduleLoopedBFS")]
+    ("name", "peer"),
+    [
+        ("interleaved", "ScheduleInterleaved1F1B"),
+        ("breadth-first", "ScheduleLoopedBFS"),
+        ("interleaved-zb", "ScheduleInterleavedZeroBubble"),
+    ],
 )
 def test_orders_of_several_stages_are_pytorch_s(name, peer, ranks, micros, chunks):
     assert_same_order(build(name, ranks, micros, chunks), getattr(torch_schedules, peer))
@@ -59,11 +64,16 @@ def test_interleaved_is_pytorch_s_order_for_any_micros_it_allows(ranks, micros, 
     assert_same_order(build("interleaved", ranks, micros, chunks), torch_schedules.ScheduleInterleaved1F1B)
 
 
+@pytest.mark.parametrize(("ranks", "micros"), [(2, 1), (2, 3), (2, 8), (4, 2), (4, 7), (4, 16), (3, 5), (8, 24)])
+def test_zb_v_is_pytorch_s_order(ranks, micros):
+    assert_same_order(build("zb-v", ranks, micros, 2), torch_schedules.ScheduleZBVZeroBubble)
+
+
 def assert_same_order(plan, kind):
     ranks, stages = plan.placement.ranks, plan.placement.stages
-    mine = [fake_stage(rank, stages, ranks, []) for rank in range(0, stages, ranks)]
+    mine = [fake_stage(stage, stages, ranks, []) for stage in plan.placement.on(0)]
     peer = kind(mine, plan.micros, loss_fn=None)
-    compute = {"FORWARD", "FULL_BACKWARD"}
+    compute = {"FORWARD", "FULL_BACKWARD", "BACKWARD_INPUT", "BACKWARD_WEIGHT"}
     for rank, lane in enumerate(plan.lanes):
         order = [op for op in peer.pipeline_order[rank] if op is not None and op.computation_type.name in compute]
         assert str(lane) == " ".join(map(str, order))

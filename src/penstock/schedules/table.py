@@ -21,8 +21,11 @@ from penstock.schedules import (
     gpipe,
     hanayo,
     interleaved,
+    interleaved_zb,
     one_f_one_b,
     zb_h1,
+    zb_h2,
+    zb_v,
     zeropp,
 )
 from penstock.schedules.phases import Phase
@@ -52,7 +55,7 @@ class Schedule:
     """What rank r does: ``lane(r, p, m, v)``. Further parameters are knobs; ``idle``, ``peak_micros``, ``valid`` and
     ``holds`` then have them too."""
     idle: Callable[..., float]
-    """Idle time of the busiest rank per step: ``idle(p, m, v, f, i, w)``."""
+    """Idle time of a step until the last rank is done (sync): ``idle(p, m, v, f, i, w)``."""
     peak_micros: Callable[..., float]
     """Peak activations of rank r in micro-batches: ``peak_micros(r, p, m, v)``."""
     placement: Callable[[int, int], Placement] = Placement.loop
@@ -64,6 +67,8 @@ class Schedule:
     holds: Callable[..., tuple[bool, bool]] = _proved
     """Whether ``idle`` is proved for these sizes and times, of the makespan (sync) and of the span:
     ``holds(p, m, v, f, i, w)``."""
+    idle_span: Callable[..., float] | None = None
+    """Idle time of the busiest rank from its first compute to its last, where it differs from ``idle``."""
     copies: int = 1
     """Copies of the weights over all ranks."""
 
@@ -104,4 +109,18 @@ SCHEDULES: dict[str, Schedule] = {
         zeropp.lane, zeropp.idle, zeropp.peak_micros, valid=zeropp.valid, chunks=True, holds=zeropp.holds
     ),
     "zb-h1": Schedule(zb_h1.lane, zb_h1.idle, zb_h1.peak_micros),
+    "zb-h2": Schedule(zb_h2.lane, zb_h2.idle, zb_h2.peak_micros, holds=zb_h2.holds, idle_span=zb_h2.idle_span),
+    "zb-v": Schedule(
+        zb_v.lane,
+        zb_v.idle,
+        zb_v.peak_micros,
+        Placement.vee,
+        zb_v.valid,
+        chunks=True,
+        holds=zb_v.holds,
+        idle_span=zb_v.idle_span,
+    ),
+    "interleaved-zb": Schedule(
+        interleaved_zb.lane, interleaved_zb.idle, interleaved_zb.peak_micros, chunks=True, holds=interleaved_zb.holds
+    ),
 }
