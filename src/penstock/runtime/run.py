@@ -42,6 +42,10 @@ def run(spec: RunSpec) -> dict[str, Any]:
     Raises:
         ValueError: the job cannot be done; nothing has been written.
         RunError: a rank failed; it has said why, and checkpoints are whole.
+
+    Example:
+        >>> from penstock import make_spec
+        >>> result = run(make_spec(None, {"steps": 20, "schedule": "zb-h1"}))  # doctest: +SKIP
     """
     from penstock.runtime.report import report, summary
 
