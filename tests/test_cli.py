@@ -138,7 +138,7 @@ def test_what_users_get_wrong_is_one_line_and_exit_code_2(penstock, line):
 @pytest.mark.parametrize(
     ("name", "memory", "says"),
     [
-        ("gpipe", 1.0, "gpipe peaks at 2 of 1F1B's memory, 1 more than --memory 1; zb-h1 fits with 1"),
+        ("gpipe", 1.0, "gpipe peaks at 2 of 1F1B's memory, 1 more than --memory 1; interleaved-zb fits with 1"),
         ("1f1b", 0.5, "0.5 more than --memory 0.5; 1f1b fits with --micros 4"),
         ("1f1b", 0.1, "nothing fits less than 0.125, one micro-batch"),
     ],
