@@ -25,18 +25,11 @@ def sizes(name, pairs):
     ]
 
 
-def holds(name, p, m, v, f, i, w, **options):
-    """Whether the docstring of ``idle`` claims these times, for sync and for span."""
-    if name == "zb-h1":
-        return m >= p or i >= min(f, w), w <= min(f, i)
-    return SCHEDULES[name].holds(p, m, v, f, i, w, **options)
-
-
 def same(name, p, m, v, times, **options):
     claim = SCHEDULES[name]
     plan = build(name, p, m, v, **options)
     timeline = simulate(plan, Costs.uniform(plan.placement, *times))
-    sync, span = holds(name, p, m, v, *times, **options)
+    sync, span = claim.holds(p, m, v, *times, **options)
     idle = claim.idle(p, m, v, *times, **options)
     assert not sync or timeline.makespan_s - m * sum(times) == pytest.approx(idle, abs=1e-9), (p, m, v, times)
     if claim.idle_span is not None:

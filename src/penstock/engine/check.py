@@ -117,8 +117,9 @@ def _incomplete(plan: Plan) -> Iterator[Problem]:
             f"{Op(other, s, i)} stands too",
             "B is I and W: keep either",
         )
-    yield from _on_two_chains(plan, times[Kind.F] > 0)
-    asked = _asked(plan, times[Kind.F] > 0)
+    used = _used(plan, times[Kind.F] > 0)
+    yield from _on_two_chains(plan, times[Kind.F] > 0, used)
+    asked = np.array(plan.placement.chain_of)[:, None] == used.argmax(axis=0)
     lacking = {Kind.F: asked & (times[Kind.F] == 0)}
     full |= ~asked
     if plan.trains:
@@ -136,19 +137,17 @@ def _incomplete(plan: Plan) -> Iterator[Problem]:
             )
 
 
-def _asked(plan: Plan, forward: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Which stages each micro-batch must run through: those of the chain it is on. Shape (stages, micros)."""
+def _used(plan: Plan, forward: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Which chains each micro-batch has a forward on, shape (chains, micros); it must run through all of one."""
     chain_of = np.array(plan.placement.chain_of)
-    on = np.array([forward[chain_of == chain].any(axis=0) for chain in range(plan.placement.chains)])
-    asked: NDArray[np.bool_] = chain_of[:, None] == on.argmax(axis=0)
-    return asked
+    return np.array([forward[chain_of == chain].any(axis=0) for chain in range(plan.placement.chains)])
 
 
-def _on_two_chains(plan: Plan, forward: NDArray[np.bool_]) -> Iterator[Problem]:
+def _on_two_chains(plan: Plan, forward: NDArray[np.bool_], used: NDArray[np.bool_]) -> Iterator[Problem]:
     chain_of = np.array(plan.placement.chain_of)
-    on = np.array([forward[chain_of == chain].any(axis=0) for chain in range(plan.placement.chains)])
-    for i in np.flatnonzero(on.sum(axis=0) > 1):
-        first, second = (int(np.flatnonzero(forward[:, i] & (chain_of == c))[0]) for c in np.flatnonzero(on[:, i])[:2])
+    for i in np.flatnonzero(used.sum(axis=0) > 1):
+        chains = np.flatnonzero(used[:, i])[:2]
+        first, second = (int(np.flatnonzero(forward[:, i] & (chain_of == chain))[0]) for chain in chains)
         yield Problem(
             plan.placement.rank_of[second],
             str(Op(Kind.F, second, int(i))),

@@ -93,16 +93,11 @@ class Optimizer:
 
     def _clip(self) -> None:
         """Scale all gradients so that their common norm is at most ``clip_norm`` (as ``clip_grad_norm_`` does)."""
-        copies = (
-            {id(p) for p in self._shared.get(self._ends[1], {}).values()} if self._ends[1] != self._ends[0] else set()
-        )
-        grads = [p.grad for module in self._modules.values() for p in module.parameters() if p.grad is not None]
-        counted = [
-            p.grad
-            for module in self._modules.values()
-            for p in module.parameters()
-            if p.grad is not None and id(p) not in copies
-        ]
+        first, last = self._ends
+        copies = {id(p) for p in self._shared.get(last, {}).values()} if last != first else set()
+        params = [p for module in self._modules.values() for p in module.parameters() if p.grad is not None]
+        grads = [_grad(p) for p in params]
+        counted = [_grad(p) for p in params if id(p) not in copies]
         sums = torch.zeros(2, dtype=torch.float64, device=grads[0].device if grads else self._device)
         if counted:
             sums[0] = torch.stack([norm.double() for norm in torch._foreach_norm(counted)]).square().sum()

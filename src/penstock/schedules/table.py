@@ -108,7 +108,7 @@ SCHEDULES: dict[str, Schedule] = {
     "zeropp": Schedule(
         zeropp.lane, zeropp.idle, zeropp.peak_micros, valid=zeropp.valid, chunks=True, holds=zeropp.holds
     ),
-    "zb-h1": Schedule(zb_h1.lane, zb_h1.idle, zb_h1.peak_micros),
+    "zb-h1": Schedule(zb_h1.lane, zb_h1.idle, zb_h1.peak_micros, holds=zb_h1.holds),
     "zb-h2": Schedule(zb_h2.lane, zb_h2.idle, zb_h2.peak_micros, holds=zb_h2.holds, idle_span=zb_h2.idle_span),
     "zb-v": Schedule(
         zb_v.lane,

@@ -25,10 +25,14 @@ def lane(r: int, p: int, m: int, v: int) -> list[Phase]:
 def idle(p: int, m: int, v: int, f: float, i: float, w: float) -> float:
     """Idle time per step on the busiest rank: (p-1)(F+I-min(F,I,W)), the paper's (p-1)(F+I-W) where W is least.
 
-    More where m < p leaves too few W. Holds for m >= p, and for fewer where I >= min(F,W); span and sync alike where W
-    is least (else the last ranks begin and end later, and only sync is so long).
+    More where m < p leaves too few W.
     """
     return (p - 1) * (f + i) - min(p - 1, m - 1) * min(f, i, w)
+
+
+def holds(p: int, m: int, v: int, f: float, i: float, w: float) -> tuple[bool, bool]:
+    """Proved for m >= p, for fewer where I >= min(F,W); of the span where W is least (else last ranks end later)."""
+    return m >= p or i >= min(f, w), w <= min(f, i)
 
 
 def peak_micros(r: int, p: int, m: int, v: int) -> float:
