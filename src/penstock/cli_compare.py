@@ -13,12 +13,14 @@ from typing import Any
 import numpy as np
 
 from penstock.cli_fit import exceeds, peak_over_p
-from penstock.cli_plan import Files, Prices, costs_of, facts_of, write_files
+from penstock.cli_plan import Files, facts_of, write_files
+from penstock.cli_prices import Prices, costs_of
 from penstock.core.needs import dependencies
 from penstock.core.plan import Plan
 from penstock.core.timeline import Timeline
 from penstock.engine import check, simulate
 from penstock.schedules import SCHEDULES, build
+from penstock.schedules.task import Objective
 
 TRIED_CHUNKS = (1, 2, 4)
 """Chunks per rank that are tried where the user fixed none."""
@@ -47,7 +49,7 @@ class Candidate:
     reason: str = ""
 
 
-def compare(sizes: Sizes, objective: str, csv_file: Path | None, prices: Prices, files: Files) -> None:
+def compare(sizes: Sizes, objective: Objective, csv_file: Path | None, prices: Prices, files: Files) -> None:
     """Rank every schedule, best first, and say why the others cannot be had.
 
     Raises:
@@ -55,7 +57,7 @@ def compare(sizes: Sizes, objective: str, csv_file: Path | None, prices: Prices,
     """
     if sizes.memory is not None and not sizes.memory > 0:
         raise ValueError(f"--memory {sizes.memory:g}: give a positive fraction of 1F1B's peak, for example 1.0")
-    found = [_try(name, chunks, sizes, prices) for name, chunks in _pairs(sizes)]
+    found = [_try(name, chunks, sizes, prices, objective) for name, chunks in _pairs(sizes)]
     key = "makespan" if objective == "sync" else "span"
     rows = [(facts_about(one, sizes, prices), one.timeline) for one in found if one.timeline is not None]
     if not rows:
@@ -106,10 +108,19 @@ def _pairs(sizes: Sizes) -> Iterator[tuple[str, int]]:
         yield from ((name, v) for v in (fitting or asked[:1]))
 
 
-def _try(name: str, chunks: int, sizes: Sizes, prices: Prices) -> Candidate:
+def _try(name: str, chunks: int, sizes: Sizes, prices: Prices, objective: Objective) -> Candidate:
     begun = time.perf_counter()
     try:
-        plan = build(name, sizes.ranks, sizes.micros, chunks)
+        limit = None if sizes.memory is None else sizes.memory * sizes.ranks
+        plan = build(
+            name,
+            sizes.ranks,
+            sizes.micros,
+            chunks,
+            costs=lambda place: costs_of(place, prices),
+            memory_limit=limit,
+            objective=objective,
+        )
         check(plan)
         timeline = simulate(plan, costs_of(plan.placement, prices))
     except ValueError as error:

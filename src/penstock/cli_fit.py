@@ -50,7 +50,8 @@ def exceeds(timeline: Timeline, memory: float) -> bool:
 def _fits(name: str, chunks: int, micros: int, sizes: Sizes) -> Timeline | None:
     """A schedule at these sizes; ``None`` if it cannot have them or does not fit."""
     try:
-        plan = build(name, sizes.ranks, micros, chunks)
+        limit = sizes.memory * sizes.ranks
+        plan = build(name, sizes.ranks, micros, chunks, costs=sizes.costs, memory_limit=limit)
     except ValueError:
         return None
     timeline = simulate(plan, sizes.costs(plan.placement))

@@ -9,25 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from penstock.cli_prices import Prices, costs_of
+
 if TYPE_CHECKING:
     from penstock.core.costs import Costs
-    from penstock.core.placement import Placement
     from penstock.core.plan import Plan
     from penstock.core.timeline import Timeline
 
 MOST_OPS = 20_000_000
 """Plans beyond this are refused: they would take gigabytes and minutes."""
-
-
-@Parameter(name="*")
-@dataclass(frozen=True, kw_only=True)
-class Prices:
-    """What the ops cost."""
-
-    costs: str = "1,1,1,0"
-    """Times F,I,W of one rank for all its chunks together, and of a message between ranks."""
-    w_share: float = 1.0
-    """Share of a micro-batch's activations that W needs after I, 0 to 1."""
 
 
 @Parameter(name="*")
@@ -92,7 +82,17 @@ def schedule(
     chunks = chunks or 1
     began = time.perf_counter()
     options: dict[str, Any] = dict(map(_option, option))
-    plan = build(name, ranks, micros, chunks, **options)
+    limit = None if memory is None else memory * ranks
+    plan = build(
+        name,
+        ranks,
+        micros,
+        chunks,
+        costs=lambda place: costs_of(place, prices),
+        memory_limit=limit,
+        objective=objective,
+        **options,
+    )
     costs = costs_of(plan.placement, prices)
     check(plan)
     timeline = _simulate(plan, costs)
@@ -150,23 +150,6 @@ def _ready(csv: Path | None, files: Files) -> None:
             writable(path)
     if files.png is not None and files.png.suffix not in (".png", ".svg"):
         raise ValueError(f"--png {files.png}: the suffix must be .png or .svg")
-
-
-def costs_of(placement: Placement, prices: Prices) -> Costs:
-    """What the ops of a placement cost at the user's prices."""
-    from penstock.core.costs import Costs
-
-    words = prices.costs.split(",")
-    try:
-        f_s, i_s, w_s, link_s = map(float, words)
-    except ValueError:
-        raise ValueError(f"--costs {prices.costs}: give four numbers F,I,W,link, for example 1,1,1,0") from None
-    for letter, value in zip(("F", "I", "W", "link"), (f_s, i_s, w_s, link_s), strict=True):
-        if not 0 <= value < float("inf"):
-            raise ValueError(f"--costs {prices.costs}: {letter} is {value:g}; times are finite and not negative")
-    if not 0 <= prices.w_share <= 1:
-        raise ValueError(f"--w-share {prices.w_share:g}: a share lies between 0 and 1")
-    return Costs.uniform(placement, f_s, i_s, w_s, link_s, prices.w_share)
 
 
 def _simulate(plan: Plan, costs: Costs) -> Timeline:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from penstock.core.costs import Costs
 from penstock.core.op import Op
 from penstock.core.placement import Placement
 from penstock.core.plan import Lane, Plan
 from penstock.core.words import nearest, suggest
 from penstock.schedules.phases import expand
 from penstock.schedules.table import SCHEDULES, LaneFunction, options_of
+from penstock.schedules.task import Objective, Task, reads_costs
 from penstock.schedules.user import is_reference, load
 
 
@@ -21,15 +24,23 @@ def build(
     micros: int,
     chunks: int = 1,
     placement: Placement | None = None,
+    costs: Costs | Callable[[Placement], Costs] = Costs.uniform,
+    memory_limit: float | None = None,
+    objective: Objective = "sync",
     **options: int,
 ) -> Plan:
     """Lanes of every rank.
 
     Args:
-        schedule: a name of the table, a function ``lane(r, p, m, v)``, or ``FILE.py:NAME`` of such a function.
+        schedule: a name of the table, a function ``lane(r, p, m, v)`` of one rank's lane or ``lanes(task)`` of all
+            lanes (see ``Task``), or ``FILE.py:NAME`` of such a function.
         ranks, micros, chunks: sizes p, m and v.
         placement: where stages live; default the schedule's own, for a function a loop. Chains share the
             micro-batches evenly, in order.
+        costs: what schedules that read costs are made for, of the placement or as a function of it; default every
+            rank takes 1 for each of F, I and W.
+        memory_limit: bytes of activations that any rank may hold, for schedules that read costs; default their own.
+        objective: for schedules that read costs: ``sync`` the makespan, ``span`` the longest time of one rank.
         options: knobs that the schedule has, for example ``group`` of ``interleaved``.
 
     Raises:
@@ -48,11 +59,16 @@ def build(
     name, lane, place = _look_up(schedule, ranks, micros, chunks, options)
     placement = placement or place(ranks, chunks)
     begins = [chain * micros // placement.chains for chain in placement.chain_of]
-    lanes = tuple(
-        _lane(lane(r, ranks, micros, chunks, **options), placement.on(r), [begins[s] for s in placement.on(r)])
-        for r in range(ranks)
-    )
-    return Plan(name, placement, micros, lanes)
+    if reads_costs(lane):
+        priced = costs if isinstance(costs, Costs) else costs(placement)
+        rows = list(lane(Task(placement, micros, priced, memory_limit, objective), **options))
+        if len(rows) != ranks:
+            raise ValueError(f"{name} gave {len(rows)} lanes for {ranks} ranks; give one per rank")
+    else:
+        rows = [lane(r, ranks, micros, chunks, **options) for r in range(ranks)]
+    on = map(placement.on, range(ranks))
+    lanes = (_lane(ops, mine, [begins[s] for s in mine]) for ops, mine in zip(rows, on, strict=True))
+    return Plan(name, placement, micros, tuple(lanes))
 
 
 def _look_up(

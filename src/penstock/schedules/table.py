@@ -29,9 +29,11 @@ from penstock.schedules import (
     zeropp,
 )
 from penstock.schedules.phases import Phase
+from penstock.schedules.task import reads_costs
 
 Ops = NDArray[Any] | Iterable[Phase] | Iterable[Op] | Iterable[str]
-LaneFunction = Callable[..., Ops]
+LaneFunction = Callable[..., Any]
+"""``lane(r, p, m, v) -> Ops``, or ``lanes(task) -> Iterable[Ops]``, one entry per rank; knobs may follow."""
 
 
 def _always(p: int, m: int, v: int, **options: int) -> str:
@@ -43,8 +45,8 @@ def _proved(p: int, m: int, v: int, f: float, i: float, w: float, **options: int
 
 
 def options_of(lane: LaneFunction) -> tuple[str, ...]:
-    """Names of the knobs that a schedule's function has behind ``r, p, m, v``."""
-    return tuple(signature(lane).parameters)[4:]
+    """Names of the knobs that a schedule's function has behind ``r, p, m, v`` or ``task``."""
+    return tuple(signature(lane).parameters)[1 if reads_costs(lane) else 4 :]
 
 
 @dataclass(frozen=True)
@@ -52,8 +54,8 @@ class Schedule:
     """A published schedule and what its paper claims, in terms of p, m, v and times of a rank's chunks together."""
 
     lane: LaneFunction
-    """What rank r does: ``lane(r, p, m, v)``. Further parameters are knobs; ``idle``, ``peak_micros``, ``valid`` and
-    ``holds`` then have them too."""
+    """What rank r does: ``lane(r, p, m, v)``, or what all do: ``lanes(task)``. Further parameters are knobs; ``idle``,
+    ``peak_micros``, ``valid`` and ``holds`` then have them too."""
     idle: Callable[..., float]
     """Idle time of a step until the last rank is done (sync): ``idle(p, m, v, f, i, w)``."""
     peak_micros: Callable[..., float]

@@ -1,0 +1,39 @@
+"""What a schedule that reads costs is made for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from inspect import signature
+from typing import Any, Literal
+
+from penstock.core.costs import Costs
+from penstock.core.placement import Placement
+
+Objective = Literal["sync", "span"]
+"""``sync``: the time until the last rank is done. ``span``: the longest time of one rank, where steps may overlap."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """Sizes, prices and limits of one step.
+
+    Args:
+        placement: where the stages live.
+        micros: micro-batches per step.
+        costs: of this placement.
+        memory_limit: bytes of activations that any rank may hold; ``None`` leaves it to the schedule.
+        objective: what counts.
+    """
+
+    placement: Placement
+    micros: int
+    costs: Costs
+    memory_limit: float | None = None
+    objective: Objective = "sync"
+
+
+def reads_costs(schedule: Callable[..., Any]) -> bool:
+    """Whether a schedule's function makes all lanes from a ``Task``: its first parameter is called ``task``. Others
+    make one lane, from ``r, p, m, v``."""
+    return next(iter(signature(schedule).parameters), "") == "task"
