@@ -25,9 +25,10 @@ from torch import Tensor, nn
 from torch.distributed.pipelining import PipelineStage
 from torch.distributed.pipelining import schedules as peer
 
+from penstock.core.lane import Lane
 from penstock.core.op import COMPUTE, Kind
 from penstock.core.placement import Placement
-from penstock.core.plan import Lane, Plan
+from penstock.core.plan import Plan
 from penstock.engine import check
 from penstock.lower import add_sends
 from penstock.runtime.execute import Boundary, Executor

@@ -2,38 +2,30 @@
 
 from collections import defaultdict
 
-from penstock.core.op import NEEDS, Hop, Kind, Op
+from penstock.core.op import AMONG_RANKS, COLLECTIVES, HOST, NEEDS, POSTED, RECVS, SENDS, Hop, Kind, Op
 from penstock.core.placement import NO_STAGE
 
-MESSAGES = {Kind.SEND_F, Kind.RECV_F, Kind.SEND_B, Kind.RECV_B}
-
-
-def needs(plan, op):
-    """Ops that must finish before an op, by words of the rule; ``None`` stands for one that the plan lacks."""
-    present, place = set(plan.ops_list), plan.placement
-    found = []
-    for rule in NEEDS[op.kind]:
-        stage = {Hop.SAME: op.stage, Hop.PREV: place.prev[op.stage], Hop.NEXT: place.next[op.stage]}[rule.at]
-        if stage == NO_STAGE:
-            continue
-        crosses = place.rank_of[stage] != place.rank_of[op.stage]
-        if rule.via is not None and plan.has_sends and crosses:
-            makers = [Op(rule.via, op.stage, op.micro)]
-        else:
-            makers = [Op(kind, stage, op.micro) for kind in rule.made_by]
-        found.append(next((maker for maker in makers if maker in present), None))
-    return found
+MESSAGES = {*SENDS, *RECVS}
 
 
 class Listed:
-    """A plan as lists of ops."""
+    """A plan as lists. An op is known by its rank and its place in the lane, as some stand several times."""
 
     def __init__(self, plan):
         self.plan, self.placement = plan, plan.placement
         self.lanes = [list(lane) for lane in plan.lanes]
+        self.ids = [(r, n) for r, lane in enumerate(self.lanes) for n in range(len(lane))]
         self.ops_list = [op for lane in self.lanes for op in lane]
         self.has_sends = any(op.kind in MESSAGES for op in self.ops_list)
-        self.rank_of = {op: r for r, lane in enumerate(self.lanes) for op in lane}
+        self.where = {op: (r, n) for r, lane in enumerate(self.lanes) for n, op in enumerate(lane)}
+        self.kinds = {op.kind for op in self.ops_list}
+
+    def op(self, one):
+        return self.lanes[one[0]][one[1]]
+
+    def part(self, rank):
+        """The stage by which a rank's part of the vocabulary goes."""
+        return self.placement.on(rank)[0]
 
     def other_end(self, op):
         """The send of a receive and the receive of a send."""
@@ -45,81 +37,228 @@ class Listed:
             Kind.RECV_B: lambda: Op(Kind.SEND_B, place.next[op.stage], op.micro),
         }[op.kind]()
 
+    def together(self, one):
+        """All that end when this one ends; None if the plan lacks some of them."""
+        op = self.op(one)
+        if op.kind in MESSAGES:
+            other = self.where.get(self.other_end(op))
+            return None if other is None else {one, other}
+        if op.kind in AMONG_RANKS:
+            found = {other for other in self.ids if self.op(other)[0::2] == (op.kind, op.micro)}
+            return found if len(found) == self.placement.ranks else None
+        if op.kind == Kind.REDUCE_GRAD:
+            replicas = self.replicas(op.stage)
+            nth = [n for r, n in self.ids if r == one[0] and self.lanes[r][n] == op].index(one[1])
+            found = set()
+            for stage in replicas:
+                rows = [other for other in self.ids if self.op(other) == Op(Kind.REDUCE_GRAD, stage)]
+                if nth < len(rows):
+                    found.add(rows[nth])
+            return found if len(found) == len(replicas) else None
+        return {one}
 
-def simulate(plan, seconds_of, hop_s):
-    """Start and end of every op as dicts, or ``None`` if the lanes cannot run to their end.
-
-    Go round the ranks and let each do what it can, until nobody can do anything.
-    """
-    listed = Listed(plan)
-    lanes = [[op for op in lane if op.kind != Kind.STEP] for lane in listed.lanes]
-    sent_on = defaultdict(list)
-    for op in listed.ops_list:
-        if op.kind in (Kind.SEND_F, Kind.SEND_B):
-            sent_on[link(listed, op)].append(op)
-    start, end, clock, at = {}, {}, [0.0] * len(lanes), [0] * len(lanes)
-    link_free = defaultdict(float)
-    moved = True
-    while moved:
-        moved = False
-        for r, lane in enumerate(lanes):
-            while at[r] < len(lane):
-                op = lane[at[r]]
-                if op not in start and not begin(listed, op, r, start, end, clock, sent_on, seconds_of, hop_s):
-                    break
-                moved = True
-                if op.kind in MESSAGES:
-                    arrive(listed, op, start, end, link_free, hop_s)
-                    if plan.blocking and op not in end:
-                        moved = False
-                        break
-                    if plan.blocking:
-                        clock[r] = end[op]
-                at[r] += 1
-        moved = moved or any(at[r] < len(lane) and plan.blocking and lane[at[r]] in end for r, lane in enumerate(lanes))
-    if any(at[r] < len(lane) for r, lane in enumerate(lanes)):
-        return None
-    now = max(end.values(), default=0.0)
-    for lane in listed.lanes:
-        t = now
-        for op in (op for op in lane if op.kind == Kind.STEP):
-            start[op], t = t, t + seconds_of(op)
-            end[op] = t
-    return start, end
+    def replicas(self, stage):
+        part_of = self.placement.part_of
+        return [s for s in range(len(part_of)) if part_of[s] == part_of[stage]]
 
 
-def begin(listed, op, r, start, end, clock, sent_on, seconds_of, hop_s):
-    """Start an op (post a message) if all it waits for is done."""
-    t = clock[r]
-    waits = [] if op.kind in (Kind.RECV_F, Kind.RECV_B) else needs(listed, op)
-    for other in waits:
-        if other not in end:
-            return False
-        lag = 0.0 if listed.has_sends else hop_s[listed.rank_of[other], r]
-        t = max(t, end[other] + lag)
-    if op.kind in (Kind.SEND_F, Kind.SEND_B) and listed.plan.in_flight is not None:
-        queue = sent_on[link(listed, op)]
-        nth = queue.index(op) - listed.plan.in_flight
-        if nth >= 0:
-            if queue[nth] not in end:
+def hop_to(listed, op, hop):
+    """The stage over a hop, NO_STAGE if there is none."""
+    place = listed.placement
+    rank = place.rank_of[op.stage]
+    first, last = place.prev.index(NO_STAGE), place.next.index(NO_STAGE)
+    is_part = op.stage == listed.part(rank)
+    return {
+        Hop.SAME: op.stage,
+        Hop.PREV: place.prev[op.stage],
+        Hop.NEXT: place.next[op.stage],
+        Hop.FIRST_HERE: first if is_part and place.rank_of[first] == rank else NO_STAGE,
+        Hop.LAST_HERE: last if is_part and place.rank_of[last] == rank else NO_STAGE,
+        Hop.PART_OF_FIRST: listed.part(rank) if op.stage == first else NO_STAGE,
+        Hop.PART_OF_LAST: listed.part(rank) if op.stage == last else NO_STAGE,
+    }[hop]
+
+
+def needs(listed, one):
+    """Ops that must finish before an op, by words of the rule; ``None`` stands for one that the plan lacks."""
+    op, found = listed.op(one), []
+    for rule in NEEDS[op.kind]:
+        stage = hop_to(listed, op, rule.at)
+        if stage == NO_STAGE or (rule.if_any and not listed.kinds.intersection(rule.made_by)):
+            continue
+        if rule.latest:
+            rows = [n for n, x in enumerate(listed.lanes[one[0]]) if x.kind in rule.made_by and x.stage == stage]
+            if rows or not rule.if_any:
+                found.append(max(((one[0], n) for n in rows if n < one[1]), default=None))
+            continue
+        micro = op.micro + rule.slices
+        if micro // listed.plan.slices != op.micro // listed.plan.slices or (rule.slices and listed.plan.slices == 1):
+            continue
+        crosses = listed.placement.rank_of[stage] != listed.placement.rank_of[op.stage]
+        if rule.via is not None and listed.has_sends and crosses:
+            makers = [Op(rule.via, op.stage, op.micro)]
+        else:
+            makers = [Op(kind, stage, micro) for kind in rule.made_by]
+        made = next((listed.where[maker] for maker in makers if maker in listed.where), None)
+        if made is not None or not rule.if_any:
+            found.append(made)
+    return found
+
+
+class Simulator:
+    """Let the rank that is furthest behind in time, of those that can go on, do its next op, until none can."""
+
+    def __init__(self, plan, seconds, hop_s, host_of=None):
+        self.plan, self.listed = plan, Listed(plan)
+        self.seconds = dict(zip(self.listed.ids, seconds, strict=True))
+        self.hop_s = hop_s
+        self.host_of = host_of if host_of is not None else range(plan.placement.ranks)
+        self.start, self.end, self.ready = {}, {}, {}
+        self.step_start, self.step_end = {}, {}
+        self.clock = [0.0] * plan.placement.ranks
+        self.free = defaultdict(float)
+        self.sent_on = defaultdict(list)
+        for one in self.listed.ids:
+            if self.listed.op(one).kind in SENDS and self.listed.together(one):
+                self.sent_on[self.resource(one)].append(one)
+
+    def run(self):
+        """Start and end of every op by rank and place, or ``None`` if the lanes cannot run to their end."""
+        lanes = [self.blocks(r) for r in range(len(self.listed.lanes))]
+        while True:
+            by_time = sorted(range(len(lanes)), key=lambda r: (self.clock[r], r))
+            begun = len(self.start)
+            able = next((r for r in by_time if lanes[r] and self.do(r, lanes[r][0])), None)
+            if able is not None:
+                lanes[able].pop(0)
+            elif len(self.start) == begun:
+                break
+        posted = [one for one in self.listed.ids if self.listed.op(one).kind != Kind.STEP]
+        if any(lanes) or any(one not in self.end for one in posted):
+            return None
+        self.steps()
+        return self.start, self.end
+
+    def blocks(self, r):
+        """The lane without steps as lists of ops that are done at one time: fused pairs, and batches of messages."""
+        lane, blocks = self.listed.lanes[r], []
+        for n, op in enumerate(lane):
+            if op.kind == Kind.STEP:
+                continue
+            second = n > 0 and self.plan.lanes[r].fused[n - 1]
+            together = self.plan.sends == "batched" and n > 0 and {op.kind, lane[n - 1].kind} <= MESSAGES
+            if blocks and (second or together):
+                blocks[-1].append((r, n))
+            else:
+                blocks.append([(r, n)])
+        return blocks
+
+    def do(self, r, block):
+        """Do a block, or as much of it as can be done now; whether it is all done."""
+        if self.listed.op(block[0]).kind not in POSTED:
+            return self.work(r, block)
+        for one in block:
+            if one not in self.start and not self.post(r, one):
                 return False
-            t = max(t, end[queue[nth]])
-    start[op] = clock[r] = t
-    if op.kind not in MESSAGES:
-        end[op] = clock[r] = t + seconds_of(op)
-    return True
+        if self.plan.blocking and self.listed.op(block[0]).kind in MESSAGES:
+            if any(one not in self.end for one in block):
+                return False
+            self.clock[r] = max(self.end[one] for one in block)
+        return True
+
+    def work(self, r, block):
+        waits = [other for one in block for other in needs(self.listed, one)]
+        if any(other not in self.end for other in waits):
+            return False
+        begin = max([self.clock[r], *(self.end[other] + self.lag(other[0], r) for other in waits)])
+        for one in block:
+            self.start[one], self.end[one] = begin, begin + self.seconds[one]
+            self.clock[r] = self.end[one]
+        return True
+
+    def lag(self, a, b):
+        return 0.0 if self.listed.has_sends else self.hop_s[a][b]
+
+    def post(self, r, one):
+        """Ask for work on a link; it passes once all who take part have asked and their links are free."""
+        op, begin = self.listed.op(one), self.clock[r]
+        waits = [] if op.kind in RECVS else needs(self.listed, one)
+        if any(other not in self.end for other in waits):
+            return False
+        if op.kind in SENDS and self.plan.in_flight is not None and self.listed.together(one):
+            queue = self.sent_on[self.resource(one)]
+            nth = queue.index(one) - self.plan.in_flight
+            if nth >= 0:
+                if queue[nth] not in self.end:
+                    return False
+                begin = max(begin, self.end[queue[nth]])
+        self.start[one] = self.clock[r] = begin
+        self.ready[one] = max([begin, *(self.end[other] for other in waits)])
+        self.try_to_pass(one)
+        return True
+
+    def try_to_pass(self, one):
+        members = self.listed.together(one)
+        if members is None or any(other not in self.start or self.behind(other) for other in members):
+            return
+        self.pass_on(members)
+        for other in members:
+            after = self.next_collective(other)
+            if after in self.start and after not in self.end:
+                self.try_to_pass(after)
+
+    def collectives(self, r):
+        lane = self.listed.lanes[r]
+        return [(r, n) for n, op in enumerate(lane) if op.kind in COLLECTIVES]
+
+    def behind(self, one):
+        """Whether an earlier collective of the rank has not ended."""
+        if self.listed.op(one).kind not in COLLECTIVES:
+            return False
+        return any(other not in self.end for other in self.collectives(one[0]) if other < one)
+
+    def next_collective(self, one):
+        if self.listed.op(one).kind not in COLLECTIVES:
+            return None
+        return next((other for other in self.collectives(one[0]) if other > one), None)
+
+    def pass_on(self, members):
+        begin = max(max(self.ready[one], self.free[self.resource(one)]) for one in members)
+        end = begin + max(self.takes(one) for one in members)
+        for one in members:
+            self.end[one] = self.free[self.resource(one)] = end
+
+    def takes(self, one):
+        kind = self.listed.op(one).kind
+        if kind in MESSAGES:
+            a, b = self.resource(one)
+            return self.hop_s[a][b]
+        return self.seconds[one]
+
+    def resource(self, one):
+        """The link from rank to rank, to or from a host, or a rank's collectives."""
+        op = self.listed.op(one)
+        if op.kind in MESSAGES:
+            other = self.listed.where[self.listed.other_end(op)]
+            return (one[0], other[0]) if op.kind in SENDS else (other[0], one[0])
+        return (op.kind, self.host_of[one[0]]) if op.kind in HOST else ("collectives", one[0])
+
+    def steps(self):
+        for r, lane in enumerate(self.listed.lanes):
+            mine = [self.end[one] for one in self.end if self.plan.barrier or one[0] == r]
+            steps = [(r, n) for n, op in enumerate(lane) if op.kind == Kind.STEP]
+            self.step_of(steps, max(mine, default=0.0))
+
+    def step_of(self, steps, t):
+        for one in steps:
+            self.step_start[one], self.step_end[one] = t, t + self.seconds[one]
+            t += self.seconds[one]
 
 
-def arrive(listed, op, start, end, link_free, hop_s):
-    """A message passes once both ends are posted and the link is free."""
-    other = listed.other_end(op)
-    if op in end or other not in start:
-        return
-    a, b = link(listed, op)
-    end[op] = end[other] = link_free[a, b] = max(start[op], start[other], link_free[a, b]) + hop_s[a, b]
-
-
-def link(listed, op):
-    """From rank, to rank."""
-    ends = listed.rank_of[op], listed.rank_of.get(listed.other_end(op))
-    return ends if op.kind in (Kind.SEND_F, Kind.SEND_B) else ends[::-1]
+def simulate(plan, seconds, hop_s, host_of=None):
+    """Start and end of every op id as lists, or ``None`` if the lanes cannot run to their end."""
+    simulator = Simulator(plan, seconds, hop_s, host_of)
+    if simulator.run() is None:
+        return None
+    start, end = simulator.start | simulator.step_start, simulator.end | simulator.step_end
+    return [start[one] for one in simulator.listed.ids], [end[one] for one in simulator.listed.ids]

@@ -25,9 +25,10 @@ if TYPE_CHECKING:
     from penstock.core.costs import Costs
     from penstock.core.job import Job, RunSpec, Strategy
     from penstock.core.jobfile import make_spec
+    from penstock.core.lane import Lane
     from penstock.core.op import Kind, Op
     from penstock.core.placement import Placement
-    from penstock.core.plan import Lane, Plan
+    from penstock.core.plan import Plan
     from penstock.core.timeline import Timeline
     from penstock.runtime.run import run
     from penstock.schedules import SCHEDULES
@@ -47,7 +48,7 @@ _HOME = {
     "Costs": "penstock.core.costs",
     "Job": "penstock.core.job",
     "Kind": "penstock.core.op",
-    "Lane": "penstock.core.plan",
+    "Lane": "penstock.core.lane",
     "Op": "penstock.core.op",
     "Placement": "penstock.core.placement",
     "Plan": "penstock.core.plan",

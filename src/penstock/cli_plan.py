@@ -108,7 +108,7 @@ def simulate(
     plan: Path,
     /,
     *,
-    sends: Literal["none", "overlapped", "blocking"] = "none",
+    sends: Literal["none", "overlapped", "blocking", "batched"] = "none",
     prices: Prices = DEFAULT_PRICES,
     files: Files = DEFAULT_FILES,
 ) -> None:
@@ -116,7 +116,8 @@ def simulate(
 
     Args:
         plan: a plan of Penstock (.json or .txt), or PyTorch's compute-only CSV (.csv).
-        sends: add sends and receives first: overlapped with compute, or blocking. With none the plan stays as it is.
+        sends: add sends and receives first: overlapped with compute, blocking, or blocking
+            in batches. With none the plan stays as it is.
     """
     from penstock.api import read_plan
     from penstock.engine import check
@@ -127,7 +128,7 @@ def simulate(
     began = time.perf_counter()
     check(found)
     if sends != "none":
-        found = add_sends(found, blocking=sends == "blocking")
+        found = add_sends(found, sends)
     costs = costs_of(found.placement, prices)
     timeline = _simulate(found, costs)
     facts = facts_of(timeline, costs, prices, None, time.perf_counter() - began)

@@ -101,7 +101,7 @@ def test_missing_files_are_named_with_the_nearest(tmp_path: Path) -> None:
     [
         ({"micro_batchs": 4}, "--micro-batchs is unknown; did you mean 'micro_batches'?"),
         ({"micro_batches": "4"}, "--micro-batches '4' must be a whole number"),
-        ({"sends": "block"}, "--sends 'block' must be one of overlapped, blocking; did you mean 'blocking'?"),
+        ({"sends": "block"}, "--sends 'block' must be one of overlapped, blocking, batched; did you mean 'blocking'?"),
     ],
 )
 def test_bad_flags_get_one_line_with_the_fix(flags: dict[str, object], says: str) -> None:

@@ -1,12 +1,15 @@
+from typing import get_args
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from penstock.core.lane import Lane
 from penstock.core.needs import MISSING, NOTHING, dependencies, index, partners, predecessors
-from penstock.core.op import Kind
+from penstock.core.op import Kind, Sends
 from penstock.core.placement import Placement
-from penstock.core.plan import Lane, Plan
+from penstock.core.plan import Plan
 from penstock.lower import add_sends, add_step
 from penstock.schedules import build
 from randoms import plans
@@ -17,9 +20,9 @@ from reference import MESSAGES, Listed, needs
 def any_plans(draw):
     """With and without sends and steps, and with ops lacking."""
     plan = draw(plans())
-    lowering = draw(st.sampled_from([None, False, True]))
+    lowering = draw(st.sampled_from([None, *get_args(Sends)]))
     if lowering is not None:
-        plan = add_sends(plan, blocking=lowering)
+        plan = add_sends(plan, lowering)
     if draw(st.booleans()):
         plan = add_step(plan)
     if draw(st.booleans()):
@@ -36,9 +39,9 @@ def any_plans(draw):
 @settings(max_examples=150, deadline=None)
 def test_dependencies_are_the_rule_word_by_word(plan):
     found, listed = dependencies(plan), Listed(plan)
-    for row, op in enumerate(listed.ops_list):
-        got = [None if d == MISSING else plan.op(int(d)) for d in found[row] if d != NOTHING]
-        assert got == needs(listed, op)
+    for row, one in enumerate(listed.ids):
+        got = [None if d == MISSING else listed.ids[d] for d in found[row] if d != NOTHING]
+        assert got == needs(listed, one)
 
 
 @given(any_plans())
@@ -48,7 +51,7 @@ def test_partners_are_the_other_ends(plan):
     for row, op in enumerate(listed.ops_list):
         if op.kind not in MESSAGES:
             assert found[row] == NOTHING
-        elif listed.other_end(op) in listed.rank_of:
+        elif listed.other_end(op) in listed.where:
             assert plan.op(int(found[row])) == listed.other_end(op)
         else:
             assert found[row] == MISSING

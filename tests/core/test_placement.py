@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from penstock.core.op import Hop
 from penstock.core.placement import NO_STAGE, Placement
 
 SIZES = (st.integers(1, 12), st.integers(1, 5))
@@ -39,7 +40,18 @@ def test_next_is_the_inverse_of_prev(data):
     place = Placement((0,) * stages, tuple(prev))
     for stage in range(stages):
         assert place.prev[stage] == NO_STAGE or place.next[place.prev[stage]] == stage
-    assert place.hops.tolist() == [list(range(stages)), prev, list(place.next)]
+    assert place.hops[:3].tolist() == [list(range(stages)), prev, list(place.next)]
+
+
+def test_vocabulary_parts_go_by_the_first_stage_of_each_rank():
+    """V on two ranks: stages 0 and 3 on rank 0, whose part is 0; stages 1 and 2 on rank 1, whose part is 1."""
+    hops = Placement.vee(2).hops
+    none = NO_STAGE
+    assert hops[Hop.FIRST_HERE].tolist() == [0, none, none, none]
+    assert hops[Hop.LAST_HERE].tolist() == [3, none, none, none]
+    assert hops[Hop.PART_OF_FIRST].tolist() == [0, none, none, none]
+    assert hops[Hop.PART_OF_LAST].tolist() == [none, none, none, 0]
+    assert Placement.loop(2).hops[Hop.LAST_HERE].tolist() == [none, 1]
 
 
 @pytest.mark.parametrize(

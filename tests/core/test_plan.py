@@ -5,9 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from penstock.core.lane import Lane
 from penstock.core.op import Kind, Op
 from penstock.core.placement import Placement
-from penstock.core.plan import Lane, Plan
+from penstock.core.plan import Plan
 from penstock.lower import add_sends, add_step
 from penstock.schedules import build
 from randoms import plans
@@ -19,7 +20,7 @@ PLAN = Plan("mine", Placement.loop(2), 1, LANES)
 @given(plans(), st.sampled_from([None, False, True]), st.booleans())
 @settings(max_examples=60, deadline=None)
 def test_text_and_json_round_trip(plan, blocking, steps):
-    plan = plan if blocking is None else add_sends(plan, blocking=blocking)
+    plan = plan if blocking is None else add_sends(plan, "blocking" if blocking else "overlapped")
     plan = add_step(plan) if steps else plan
     assert Plan.from_text(plan.to_text()) == plan
     assert Plan.from_json(plan.to_json()) == plan
@@ -69,7 +70,7 @@ def edited(**changes):
         ("[]", "not a Penstock plan"),
         ("{}", "penstock_plan=None"),
         (edited(penstock_plan=9), "penstock_plan=9"),
-        (json.dumps({"penstock_plan": 1, "name": "x"}), "lacks the key"),
+        (json.dumps({"penstock_plan": 2, "name": "x"}), "lacks the key"),
         (edited(lanes=["0F0 0Q0", ""]), "unknown kind 'Q'"),
         (edited(lanes=["0F0 0B0"]), "1 lanes for 2 ranks"),
         (edited(lanes=[1, 2]), "wrong type"),
@@ -77,7 +78,7 @@ def edited(**changes):
         (edited(micros=0), "micros=0"),
         (edited(micros="four"), "the plan's micros is 'four'"),
         (edited(micros=2.5), "micros is 2.5"),
-        (edited(blocking="no"), "blocking is 'no'"),
+        (edited(sends="no"), "sends no: choose from overlapped"),
         (edited(in_flight="2"), "in_flight is '2'"),
         (edited(rank_of=["a", "b"]), "invalid literal"),
         (edited(rank_of=[0, 2]), "holds no stage"),

@@ -1,20 +1,22 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 import reference
 from penstock.core import play as play_module
+from penstock.core.costs import Costs
+from penstock.core.lane import Lane
 from penstock.core.op import NO_MICRO, Kind
 from penstock.core.placement import Placement
-from penstock.core.plan import Lane, Plan
+from penstock.core.plan import Plan
 from penstock.core.play import play
 from penstock.lower import add_sends, add_step
 from penstock.schedules import build
-from randoms import costs_of, plans
+from randoms import costs_of, dressed, plans
 
 HOPS = np.array([[0.0, 0.5], [0.5, 0.0]])
-LOWERINGS = [None, {}, {"ahead": 3}, {"in_flight": 1}, {"blocking": True}]
+LOWERINGS = [None, {}, {"ahead": 3}, {"in_flight": 1}, {"sends": "blocking"}, {"sends": "batched"}]
 
 
 def lower(plan, how, steps):
@@ -23,20 +25,18 @@ def lower(plan, how, steps):
 
 
 def played(plan, costs):
-    kind, stage, _ = plan.ops.T
-    return play(plan, costs.seconds[kind, stage], costs.hop_s)
+    return play(plan, costs.of(plan), costs.hop_s, costs.host_of)
 
 
 def same_as_reference(plan, costs):
     fast = played(plan, costs)
-    slow = reference.simulate(plan, lambda op: costs.seconds[op.kind, op.stage], costs.hop_s)
-    ids = {plan.op(row): row for row in range(len(plan))}
+    slow = reference.simulate(plan, costs.of(plan), costs.hop_s, costs.host_of)
     if slow is None:
         assert np.isnan(fast.end_s).any()
         return
     start, end = slow
-    assert fast.start_s.tolist() == pytest.approx([start[op] for op in ids], abs=1e-12)
-    assert fast.end_s.tolist() == pytest.approx([end[op] for op in ids], abs=1e-12)
+    assert fast.start_s.tolist() == pytest.approx(start, abs=1e-12)
+    assert fast.end_s.tolist() == pytest.approx(end, abs=1e-12)
     assert fast.stopped_at.tolist() == plan.first[1:].tolist()
 
 
@@ -45,6 +45,19 @@ def same_as_reference(plan, costs):
 def test_times_are_those_of_the_plain_simulator(data, how, steps):
     plan = lower(data.draw(plans()), how, steps)
     same_as_reference(plan, data.draw(costs_of(plan.placement)))
+
+
+@given(st.data(), st.sampled_from(LOWERINGS))
+@settings(max_examples=300, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])  # slow to shrink
+def test_work_on_links_blocks_and_slices_are_those_of_the_plain_simulator(data, how):
+    plan = data.draw(dressed())
+    if how is not None and runs(plan):
+        plan = add_sends(plan, **how)
+    same_as_reference(plan, data.draw(costs_of(plan.placement)))
+
+
+def runs(plan):
+    return not np.isnan(played(plan, Costs.uniform(plan.placement)).end_s).any()
 
 
 @given(st.data(), st.booleans())
@@ -108,7 +121,7 @@ def test_by_hand():
 
 
 def test_a_blocking_send_holds_its_rank():
-    plan = add_sends(build("gpipe", 2, 2), blocking=True)
+    plan = add_sends(build("gpipe", 2, 2), sends="blocking")
     found = play(plan, np.where(plan.ops[:, 0] == Kind.B, 2.0, 1.0) * (plan.ops[:, 0] < 4), HOPS)
     assert str(plan.lanes[0][:4]) == "0F0 0SEND_F0 0F1 0SEND_F1"
     assert found.start_s[:4].tolist() == [0.0, 1.0, 1.5, 2.5]

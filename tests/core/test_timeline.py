@@ -44,7 +44,7 @@ def test_json_round_trip(data):
     [
         ("{", "malformed JSON at line 1"),
         ("{}", "not a Penstock timeline"),
-        (json.dumps({**TIMELINE.to_dict(), "penstock_timeline": 7}), "not a Penstock timeline of format 1"),
+        (json.dumps({**TIMELINE.to_dict(), "penstock_timeline": 7}), "not a Penstock timeline of format 2"),
         (json.dumps({k: v for k, v in TIMELINE.to_dict().items() if k != "start_s"}), "lacks the key 'start_s'"),
     ],
 )

@@ -27,7 +27,7 @@ def activation_peak(timeline):
     return max(float(curve.activation_bytes.max(initial=0.0)) for curve in timeline.memory)
 
 
-@given(st.data(), st.sampled_from([None, {}, {"in_flight": 1}, {"blocking": True}]))
+@given(st.data(), st.sampled_from([None, {}, {"in_flight": 1}, {"sends": "blocking"}]))
 @settings(max_examples=400, deadline=None)
 def test_no_legal_plan_is_below_its_bounds(data, lowering):
     plan = data.draw(plans(most_micros=6))

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -9,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock.core.costs import Costs
-from penstock.core.op import Op
+from penstock.core.lane import Lane
+from penstock.core.op import Op, Sends
 from penstock.core.placement import Placement
-from penstock.core.plan import Lane, Plan
+from penstock.core.plan import Plan
 from penstock.engine import IllegalPlan, check, problems, simulate
 from penstock.lower import add_sends, add_step
 from penstock.schedules import build
@@ -71,7 +73,7 @@ ILLEGAL = {
             "0F0 0SEND_F0 0F1 0SEND_F1 0RECV_B0 0B0 0RECV_B1 0B1",
             "1RECV_F0 1F0 1B0 1SEND_B0 1RECV_F1 1F1 1B1 1SEND_B1",
             micros=2,
-            blocking=True,
+            sends="blocking",
         ),
         "deadlock: rank 0 waits at 0SEND_F1 for 1RECV_F1, which stands behind 1SEND_B0 on rank 1",
     ),
@@ -125,7 +127,7 @@ def test_an_op_put_too_early_is_caught_or_still_runs(data):
     """Whatever two ops change places: the check says nothing only if the simulator runs to the end."""
     plan = data.draw(plans())
     if data.draw(st.booleans()):
-        plan = add_sends(plan, blocking=data.draw(st.booleans()))
+        plan = add_sends(plan, data.draw(st.sampled_from(get_args(Sends))))
     rank = data.draw(st.integers(0, plan.placement.ranks - 1))
     codes = plan.lanes[rank].codes.copy()
     a, b = (data.draw(st.integers(0, len(codes) - 1)) for _ in range(2))

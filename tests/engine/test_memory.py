@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock.core.costs import Costs
+from penstock.core.lane import Lane
 from penstock.core.placement import Placement
-from penstock.core.plan import Lane, Plan
+from penstock.core.plan import Plan
 from penstock.engine import simulate
 from penstock.lower import add_sends
 from penstock.schedules import build
@@ -66,7 +67,7 @@ def test_buffers_live_while_messages_do():
     assert curve(lanes, 0, sends=True, **more) == [(0, 8, 0), (1, 8, 6), (7, 0, 0)]
 
 
-@given(st.data(), st.sampled_from([None, {}, {"in_flight": 1}, {"blocking": True}]))
+@given(st.data(), st.sampled_from([None, {}, {"in_flight": 1}, {"sends": "blocking"}]))
 @settings(max_examples=80, deadline=None)
 def test_what_is_taken_is_freed_and_never_below_zero(data, lowering):
     plan = data.draw(plans())

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from penstock.core.costs import Costs
+from penstock.core.lane import Lane
 from penstock.core.placement import Placement
-from penstock.core.plan import Lane, Plan
+from penstock.core.plan import Plan
 from penstock.engine import IllegalPlan, simulate
 from penstock.lower import add_sends, add_step
 from penstock.schedules import build
@@ -84,7 +85,7 @@ def test_sends_add_nothing_where_links_are_free_and_messages_take_no_time():
 def test_blocking_sends_cost_what_overlapped_ones_hide():
     plan = build("1f1b", 4, 16)
     costs = Costs.uniform(plan.placement, link_s=0.1)
-    hidden, blocking = (simulate(add_sends(plan, blocking=b), costs).makespan_s for b in (False, True))
+    hidden, blocking = (simulate(add_sends(plan, how), costs).makespan_s for how in ("overlapped", "blocking"))
     assert simulate(plan, costs).makespan_s <= hidden < blocking
 
 

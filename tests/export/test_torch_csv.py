@@ -3,8 +3,9 @@ from unittest import mock
 import pytest
 from hypothesis import given, settings
 
+from penstock.core.lane import Lane
 from penstock.core.placement import Placement
-from penstock.core.plan import Lane, Plan
+from penstock.core.plan import Plan
 from penstock.engine import problems
 from penstock.export import read_csv, to_csv
 from penstock.lower import add_sends, add_step

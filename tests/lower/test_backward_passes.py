@@ -29,7 +29,7 @@ def test_splitting_keeps_a_plan_legal_and_is_never_slower(data):
     costs = data.draw(costs_of(plan.placement))
     split = split_backward(plan)
     check(split)
-    check(add_sends(split, blocking=True))
+    check(add_sends(split, sends="blocking"))
     assert Kind.B not in kinds(split)
     assert ends(split, costs) <= ends(plan, costs) + 1e-9
 

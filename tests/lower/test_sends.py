@@ -15,7 +15,7 @@ from penstock.schedules import SCHEDULES, build
 from randoms import costs_of, plans
 
 WAYS = st.one_of(
-    st.fixed_dictionaries({"ahead": st.integers(1, 4), "in_flight": st.integers(1, 4)}), st.just({"blocking": True})
+    st.fixed_dictionaries({"ahead": st.integers(1, 4), "in_flight": st.integers(1, 4)}), st.just({"sends": "blocking"})
 )
 THOROUGH = settings(max_examples=150, deadline=None)
 
@@ -113,7 +113,7 @@ def test_a_receive_is_posted_sooner_where_a_full_link_would_hold_up_its_rank():
 @settings(max_examples=40, deadline=None)
 def test_blocking_messages_meet_without_any_buffer(plan):
     """Under rendezvous both ends wait for each other, so all messages must follow one order."""
-    lowered = add_sends(plan, blocking=True)
+    lowered = add_sends(plan, sends="blocking")
     assert lowered.blocking
     assert lowered.in_flight is None
     timeline = simulate(lowered, simulate_costs(lowered))

@@ -53,7 +53,7 @@ def plan_of(name: str, ranks: int, micros: int, blocking: bool = False, step: bo
         bare = build(vee_lane, ranks, micros, 2, Placement.vee(ranks))
     else:
         bare = build(name, ranks, micros, 2 if SCHEDULES[name].chunks else 1)
-    lowered = add_sends(bare, blocking=blocking) if ranks > 1 else bare
+    lowered = add_sends(bare, "blocking" if blocking else "overlapped") if ranks > 1 else bare
     plan = add_step(lowered) if step else lowered
     check(plan)
     return plan

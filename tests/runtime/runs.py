@@ -62,7 +62,7 @@ def spec_in(where: Path, config: Mapping[str, Any] | None = None, **flags: Any) 
 def plan_for(spec: RunSpec) -> Plan:
     strategy = spec.strategy
     bare = build(strategy.schedule, strategy.ranks, strategy.micro_batches, strategy.chunks)
-    return add_step(add_sends(bare, blocking=strategy.sends == "blocking") if strategy.ranks > 1 else bare)
+    return add_step(add_sends(bare, strategy.sends) if strategy.ranks > 1 else bare)
 
 
 def prepared(where: Path, config: Mapping[str, Any] | None = None, **flags: Any) -> tuple[Path, RunSpec]:

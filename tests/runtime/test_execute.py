@@ -13,8 +13,9 @@ from ranks import on_ranks
 from runs import losses, prepared, run_forked
 from torch import nn
 
+from penstock.core.lane import Lane
 from penstock.core.op import SENDS, Kind
-from penstock.core.plan import Lane, Plan
+from penstock.core.plan import Plan
 from penstock.engine import IllegalPlan, check
 from penstock.runtime.execute import Boundary, Executor
 from penstock.runtime.faults import OpError

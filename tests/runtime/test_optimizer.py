@@ -10,8 +10,9 @@ from ranks import on_ranks
 from torch import Tensor, nn
 
 from penstock.core.job import Job
+from penstock.core.lane import Lane
 from penstock.core.placement import Placement
-from penstock.core.plan import Lane, Plan
+from penstock.core.plan import Plan
 from penstock.runtime.optimizer import Optimizer, learning_rate
 
 JOB = Job(steps=10, warmup_steps=2, learning_rate=0.05, weight_decay=0.2, clip_norm=0.8)

@@ -1,9 +1,11 @@
 """What each schedule's file claims, against the simulator."""
 
+from typing import get_args
+
 import pytest
 
 from penstock.core.costs import Costs
-from penstock.core.op import Kind
+from penstock.core.op import Kind, Sends
 from penstock.engine import check, simulate
 from penstock.lower import add_sends
 from penstock.schedules import SCHEDULES, build
@@ -78,8 +80,8 @@ def test_weights_have_as_many_copies_as_claimed(name):
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_plans_are_legal_with_sends_overlapped_and_blocking(name):
     for p, m, v in sizes(name, [(p, m) for p in (2, 3, 4, 6) for m in (1, 3, 4, 6, 12)]):
-        for blocking in (False, True):
-            check(add_sends(build(name, p, m, v), blocking=blocking))
+        for sends in get_args(Sends):
+            check(add_sends(build(name, p, m, v), sends))
 
 
 @pytest.mark.parametrize("name", SCHEDULES)

@@ -26,7 +26,7 @@ USUAL = [(2, 3, 1), (4, 4, 1), (4, 2, 1)]
 LOWERINGS = {
     "plain": lambda plan: plan,
     "overlapped": lambda plan: add_step(add_sends(plan)),
-    "blocking": lambda plan: add_sends(plan, blocking=True),
+    "blocking": lambda plan: add_sends(plan, sends="blocking"),
 }
 CASES = [(name, *size) for name in SCHEDULES for size in SIZES.get(name, USUAL)]
 

@@ -28,7 +28,7 @@ def _make(
 ) -> Timeline:
     """A simulated timeline with unit costs; ``slower`` stretches every op of stage 0."""
     plan = build(schedule, ranks=ranks, micros=micros, chunks=chunks)
-    plan = add_sends(plan, blocking=blocking) if sends or blocking else plan
+    plan = add_sends(plan, "blocking" if blocking else "overlapped") if sends or blocking else plan
     plan = add_step(plan) if step_s else plan
     costs = Costs.uniform(plan.placement, link_s=link_s, boundary_bytes=0.25)
     seconds = costs.seconds.copy()

@@ -23,7 +23,7 @@ def _slices(events: list[Event]) -> dict[tuple[int, int], list[Event]]:
     return tracks
 
 
-@pytest.mark.parametrize("words", [{}, {"sends": True}, {"blocking": True}])
+@pytest.mark.parametrize("words", [{}, {"sends": True}, {"sends": "blocking"}])
 def test_events_are_sorted_and_slices_of_a_track_do_not_overlap(make, words: dict[str, bool]) -> None:
     timeline = make("zb-h1", ranks=4, micros=8, link_s=1.3, step_s=0.7, **words)
     events = _events(timeline)

@@ -3,8 +3,9 @@ import re
 import numpy as np
 import pytest
 
+from penstock.core.lane import Lane
 from penstock.core.placement import Placement
-from penstock.core.plan import Lane, Plan
+from penstock.core.plan import Plan
 from penstock.core.timeline import MemoryCurve, Timeline
 from penstock.view.text import gantt, lanes, summary
 
@@ -103,7 +104,7 @@ def test_summary(make) -> None:
 def test_a_timeline_without_ops_or_time_is_drawn() -> None:
     plan = Plan("empty", Placement.loop(1), 1, (Lane.parse("0F0"),))
     nothing = np.zeros(1)
-    curve = MemoryCurve(*(np.zeros(0) for _ in range(3)))
+    curve = MemoryCurve(*(np.zeros(0) for _ in range(4)))
     timeline = Timeline(plan, "none", nothing, nothing, np.array([-1], dtype=np.int32), (curve,))
     assert "rank 0" in gantt(timeline, width=40)
     assert "makespan  0 s" in summary(timeline)

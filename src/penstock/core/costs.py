@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock.core.op import Kind
+from penstock.core.op import AMONG_RANKS, VOCABULARY, Kind
 from penstock.core.placement import Placement
+from penstock.core.plan import Plan
+
+ARRAYS = (
+    "seconds",
+    "hop_s",
+    "saved_bytes",
+    "w_share",
+    "boundary_bytes",
+    "kept_share",
+    "host_share",
+    "weight_bytes",
+    "host_of",
+)
+"""The fields of ``Costs`` that are arrays, in order."""
+
+
+def _unset() -> NDArray[Any]:
+    return np.zeros(0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,6 +41,12 @@ class Costs:
         saved_bytes: what ``F`` keeps for the backward, shape (stages,).
         w_share: share of ``saved_bytes`` that lives on after ``I`` until ``W``, shape (stages,).
         boundary_bytes: size of each stage's output (and of its gradient), shape (stages,).
+        kept_share: share of ``saved_bytes`` that ``F`` keeps where ``R`` will make the rest again, shape (stages,);
+            default nothing.
+        host_share: share of what is kept that ``OFFLOAD`` moves to the host, shape (stages,); default all.
+        weight_bytes: weights that ``UNSHARD`` gathers, shape (stages,); default 0.
+        host_of: the host link of each rank, shape (ranks,); ranks of equal number share one. Default one each.
+        overlap: share of the shorter op of a fused block that the longer one hides, 0 to 1.
     """
 
     seconds: NDArray[np.float64]
@@ -29,23 +54,52 @@ class Costs:
     saved_bytes: NDArray[np.float64]
     w_share: NDArray[np.float64]
     boundary_bytes: NDArray[np.float64]
+    kept_share: NDArray[np.float64] = field(default_factory=_unset)
+    host_share: NDArray[np.float64] = field(default_factory=_unset)
+    weight_bytes: NDArray[np.float64] = field(default_factory=_unset)
+    host_of: NDArray[np.int64] = field(default_factory=_unset)
+    overlap: float = 0.0
 
     def __post_init__(self) -> None:
         stages, ranks = len(self.saved_bytes), len(self.hop_s)
-        shapes = {
-            "seconds": (len(Kind), stages),
-            "hop_s": (ranks, ranks),
-            "w_share": (stages,),
-            "boundary_bytes": (stages,),
+        defaults = {
+            "kept_share": np.zeros(stages),
+            "host_share": np.ones(stages),
+            "weight_bytes": np.zeros(stages),
+            "host_of": np.arange(ranks),
         }
-        for name, shape in shapes.items():
-            if getattr(self, name).shape != shape:
-                raise ValueError(f"{name} has shape {getattr(self, name).shape}, not {shape}")
-        for name in (*shapes, "saved_bytes"):
-            if not (getattr(self, name) >= 0).all():
-                raise ValueError(f"{name} holds a negative value or NaN: {getattr(self, name).min()}")
+        for name, default in defaults.items():
+            if not len(getattr(self, name)):
+                object.__setattr__(self, name, default)
+        for name, shape in self._shapes().items():
+            values = getattr(self, name)
+            if values.shape != shape:
+                raise ValueError(f"{name} has shape {values.shape}, not {shape}")
+            if not (values >= 0).all():
+                raise ValueError(f"{name} holds a negative value or NaN: {values.min()}")
         if self.hop_s.diagonal().any():
             raise ValueError(f"hop_s is {self.hop_s.diagonal().max()} from a rank to itself; it must be 0")
+        if self.host_of.max(initial=0) >= ranks:
+            raise ValueError(f"host_of names link {self.host_of.max()}; host links count from 0 to {ranks - 1}")
+        if not 0 <= self.overlap <= 1:
+            raise ValueError(f"overlap={self.overlap}; it is a share between 0 and 1")
+
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        stages, ranks = len(self.saved_bytes), len(self.hop_s)
+        sizes = {"seconds": (len(Kind), stages), "hop_s": (ranks, ranks), "host_of": (ranks,)}
+        return {name: sizes.get(name, (stages,)) for name in ARRAYS}
+
+    def fused_s(self, f_s: Any, b_s: Any) -> Any:
+        """Time of a forward and a backward as one block, ``overlap`` of the shorter one hidden. Numbers or arrays."""
+        return f_s + b_s - self.overlap * np.minimum(f_s, b_s)
+
+    def of(self, plan: Plan) -> NDArray[np.float64]:
+        """Time of each op id, of both ops of a block the block's: shape (ops,)."""
+        kind, stage, _ = plan.ops.T
+        found: NDArray[np.float64] = self.seconds[kind, stage]
+        first = np.flatnonzero(plan.fused)
+        found[first] = found[first + 1] = self.fused_s(found[first], found[first + 1])
+        return found
 
     @classmethod
     def uniform(
@@ -58,9 +112,11 @@ class Costs:
         w_share: float = 1.0,
         rank_bytes: float = 1.0,
         boundary_bytes: float = 0.0,
+        overlap: float = 0.0,
+        other_s: Mapping[Kind, float] | None = None,
     ) -> Costs:
         """Equal ranks: every figure is that of one micro-batch on one rank, for all its chunks of the micro-batch's
-        chain together, as papers quote them.
+        chain together, as papers quote them. ``R`` takes as long as ``F``; ``other_s`` gives times of further kinds.
 
         Example:
             >>> costs = Costs.uniform(Placement.loop(4, 2), f_s=2.0)
@@ -72,12 +128,13 @@ class Costs:
         ]
         chunks = np.bincount(share)[share].astype(np.float64)
         seconds = np.zeros((len(Kind), placement.stages))
-        for kind, per_rank_s in ((Kind.F, f_s), (Kind.B, i_s + w_s), (Kind.I, i_s), (Kind.W, w_s)):
-            seconds[kind] = per_rank_s / chunks
+        given = {Kind.F: f_s, Kind.B: i_s + w_s, Kind.I: i_s, Kind.W: w_s, Kind.R: f_s} | dict(other_s or {})
+        for kind, per_rank_s in given.items():
+            seconds[kind] = per_rank_s if kind in VOCABULARY + AMONG_RANKS else per_rank_s / chunks
         hop_s = np.full((placement.ranks, placement.ranks), link_s)
         np.fill_diagonal(hop_s, 0.0)
         stages = np.ones(placement.stages)
-        return cls(seconds, hop_s, rank_bytes / chunks, w_share * stages, boundary_bytes * stages)
+        return cls(seconds, hop_s, rank_bytes / chunks, w_share * stages, boundary_bytes * stages, overlap=overlap)
 
     def with_seconds(self, kind: Kind, stage: int, seconds: float) -> Costs:
         """The same costs with another time for one kind on one stage."""
@@ -89,10 +146,8 @@ class Costs:
         """Plain values for JSON, seconds by kind letter."""
         return {
             "seconds": {kind.name: self.seconds[kind].tolist() for kind in Kind if self.seconds[kind].any()},
-            "hop_s": self.hop_s.tolist(),
-            "saved_bytes": self.saved_bytes.tolist(),
-            "w_share": self.w_share.tolist(),
-            "boundary_bytes": self.boundary_bytes.tolist(),
+            **{name: getattr(self, name).tolist() for name in ARRAYS[1:]},
+            "overlap": self.overlap,
         }
 
     @classmethod
@@ -106,7 +161,7 @@ class Costs:
             seconds = np.zeros((len(Kind), len(data["saved_bytes"])))
             for name, row in data["seconds"].items():
                 seconds[Kind[name]] = row
-            arrays = (np.array(data[key], dtype=np.float64) for key in list(cls.__dataclass_fields__)[1:])
-            return cls(seconds, *arrays)
+            arrays = {name: np.array(data[name], dtype=np.float64) for name in ARRAYS[1:-1]}
+            return cls(seconds, **arrays, host_of=np.array(data["host_of"]), overlap=data["overlap"])
         except KeyError as missing:
             raise ValueError(f"the costs lack the key {missing}") from None

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from penstock.core.model import Model
+from penstock.core.op import Sends
 from penstock.core.words import divisors, suggest
 
 BYTE_VOCAB = 256  # a token is a byte
@@ -84,9 +85,7 @@ class Strategy:
     stage_layers: tuple[int, ...] | None = _setting(
         None, "decoder layers of each virtual stage, in the order of the model; left out they are cut evenly", low=0
     )
-    sends: Literal["overlapped", "blocking"] = _setting(
-        "overlapped", "whether a rank computes while it sends, or waits for the send"
-    )
+    sends: Sends = _setting("overlapped", "whether a rank computes while it sends, or waits")  # noqa: RUF009
 
     def __post_init__(self) -> None:
         _check_fields(self)

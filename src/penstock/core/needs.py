@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock.core.op import NEEDS, SENDS, Kind, Need
+from penstock.core.op import AMONG_RANKS, HOST, NEEDS, SENDS, Kind, Need
 from penstock.core.placement import NO_STAGE
 from penstock.core.plan import Plan
 
@@ -15,7 +17,6 @@ MISSING = -2
 """Stands in a dependency slot whose value no op of the plan makes."""
 SPARSE = 1000
 """Plans that lack all but one in so many of their forwards are refused rather than given a table that large."""
-SLOTS = max(map(len, NEEDS.values()))
 
 
 def index(plan: Plan) -> NDArray[np.int32]:
@@ -36,29 +37,54 @@ def index(plan: Plan) -> NDArray[np.int32]:
 
 
 def dependencies(plan: Plan) -> NDArray[np.int32]:
-    """Ids of the ops that each op needs: shape (ops, SLOTS), ``NOTHING`` or ``MISSING`` where there is no id.
+    """Ids of the ops that each op needs, in the order of its ``NEEDS``: shape (ops, slots), ``NOTHING`` or ``MISSING``
+    where there is no id. There are as many slots as the plan uses.
 
     In a plan with sends, a value made on another rank comes through the receive that brings it.
     """
     ids = index(plan)
-    needed = np.full((len(plan), SLOTS), NOTHING, dtype=np.int32)
+    needed = np.full((len(plan), max(map(len, NEEDS.values()))), NOTHING, dtype=np.int32)
+    used = 1
+    present = np.bincount(plan.ops[:, 0], minlength=len(Kind)) > 0
     for kind, rule in NEEDS.items():
         rows = np.flatnonzero(plan.ops[:, 0] == kind)
         for slot, need in enumerate(rule):
-            if len(rows):
-                needed[rows, slot] = _makers(plan, ids, rows, need)
-    return needed
+            asked = not need.if_any or present[list(need.made_by)].any()
+            if len(rows) and asked and not (need.slices and plan.slices == 1):
+                needed[rows, slot] = _latest(plan, rows, need) if need.latest else _makers(plan, ids, rows, need)
+                used = max(used, slot + 1)
+    return needed[:, :used]
 
 
 def _makers(plan: Plan, ids: NDArray[np.int32], rows: NDArray[np.intp], need: Need) -> NDArray[np.int32]:
     _, stage, micro = plan.ops[rows].T
     at = plan.placement.hops[need.at, stage]
+    absent = at == NO_STAGE
+    if need.slices:
+        other = micro + need.slices
+        absent = absent | (other // plan.slices != micro // plan.slices)
+        micro = np.where(absent, micro, other)
     made = ids[np.array(need.made_by)[:, None], at, micro].max(axis=0)
     if need.via is not None and plan.lowered:
         rank_of = np.array(plan.placement.rank_of)
         made = np.where(rank_of[at] == rank_of[stage], made, ids[need.via, stage, micro])
-    made = np.where(made == NOTHING, MISSING, made)
-    return np.where(at == NO_STAGE, NOTHING, made).astype(np.int32)
+    if not need.if_any:
+        made = np.where(made == NOTHING, MISSING, made)
+    return np.where(absent, NOTHING, made).astype(np.int32)
+
+
+def _latest(plan: Plan, rows: NDArray[np.intp], need: Need) -> NDArray[np.int32]:
+    """Id of the last maker before each op in its lane; ``MISSING`` where the stage has some, but none before."""
+    stage = plan.ops[:, 1]
+    makers = np.flatnonzero(np.isin(plan.ops[:, 0], need.made_by))
+    order = makers[np.lexsort((makers, stage[makers]))]
+    width = len(plan) + 1
+    before = np.searchsorted(stage[order].astype(np.int64) * width + order, stage[rows].astype(np.int64) * width + rows)
+    found = order[np.maximum(before - 1, 0)] if len(order) else np.zeros(len(rows), dtype=np.intp)
+    same = (before > 0) & (stage[found] == stage[rows])
+    lacks = NOTHING if need.if_any else MISSING
+    none = np.where(np.isin(stage[rows], stage[makers]), MISSING, lacks)
+    return np.where(same, found, none).astype(np.int32)
 
 
 def partners(plan: Plan) -> NDArray[np.int32]:
@@ -74,6 +100,53 @@ def partners(plan: Plan) -> NDArray[np.int32]:
         found = rows[(partner[rows] >= 0) & (sender != NO_STAGE)]
         partner[partner[found]] = found
     return partner
+
+
+def rings(plan: Plan, partner: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Id of the next op among those that end together, round in a ring: the other end of a message, the other replicas
+    of a sum of gradients, the other ranks of a vocabulary collective; itself for what a rank does alone. ``MISSING`` if
+    the plan lacks one of them, ``NOTHING`` for ops that hold their rank. Shape (ops,).
+
+    Args:
+        plan: any.
+        partner: what ``partners`` gives.
+    """
+    ring = partner.copy()
+    kind, stage, micro = plan.ops.T
+    alone = np.isin(kind, (*HOST, Kind.UNSHARD))
+    ring[alone] = np.flatnonzero(alone)
+    place = plan.placement
+    part = np.array(place.part_of)
+    rows = np.flatnonzero(kind == Kind.REDUCE_GRAD)
+    if len(rows):
+        nth = _nth(stage[rows])
+        _close(ring, rows, part[stage[rows]] * (nth.max() + 1) + nth, np.bincount(part)[part[stage[rows]]])
+    for collective in AMONG_RANKS:
+        rows = np.flatnonzero(kind == collective)
+        _close(ring, rows, micro[rows], np.full(len(rows), place.ranks))
+    return ring
+
+
+def _nth(values: NDArray[np.int32]) -> NDArray[np.int64]:
+    """How often each entry's value stood before it."""
+    order = np.argsort(values, kind="stable")
+    _, first, counts = np.unique(values[order], return_index=True, return_counts=True)
+    nth = np.empty(len(values), dtype=np.int64)
+    nth[order] = np.arange(len(values)) - np.repeat(first, counts)
+    return nth
+
+
+def _close(ring: NDArray[np.int32], rows: NDArray[np.intp], group: NDArray[Any], size: NDArray[Any]) -> None:
+    """Join rows of equal group into rings (in place); ``MISSING`` where a group is not of its size."""
+    if not len(rows):
+        return
+    order = np.lexsort((rows, group))
+    rows, group, size = rows[order], group[order], size[order]
+    first = np.flatnonzero(np.r_[True, group[1:] != group[:-1]])
+    counts = np.diff(np.r_[first, len(rows)])
+    after = np.arange(1, len(rows) + 1)
+    after[first + counts - 1] = first
+    ring[rows] = np.where(np.repeat(counts, counts) == size, rows[after], MISSING)
 
 
 def predecessors(plan: Plan, partner: NDArray[np.int32]) -> NDArray[np.int32]:

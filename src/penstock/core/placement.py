@@ -130,8 +130,14 @@ class Placement:
 
     @cached_property
     def hops(self) -> NDArray[np.int32]:
-        """Stage seen over each ``Hop`` (same, prev, next): shape (3, stages)."""
-        return np.array([range(self.stages), self.prev, self.next], dtype=np.int32)
+        """Stage seen over each ``Hop``, ``NO_STAGE`` where there is none: shape (hops, stages)."""
+        first_of = {rank: self.on(rank)[0] for rank in range(self.ranks)}
+        here = np.full((4, self.stages), NO_STAGE)
+        for row, ends in ((0, self.prev), (1, self.next)):
+            stage = ends.index(NO_STAGE)
+            part = first_of[self.rank_of[stage]]
+            here[row, part], here[row + 2, stage] = stage, part
+        return np.concatenate([[range(self.stages), self.prev, self.next], here]).astype(np.int32)
 
     def on(self, rank: int) -> tuple[int, ...]:
         """Stages of one rank, in order of model part: local chunk 0, 1, ..."""

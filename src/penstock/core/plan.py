@@ -3,89 +3,21 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, overload
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock.core.op import NO_MICRO, RECVS, SENDS, Kind, Op
+from penstock.core.lane import Lane
+from penstock.core.op import RECVS, SENDS, Kind, Op, Sends
 from penstock.core.placement import Placement
+from penstock.core.words import suggest
 
-FORMAT = 1
+FORMAT = 2
 """Version of the JSON and text formats."""
-
-
-@dataclass(frozen=True, eq=False)
-class Lane(Sequence[Op]):
-    """The ops of one rank in the order it runs them, held as an array.
-
-    Args:
-        codes: int32 array of shape (ops, 3): kind, stage, micro-batch (``NO_MICRO`` for ``STEP``).
-
-    Example:
-        >>> str(Lane.parse("0F0 0F1 0B0 0B1")[2])
-        '0B0'
-    """
-
-    codes: NDArray[np.int32]
-
-    def __post_init__(self) -> None:
-        codes = np.array(self.codes, dtype=np.int32).reshape(-1, 3)
-        codes.setflags(write=False)
-        object.__setattr__(self, "codes", codes)
-
-    @classmethod
-    def of(cls, ops: Iterable[Sequence[int]] | NDArray[Any]) -> Lane:
-        """From ops (or rows of kind, stage, micro-batch)."""
-        return cls(np.asarray(ops if isinstance(ops, np.ndarray) else list(ops), dtype=np.int32))
-
-    @classmethod
-    def parse(cls, text: str) -> Lane:
-        """From text such as ``0F0 0F1 0B0``.
-
-        Raises:
-            ValueError: a word is not an op.
-        """
-        words = text.split()
-        found = _WORD.findall(text)
-        if len(found) != len(words) or any(kind not in _CODE for _, kind, _ in found):
-            return cls.of([Op.parse(word) for word in words])
-        return cls.of([(_CODE[kind], int(stage), int(micro or NO_MICRO)) for stage, kind, micro in found])
-
-    def __len__(self) -> int:
-        return len(self.codes)
-
-    @overload
-    def __getitem__(self, index: int) -> Op: ...
-    @overload
-    def __getitem__(self, index: slice) -> Lane: ...
-    def __getitem__(self, index: int | slice) -> Op | Lane:
-        if isinstance(index, slice):
-            return Lane(self.codes[index])
-        kind, stage, micro = self.codes[index].tolist()
-        return Op(Kind(kind), stage, micro)
-
-    def __iter__(self) -> Iterator[Op]:
-        return (Op(_KINDS[kind], stage, micro) for kind, stage, micro in self.codes.tolist())
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Lane) and np.array_equal(self.codes, other.codes)
-
-    def __hash__(self) -> int:
-        return hash(self.codes.tobytes())
-
-    def __str__(self) -> str:
-        return " ".join(f"{s}{_NAMES[k]}{i if i >= 0 else ''}" for k, s, i in self.codes.tolist())
-
-
-_WORD = re.compile(r"(?<!\S)(\d{1,9})([A-Z]+(?:_[A-Z]+)*)(\d{1,9}|(?<=STEP))(?!\S)", re.ASCII)
-_KINDS = tuple(Kind)
-_NAMES = tuple(kind.name for kind in Kind)
-_CODE = {kind.name: int(kind) for kind in Kind}
 
 
 @dataclass(frozen=True)
@@ -97,9 +29,13 @@ class Plan:
         placement: where the stages live.
         micros: micro-batches per step.
         lanes: the ops of each rank, in order.
-        blocking: sends and receives hold their rank until the message has passed (else they overlap with compute).
+        sends: how sends and receives pass.
         in_flight: messages a link from rank to rank may hold that have not arrived; a send waits for the message so
             many before it. ``None``: no bound. It is what bounds the memory of sent tensors.
+        slices: so many micro-batches in a row are slices of one sequence: each needs the ones before it in the forward
+            and the ones after it in the backward (keys and values of attention). 1: all are whole.
+        barrier: the optimizer's steps begin when every rank has done all else; without, each when its own rank has,
+            and a step that should have been scaled or left out is undone later (post-validation).
 
     Raises:
         ValueError: the number of lanes is not the number of ranks. (Whether the plan can run is for ``engine.check``.)
@@ -114,8 +50,10 @@ class Plan:
     placement: Placement
     micros: int
     lanes: tuple[Lane, ...]
-    blocking: bool = False
+    sends: Sends = "overlapped"
     in_flight: int | None = None
+    slices: int = 1
+    barrier: bool = True
 
     def __post_init__(self) -> None:
         if self.in_flight is not None and self.in_flight < 1:
@@ -124,6 +62,10 @@ class Plan:
             raise ValueError(f"{len(self.lanes)} lanes for {self.placement.ranks} ranks; give one lane per rank")
         if self.micros < 1:
             raise ValueError(f"micros={self.micros}; a step has at least one micro-batch")
+        if self.sends not in get_args(Sends):
+            raise ValueError(f"sends {self.sends}: {suggest(self.sends, get_args(Sends))}")
+        if self.slices < 1 or self.micros % self.slices:
+            raise ValueError(f"slices={self.slices} does not divide micros={self.micros}; all have as many")
 
     def __len__(self) -> int:
         return len(self.ops)
@@ -144,6 +86,16 @@ class Plan:
     def rank_of_op(self) -> NDArray[np.int32]:
         """Rank of each op id."""
         return np.repeat(np.arange(len(self.lanes), dtype=np.int32), np.diff(self.first))
+
+    @property
+    def blocking(self) -> bool:
+        """Whether messages hold their ranks."""
+        return self.sends != "overlapped"
+
+    @cached_property
+    def fused(self) -> NDArray[np.bool_]:
+        """Whether each op id and the next are one block."""
+        return np.concatenate([lane.fused for lane in self.lanes])
 
     @cached_property
     def lowered(self) -> bool:
@@ -171,8 +123,10 @@ class Plan:
             "penstock_plan": FORMAT,
             "name": self.name,
             "micros": self.micros,
-            "blocking": self.blocking,
+            "sends": self.sends,
             "in_flight": self.in_flight,
+            "slices": self.slices,
+            "barrier": self.barrier,
             "rank_of": list(placement.rank_of),
             "prev": list(placement.prev),
             "part_of": list(placement.part_of),
@@ -199,7 +153,8 @@ class Plan:
             lanes = tuple(Lane.parse(text) for text in data["lanes"])
         except (TypeError, AttributeError) as wrong:
             raise ValueError(f"the plan holds a value of the wrong type: {wrong}") from None
-        return cls(data["name"], placement, data["micros"], lanes, data["blocking"], data["in_flight"])
+        how = (data["sends"], data["in_flight"], data["slices"], data["barrier"])
+        return cls(data["name"], placement, data["micros"], lanes, *how)
 
     def to_json(self) -> str:
         """One JSON object; ``from_json`` reads it back."""
@@ -224,7 +179,9 @@ class Plan:
         rows = [
             f"plan {self.name}",
             f"micros {self.micros}",
-            f"sends {'blocking' if self.blocking else 'overlapped'} {self.in_flight or ''}".rstrip(),
+            f"sends {self.sends} {self.in_flight or ''}".rstrip(),
+            *([f"slices {self.slices}"] if self.slices > 1 else []),
+            *([] if self.barrier else ["barrier no"]),
             f"rank_of {_words(placement.rank_of)}",
             f"prev {_words(placement.prev)}",
             f"part_of {_words(placement.part_of)}",
@@ -247,18 +204,19 @@ class Plan:
         placement = Placement(*(_numbers(key, facts[key]) for key in ("rank_of", "prev", "part_of")))
         lanes = tuple(Lane.parse(value) for key, _, value in rows if key == "lane")
         how, _, in_flight = facts["sends"].partition(" ")
-        if how not in ("blocking", "overlapped"):
-            raise ValueError(f"sends {facts['sends']}: write blocking or overlapped")
         bound = _numbers("sends", in_flight)[0] if in_flight else None
-        (micros,) = _numbers("micros", facts["micros"])
-        return cls(facts["plan"], placement, micros, lanes, how == "blocking", bound)
+        (micros,), (slices,) = _numbers("micros", facts["micros"]), _numbers("slices", facts.get("slices", "1"))
+        barrier = facts.get("barrier") != "no"
+        return cls(facts["plan"], placement, micros, lanes, how, bound, slices, barrier)  # type: ignore[arg-type]
 
 
 _TYPES: dict[str, Any] = {
     "name": str,
     "micros": int,
-    "blocking": bool,
+    "sends": str,
     "in_flight": int | None,
+    "slices": int,
+    "barrier": bool,
     "rank_of": list,
     "prev": list,
     "part_of": list,

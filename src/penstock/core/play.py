@@ -10,21 +10,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock.core.needs import NOTHING, dependencies, partners, predecessors
-from penstock.core.op import RECVS, SENDS, Kind
+from penstock.core.needs import NOTHING, dependencies, partners, predecessors, rings
+from penstock.core.op import HOST, POSTED, RECVS, SENDS, Kind
 from penstock.core.plan import Plan
 
 COMPILE_FROM_OPS = 20_000
 """Plans of at least so many ops are worth loading the compiled loop for (importing numba takes 0.3 s)."""
+HOLDS, SENT, RECEIVED, STARTED = 0, 1, 2, 3
+"""Roles of ops: what keeps its rank until it ends, both ends of a message, and other work that a rank only starts."""
 
 
 @dataclass(frozen=True, eq=False)
 class Played:
     """When every op ran.
 
-    ``start_s`` and ``end_s`` have one entry per op id: for compute, the time it holds its rank; for a message, from
-    posting to arrival. ``waited_for`` is the id of the op whose result came last, ``NOTHING`` if its rank was the
-    last to be free. ``stopped_at`` holds per rank the id it could not pass, or the end of its lane.
+    ``start_s`` and ``end_s`` have one entry per op id: for compute, the time it holds its rank; for a message or other
+    work on a link, from posting to arrival. ``waited_for`` is the id of the op whose result came last, ``NOTHING`` if
+    its rank was the last to be free. ``stopped_at`` holds per rank the id it could not pass, or the end of its lane.
     """
 
     start_s: NDArray[np.float64]
@@ -33,38 +35,92 @@ class Played:
     stopped_at: NDArray[np.int64]
 
 
-def play(plan: Plan, seconds: NDArray[np.float64], hop_s: NDArray[np.float64]) -> Played:
+def play(
+    plan: Plan, seconds: NDArray[np.float64], hop_s: NDArray[np.float64], host_of: NDArray[np.int64] | None = None
+) -> Played:
     """Run the lanes on clocks that start at zero.
+
+    Each rank's compute, each link from rank to rank, each direction of each host link, and each rank's collectives are
+    resources that do one thing at a time: a link in the order of time in which it is asked, collectives of a rank in
+    the order of its lane.
 
     Args:
         plan: need not be legal; what cannot run is left with NaN times.
-        seconds: duration of each op id, shape (ops,); ignored for sends and receives.
+        seconds: duration of each op id, shape (ops,), of both ops of a block the block's; ignored for messages.
         hop_s: time of a message between two ranks, shape (ranks, ranks). In a plan without sends, every need met on
             another rank arrives that much later and messages never wait for each other; in a plan with sends, a
             message starts when it is sent, its receive is posted and the link from rank to rank is free; a send holds
             its rank until the link has room (``plan.in_flight``).
+        host_of: the host link of each rank, shape (ranks,); default one each.
     """
     partner = partners(plan)
-    needed = np.column_stack([dependencies(plan), predecessors(plan, partner)])
-    lag = np.zeros(needed.shape)
-    if not plan.lowered:
-        rank = plan.rank_of_op
-        lag = np.where(needed >= 0, hop_s[rank[np.maximum(needed, 0)], rank[:, None]], 0.0)
-    role = np.isin(plan.ops[:, 0], SENDS).astype(np.int8) + 2 * np.isin(plan.ops[:, 0], RECVS).astype(np.int8)
-    start, end = np.full(len(plan), np.nan), np.full(len(plan), np.nan)
-    waited = np.full(len(plan), NOTHING, dtype=np.int32)
+    role = _roles(plan)
     stop = _first_step(plan)
     at = plan.first[:-1].copy()
+    start, end = np.full(len(plan), np.nan), np.full(len(plan), np.nan)
+    waited = np.full(len(plan), NOTHING, dtype=np.int32)
     walk = _compiled() if len(plan) >= COMPILE_FROM_OPS else _walk
     walk(
-        (at, stop),
-        (needed, lag, role, partner, plan.rank_of_op),
+        (at, stop, plan.rank_of_op, plan.fused),
+        (dependencies(plan), predecessors(plan, partner), rings(plan, partner), not plan.lowered),
+        (role, *_ways(plan, partner, role, host_of)),
         (seconds, hop_s),
-        plan.blocking,
         (start, end, waited),
     )
     _step(plan, seconds, at, stop, (start, end, waited))
     return Played(start, end, waited, at)
+
+
+def _roles(plan: Plan) -> NDArray[np.int8]:
+    of_kind = np.zeros(len(Kind), dtype=np.int8)
+    for kinds, role in ((POSTED, STARTED), (SENDS, SENT), (RECVS, RECEIVED)):
+        of_kind[list(kinds)] = role
+    found: NDArray[np.int8] = of_kind[plan.ops[:, 0]]
+    return found
+
+
+def _resources(
+    plan: Plan, partner: NDArray[np.int32], role: NDArray[np.int8], host_of: NDArray[np.int64] | None
+) -> NDArray[np.int64]:
+    """Number of the link that each op occupies (for compute, of no meaning): from rank to rank, to a host, from a host,
+    or collectives."""
+    ranks = plan.placement.ranks
+    rank, kind = plan.rank_of_op.astype(np.int64), plan.ops[:, 0]
+    peer = rank[np.maximum(partner, 0)]
+    link = np.where(role == SENT, rank * ranks + peer, peer * ranks + rank)
+    host = np.arange(ranks) if host_of is None else host_of
+    link = np.where(np.isin(kind, HOST), ranks * ranks + 2 * host[rank] + (kind == Kind.FETCH), link)
+    collective = (role == STARTED) & ~np.isin(kind, HOST)
+    return np.where(collective, ranks * ranks + 2 * ranks + rank, link)
+
+
+def _ways(
+    plan: Plan, partner: NDArray[np.int32], role: NDArray[np.int8], host_of: NDArray[np.int64] | None
+) -> tuple[Any, ...]:
+    """Link of each op; its batch; the collective before and the one behind it on its rank; whether hosts are shared."""
+    follows, followed = np.full((2, len(plan)), NOTHING, dtype=np.int64)
+    rows = np.flatnonzero((role == STARTED) & ~np.isin(plan.ops[:, 0], HOST))
+    same = plan.rank_of_op[rows[1:]] == plan.rank_of_op[rows[:-1]]
+    follows[rows[1:][same]], followed[rows[:-1][same]] = rows[:-1][same], rows[1:][same]
+    shared = host_of is not None and len(np.unique(host_of)) < len(host_of) and np.isin(plan.ops[:, 0], HOST).any()
+    return _resources(plan, partner, role, host_of), _batches(plan, role), follows, followed, bool(shared)
+
+
+def _batches(plan: Plan, role: NDArray[np.int8]) -> NDArray[np.int64]:
+    """For each message that holds its rank, how many stand before and how many behind it in its batch: shape (ops, 2);
+    -1 for all else."""
+    found = np.full((len(plan), 2), -1, dtype=np.int64)
+    message = (role == SENT) | (role == RECEIVED)
+    if not plan.blocking or not message.any():
+        return found
+    found[message] = 0
+    if plan.sends == "batched":
+        begins = message & ~np.r_[False, message[:-1] & (np.diff(plan.rank_of_op) == 0)]
+        rows = np.flatnonzero(message)
+        first = np.flatnonzero(begins)[np.cumsum(begins)[rows] - 1]
+        last = rows[np.searchsorted(first, first, side="right") - 1]
+        found[rows] = np.stack([rows - first, last - rows], axis=1)
+    return found
 
 
 def _first_step(plan: Plan) -> NDArray[np.int64]:
@@ -75,15 +131,15 @@ def _first_step(plan: Plan) -> NDArray[np.int64]:
 
 
 def _step(plan: Plan, seconds: NDArray[Any], at: NDArray[Any], stop: NDArray[Any], out: tuple[Any, ...]) -> None:
-    """Run the closing steps once every rank has done all else."""
+    """Run the closing steps once every rank, or without ``plan.barrier`` its own, has done all else."""
     start, end, waited = out
     if (at < stop).any() or len(plan) == 0:
         return
-    others = np.concatenate([np.arange(a, b) for a, b in zip(plan.first, stop, strict=False)])
-    latest = int(others[np.argmax(end[others])]) if len(others) else NOTHING
-    begin = end[latest] if len(others) else 0.0
     for rank, (a, b) in enumerate(zip(stop, plan.first[1:], strict=True)):
-        end[a:b] = begin + np.cumsum(seconds[a:b])
+        all_ranks = zip(plan.first, stop, strict=False)
+        others = np.concatenate([np.arange(x, y) for x, y in (all_ranks if plan.barrier else [(plan.first[rank], a)])])
+        latest = int(others[np.argmax(end[others])]) if len(others) else NOTHING
+        end[a:b] = (end[latest] if len(others) else 0.0) + np.cumsum(seconds[a:b])
         start[a:b] = end[a:b] - seconds[a:b]
         if a < b and len(others) and plan.rank_of_op[latest] != rank:
             waited[a] = latest
@@ -98,74 +154,137 @@ def _compiled() -> Callable[..., None]:
     return compiled
 
 
-def _walk(lanes: Any, rules: Any, times: Any, blocking: bool, out: Any) -> None:
+def _walk(lanes: Any, rules: Any, ways: Any, times: Any, out: Any) -> None:
     """Advance each rank until it lacks something; a finished op wakes the ranks that wait for it.
 
-    Plain Python that numba also compiles. ``at`` (advanced in place) and ``stop`` bound each lane; roles are 0 compute,
-    1 send, 2 receive. Ranks that wait for an op form a linked list that starts at ``first_waiter[op]``.
+    Plain Python that numba also compiles. ``at`` (advanced in place) and ``stop`` bound each lane. Ranks that wait for
+    an op form a linked list that starts at ``first_waiter[op]``. Where ranks share a host link, the rank whose clock is
+    least goes first, one op at a time, so that the link is asked in the order of time.
     """
-    at, stop = lanes
-    needed, lag, role, partner, rank_of = rules
+    at, stop, rank_of, fused = lanes
+    needed, before, ring, lags = rules
+    role, resource, batch, follows, followed, shared = ways
     seconds, hop_s = times
     start, end, waited = out
     ranks, ops = len(at), len(role)
     clock = np.zeros(ranks)
-    link_free = np.zeros((ranks, ranks))
+    free = np.zeros(ranks * (ranks + 3))
+    ready = np.zeros(ops)
     done = np.zeros(ops, dtype=np.bool_)
     posted = np.zeros(ops, dtype=np.bool_)
     first_waiter = np.full(ops, -1, dtype=np.int32)
     next_waiter = np.full(ranks, -1, dtype=np.int32)
     awake_ranks = np.arange(ranks)[::-1].copy()
     awake = ranks
+    finished = np.empty(ops + 2, dtype=np.int64)
+    tries = np.empty(ops + 1, dtype=np.int64)
     while awake:
         awake -= 1
+        if shared:
+            least = awake
+            for k in range(awake):
+                x, y = awake_ranks[k], awake_ranks[least]
+                if clock[x] < clock[y] or (clock[x] == clock[y] and x < y):
+                    least = k
+            awake_ranks[least], awake_ranks[awake] = awake_ranks[awake], awake_ranks[least]
         r = awake_ranks[awake]
         while at[r] < stop[r]:
             o = at[r]
+            size = 2 if fused[o] else 1
             t = clock[r]
-            lacks = finished = partner_finished = -1
-            if role[o] != 2 and not posted[o]:
-                for slot in range(needed.shape[1]):
-                    d = needed[o, slot]
-                    if d == -1:
-                        continue
-                    if d < 0 or not done[d]:
-                        lacks = d if d >= 0 else o
+            lacks = -1
+            count = trying = 0
+            if not posted[o]:
+                arrival = t
+                latest = -1
+                if role[o] != 2:
+                    for x in range(o, o + size):
+                        for slot in range(needed.shape[1]):
+                            d = needed[x, slot]
+                            if d == -1:
+                                continue
+                            if d < 0 or not done[d]:
+                                lacks = d if d >= 0 else x
+                                break
+                            came = end[d] + hop_s[rank_of[d], r] if lags else end[d]
+                            if came > arrival:
+                                arrival = came
+                                latest = d
+                        if lacks >= 0:
+                            break
+                    d = before[o]
+                    if lacks < 0 and d >= 0:
+                        if not done[d]:
+                            lacks = d
+                        elif end[d] > t:
+                            t = end[d]
+                            waited[o] = d
+                if lacks < 0:
+                    posted[o] = True
+                    if role[o] == 0:
+                        for x in range(o, o + size):
+                            start[x] = arrival
+                            end[x] = arrival + seconds[x]
+                            waited[x] = latest
+                            finished[count] = x
+                            count += 1
+                        clock[r] = end[o]
+                    else:
+                        start[o] = clock[r] = t
+                        ready[o] = max(t, arrival)
+                        tries[0] = o
+                        trying = 1
+            while trying:
+                trying -= 1
+                first = q = tries[trying]
+                while q >= 0 and posted[q] and not done[q] and (follows[q] < 0 or done[follows[q]]):
+                    q = ring[q]
+                    if q == first:
                         break
-                    arrival = end[d] + lag[o, slot]
-                    if arrival > t:
-                        t = arrival
-                        waited[o] = d
-            if lacks < 0 and role[o] == 0:
-                start[o] = t
-                end[o] = clock[r] = t + seconds[o]
-                finished = o
-            elif lacks < 0 and not posted[o]:
-                posted[o] = True
-                start[o] = clock[r] = t
-                q = partner[o]
-                if q >= 0 and posted[q]:
-                    a, b = (rank_of[o], rank_of[q]) if role[o] == 1 else (rank_of[q], rank_of[o])
-                    end[o] = end[q] = link_free[a, b] = max(start[o], start[q], link_free[a, b]) + hop_s[a, b]
-                    finished, partner_finished = o, q
-            for x in (finished, partner_finished):
-                if x >= 0:
-                    done[x] = True
-                    w = first_waiter[x]
-                    first_waiter[x] = -1
-                    while w >= 0:
-                        awake_ranks[awake] = w
-                        awake += 1
-                        w = next_waiter[w]
-            if blocking and role[o] != 0 and lacks < 0:
-                if done[o]:
-                    clock[r] = end[o]
-                    if start[partner[o]] > start[o]:
-                        waited[o] = partner[o]
-                else:
-                    lacks = o
+                if q != first or done[q] or not posted[q] or (follows[q] >= 0 and not done[follows[q]]):
+                    continue
+                begin = takes = 0.0
+                while True:
+                    begin = max(begin, ready[q], free[resource[q]])
+                    takes = max(takes, hop_s[rank_of[q], rank_of[ring[q]]] if role[q] == 1 else seconds[q])
+                    q = ring[q]
+                    if q == first:
+                        break
+                while True:
+                    end[q] = free[resource[q]] = begin + takes
+                    done[q] = True
+                    finished[count] = q
+                    count += 1
+                    if followed[q] >= 0:
+                        tries[trying] = followed[q]
+                        trying += 1
+                    q = ring[q]
+                    if q == first:
+                        break
+            for k in range(count):
+                x = finished[k]
+                done[x] = True
+                w = first_waiter[x]
+                first_waiter[x] = -1
+                while w >= 0:
+                    awake_ranks[awake] = w
+                    awake += 1
+                    w = next_waiter[w]
+            if lacks < 0 and batch[o, 1] == 0:
+                for x in range(o - batch[o, 0], o + 1):
+                    if not done[x]:
+                        lacks = x
+                        break
+                    if end[x] > clock[r]:
+                        clock[r] = end[x]
+                    if start[ring[x]] > start[x]:
+                        waited[x] = ring[x]
             if lacks >= 0:
                 next_waiter[r] = first_waiter[lacks]
                 first_waiter[lacks] = r
                 break
-            at[r] += 1
+            at[r] += size
+            if shared and at[r] < stop[r]:
+                awake_ranks[awake] = r
+                awake += 1
+                break

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock.core.op import COMPUTE
+from penstock.core.op import WORK
 from penstock.core.plan import Plan
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,11 +25,18 @@ class MemoryCurve:
     """Kept by forwards for backwards still to come."""
     buffer_bytes: NDArray[np.float64]
     """Boundary tensors in flight: receives posted and not consumed, sends not completed."""
+    gathered_bytes: NDArray[np.float64]
+    """Weights gathered from their shards."""
+
+    @property
+    def total_bytes(self) -> NDArray[np.float64]:
+        """Sum of all."""
+        return self.activation_bytes + self.buffer_bytes + self.gathered_bytes
 
     @property
     def peak_bytes(self) -> float:
-        """Highest sum of both."""
-        return float((self.activation_bytes + self.buffer_bytes).max(initial=0.0))
+        """Highest sum of all."""
+        return float(self.total_bytes.max(initial=0.0))
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +67,7 @@ class Timeline:
 
     @cached_property
     def _work(self) -> NDArray[np.bool_]:
-        return np.isin(self.plan.ops[:, 0], COMPUTE)
+        return np.isin(self.plan.ops[:, 0], WORK)
 
     def _per_rank(self, values: NDArray[np.float64], empty: float, how: Any) -> NDArray[np.float64]:
         found = np.full(self.plan.placement.ranks, empty)
@@ -80,7 +87,9 @@ class Timeline:
     @cached_property
     def busy_s(self) -> NDArray[np.float64]:
         """Compute time of each rank, shape (ranks,)."""
-        return self._per_rank(self.end_s - self.start_s, 0.0, np.add)
+        taken = self.end_s - self.start_s
+        taken[np.flatnonzero(self.plan.fused)] = 0.0  # a block counts once
+        return self._per_rank(taken, 0.0, np.add)
 
     @property
     def step_s(self) -> float:
@@ -132,6 +141,7 @@ class Timeline:
                     "time_s": np.round(curve.time_s, 9).tolist(),
                     "activation_bytes": curve.activation_bytes.tolist(),
                     "buffer_bytes": curve.buffer_bytes.tolist(),
+                    "gathered_bytes": curve.gathered_bytes.tolist(),
                 }
                 for curve in self.memory
             ],

@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 
 from penstock.core.costs import Costs
 from penstock.core.needs import MISSING, NOTHING, dependencies, index, partners
-from penstock.core.op import COMPUTE, NEEDS, RECVS, SENDS, Hop, Kind, Op
+from penstock.core.op import COMPUTE, NEEDS, OF_STAGE, RECVS, SENDS, Hop, Kind, Op
 from penstock.core.placement import NO_STAGE
 from penstock.core.plan import Plan
 from penstock.core.play import Played, play
+from penstock.engine.check_extras import extras
 from penstock.engine.deadlock import deadlock
 from penstock.engine.memory import memory
 from penstock.engine.problem import IllegalPlan, Problem, name
@@ -46,8 +47,9 @@ def problems(plan: Plan, costs: Costs | None = None, memory_limit: float | None 
     """Why the plan cannot run; empty if it can.
 
     Checked in turn, each only when those before hold: every op stands on the rank of its stage and within range;
-    complete, nothing twice, steps last; every value that crosses ranks has its messages (if there are any), received in
-    the order sent; lanes run to their end without deadlock; memory stays within the limit.
+    complete, nothing twice, steps last; what passes have added fits together; every value that crosses ranks has its
+    messages (if there are any), received in the order sent; lanes run to their end without deadlock; memory
+    stays within the limit.
 
     Example:
         >>> from penstock.schedules import build
@@ -55,13 +57,13 @@ def problems(plan: Plan, costs: Costs | None = None, memory_limit: float | None 
         >>> [(one.rank, one.op, one.message) for one in found]
         [(1, '1B0', 'is missing'), (1, '1B1', 'is missing')]
     """
-    checks: tuple[Callable[[Plan], Iterator[Problem]], ...] = (_out_of_place, _incomplete, _messages)
+    checks: tuple[Callable[[Plan], Iterator[Problem]], ...] = (_out_of_place, _incomplete, extras, _messages)
     for one in checks:
         found = list(one(plan))
         if found:
             return found
     ranks = plan.placement.ranks
-    seconds = np.ones(len(plan)) if costs is None else costs.seconds[plan.ops[:, 0], plan.ops[:, 1]]
+    seconds = np.ones(len(plan)) if costs is None else costs.of(plan)
     played = play(plan, seconds, np.zeros((ranks, ranks)) if costs is None else costs.hop_s)
     found = deadlock(plan, played)
     if not found and memory_limit is not None:
@@ -87,7 +89,7 @@ def stuck(plan: Plan, played: Played) -> None:
 def _out_of_place(plan: Plan) -> Iterator[Problem]:
     kind, stage, micro = plan.ops.T
     inside = (kind >= 0) & (kind < len(Kind)) & (stage >= 0) & (stage < plan.placement.stages)
-    bad = ~inside | ((micro < 0) | (micro >= plan.micros)) & (kind != Kind.STEP)
+    bad = ~inside | ((micro < 0) | (micro >= plan.micros)) & ~np.isin(kind, OF_STAGE)
     home = np.array(plan.placement.rank_of)[np.where(inside, stage, 0)]
     for row in np.flatnonzero(bad | (home != plan.rank_of_op)):
         rank = int(plan.rank_of_op[row])
@@ -103,7 +105,7 @@ def _out_of_place(plan: Plan) -> Iterator[Problem]:
 
 def _incomplete(plan: Plan) -> Iterator[Problem]:
     ids, shape = index(plan), (len(Kind), plan.placement.stages, plan.micros)
-    kind, stage, micro = plan.ops[plan.ops[:, 0] != Kind.STEP].T
+    kind, stage, micro = plan.ops[~np.isin(plan.ops[:, 0], OF_STAGE)].T
     flat = np.ravel_multi_index((kind, stage, micro), shape)
     times = np.bincount(flat, minlength=int(np.prod(shape))).reshape(shape)
     for k, s, i in np.argwhere(times > 1):
@@ -210,7 +212,7 @@ def _out_of_order(plan: Plan, partner: NDArray[np.int32]) -> Iterator[Problem]:
 
 def _memory(plan: Plan, played: Played, costs: Costs, limit: float) -> Iterator[Problem]:
     for rank, curve in enumerate(memory(plan, played.start_s, played.end_s, costs)):
-        total = curve.activation_bytes + curve.buffer_bytes
+        total = curve.total_bytes
         over = np.flatnonzero(total > limit * (1 + 1e-9))
         if len(over):
             mine = slice(plan.first[rank], plan.first[rank + 1])

@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock.core.needs import dependencies, partners, predecessors
-from penstock.core.op import Kind
+from penstock.core.needs import dependencies, partners, predecessors, rings
+from penstock.core.op import RECVS, SENDS, Kind
 from penstock.core.plan import Plan
 from penstock.core.play import Played
 from penstock.engine.problem import Problem, name
+
+MESSAGES = SENDS + RECVS
 
 
 def deadlock(plan: Plan, played: Played) -> list[Problem]:
@@ -21,7 +23,8 @@ def deadlock(plan: Plan, played: Played) -> list[Problem]:
         return []
     partner = partners(plan)
     needed = np.column_stack([dependencies(plan), predecessors(plan, partner)])
-    lacks = {r: _lacking(row, needed, partner, played) for r, row in waiting.items()}
+    ring_of = rings(plan, partner)
+    lacks = {r: _lacking(plan, row, needed, ring_of, played) for r, row in waiting.items()}
     ring = _from_best(_ring(plan, lacks), plan, waiting, lacks, needed)
     parts = [
         f"rank {r} waits at {name(plan, waiting[r])} for {name(plan, lacks[r])}, "
@@ -69,12 +72,33 @@ def _done(plan: Plan, rank: int, played: Played) -> bool:
     return bool(plan.ops[played.stopped_at[rank], 0] == Kind.STEP)
 
 
-def _lacking(row: int, needed: NDArray[np.int32], partner: NDArray[np.int32], played: Played) -> int:
-    """Id of the unfinished op that a stopped op waits for; of a message that is posted, its other end."""
-    for d in needed[row]:
-        if d >= 0 and np.isnan(played.end_s[d]) and partner[row] != d:
-            return int(d if np.isnan(played.start_s[d]) else partner[d])
-    return int(partner[row])
+def _lacking(plan: Plan, row: int, needed: NDArray[np.int32], ring_of: NDArray[np.int32], played: Played) -> int:
+    """Id of the op that a stopped op waits for and that has not begun; of a message that is posted, its other end."""
+    open_rows = [row + 1] * bool(plan.fused[row])
+    if plan.sends == "batched":
+        first = int(plan.first[plan.rank_of_op[row]])
+        open_rows += [x for x in range(row - 1, first - 1, -1) if plan.ops[x, 0] in MESSAGES and not _ended(x, played)]
+    for x in (row, *open_rows):
+        for d in needed[x]:
+            if d >= 0 and not _ended(d, played) and ring_of[x] != d:
+                return _not_begun(int(d), ring_of, played)
+    return next(end for x in (row, *open_rows) if (end := _not_begun(int(ring_of[x]), ring_of, played)) >= 0)
+
+
+def _ended(row: int | np.intp, played: Played) -> bool:
+    return not np.isnan(played.end_s[row])
+
+
+def _not_begun(row: int, ring_of: NDArray[np.int32], played: Played) -> int:
+    """An op that has not begun among those that end with one; -1 if there is none."""
+    at = row
+    while at >= 0:
+        if np.isnan(played.start_s[at]):
+            return at
+        at = int(ring_of[at])
+        if at == row:
+            break
+    return -1
 
 
 def _ring(plan: Plan, lacks: dict[int, int]) -> list[int]:

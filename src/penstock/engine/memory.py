@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock.core.costs import Costs
-from penstock.core.needs import NOTHING, dependencies, partners, predecessors
+from penstock.core.needs import NOTHING, dependencies, index, partners, predecessors
 from penstock.core.op import RECVS, SENDS, Hop, Kind
 from penstock.core.plan import Plan
 from penstock.core.timeline import MemoryCurve
@@ -30,27 +30,59 @@ def memory(
 ) -> tuple[MemoryCurve, ...]:
     """What each rank holds, given when its ops ran.
 
-    ``F`` takes ``saved_bytes`` as it starts; ``B`` frees them as it ends, ``I`` all but the share that ``W`` needs,
-    ``W`` the rest. A receive holds its buffer from posting until its consumer ends (a consumer that keeps it counts
-    it in ``saved_bytes``), a send from posting until it has arrived.
+    ``F`` takes ``saved_bytes`` as it starts, or ``kept_share`` of them where ``R`` makes the rest again as it starts;
+    ``B`` frees them as it ends, ``I`` all but the share that ``W`` needs, ``W`` the rest. ``OFFLOAD`` frees
+    ``host_share`` of what is kept as it ends, ``FETCH`` takes it again as it is asked for. ``UNSHARD`` takes the
+    gathered weights as it is asked for, ``RESHARD`` frees them. A receive holds its buffer from posting until its
+    consumer ends (a consumer that keeps it counts it in ``saved_bytes``), a send from posting until it has arrived.
     """
-    activations = _activations(plan, start_s, end_s, costs)
-    buffers = _buffers(plan, start_s, end_s, costs)
-    return _curves(plan.placement.ranks, activations, buffers)
+    kinds = (
+        _activations(plan, start_s, end_s, costs),
+        _buffers(plan, start_s, end_s, costs),
+        _gathered(plan, start_s, end_s, costs),
+    )
+    return _curves(plan.placement.ranks, kinds)
+
+
+_TAKES = (Kind.F, Kind.R, Kind.FETCH, Kind.UNSHARD)
+"""What takes memory as it starts; all else frees it as it ends."""
 
 
 def _activations(plan: Plan, start_s: NDArray[np.float64], end_s: NDArray[np.float64], costs: Costs) -> Changes:
-    kind, stage, _ = plan.ops.T
+    kind, stage, micro = plan.ops.T
     saved, share = costs.saved_bytes[stage], costs.w_share[stage]
-    change = np.select(
-        [kind == Kind.F, kind == Kind.B, kind == Kind.I, kind == Kind.W],
-        [saved, -saved, -saved * (1 - share), -saved * share],
-        0.0,
-    )
+    kept = saved
+    if (kind == Kind.R).any():
+        again = index(plan)[Kind.R, stage, micro] != NOTHING
+        kept = np.where(again, saved * costs.kept_share[stage], saved)
+    moved = kept * costs.host_share[stage]
+    changes = {
+        Kind.F: kept,
+        Kind.R: saved - kept,
+        Kind.B: -saved,
+        Kind.I: -saved * (1 - share),
+        Kind.W: -saved * share,
+        Kind.OFFLOAD: -moved,
+        Kind.FETCH: moved,
+    }
+    change = np.select([kind == one for one in changes], list(changes.values()), 0.0)
     if not plan.trains:
         change[:] = 0.0
+    return _at_ends(plan, start_s, end_s, change)
+
+
+def _gathered(plan: Plan, start_s: NDArray[np.float64], end_s: NDArray[np.float64], costs: Costs) -> Changes:
+    kind, stage, _ = plan.ops.T
+    sign = (kind == Kind.UNSHARD).astype(np.float64) - (kind == Kind.RESHARD)
+    return _at_ends(plan, start_s, end_s, sign * costs.weight_bytes[stage])
+
+
+def _at_ends(
+    plan: Plan, start_s: NDArray[np.float64], end_s: NDArray[np.float64], change: NDArray[np.float64]
+) -> Changes:
+    """Changes of ops, as they start where they take and as they end where they free."""
     rows = np.flatnonzero(change)
-    takes = kind[rows] == Kind.F
+    takes = np.isin(plan.ops[rows, 0], _TAKES)
     when = np.where(takes, start_s[rows], end_s[rows])
     return Changes(plan.rank_of_op[rows], when, 2 * rows + ~takes, change[rows])
 
@@ -105,11 +137,10 @@ def _consumed(
     return end_s[consumer], 2 * consumer + 1
 
 
-def _curves(ranks: int, activations: Changes, buffers: Changes) -> tuple[MemoryCurve, ...]:
-    rank, time_s, turn, size = (np.concatenate(column) for column in zip(activations, buffers, strict=True))
-    change = np.zeros((len(size), 2))
-    split = len(activations.size)
-    change[:split, 0], change[split:, 1] = size[:split], size[split:]
+def _curves(ranks: int, kinds: tuple[Changes, ...]) -> tuple[MemoryCurve, ...]:
+    rank, time_s, turn, size = (np.concatenate(column) for column in zip(*kinds, strict=True))
+    change = np.zeros((len(size), len(kinds)))
+    change[np.arange(len(size)), np.repeat(np.arange(len(kinds)), [len(one.size) for one in kinds])] = size
     if not ((np.diff(rank) > 0) | (np.diff(time_s) >= 0) & (np.diff(rank) == 0) & (np.diff(turn) > 0)).all():
         order = np.lexsort((turn, time_s, rank))
         rank, time_s, change = rank[order], time_s[order], change[order]
@@ -120,4 +151,4 @@ def _curves(ranks: int, activations: Changes, buffers: Changes) -> tuple[MemoryC
 def _curve(time_s: NDArray[np.float64], change: NDArray[np.float64]) -> MemoryCurve:
     level = np.cumsum(change, axis=0)
     level = np.where(np.abs(level) < 1e-9 * np.abs(change).max(initial=1.0), 0.0, level)
-    return MemoryCurve(time_s, level[:, 0], level[:, 1])
+    return MemoryCurve(time_s, *level.T)

@@ -34,8 +34,7 @@ def simulate(plan: Plan, costs: Costs, label: str = "predicted") -> Timeline:
             f"the plan has {placement.stages} on {placement.ranks}"
         )
     in_place(plan)
-    kind, stage, _ = plan.ops.T
-    played = play(plan, costs.seconds[kind, stage], costs.hop_s)
+    played = play(plan, costs.of(plan), costs.hop_s, costs.host_of)
     stuck(plan, played)
     curves = memory(plan, played.start_s, played.end_s, costs)
     return Timeline(plan, label, played.start_s, played.end_s, played.waited_for, curves)

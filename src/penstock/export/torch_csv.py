@@ -12,9 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
+from penstock.core.lane import Lane
 from penstock.core.op import COMPUTE, RECVS, SENDS, Op
 from penstock.core.placement import Placement
-from penstock.core.plan import Lane, Plan
+from penstock.core.plan import Plan
 
 _SHARDS = ("UNSHARD", "RESHARD", "REDUCE_GRAD")
 """Actions on sharded weights that PyTorch puts into ``compute_comms``; a plan has no such ops."""

@@ -8,26 +8,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock.core.needs import dependencies
-from penstock.core.op import NEEDS, RECVS, Kind
-from penstock.core.plan import Lane, Plan
+from penstock.core.op import NEEDS, RECVS, Kind, Sends
+from penstock.core.plan import Plan
 from penstock.core.play import Played, play
+from penstock.lower.place import place
 
 UNIT_SECONDS = {Kind.F: 1.0, Kind.B: 2.0, Kind.I: 1.0, Kind.W: 1.0}
 """Times by which messages are ordered."""
 
 
-def add_sends(plan: Plan, blocking: bool = False, ahead: int = 1, in_flight: int = 2) -> Plan:
+def add_sends(plan: Plan, sends: Sends = "overlapped", ahead: int = 1, in_flight: int = 2) -> Plan:
     """The plan with a send after each op whose result another rank needs, and a receive before each op that needs it.
 
     Overlapped receives never hold a rank, sends only while their link is full. A receive is posted ``ahead`` computes
     before its consumer; sooner where a later message of the same link must be, so that messages of a link are received
     in the order they are sent, or where a full link would hold up what the receiver waits for. So few buffers are open
     at a time, and what ran without sends runs with them. Blocking ones hold both ranks from the later's posting until
-    the message has passed; all messages then follow one global order, so they cannot deadlock.
+    the message has passed; all messages then follow one global order, so they cannot deadlock. Batched ones stand in
+    the same places, but those next to each other pass together.
 
     Args:
         plan: legal, without sends.
-        blocking: hold ranks, as ``send`` and ``recv`` do.
+        sends: ``overlapped``; or ``blocking``, which hold ranks as ``send`` and ``recv`` do; or ``batched``, as
+            ``batch_isend_irecv``.
         ahead: computes between the posting of a receive and its use, for overlapped ones.
         in_flight: messages per link that may be under way, for overlapped ones; bounds the memory of sent tensors.
 
@@ -47,10 +50,12 @@ def add_sends(plan: Plan, blocking: bool = False, ahead: int = 1, in_flight: int
         raise ValueError(f"in_flight={in_flight}; a link holds at least 1 message")
     played = _played(plan)
     messages = _messages(plan, played.end_s)
-    places = _blocking(plan, messages, played) if blocking else _overlapped(plan, messages, played, ahead, in_flight)
-    return replace(
-        plan, lanes=_merge(plan, messages, places), blocking=blocking, in_flight=None if blocking else in_flight
-    )
+    hidden = sends == "overlapped"
+    places = _overlapped(plan, messages, played, ahead, in_flight) if hidden else _blocking(plan, messages, played)
+    ops = np.stack([messages.send, messages.recv], axis=1).reshape(-1, 3)
+    ends = np.stack([messages.maker, messages.consumer], axis=1).ravel()
+    lowered = place(plan, ops, plan.rank_of_op[ends], np.stack(places, axis=1).ravel())
+    return replace(lowered, sends=sends, in_flight=in_flight if hidden else None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,7 +121,7 @@ def _sent_by() -> NDArray[np.int32]:
 
 Ids = NDArray[np.int64]
 Places = tuple[Ids, Ids]
-"""Sends and receives among the ops: 4k stands just before op k, 4k + 3 after it, 4k + 2 between it and its send."""
+"""Of sends and of receives, as ``place`` takes them."""
 
 
 def _overlapped(plan: Plan, messages: _Messages, played: Played, ahead: int, in_flight: int) -> Places:
@@ -151,15 +156,3 @@ def _first_from(plan: Plan, played: Played, rank: int, times_s: NDArray[np.float
     a, b = plan.first[rank], plan.first[rank + 1]
     found: Ids = a + np.searchsorted(played.start_s[a:b], times_s)
     return found
-
-
-def _merge(plan: Plan, messages: _Messages, places: Places) -> tuple[Lane, ...]:
-    """Lanes with the messages at their places, those of one place in the order they are sent."""
-    keys = np.concatenate([4 * np.arange(len(plan)) + 1, *places])
-    ops = np.concatenate([plan.ops, messages.send, messages.recv])
-    rank = plan.rank_of_op
-    ranks = np.concatenate([rank, rank[messages.maker], rank[messages.consumer]])
-    nth = np.arange(len(messages.maker))
-    order = np.lexsort((np.concatenate([np.zeros(len(plan), dtype=np.int64), nth, nth]), keys))
-    lengths = np.bincount(ranks, minlength=plan.placement.ranks)
-    return tuple(map(Lane, np.split(ops[order], np.cumsum(lengths)[:-1])))

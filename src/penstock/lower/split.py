@@ -7,8 +7,9 @@ from collections import deque
 import numpy as np
 from numpy.typing import NDArray
 
+from penstock.core.lane import Lane
 from penstock.core.op import Kind
-from penstock.core.plan import Lane, Plan
+from penstock.core.plan import Plan
 from penstock.core.play import play
 
 Rows = NDArray[np.int32]

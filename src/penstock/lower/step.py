@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from penstock.core.lane import Lane
 from penstock.core.op import NO_MICRO, Kind
-from penstock.core.plan import Lane, Plan
+from penstock.core.plan import Plan
 
 
 def add_step(plan: Plan) -> Plan:

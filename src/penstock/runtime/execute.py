@@ -143,6 +143,8 @@ class Executor:
                 return self._receive(row, op)
             case Kind.STEP:
                 return lambda: self._finish_step(op.stage)
+            case _:
+                raise ValueError(f"plan {self.plan.name!r}: {op} cannot be run yet; penstock simulate can show it")
 
     def _forward(self, op: Op) -> Action:
         stage, micro, after = self.stages[op.stage], op.micro, self.plan.placement.next[op.stage]

@@ -101,7 +101,7 @@ def plan_of(spec: RunSpec) -> Plan:
     spec.check_model(Model.read(spec.model))
     check(plan)
     if not plan.lowered:
-        plan = add_step(add_sends(plan, blocking=strategy.sends == "blocking"))
+        plan = add_step(add_sends(plan, strategy.sends))
         check(plan)
     return plan
 

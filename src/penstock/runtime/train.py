@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from penstock.core.job import RunSpec
+from penstock.core.lane import Lane
 from penstock.core.model import Model
 from penstock.core.op import Kind
-from penstock.core.plan import Lane, Plan
+from penstock.core.plan import Plan
 from penstock.engine.check import check
 from penstock.lower import add_sends
 from penstock.runtime import checkpoint
@@ -227,6 +228,6 @@ def evaluation_plan(plan: Plan) -> Plan:
     )
     bare = Plan("evaluation", placement, plan.micros, lanes)
     check(bare)
-    lowered = add_sends(bare, blocking=plan.blocking)
+    lowered = add_sends(bare, plan.sends)
     check(lowered)
     return lowered

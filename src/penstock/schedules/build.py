@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from penstock.core.costs import Costs
+from penstock.core.lane import Lane
 from penstock.core.op import Op
 from penstock.core.placement import Placement
-from penstock.core.plan import Lane, Plan
+from penstock.core.plan import Plan
 from penstock.core.words import nearest, suggest
 from penstock.schedules.phases import expand
 from penstock.schedules.table import SCHEDULES, LaneFunction, options_of

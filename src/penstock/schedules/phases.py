@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from penstock.core.lane import Lane
 from penstock.core.op import Kind
-from penstock.core.plan import Lane
 
 Phase = tuple[int, str]
 """How many times, and the words: a kind and a local chunk (none means 0), or ``w`` for the oldest ``W`` that waits."""

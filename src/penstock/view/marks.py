@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock.core.needs import dependencies, partners
-from penstock.core.op import RECVS, SENDS, Kind
+from penstock.core.op import POSTED, RECVS, SENDS, Kind
 from penstock.core.plan import Plan
 from penstock.core.timeline import Timeline
 from penstock.units import human_bytes, human_s
@@ -23,6 +23,21 @@ COLOURS: dict[Kind, str] = {
     Kind.SEND_B: "#b4bcc8",
     Kind.RECV_B: "#b4bcc8",
     Kind.STEP: "#cc79a7",
+    Kind.R: "#a5d8f3",
+    Kind.OFFLOAD: "#c9b8e8",
+    Kind.FETCH: "#b39ddb",
+    Kind.UNSHARD: "#d3cfa4",
+    Kind.RESHARD: "#d3cfa4",
+    Kind.REDUCE_GRAD: "#c2bb7a",
+    Kind.BCAST_H: "#c8c8c8",
+    Kind.S: "#f0e442",
+    Kind.REDUCE_S: "#c8c8c8",
+    Kind.T: "#d8c92b",
+    Kind.REDUCE_T: "#c8c8c8",
+    Kind.IF: "#8fd0c0",
+    Kind.REDUCE_E: "#c8c8c8",
+    Kind.BCAST_E: "#c8c8c8",
+    Kind.IB: "#6fbba8",
 }
 """Near the palette of Okabe and Ito (2008): told apart with every common colour blindness; black text reads on each."""
 
@@ -36,6 +51,21 @@ PHRASES: dict[Kind, str] = {
     Kind.SEND_B: "send backward",
     Kind.RECV_B: "receive backward",
     Kind.STEP: "optimizer step",
+    Kind.R: "recompute",
+    Kind.OFFLOAD: "copy to the host",
+    Kind.FETCH: "copy from the host",
+    Kind.UNSHARD: "gather weights",
+    Kind.RESHARD: "drop gathered weights",
+    Kind.REDUCE_GRAD: "reduce gradients",
+    Kind.BCAST_H: "broadcast the head's input",
+    Kind.S: "logits of a vocabulary part",
+    Kind.REDUCE_S: "reduce softmax statistics",
+    Kind.T: "gradients of a vocabulary part",
+    Kind.REDUCE_T: "reduce the head's input gradient",
+    Kind.IF: "embedding of a vocabulary part",
+    Kind.REDUCE_E: "reduce the embedding",
+    Kind.BCAST_E: "broadcast the embedding's gradient",
+    Kind.IB: "embedding gradient of a vocabulary part",
 }
 MESSAGES = SENDS + RECVS
 
@@ -97,8 +127,9 @@ def local_chunks(plan: Plan) -> NDArray[np.uint8]:
 
 
 def holds_rank(plan: Plan) -> NDArray[np.bool_]:
-    """Whether each op keeps its rank busy: all but messages that overlap with compute, shape (ops,)."""
-    return np.full(len(plan), True) if plan.blocking else ~np.isin(plan.ops[:, 0], MESSAGES)
+    """Whether each op keeps its rank busy: all but what runs on links and overlaps with compute, shape (ops,)."""
+    kind = plan.ops[:, 0]
+    return ~np.isin(kind, POSTED) | np.isin(kind, MESSAGES) if plan.blocking else ~np.isin(kind, POSTED)
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,8 +9,9 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from penstock.core.lane import Lane
 from penstock.core.op import NO_MICRO, Kind
-from penstock.core.plan import Lane, Plan
+from penstock.core.plan import Plan
 from penstock.core.timeline import Timeline
 from penstock.view.marks import COLOURS, MESSAGES, holds_rank, memory_text, tick_texts, ticks, time_text
 

@@ -99,4 +99,4 @@ function find(t, kind, stage, micro) {
   return t.ids.get(key(kind, stage, micro)) ?? -1;
 }
 
-const key = (kind, stage, micro) => (stage * 0x1000000 + micro + 1) * 16 + kind;
+const key = (kind, stage, micro) => (stage * 0x1000000 + micro + 1) * 32 + kind;

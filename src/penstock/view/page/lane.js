@@ -7,7 +7,7 @@ const WIDE = 6; // device pixels from which a bar stands apart; below, bars that
 const MOST_COLUMNS = 16384;
 const stats = { spans: 0, labels: 0, frames: 0, ms: 0 };
 
-const kindsHeld = new Float64Array(16 * MOST_COLUMNS); // share of each column that each kind takes, for shared columns
+const kindsHeld = new Float64Array(32 * MOST_COLUMNS); // share of each column that each kind takes, for shared columns
 const shared = new Int32Array(MOST_COLUMNS); // the shared columns of the lane being painted
 const line = new Uint32Array(MOST_COLUMNS); // one row of pixels
 
@@ -52,9 +52,9 @@ function takeColumns(a, b, kind, columns) {
   for (let x = Math.floor(a); x < b; x++) {
     if (columns === 0 || shared[columns - 1] !== x) {
       shared[columns++] = x;
-      kindsHeld.fill(0, x * 16, x * 16 + 16);
+      kindsHeld.fill(0, x * 32, x * 32 + 32);
     }
-    kindsHeld[x * 16 + kind] += Math.min(b, x + 1) - Math.max(a, x);
+    kindsHeld[x * 32 + kind] += Math.min(b, x + 1) - Math.max(a, x);
   }
   return columns;
 }
@@ -65,7 +65,7 @@ function stackColumns(pixels, { width, y, height }, columns, colours) {
     let level = 0;
     let row = y + height - 1;
     for (let kind = 0; kind < colours.length; kind++) {
-      level += kindsHeld[x * 16 + kind];
+      level += kindsHeld[x * 32 + kind];
       for (const top = y + height - Math.round(Math.min(1, level) * height); row >= top; row--) {
         pixels[row * width + x] = colours[kind];
       }
