@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from penstock.core.costs import Costs
 from penstock.core.op import Kind
-from penstock.core.plan import Lane
+from penstock.core.lane import Lane
 from penstock.engine import check, simulate
 from penstock.lower import add_sends, merge_backward, split_backward, two_bp
 from penstock.schedules import SCHEDULES, build
