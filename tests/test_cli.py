@@ -11,8 +11,9 @@ from penstock.cli import main
 
 KEYS = [
     *("name", "ranks", "micros", "chunks", "costs", "w_share", "memory", "makespan", "span", "bubble_span"),
-    *("bubble_sync", "peak_over_p", "lower_bound_span", "lower_bound_makespan", "bound_span_kind"),
-    *("bound_makespan_kind", "seconds"),
+    *("bubble_sync", "peak_over_p", "peak_by_rank", "lower_bound_span", "lower_bound_makespan", "gap_span"),
+    *("gap_makespan", "bound_span_kind", "bound_makespan_kind", "messages", "message_bytes", "weight_copies"),
+    "seconds",
 ]
 
 
@@ -138,7 +139,11 @@ def test_what_users_get_wrong_is_one_line_and_exit_code_2(penstock, line):
 @pytest.mark.parametrize(
     ("name", "memory", "says"),
     [
-        ("gpipe", 1.0, "gpipe peaks at 2 of 1F1B's memory, 1 more than --memory 1; interleaved-zb fits with 1"),
+        (
+            "gpipe",
+            1.0,
+            "gpipe peaks at 2 of 1F1B's memory, 1 more than --memory 1; interleaved-zb --chunks 8 fits with 1",
+        ),
         ("1f1b", 0.5, "0.5 more than --memory 0.5; 1f1b fits with --micros 4"),
         ("1f1b", 0.1, "nothing fits less than 0.125, one micro-batch"),
     ],
@@ -250,7 +255,7 @@ def test_all_schedules_are_ranked_by_what_is_asked(penstock, tmp_path):
     assert spans == sorted(spans)
     assert all(row["peak_over_p"] <= 1.2 for row in found)
     assert all(row["lower_bound_makespan"] <= row["makespan"] * (1 + 1e-9) for row in found)
-    assert {*KEYS, "messages", "weight_copies"} == set(found[0])
+    assert {*KEYS, "options"} == set(found[0])
     assert len(table.read_text().splitlines()) == 1 + len(found)
     assert "not gpipe: peaks at 2 of 1F1B's memory" in out
     by_name = {(row["name"], row["chunks"]): row for row in found}
