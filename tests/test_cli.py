@@ -17,25 +17,6 @@ KEYS = [
 ]
 
 
-@pytest.fixture
-def penstock(capsys):
-    """Run a command line; gives exit code, stdout and stderr."""
-
-    def run(line):
-        code = 0
-        try:
-            main([str(word) for word in line] if isinstance(line, list) else line.split())
-        except SystemExit as leaving:
-            code = leaving.code
-        out = capsys.readouterr()
-        return code, out.out, out.err
-
-    keep = os.dup(1)
-    yield run
-    os.dup2(keep, 1)
-    os.close(keep)
-
-
 def test_schedule_shows_the_timeline_and_the_bounds(penstock):
     code, out, err = penstock("schedule zb-h1 --ranks 4 --micros 8")
     assert (code, err) == (0, "")
@@ -113,6 +94,18 @@ WRONG = {
     "schedule chimera --ranks 4 --micros 6": "micros=6 is not a multiple of ranks=4; use",
     "schedule 1f1b --ranks 4 --micros 8 --chunks 2": "use chunks=1 or interleaved",
     "schedule 1f1b --ranks 4 --micros 8 --costs 1,1,1": "--costs 1,1,1: give four numbers F,I,W,link",
+    "schedule 1f1b --ranks 4 --micros 8 --costs 1": "--costs 1: give four numbers F,I,W,link",
+    "schedule 1f1b --ranks 4 --micros 8 --costs 6.2": "--costs 6.2: give four numbers F,I,W,link",
+    "schedule 1f1b --ranks 4 --micros 8 --costs 6.3B": "--costs 6.3B: no such profile or file; did you mean '6.2B'?",
+    "schedule 1f1b --ranks 4 --micros 8 --costs no.json": "--costs no.json: no such file; profiles are uniform, 1.5B",
+    "schedule 1f1b --ranks 4 --micros 8 --sync --span": "--objective is sync or span, not both",
+    "schedule 1f1b --ranks 4 --micros 8 --objective sync --span": "--objective is sync or span, not both",
+    "schedule 1f1b --all --ranks 4 --micros 8": "--all ranks every schedule; leave out 1f1b or --all",
+    "schedule --ranks 4 --micros 8": "name a schedule, for example 1f1b, or --all",
+    "schedule --all --ranks 4 --micros 8 --option group=4": "all takes no option",
+    "schedule bitpipe --ranks 4 --micros 7": "bitpipe: micros=7 is not a multiple of ranks=4; use 8",
+    "peers none.csv": "none.csv: No such file or directory",
+    "peers --only v-haf": "--only v-haf: no row has this peer; did you mean 'v-half'?",
     "schedule 1f1b --ranks 4 --micros 8 --costs=-1,1,1,0": "F is -1; times are finite and not negative",
     "schedule 1f1b --ranks 4 --micros 8 --costs nan,1,1,0": "F is nan; times are finite",
     "schedule 1f1b --ranks 4 --micros 8 --w-share 2": "--w-share 2: a share lies between 0 and 1",

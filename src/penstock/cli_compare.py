@@ -91,7 +91,7 @@ def _print_ranking(ranked: list[dict[str, Any]], key: str) -> None:
 
     bubble = "bubble_sync" if key == "makespan" else "bubble_span"
     with_bytes = ranked[0]["message_bytes"] is not None
-    volume = ("messages", "bytes sent") if with_bytes else ("messages",)
+    volume = ("messages", "bytes") if with_bytes else ("messages",)
     table = Table("schedule", "chunks", key, "bubble", "gap", "peak", *volume, "copies", box=None, pad_edge=False)
     for facts in ranked:
         table.add_row(
