@@ -54,7 +54,7 @@ def test_knobs_find_a_schedule_that_fits_where_the_default_does_not(ranked):
     assert found["gis"]["options"] == {"group": 4}
     assert found["gis"]["peak_over_p"] == 0.75
     assert "gis group=4" in out
-    assert "not gpipe --chunks 2: gpipe has one chunk per rank" in out
+    assert "not gpipe --chunks 2: has one chunk per rank\n" in out
     assert "not breadth-first --chunks 2: peaks at 2 of 1F1B's memory" in out
 
 

@@ -83,6 +83,8 @@ def attempt(name: str, chunks: int, options: Options, sizes: Sizes) -> Candidate
     def result(timeline: Timeline | None, peak: float = math.inf, reason: str = "") -> Candidate:
         return Candidate(name, chunks, options, timeline, time.perf_counter() - begun, peak, reason)
 
+    if chunks > 1 and name in SCHEDULES and not SCHEDULES[name].chunks:
+        return result(None, reason="has one chunk per rank")
     try:
         limit = limit_bytes(name, sizes.ranks, chunks, sizes.memory, pricing)
         plan = build(
