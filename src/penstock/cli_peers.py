@@ -20,7 +20,7 @@ WORSE = 1
 
 def peers(
     *files: Path,
-    only: Annotated[tuple[str, ...], Parameter(negative="")] = (),
+    only: Annotated[tuple[str, ...], Parameter(negative="", show_default=False)] = (),
     csv: Path | None = None,
     json: Path | None = None,
 ) -> None:

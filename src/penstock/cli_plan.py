@@ -32,9 +32,9 @@ class Goal:
     objective: Literal["sync", "span"] | None = None
     """What schedules are made for and ranked by: sync (the default) the makespan, as the optimizer waits for all
     ranks, span the longest time of one rank, as steps may overlap."""
-    sync: Annotated[bool, Parameter(negative="")] = False
+    sync: Annotated[bool, Parameter(negative="", show_default=False)] = False
     """Short for --objective sync."""
-    span: Annotated[bool, Parameter(negative="")] = False
+    span: Annotated[bool, Parameter(negative="", show_default=False)] = False
     """Short for --objective span."""
 
 
@@ -42,14 +42,14 @@ DEFAULT_PRICES, DEFAULT_FILES, DEFAULT_GOAL = Prices(), Files(), Goal()
 
 
 def schedule(
-    name: str = "",
+    name: Annotated[str, Parameter(show_default=False)] = "",
     /,
     *,
     ranks: Annotated[int, Parameter(name=["--ranks", "-p"])],
     micros: Annotated[int, Parameter(name=["--micros", "-m"])],
     chunks: Annotated[int | None, Parameter(name=["--chunks", "-v"])] = None,
-    every: Annotated[bool, Parameter(name="--all", negative="")] = False,
-    option: tuple[str, ...] = (),
+    every: Annotated[bool, Parameter(name="--all", negative="", show_default=False)] = False,
+    option: Annotated[tuple[str, ...], Parameter(negative="", show_default=False)] = (),
     memory: float | None = None,
     goal: Goal = DEFAULT_GOAL,
     csv: Path | None = None,
