@@ -137,7 +137,6 @@ def test_what_users_get_wrong_is_one_line_and_exit_code_2(penstock, line):
             1.0,
             "gpipe peaks at 2 of 1F1B's memory, 1 more than --memory 1; interleaved-zb --chunks 8 fits with 1",
         ),
-        ("1f1b", 0.5, "0.5 more than --memory 0.5; 1f1b fits with --micros 4"),
         ("1f1b", 0.1, "nothing fits less than 0.125, one micro-batch"),
     ],
 )
@@ -145,6 +144,13 @@ def test_too_much_memory_names_what_fits(penstock, name, memory, says):
     code, _, err = penstock(f"schedule {name} --ranks 8 --micros 16 --memory {memory}")
     assert code == 2
     assert says in err
+
+
+def test_fewer_micro_batches_are_advised_where_no_other_schedule_fits(penstock, monkeypatch):
+    monkeypatch.setattr("penstock.cli_fit.candidates", lambda sizes: iter(()))
+    code, _, err = penstock("schedule 1f1b --ranks 8 --micros 16 --memory 0.5")
+    assert code == 2
+    assert "0.5 more than --memory 0.5; 1f1b fits with --micros 4" in err
 
 
 def test_what_is_said_to_fit_does(penstock):

@@ -26,7 +26,7 @@ def per_rank_s(costs, placement, kind=Kind.F):
     return np.bincount([placement.rank_of[s] for s in first], costs.seconds[kind, first]).tolist()
 
 
-@pytest.mark.parametrize("name", ["6.2B", "6.2b"])
+@pytest.mark.parametrize("name", ["6.2B", "6.2b", "6.2B-m24"])
 def test_a_profile_is_its_four_numbers(name):
     place = Placement.vee(8)
     found, numbers = pricing(name).on(place), pricing("29.718,29.444,19.927,0.527").on(place)

@@ -11,8 +11,10 @@ from typing import Any
 from penstock.core.costs import Costs
 from penstock.core.placement import Placement
 from penstock.core.words import suggest
-from penstock.cost.profiles import LETTERS, profiles
+from penstock.cost.profiles import LETTERS, Profile, profiles
 from penstock.cost.spread import exactly, stated
+
+FORMS = 'write Costs.to_dict(), or {"per": "rank", "F": [...], "I": [...], "W": [...], "link": 0}'
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ def pricing(text: str, w_share: float | None = None) -> Pricing:
         raise ValueError(f"--w-share {w_share:g}: a share lies between 0 and 1")
     if "," in text:
         return _uniform(_numbers(text), w_share)
-    found = {name.lower(): one for name, one in profiles().items()}.get(text.lower())
+    found = _profile(text)
     if found is not None:
         return _uniform(found.numbers, w_share)
     if not Path(text).is_file():
@@ -73,6 +75,13 @@ def whole_bytes(placement: Placement, costs: Costs) -> float:
         4.0
     """
     return sum(float(costs.saved_bytes[s]) for s, chain in enumerate(placement.chain_of) if chain == 0)
+
+
+def _profile(text: str) -> Profile | None:
+    """The profile of a name in any case; of a model's first, also with its micro-batches behind (6.2B-m24)."""
+    shipped = profiles()
+    names = {f"{name}-m{one.micros}".lower(): one for name, one in shipped.items()}
+    return (names | {name.lower(): one for name, one in shipped.items()}).get(text.lower())
 
 
 def _uniform(numbers: tuple[float, float, float, float], w_share: float | None) -> Pricing:
@@ -132,6 +141,3 @@ def _named(path: Path, on: Callable[[Placement], Costs]) -> Callable[[Placement]
             raise ValueError(f"{path}: {error}") from None
 
     return priced
-
-
-FORMS = 'write Costs.to_dict(), or {"per": "rank", "F": [...], "I": [...], "W": [...], "link": 0}'
