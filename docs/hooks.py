@@ -22,9 +22,11 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
 from penstock import SCHEDULES, Costs, Plan, add_sends, add_step, build, simulate
+from penstock.cli_peer_rows import shipped
 from penstock.core.job import TABLES, RunSpec, Setting, settings
 from penstock.core.model import FAMILIES, Model, shipped_models
 from penstock.core.op import NEEDS, Hop, Kind, Need
+from penstock.cost.profiles import LETTERS, profiles
 from penstock.schedules import Schedule
 from penstock.view import text
 from penstock.view.marks import PHRASES
@@ -118,6 +120,27 @@ def benchmarks() -> str:
     return _table(("file", "what it measures"), rows)
 
 
+def cost_profiles() -> str:
+    """The shipped profiles of costs."""
+    rows = [
+        (f"`{name}`", *(f"{number:g}" for number in one.numbers), str(one.ranks or ""), str(one.micros or ""))
+        for name, one in profiles().items()
+    ]
+    source = said_by(ROOT / "src" / "penstock" / "data" / "costs" / "profiles.csv")
+    return f"{_table(('name', *LETTERS, 'ranks', 'micro-batches'), rows)}\n{source}\n"
+
+
+def peer_files() -> str:
+    """What each file of published figures says of itself."""
+    return "\n".join(f"- `{file.stem}`: {said_by(file)}" for file in shipped()) + "\n"
+
+
+def said_by(file: Path) -> str:
+    """The comment at the top of a CSV file."""
+    lines = file.read_text(encoding="utf-8").splitlines()
+    return " ".join(line[2:] for line in lines if line.startswith("# "))
+
+
 def json_figures() -> str:
     """The figures that ``penstock schedule --json`` writes."""
     from penstock.cli import main
@@ -155,11 +178,14 @@ GENERATORS: dict[str, Callable[[], str]] = {
     "lowered plan": lowered,
     "benchmarks": benchmarks,
     "json": json_figures,
+    "profiles": cost_profiles,
+    "peers": peer_files,
     "help": command_help(),
     "help run": command_help("run"),
     "help schedule": command_help("schedule"),
     "help simulate": command_help("simulate"),
     "help check": command_help("check"),
+    "help peers": command_help("peers"),
 }
 HOMES = {"SCHEDULES": "penstock.schedules.table.SCHEDULES"}
 """Where names that do not know it themselves are defined."""

@@ -96,10 +96,11 @@ def first_sentence(file: Path) -> str:
     if name in WITHOUT_COMMENT:
         return WITHOUT_COMMENT[name]
     text = file.read_text(encoding="utf-8")
+    mark = "# " if file.suffix == ".csv" else "//"
     if file.suffix == ".py":
         said = ast.get_docstring(ast.parse(text)) or ""
     else:
-        said = " ".join(line[2:].strip() for line in text.partition("\n\n")[0].splitlines() if line.startswith("//"))
+        said = " ".join(line[2:].strip() for line in text.partition("\n\n")[0].splitlines() if line.startswith(mark))
     if not said:
         raise ValueError(f"{name} begins with no docstring or comment; write one, or a line in docs/refresh.py")
     whole = re.sub(r" \([^()]* et al\.[^()]*\)", "", " ".join(said.partition("\n\n")[0].split()))

@@ -1,6 +1,9 @@
+import os
 from pathlib import Path
 
 import pytest
+
+from penstock.cli import main
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -21,3 +24,22 @@ def golden(request):
         assert text == file.read_text(), f"differs from {file.name}; if that is meant: pytest --update-goldens"
 
     return same
+
+
+@pytest.fixture
+def penstock(capsys):
+    """Run a command line; gives exit code, stdout and stderr."""
+
+    def run(line):
+        code = 0
+        try:
+            main([str(word) for word in line] if isinstance(line, list) else line.split())
+        except SystemExit as leaving:
+            code = leaving.code
+        out = capsys.readouterr()
+        return code, out.out, out.err
+
+    keep = os.dup(1)
+    yield run
+    os.dup2(keep, 1)
+    os.close(keep)

@@ -11,28 +11,10 @@ from penstock.cli import main
 
 KEYS = [
     *("name", "ranks", "micros", "chunks", "costs", "w_share", "memory", "makespan", "span", "bubble_span"),
-    *("bubble_sync", "peak_over_p", "lower_bound_span", "lower_bound_makespan", "bound_span_kind"),
-    *("bound_makespan_kind", "seconds"),
+    *("bubble_sync", "peak_over_p", "peak_by_rank", "lower_bound_span", "lower_bound_makespan", "gap_span"),
+    *("gap_makespan", "bound_span_kind", "bound_makespan_kind", "messages", "message_bytes", "weight_copies"),
+    "seconds",
 ]
-
-
-@pytest.fixture
-def penstock(capsys):
-    """Run a command line; gives exit code, stdout and stderr."""
-
-    def run(line):
-        code = 0
-        try:
-            main([str(word) for word in line] if isinstance(line, list) else line.split())
-        except SystemExit as leaving:
-            code = leaving.code
-        out = capsys.readouterr()
-        return code, out.out, out.err
-
-    keep = os.dup(1)
-    yield run
-    os.dup2(keep, 1)
-    os.close(keep)
 
 
 def test_schedule_shows_the_timeline_and_the_bounds(penstock):
@@ -112,6 +94,18 @@ WRONG = {
     "schedule chimera --ranks 4 --micros 6": "micros=6 is not a multiple of ranks=4; use",
     "schedule 1f1b --ranks 4 --micros 8 --chunks 2": "use chunks=1 or interleaved",
     "schedule 1f1b --ranks 4 --micros 8 --costs 1,1,1": "--costs 1,1,1: give four numbers F,I,W,link",
+    "schedule 1f1b --ranks 4 --micros 8 --costs 1": "--costs 1: give four numbers F,I,W,link",
+    "schedule 1f1b --ranks 4 --micros 8 --costs 6.2": "--costs 6.2: give four numbers F,I,W,link",
+    "schedule 1f1b --ranks 4 --micros 8 --costs 6.3B": "--costs 6.3B: no such profile or file; did you mean '6.2B'?",
+    "schedule 1f1b --ranks 4 --micros 8 --costs no.json": "--costs no.json: no such file; profiles are uniform, 1.5B",
+    "schedule 1f1b --ranks 4 --micros 8 --sync --span": "--objective is sync or span, not both",
+    "schedule 1f1b --ranks 4 --micros 8 --objective sync --span": "--objective is sync or span, not both",
+    "schedule 1f1b --all --ranks 4 --micros 8": "--all ranks every schedule; leave out 1f1b or --all",
+    "schedule --ranks 4 --micros 8": "name a schedule, for example 1f1b, or --all",
+    "schedule --all --ranks 4 --micros 8 --option group=4": "all takes no option",
+    "schedule bitpipe --ranks 4 --micros 7": "bitpipe: micros=7 is not a multiple of ranks=4; use 8",
+    "peers none.csv": "none.csv: No such file or directory",
+    "peers --only v-haf": "--only v-haf: no row has this peer; did you mean 'v-half'?",
     "schedule 1f1b --ranks 4 --micros 8 --costs=-1,1,1,0": "F is -1; times are finite and not negative",
     "schedule 1f1b --ranks 4 --micros 8 --costs nan,1,1,0": "F is nan; times are finite",
     "schedule 1f1b --ranks 4 --micros 8 --w-share 2": "--w-share 2: a share lies between 0 and 1",
@@ -138,8 +132,11 @@ def test_what_users_get_wrong_is_one_line_and_exit_code_2(penstock, line):
 @pytest.mark.parametrize(
     ("name", "memory", "says"),
     [
-        ("gpipe", 1.0, "gpipe peaks at 2 of 1F1B's memory, 1 more than --memory 1; interleaved-zb fits with 1"),
-        ("1f1b", 0.5, "0.5 more than --memory 0.5; 1f1b fits with --micros 4"),
+        (
+            "gpipe",
+            1.0,
+            "gpipe peaks at 2 of 1F1B's memory, 1 more than --memory 1; interleaved-zb --chunks 8 fits with 1",
+        ),
         ("1f1b", 0.1, "nothing fits less than 0.125, one micro-batch"),
     ],
 )
@@ -147,6 +144,13 @@ def test_too_much_memory_names_what_fits(penstock, name, memory, says):
     code, _, err = penstock(f"schedule {name} --ranks 8 --micros 16 --memory {memory}")
     assert code == 2
     assert says in err
+
+
+def test_fewer_micro_batches_are_advised_where_no_other_schedule_fits(penstock, monkeypatch):
+    monkeypatch.setattr("penstock.cli_fit.candidates", lambda sizes: iter(()))
+    code, _, err = penstock("schedule 1f1b --ranks 8 --micros 16 --memory 0.5")
+    assert code == 2
+    assert "0.5 more than --memory 0.5; 1f1b fits with --micros 4" in err
 
 
 def test_what_is_said_to_fit_does(penstock):
@@ -250,7 +254,7 @@ def test_all_schedules_are_ranked_by_what_is_asked(penstock, tmp_path):
     assert spans == sorted(spans)
     assert all(row["peak_over_p"] <= 1.2 for row in found)
     assert all(row["lower_bound_makespan"] <= row["makespan"] * (1 + 1e-9) for row in found)
-    assert {*KEYS, "messages", "weight_copies"} == set(found[0])
+    assert {*KEYS, "options"} == set(found[0])
     assert len(table.read_text().splitlines()) == 1 + len(found)
     assert "not gpipe: peaks at 2 of 1F1B's memory" in out
     by_name = {(row["name"], row["chunks"]): row for row in found}

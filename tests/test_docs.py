@@ -94,7 +94,12 @@ def test_marks_are_known() -> None:
 
 
 @pytest.mark.parametrize(
-    ("page", "language", "example"), [("own_schedule", "python", "my_own_schedule.py"), ("job", "toml", "zb_h1.toml")]
+    ("page", "language", "example"),
+    [
+        ("own_schedule", "python", "my_own_schedule.py"),
+        ("job", "toml", "zb_h1.toml"),
+        ("commands", "json", "heavy_head.json"),
+    ],
 )
 def test_examples_stand_in_the_pages(page: str, language: str, example: str) -> None:
     first = blocks(ROOT / "docs" / f"{page}.md", language)[0]

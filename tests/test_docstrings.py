@@ -8,12 +8,13 @@ import pytest
 
 import penstock
 
-PLANNING = ("units", "core", "schedules", "lower", "engine", "export", "api", "cli_plan", "cli_fit")
+PLANNING = ("units", "core", "schedules", "lower", "cost", "engine", "view", "export", "api")
 
 
 def modules():
     for found in pkgutil.walk_packages(penstock.__path__, "penstock."):
-        if found.name.split(".")[1] in PLANNING:
+        top = found.name.split(".")[1]
+        if top in PLANNING or top.startswith("cli"):
             yield found.name
 
 

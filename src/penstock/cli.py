@@ -9,6 +9,7 @@ from typing import NoReturn
 from cyclopts import App, CycloptsError
 
 from penstock.cli_check import check
+from penstock.cli_peers import peers
 from penstock.cli_plan import schedule, simulate
 
 USER_ERROR = 2
@@ -30,6 +31,7 @@ app.command("penstock.cli_run:run", help="Train a model through a pipeline, and 
 app.command(schedule)
 app.command(simulate)
 app.command(check)
+app.command(peers)
 
 
 def main(tokens: list[str] | None = None) -> None:

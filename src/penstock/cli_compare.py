@@ -4,132 +4,85 @@ from __future__ import annotations
 
 import csv
 import io
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from penstock.cli_figures import Files, facts_of, write_files
+from penstock.cli_tries import Candidate, Sizes, candidates
 
-from penstock.cli_fit import exceeds, peak_over_p
-from penstock.cli_plan import Files, facts_of, write_files
-from penstock.cli_prices import Prices, costs_of
-from penstock.core.needs import dependencies
-from penstock.core.plan import Plan
-from penstock.core.timeline import Timeline
-from penstock.engine import check, simulate
-from penstock.schedules import SCHEDULES, build
-from penstock.schedules.task import Objective
-
-TRIED_CHUNKS = (1, 2, 4)
-"""Chunks per rank that are tried where the user fixed none."""
 DRAWN = 6
-"""How many of the best schedules a picture or a page shows."""
+"""How many of the best schedules a page shows."""
+Row = tuple[Candidate, dict[str, Any]]
 
 
-@dataclass(frozen=True)
-class Sizes:
-    """What all candidates have in common; ``chunks`` None tries several, ``memory`` is a fraction of 1F1B's peak."""
-
-    ranks: int
-    micros: int
-    chunks: int | None
-    memory: float | None
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A schedule that fits, or the reason why it does not."""
-
-    name: str
-    chunks: int
-    timeline: Timeline | None
-    seconds: float
-    reason: str = ""
-
-
-def compare(sizes: Sizes, objective: Objective, csv_file: Path | None, prices: Prices, files: Files) -> None:
+def compare(sizes: Sizes, csv_file: Path | None, files: Files) -> None:
     """Rank every schedule, best first, and say why the others cannot be had.
+
+    Files hold the best of each schedule and number of chunks; the text and the picture the best of each schedule.
 
     Raises:
         ValueError: none can be had.
     """
     if sizes.memory is not None and not sizes.memory > 0:
         raise ValueError(f"--memory {sizes.memory:g}: give a positive fraction of 1F1B's peak, for example 1.0")
-    found = [_try(name, chunks, sizes, prices, objective) for name, chunks in _pairs(sizes)]
-    key = "makespan" if objective == "sync" else "span"
-    rows = [(facts_about(one, sizes, prices), one.timeline) for one in found if one.timeline is not None]
+    found = list(candidates(sizes))
+    key = "makespan" if sizes.objective == "sync" else "span"
+    rows = [(one, facts_about(one, sizes)) for one in found if one.timeline is not None]
     if not rows:
-        raise ValueError(f"no schedule fits: {'; '.join(f'{one.name} {one.reason}' for one in found)}")
-    rows.sort(key=lambda row: (row[0][key], row[0]["peak_over_p"]))
-    ranked = [facts for facts, _ in rows]
-    best = [timeline for _, timeline in rows[:DRAWN]]
-    outputs = {csv_file: _to_csv(ranked)} if csv_file else {}
-    write_files(files, outputs, ranked, best, f"{sizes.ranks} ranks, {sizes.micros} micro-batches")
-    _print_ranking(ranked, key)
-    for one in found:
-        if one.timeline is None:
-            print(f"not {one.name}{f' --chunks {one.chunks}' if one.chunks > 1 else ''}: {one.reason}")
+        raise ValueError(f"no schedule fits: {'; '.join(f'{one} {one.reason}' for one in _nearest(found))}")
+    rows.sort(key=lambda row: (row[1][key], row[1]["peak_over_p"]))
+    ranked = _first_of(rows, lambda one: (one.name, one.chunks))
+    best = _first_of(ranked, lambda one: one.name)
+    facts = [row for _, row in ranked]
+    shown = [row for _, row in best]
+    title = f"{sizes.ranks} ranks, {sizes.micros} micro-batches"
+    timelines = [one.timeline for one, _ in best[:DRAWN] if one.timeline is not None]
+
+    def picture(path: Path) -> None:
+        from penstock.view import ranking
+
+        ranking.save(shown, key, path, title, sizes.memory)
+
+    outputs = {csv_file: to_csv(facts)} if csv_file else {}
+    write_files(files, outputs, facts, timelines, title, picture)
+    _print_ranking(shown, key)
+    _print_rest(found, {one.name for one, _ in best}, len(ranked) - len(best))
 
 
-def facts_about(one: Candidate, sizes: Sizes, prices: Prices) -> dict[str, Any]:
-    """The figures of a schedule by the names that scripts read."""
+def facts_about(one: Candidate, sizes: Sizes) -> dict[str, Any]:
+    """The figures of a schedule by the names that scripts read, with its knobs."""
     assert one.timeline is not None
-    plan = one.timeline.plan
-    facts = facts_of(one.timeline, costs_of(plan.placement, prices), prices, sizes.memory, one.seconds)
-    return facts | {"messages": messages(plan), "weight_copies": SCHEDULES[one.name].copies}
+    facts = facts_of(one.timeline, sizes.pricing, sizes.memory, one.seconds)
+    return {"name": one.name, "options": one.options} | facts
 
 
-def messages(plan: Plan) -> int:
-    """Boundary tensors that cross ranks in one step, those that one rank sends, at most."""
-    needed, rank = dependencies(plan), plan.rank_of_op
-    rows, slots = np.nonzero(needed >= 0)
-    makers = needed[rows, slots]
-    crossing = makers[rank[makers] != rank[rows]]
-    return int(np.bincount(rank[crossing], minlength=plan.placement.ranks).max())
+def to_csv(rows: list[dict[str, Any]]) -> str:
+    """Rows of equal keys as CSV with a header; lists and knobs with blanks, what is not known empty.
 
-
-def _to_csv(rows: list[dict[str, Any]]) -> str:
-    """Rows of equal keys as CSV with a header."""
+    Example:
+        >>> to_csv([{"a": [1, 2], "b": {"group": 4}, "c": None}])
+        'a,b,c\\n1 2,group=4,\\n'
+    """
     out = io.StringIO()
     writer = csv.DictWriter(out, rows[0].keys(), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(
-        {key: " ".join(map(str, v)) if isinstance(v, list) else v for key, v in row.items()} for row in rows
-    )
+    writer.writerows({key: _cell(value) for key, value in row.items()} for row in rows)
     return out.getvalue()
 
 
-def _pairs(sizes: Sizes) -> Iterator[tuple[str, int]]:
-    for name, schedule in SCHEDULES.items():
-        asked = TRIED_CHUNKS if sizes.chunks is None else (sizes.chunks,)
-        fitting = [v for v in asked if not schedule.valid(sizes.ranks, sizes.micros, v)] if schedule.chunks else []
-        yield from ((name, v) for v in (fitting or asked[:1]))
+def _cell(value: Any) -> Any:
+    if isinstance(value, dict):
+        return " ".join(f"{name}={entry}" for name, entry in value.items())
+    return " ".join(map(str, value)) if isinstance(value, list) else value
 
 
-def _try(name: str, chunks: int, sizes: Sizes, prices: Prices, objective: Objective) -> Candidate:
-    begun = time.perf_counter()
-    try:
-        limit = None if sizes.memory is None else sizes.memory * sizes.ranks
-        plan = build(
-            name,
-            sizes.ranks,
-            sizes.micros,
-            chunks,
-            costs=lambda place: costs_of(place, prices),
-            memory_limit=limit,
-            objective=objective,
-        )
-        check(plan)
-        timeline = simulate(plan, costs_of(plan.placement, prices))
-    except ValueError as error:
-        return Candidate(name, chunks, None, time.perf_counter() - begun, str(error).removeprefix(f"{name}: "))
-    took_s = time.perf_counter() - begun
-    if sizes.memory is not None and exceeds(timeline, sizes.memory):
-        reason = f"peaks at {peak_over_p(timeline):.4g} of 1F1B's memory"
-        return Candidate(name, chunks, None, took_s, reason)
-    return Candidate(name, chunks, timeline, took_s)
+def _first_of(rows: Iterable[Row], group: Any) -> list[Row]:
+    """The first row of each group, in order."""
+    seen: dict[Any, Row] = {}
+    for row in rows:
+        seen.setdefault(group(row[0]), row)
+    return list(seen.values())
 
 
 def _print_ranking(ranked: list[dict[str, Any]], key: str) -> None:
@@ -137,19 +90,36 @@ def _print_ranking(ranked: list[dict[str, Any]], key: str) -> None:
     from rich.table import Table
 
     bubble = "bubble_sync" if key == "makespan" else "bubble_span"
-    columns = ("schedule", "chunks", key, "bubble", "gap", "peak", "messages", "copies")
-    table = Table(*columns, box=None, pad_edge=False)
+    with_bytes = ranked[0]["message_bytes"] is not None
+    volume = ("messages", "bytes") if with_bytes else ("messages",)
+    table = Table("schedule", "chunks", key, "bubble", "gap", "peak", *volume, "copies", box=None, pad_edge=False)
     for facts in ranked:
-        gap = 100 * (facts[key] / facts[f"lower_bound_{key}"] - 1)
         table.add_row(
-            facts["name"],
+            " ".join([facts["name"], *(f"{name}={value}" for name, value in facts["options"].items())]),
             str(facts["chunks"]),
             f"{facts[key]:.6g}",
             f"{facts[bubble]:.2f} %",
-            f"{gap:.2f} %",
+            f"{facts[f'gap_{key}']:.2f} %",
             f"{facts['peak_over_p']:.4g}",
             str(facts["messages"]),
+            *([f"{facts['message_bytes']:.4g}"] if with_bytes else []),
             str(facts["weight_copies"]),
         )
     Console().print(table)
+
+
+def _print_rest(found: list[Candidate], fitting: set[str], more: int) -> None:
+    """What the columns mean, and why schedules are not in the table."""
     print("gap: over what no order beats in the same memory; peak: as a fraction of 1F1B's; messages: sent by one rank")
+    if more:
+        print(f"the best of each schedule; --csv and --json hold {more} more, with other numbers of chunks")
+    for one in _nearest(each for each in found if each.name not in fitting):
+        print(f"not {one}: {one.reason}")
+
+
+def _nearest(failed: Iterable[Candidate]) -> list[Candidate]:
+    """Of each schedule that does not fit, the candidate that needs least."""
+    least: dict[str, Candidate] = {}
+    for one in failed:
+        least[one.name] = min(least.get(one.name, one), one, key=lambda each: each.peak)
+    return list(least.values())

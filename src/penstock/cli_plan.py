@@ -9,97 +9,110 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from penstock.cli_prices import Prices, costs_of
+from penstock.cli_figures import Files, facts_of, print_bounds, write_files
+from penstock.cli_prices import Prices, pricing_of
 
 if TYPE_CHECKING:
+    from penstock.cli_tries import Sizes
     from penstock.core.costs import Costs
     from penstock.core.plan import Plan
     from penstock.core.timeline import Timeline
 
 MOST_OPS = 20_000_000
 """Plans beyond this are refused: they would take gigabytes and minutes."""
+ALL = "all"
+"""In the place of a schedule's name: every schedule."""
 
 
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
-class Files:
-    """Files to write; each is written whole or not at all."""
+class Goal:
+    """What counts."""
 
-    json: Path | None = None
-    """The figures as one JSON object."""
-    html: Path | None = None
-    """The timeline as a page that opens without a network."""
-    png: Path | None = None
-    """The timeline as a picture (.png or .svg)."""
+    objective: Literal["sync", "span"] | None = None
+    """What schedules are made for and ranked by: sync (the default) the makespan, as the optimizer waits for all
+    ranks, span the longest time of one rank, as steps may overlap."""
+    sync: Annotated[bool, Parameter(negative="", show_default=False)] = False
+    """Short for --objective sync."""
+    span: Annotated[bool, Parameter(negative="", show_default=False)] = False
+    """Short for --objective span."""
 
 
-DEFAULT_PRICES, DEFAULT_FILES = Prices(), Files()
+DEFAULT_PRICES, DEFAULT_FILES, DEFAULT_GOAL = Prices(), Files(), Goal()
 
 
 def schedule(
-    name: str,
+    name: Annotated[str, Parameter(show_default=False)] = "",
     /,
     *,
     ranks: Annotated[int, Parameter(name=["--ranks", "-p"])],
     micros: Annotated[int, Parameter(name=["--micros", "-m"])],
     chunks: Annotated[int | None, Parameter(name=["--chunks", "-v"])] = None,
-    option: tuple[str, ...] = (),
+    every: Annotated[bool, Parameter(name="--all", negative="", show_default=False)] = False,
+    option: Annotated[tuple[str, ...], Parameter(negative="", show_default=False)] = (),
     memory: float | None = None,
-    objective: Literal["sync", "span"] = "sync",
+    goal: Goal = DEFAULT_GOAL,
     csv: Path | None = None,
     prices: Prices = DEFAULT_PRICES,
     files: Files = DEFAULT_FILES,
 ) -> None:
     """Build a named schedule, check, simulate and draw it, and compare it with what no order can beat.
 
-    With the name ``all``, do so for every schedule there is and rank them.
+    With the name ``all`` or with ``--all``, do so for every schedule there is and rank them.
 
     Args:
         name: the schedule, for example 1f1b, interleaved or zb-h1; your own function as FILE.py:NAME; or all.
         ranks: ranks of the pipeline.
         micros: micro-batches per step.
-        chunks: model chunks per rank; left out, one, or with all several.
+        chunks: model chunks per rank; left out, the fewest that the schedule can have, with all several.
+        every: every schedule, as the name all.
         option: a knob of the schedule as NAME=NUMBER, for example group=4 of interleaved; may be given more than once.
         memory: limit of activations, as a fraction of 1F1B's peak (as many micro-batches as there are ranks).
-        objective: what all are ranked by: sync the makespan (the optimizer waits for all ranks), span the longest time
-            of one rank (steps may overlap).
         csv: write the plan as PyTorch's compute-only CSV; with all, the table.
     """
-    from penstock.engine import check
-    from penstock.export import to_csv
-    from penstock.schedules import build
+    from penstock.cli_tries import Sizes
 
     _ready(csv, files)
     if ranks * micros * (chunks or 1) > MOST_OPS:
         raise ValueError(f"ranks x micros x chunks = {ranks * micros * (chunks or 1):,}; at most {MOST_OPS:,} forwards")
-    if name == "all":
-        if option:
-            raise ValueError(f"--option {option[0]}: all takes no option; name the schedule that has it")
-        from penstock.cli_compare import Sizes, compare
+    if memory is not None and not memory > 0:
+        raise ValueError(f"--memory {memory:g}: give a positive fraction of 1F1B's peak, for example 1.0")
+    sizes = Sizes(ranks, micros, chunks, memory, _objective(goal), pricing_of(prices))
+    if not _is_all(name, every):
+        _one(name, dict(map(_option, option)), sizes, csv, files)
+    elif option:
+        raise ValueError(f"--option {option[0]}: all takes no option; name the schedule that has it")
+    else:
+        from penstock.cli_compare import compare
 
-        compare(Sizes(ranks, micros, chunks, memory), objective, csv, prices, files)
-        return
-    chunks = chunks or 1
+        compare(sizes, csv, files)
+
+
+def _one(name: str, options: dict[str, Any], sizes: Sizes, csv: Path | None, files: Files) -> None:
+    """The command for one schedule."""
+    from penstock.cli_tries import limit_bytes
+    from penstock.engine import check
+    from penstock.export import to_csv
+    from penstock.schedules import build
+
     began = time.perf_counter()
-    options: dict[str, Any] = dict(map(_option, option))
-    limit = None if memory is None else memory * ranks
+    chunks = sizes.chunks or _fewest(name, sizes, options)
     plan = build(
         name,
-        ranks,
-        micros,
+        sizes.ranks,
+        sizes.micros,
         chunks,
-        costs=lambda place: costs_of(place, prices),
-        memory_limit=limit,
-        objective=objective,
+        costs=sizes.pricing.on,
+        memory_limit=limit_bytes(name, sizes.ranks, chunks, sizes.memory, sizes.pricing),
+        objective=sizes.objective,
         **options,
     )
-    costs = costs_of(plan.placement, prices)
+    costs = sizes.pricing.on(plan.placement)
     check(plan)
     timeline = _simulate(plan, costs)
     took_s = time.perf_counter() - began
-    if memory is not None:
-        _check_memory(timeline, memory, chunks, prices)
-    facts = facts_of(timeline, costs, prices, memory, took_s)
+    _check_memory(timeline, name, chunks, sizes)
+    facts = facts_of(timeline, sizes.pricing, sizes.memory, took_s)
     outputs = {csv: to_csv(plan)} if csv else {}
     _report(timeline, facts, files, outputs)
 
@@ -129,10 +142,36 @@ def simulate(
     check(found)
     if sends != "none":
         found = add_sends(found, sends)
-    costs = costs_of(found.placement, prices)
-    timeline = _simulate(found, costs)
-    facts = facts_of(timeline, costs, prices, None, time.perf_counter() - began)
+    pricing = pricing_of(prices)
+    timeline = _simulate(found, pricing.on(found.placement))
+    facts = facts_of(timeline, pricing, None, time.perf_counter() - began)
     _report(timeline, facts, files, {})
+
+
+def _is_all(name: str, every: bool) -> bool:
+    if every and name not in ("", ALL):
+        raise ValueError(f"--all ranks every schedule; leave out {name} or --all")
+    if not every and not name:
+        raise ValueError("name a schedule, for example 1f1b, or --all")
+    return every or name == ALL
+
+
+def _objective(goal: Goal) -> Literal["sync", "span"]:
+    named = {"sync": goal.sync, "span": goal.span, goal.objective: True}
+    asked = [each for each in ("sync", "span") if named[each]]
+    if len(asked) > 1:
+        raise ValueError("--objective is sync or span, not both")
+    return "span" if asked == ["span"] else "sync"
+
+
+def _fewest(name: str, sizes: Sizes, options: dict[str, int]) -> int:
+    """Chunks for a schedule whose user named none."""
+    from penstock.schedules import SCHEDULES
+    from penstock.schedules.table import options_of
+
+    if name not in SCHEDULES or min(sizes.ranks, sizes.micros) < 1 or {*options} - {*options_of(SCHEDULES[name].lane)}:
+        return 1
+    return SCHEDULES[name].least_chunks(sizes.ranks, sizes.micros, **options)
 
 
 def _option(text: str) -> tuple[str, int]:
@@ -159,48 +198,18 @@ def _simulate(plan: Plan, costs: Costs) -> Timeline:
     return simulate(plan, costs)
 
 
-def _check_memory(timeline: Timeline, memory: float, chunks: int, prices: Prices) -> None:
+def _check_memory(timeline: Timeline, name: str, chunks: int, sizes: Sizes) -> None:
     """Raise if the plan needs more memory than allowed, with the nearest schedule or size that fits."""
-    from penstock.cli_fit import Sizes, exceeds, fitting, peak_over_p
+    from penstock.cli_fit import fitting
+    from penstock.cli_tries import exceeds, peak_over_p
 
-    if not memory > 0:
-        raise ValueError(f"--memory {memory:g}: give a positive fraction of 1F1B's peak, for example 1.0")
-    if exceeds(timeline, memory):
-        plan, peak = timeline.plan, peak_over_p(timeline)
-        sizes = Sizes(plan.placement.ranks, plan.micros, chunks, lambda place: costs_of(place, prices), memory)
+    memory, plan = sizes.memory, timeline.plan
+    peak = peak_over_p(timeline, sizes.pricing.on(plan.placement))
+    if memory is not None and exceeds(peak, memory):
         raise ValueError(
             f"{plan.name} peaks at {peak:.4g} of 1F1B's memory, {peak - memory:.4g} more than --memory {memory:g}; "
-            f"{fitting(plan.name, sizes)}"
+            f"{fitting(name, chunks, sizes)}"
         )
-
-
-def facts_of(timeline: Timeline, costs: Costs, prices: Prices, memory: float | None, took_s: float) -> dict[str, Any]:
-    """The figures of a timeline by the names that scripts read."""
-    from penstock.cli_fit import peak_over_p
-    from penstock.engine import bounds
-
-    plan, peak = timeline.plan, peak_over_p(timeline)
-    limit = peak if memory is None else memory
-    bound = bounds(plan.placement, plan.micros, costs, limit * plan.placement.ranks) if plan.trains else None
-    return {
-        "name": plan.name,
-        "ranks": plan.placement.ranks,
-        "micros": plan.micros,
-        "chunks": max(map(plan.placement.rank_of.count, range(plan.placement.ranks))),
-        "costs": [float(word) for word in prices.costs.split(",")],
-        "w_share": prices.w_share,
-        "memory": limit,
-        "makespan": timeline.makespan_s,
-        "span": timeline.span_s,
-        "bubble_span": 100 * timeline.bubble_span,
-        "bubble_sync": 100 * timeline.bubble_sync,
-        "peak_over_p": peak,
-        "lower_bound_span": bound and bound.span.seconds,
-        "lower_bound_makespan": bound and bound.makespan.seconds,
-        "bound_span_kind": bound and bound.span.kind,
-        "bound_makespan_kind": bound and bound.makespan.kind,
-        "seconds": took_s,
-    }
 
 
 def _report(timeline: Timeline, facts: dict[str, Any], files: Files, outputs: dict[Path, str]) -> None:
@@ -210,66 +219,4 @@ def _report(timeline: Timeline, facts: dict[str, Any], files: Files, outputs: di
     write_files(files, outputs, facts, [timeline], facts["name"])
     print(text.gantt(timeline, unit=""))
     print(text.summary(timeline, unit=""))
-    _print_table(facts)
-
-
-def write_files(
-    files: Files,
-    outputs: dict[Path, str],
-    facts: dict[str, Any] | list[dict[str, Any]],
-    timelines: list[Timeline],
-    title: str,
-) -> None:
-    """Write every file that was asked for; ``outputs`` holds those that are there already."""
-    import json
-
-    from penstock.core.files import whole_file, write_whole
-
-    if files.json is not None:
-        outputs[files.json] = json.dumps(facts, indent=1) + "\n"
-    if files.html is not None:
-        from penstock.view import html
-
-        outputs[files.html] = html.page(timelines, title, _as_tables(facts), unit="")
-    if files.png is not None:
-        from penstock.view import plot
-
-        with whole_file(files.png) as stand_in:
-            plot.save(timelines, stand_in, unit="")
-    for path, content in outputs.items():
-        write_whole(path, content)
-
-
-def _as_tables(facts: dict[str, Any] | list[dict[str, Any]]) -> Any:
-    """Figures as the page shows them: one schedule's as names and values, those of several as a table."""
-    from penstock.view.html import Table
-
-    if isinstance(facts, dict):
-        return _as_words(facts)
-    columns = ("name", "chunks", "makespan", "bubble_sync", "span", "bubble_span", "peak_over_p", "messages")
-    words = [_as_words(row) for row in facts]
-    names = [name.replace("_", " ") for name in columns]
-    return [Table("All schedules", names, [[row[name] for name in names] for row in words])]
-
-
-def _as_words(facts: dict[str, Any]) -> dict[str, str]:
-    """The figures for people, without those that could not be had."""
-    words = {name: f"{value:.6g}" if isinstance(value, float) else str(value) for name, value in facts.items()}
-    return {name.replace("_", " "): word for name, word in words.items() if word != "None"}
-
-
-def _print_table(facts: dict[str, Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("", "time", "bubble", "no order beats", "gap", "because of", box=None, pad_edge=False)
-    for what, bubble in (("span", "bubble_span"), ("makespan", "bubble_sync")):
-        value, least = facts[what], facts[f"lower_bound_{what}"]
-        gap = [f"{least:.6g}", f"{100 * (value / least - 1):.2f} %", facts[f"bound_{what}_kind"]] if least else []
-        table.add_row(what, f"{value:.6g}", f"{facts[bubble]:.2f} %", *gap)
-    console = Console()
-    console.print(table)
-    print(
-        f"peak memory {facts['peak_over_p']:.4g} of 1F1B's; bounds within {facts['memory']:.4g}; "
-        f"built, checked and simulated in {facts['seconds']:.3f} s"
-    )
+    print_bounds(facts)

@@ -1,11 +1,11 @@
 import csv
 import math
-from pathlib import Path
 
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from penstock.cli_peer_rows import shipped
 from penstock.core.costs import Costs
 from penstock.core.op import Kind
 from penstock.core.placement import Placement
@@ -16,7 +16,6 @@ from penstock.schedules import SCHEDULES, build
 from randoms import costs_of, plans
 
 SLACK = 1 + 1e-9
-DATA = Path(__file__).parent.parent / "data"
 
 
 def uniform(placement, f=1.0, i=1.0, w=1.0, link=0.0, w_share=1.0):
@@ -119,8 +118,10 @@ def test_bounds_of_a_vee_at_1f1b_s_memory(model, p, m, times, span, sync):
 
 
 def test_bounds_are_never_looser_than_an_independent_evaluator_s():
-    with (DATA / "peer_schedules_excerpt.csv").open() as file:
-        rows = [row for row in csv.DictReader(file) if row["cost"] == "uniform"]
+    file = next(file for file in shipped() if file.stem == "schedulers")
+    lines = [line for line in file.read_text().splitlines() if not line.startswith("#")]
+    rows = [row for row in csv.DictReader(lines) if row["cost"] == "uniform" and row["peer"] in ("1f1b", "vpp2")]
+    assert rows
     for row in rows:
         p, m, v = int(row["p"]), int(row["m"]), 2 if row["peer"] == "vpp2" else 1
         place = Placement.loop(p, v)

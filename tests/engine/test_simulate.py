@@ -1,41 +1,20 @@
 import csv
-from pathlib import Path
 
 import numpy as np
 import pytest
 
+from penstock.cli_peer_rows import shipped
 from penstock.core.costs import Costs
 from penstock.core.lane import Lane
 from penstock.core.placement import Placement
 from penstock.core.plan import Plan
+from penstock.cost import profiles
 from penstock.engine import IllegalPlan, simulate
 from penstock.lower import add_sends, add_step
 from penstock.schedules import build
 
-DATA = Path(__file__).parent.parent / "data"
+PEER_FILE = next(file for file in shipped() if file.stem == "schedulers")
 PEERS = {"1f1b": ("1f1b", 1), "vpp2": ("interleaved", 2)}
-
-PROFILES = {
-    ("1.5B", 24): (18.522, 18.086, 9.337, 0.601),
-    ("1.5B", 32): (18.513, 18.086, 9.331, 0.626),
-    ("1.5B", 64): (18.546, 18.097, 9.321, 0.762),
-    ("6.2B", 24): (29.718, 29.444, 19.927, 0.527),
-    ("6.2B", 32): (29.802, 29.428, 19.530, 0.577),
-    ("6.2B", 64): (29.935, 29.621, 19.388, 0.535),
-    ("14.6B", 48): (11.347, 11.248, 8.132, 0.377),
-    ("14.6B", 64): (11.307, 11.254, 8.101, 0.379),
-    ("14.6B", 128): (11.325, 11.308, 8.109, 0.378),
-    ("28.3B", 96): (10.419, 10.207, 7.715, 0.408),
-    ("28.3B", 128): (10.408, 10.204, 7.703, 0.408),
-    ("28.3B", 256): (10.402, 10.248, 7.698, 0.460),
-}
-"""F, I, W and message times in ms: Qi et al. 2023, arXiv:2401.10241, table 9."""
-
-TABLE_5 = {"1.5B": (24.31, 19.85, 12.40), "6.2B": (23.47, 18.98, 10.91), "14.6B": (25.52, 20.82, 12.51),
-           "28.3B": (26.46, 21.68, 13.52)}  # fmt: skip
-"""Bubble of 1F1B in percent, in the order of the profiles: the same paper, table 5."""
-
-RANKS = {"1.5B": 8, "6.2B": 8, "14.6B": 16, "28.3B": 32}
 
 
 def run(name, ranks, micros, chunks, times, w_share=1.0):
@@ -43,29 +22,20 @@ def run(name, ranks, micros, chunks, times, w_share=1.0):
     return simulate(plan, Costs.uniform(plan.placement, *times, w_share=w_share))
 
 
-@pytest.mark.parametrize("model", TABLE_5)
-def test_bubbles_of_1f1b_are_those_of_the_zero_bubble_paper(model):
-    sizes = [micros for name, micros in PROFILES if name == model]
-    found = [run("1f1b", RANKS[model], m, 1, PROFILES[model, m]) for m in sizes]
-    assert tuple(round(100 * timeline.bubble_span, 2) for timeline in found) == TABLE_5[model]
-
-
 def peer_rows():
-    with (DATA / "peer_schedules_excerpt.csv").open() as file:
-        return [
-            pytest.param(row, id=f"{row['cost']}-{row['p']}-{row['m']}-{row['peer']}") for row in csv.DictReader(file)
-        ]
-
-
-TIMES = {"uniform": (1.0, 1.0, 1.0, 0.0), "1.5B": PROFILES["1.5B", 24], "6.2B": PROFILES["6.2B", 24],
-         "14.6B": PROFILES["14.6B", 48], "28.3B": PROFILES["28.3B", 96]}  # fmt: skip
+    lines = [line for line in PEER_FILE.read_text().splitlines() if not line.startswith("#")]
+    return [
+        pytest.param(row, id=f"{row['cost']}-{row['p']}-{row['m']}-{row['peer']}")
+        for row in csv.DictReader(lines)
+        if row["peer"] in PEERS
+    ]
 
 
 @pytest.mark.parametrize("row", peer_rows())
 def test_figures_are_those_of_an_independent_evaluator(row):
     name, chunks = PEERS[row["peer"]]
     ranks, micros = int(row["p"]), int(row["m"])
-    found = run(name, ranks, micros, chunks, TIMES[row["cost"]], float(row["w_share"]))
+    found = run(name, ranks, micros, chunks, profiles()[row["cost"]].numbers, float(row["w_share"]))
     assert f"{100 * found.bubble_span:.2f}" == row["bubble_span_pct"]
     assert f"{100 * found.bubble_sync:.2f}" == row["bubble_sync_pct"]
     assert found.span_s == pytest.approx(float(row["span"]), abs=0.006)

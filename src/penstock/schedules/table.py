@@ -32,6 +32,8 @@ from penstock.schedules.phases import Phase
 from penstock.schedules.task import reads_costs
 
 Ops = NDArray[Any] | Iterable[Phase] | Iterable[Op] | Iterable[str]
+MOST_CHUNKS = 8
+"""How many chunks per rank are looked at for the fewest that a schedule can have."""
 LaneFunction = Callable[..., Any]
 """``lane(r, p, m, v) -> Ops``, or ``lanes(task) -> Iterable[Ops]``, one entry per rank; knobs may follow."""
 
@@ -73,6 +75,20 @@ class Schedule:
     """Idle time of the busiest rank from its first compute to its last, where it differs from ``idle``."""
     copies: int = 1
     """Copies of the weights over all ranks."""
+
+    def least_chunks(self, p: int, m: int, **options: int) -> int:
+        """The fewest chunks per rank it can have at these sizes; if none will do, those whose reason is not chunks.
+
+        Example:
+            >>> SCHEDULES["1f1b"].least_chunks(4, 8), SCHEDULES["zb-v"].least_chunks(4, 8)
+            (1, 2)
+            >>> SCHEDULES["bitpipe"].valid(4, 7, SCHEDULES["bitpipe"].least_chunks(4, 7))
+            'micros=7 is not a multiple of ranks=4; use 8'
+        """
+        reasons = {v: self.valid(p, m, v, **options) for v in (range(1, MOST_CHUNKS + 1) if self.chunks else (1,))}
+        fits = [v for v, reason in reasons.items() if not reason]
+        others = [v for v, reason in reasons.items() if not reason.startswith("chunks=")]
+        return (fits or others or [1])[0]
 
 
 SCHEDULES: dict[str, Schedule] = {

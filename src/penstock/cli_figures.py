@@ -1,0 +1,193 @@
+"""The figures of a timeline: by the names that scripts read, as files, and as tables for people."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cyclopts import Parameter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from penstock.core.costs import Costs
+    from penstock.core.plan import Plan
+    from penstock.core.timeline import Timeline
+    from penstock.cost import Pricing
+
+EXACT = 1e-9
+"""Gaps below this share are differences of rounding."""
+
+
+_COLUMNS = (
+    *("name", "chunks", "makespan", "bubble_sync", "gap_makespan", "span", "bubble_span", "gap_span"),
+    *("peak_over_p", "messages", "weight_copies"),
+)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Files:
+    """Files to write; each is written whole or not at all."""
+
+    json: Path | None = None
+    """The figures as one JSON object."""
+    html: Path | None = None
+    """The timeline as a page that opens without a network."""
+    png: Path | None = None
+    """The timeline as a picture (.png or .svg)."""
+
+
+def facts_of(timeline: Timeline, pricing: Pricing, memory: float | None, took_s: float) -> dict[str, Any]:
+    """The figures of a timeline by the names that scripts read; gaps and bubbles in per cent.
+
+    Args:
+        timeline: of a plan at these prices.
+        pricing: what its ops cost.
+        memory: the limit that the bounds know, as a fraction of 1F1B's peak; ``None`` means what the plan needs.
+        took_s: seconds it took to build, check and simulate.
+    """
+    from penstock.cost import whole_bytes
+    from penstock.engine import bounds
+
+    plan, place = timeline.plan, timeline.plan.placement
+    costs = pricing.on(place)
+    whole = whole_bytes(place, costs)
+    peaks = [float(peak) / whole for peak in timeline.peak_bytes]
+    limit = max(peaks) if memory is None else memory
+    bound = bounds(place, plan.micros, costs, limit * whole) if plan.trains else None
+    messages, sent = _sent(plan, costs)
+    return {
+        "name": plan.name,
+        "ranks": place.ranks,
+        "micros": plan.micros,
+        "chunks": max(map(place.rank_of.count, range(place.ranks))),
+        "costs": pricing.figures,
+        "w_share": pricing.w_share,
+        "memory": limit,
+        "makespan": timeline.makespan_s,
+        "span": timeline.span_s,
+        "bubble_span": 100 * timeline.bubble_span,
+        "bubble_sync": 100 * timeline.bubble_sync,
+        "peak_over_p": max(peaks),
+        "peak_by_rank": peaks,
+        "lower_bound_span": bound and bound.span.seconds,
+        "lower_bound_makespan": bound and bound.makespan.seconds,
+        "gap_span": bound and gap(timeline.span_s, bound.span.seconds),
+        "gap_makespan": bound and gap(timeline.makespan_s, bound.makespan.seconds),
+        "bound_span_kind": bound and bound.span.kind,
+        "bound_makespan_kind": bound and bound.makespan.kind,
+        "messages": messages,
+        "message_bytes": sent,
+        "weight_copies": place.stages // len(set(place.part_of)),
+        "seconds": took_s,
+    }
+
+
+def gap(value: float, least: float) -> float:
+    """How much longer than the least, in per cent.
+
+    Example:
+        >>> gap(33.0, 30.0)
+        10.0
+    """
+    if not least or abs(value - least) <= EXACT * least:
+        return 0.0
+    return 100 * (value - least) / least
+
+
+def _sent(plan: Plan, costs: Costs) -> tuple[int, float | None]:
+    """Boundary tensors that one rank sends in a step, at most, and their bytes, ``None`` if nobody said their size."""
+    import numpy as np
+
+    from penstock.core.needs import dependencies
+
+    needed, rank = dependencies(plan), plan.rank_of_op
+    rows, slots = np.nonzero(needed >= 0)
+    makers = needed[rows, slots]
+    crossing = rank[makers] != rank[rows]
+    makers, rows = makers[crossing], rows[crossing]
+    maker, user = plan.ops[makers, 1], plan.ops[rows, 1]
+    size = costs.boundary_bytes[np.where(np.array(plan.placement.prev)[user] == maker, maker, user)]
+    count = np.bincount(rank[makers], minlength=plan.placement.ranks)
+    total = np.bincount(rank[makers], size, plan.placement.ranks)
+    return int(count.max()), float(total.max()) if costs.boundary_bytes.any() else None
+
+
+def write_files(
+    files: Files,
+    outputs: dict[Path, str],
+    facts: dict[str, Any] | list[dict[str, Any]],
+    timelines: list[Timeline],
+    title: str,
+    picture: Callable[[Path], None] | None = None,
+) -> None:
+    """Write every file that was asked for; ``outputs`` holds those that are there already, ``picture`` draws another
+    than the timelines."""
+    import json
+
+    from penstock.core.files import whole_file, write_whole
+
+    if files.json is not None:
+        outputs[files.json] = json.dumps(facts, indent=1) + "\n"
+    if files.html is not None:
+        from penstock.view import html
+
+        outputs[files.html] = html.page(timelines, title, _as_tables(facts), unit="")
+    if files.png is not None:
+        from penstock.view import plot
+
+        with whole_file(files.png) as stand_in:
+            if picture is None:
+                plot.save(timelines, stand_in, unit="")
+            else:
+                picture(stand_in)
+    for path, content in outputs.items():
+        write_whole(path, content)
+
+
+def _as_tables(facts: dict[str, Any] | list[dict[str, Any]]) -> Any:
+    """Figures as the page shows them: one schedule's as names and values, those of several as a table."""
+    from penstock.view.html import Table
+
+    if isinstance(facts, dict):
+        return _as_words(facts)
+    words = [_as_words(row) for row in facts]
+    names = [name.replace("_", " ") for name in _COLUMNS]
+    return [Table("All schedules", names, [[row[name] for name in names] for row in words])]
+
+
+def _as_words(facts: dict[str, Any]) -> dict[str, str]:
+    """The figures for people, without those that could not be had."""
+    words = {name: as_word(value) for name, value in facts.items() if not isinstance(value, dict)}
+    return {name.replace("_", " "): word for name, word in words.items() if word != "None"}
+
+
+def as_word(value: Any) -> str:
+    """A figure for people.
+
+    Example:
+        >>> as_word([1.0, 2.5]), as_word(None)
+        ('1, 2.5', 'None')
+    """
+    if isinstance(value, list):
+        return ", ".join(map(as_word, value))
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def print_bounds(facts: dict[str, Any]) -> None:
+    """The bounds of one schedule and how far it is from them."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("", "time", "bubble", "no order beats", "gap", "because of", box=None, pad_edge=False)
+    for what, bubble in (("span", "bubble_span"), ("makespan", "bubble_sync")):
+        least = facts[f"lower_bound_{what}"]
+        bound = [f"{least:.6g}", f"{facts[f'gap_{what}']:.2f} %", facts[f"bound_{what}_kind"]] if least else []
+        table.add_row(what, f"{facts[what]:.6g}", f"{facts[bubble]:.2f} %", *bound)
+    Console().print(table)
+    print(
+        f"peak memory {facts['peak_over_p']:.4g} of 1F1B's; bounds within {facts['memory']:.4g}; "
+        f"built, checked and simulated in {facts['seconds']:.3f} s"
+    )

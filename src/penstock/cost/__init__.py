@@ -1,0 +1,6 @@
+"""What ops take: times as people have them (four numbers, a shipped profile, a file), put on any placement."""
+
+from penstock.cost.prices import Pricing, pricing, whole_bytes
+from penstock.cost.profiles import Profile, profiles
+
+__all__ = ["Pricing", "Profile", "pricing", "profiles", "whole_bytes"]
