@@ -4,8 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock.core.costs import Costs
-from penstock.core.op import Kind
 from penstock.core.lane import Lane
+from penstock.core.op import Kind
 from penstock.engine import check, simulate
 from penstock.lower import add_sends, merge_backward, split_backward, two_bp
 from penstock.schedules import SCHEDULES, build

@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from penstock.core.lane import Lane
 from penstock.core.needs import dependencies, partners
 from penstock.core.op import COMPUTE, RECVS, SENDS, Kind
 from penstock.core.placement import Placement
-from penstock.core.lane import Lane
 from penstock.engine import problems, simulate
 from penstock.lower import add_sends, add_step
 from penstock.schedules import SCHEDULES, build
