@@ -62,7 +62,7 @@ def test_partners_are_the_other_ends(plan):
 def test_a_send_waits_for_the_one_so_many_before_it_on_its_link(plan, in_flight):
     plan = add_sends(plan, in_flight=in_flight)
     partner = partners(plan)
-    before = predecessors(plan, partner)
+    before = predecessors(plan)
     links: dict[tuple[int, int], list[int]] = {}
     for row in range(len(plan)):
         if plan.op(row).kind in (Kind.SEND_F, Kind.SEND_B):

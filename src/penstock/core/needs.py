@@ -1,4 +1,4 @@
-"""The dependency rule applied to a whole plan at once."""
+"""The dependency rule applied to a whole plan at once. What is found is kept with the plan, which never changes."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock.core.op import AMONG_RANKS, HOST, NEEDS, SENDS, Kind, Need
-from penstock.core.placement import NO_STAGE
+from penstock.core.compiled import compiled
+from penstock.core.op import AMONG_RANKS, HOST, NEEDS, RECVS, SENDS, Kind, Need
 from penstock.core.plan import Plan
 
 NOTHING = -1
@@ -19,11 +19,68 @@ SPARSE = 1000
 """Plans that lack all but one in so many of their forwards are refused rather than given a table that large."""
 
 
+def of_kind(kinds: NDArray[np.int32], among: tuple[Kind, ...]) -> NDArray[np.bool_]:
+    """Whether each kind is one of a few."""
+    table = np.zeros(len(Kind), dtype=np.bool_)
+    table[list(among)] = True
+    found: NDArray[np.bool_] = table[kinds]
+    return found
+
+
 def index(plan: Plan) -> NDArray[np.int32]:
     """Id of every op by (kind, stage, micro-batch): shape (kinds, stages, micros), ``NOTHING`` where there is none.
 
     Ops without a micro-batch, and ops out of range, are left out.
     """
+    return plan.memo(_index)
+
+
+def dependencies(plan: Plan) -> NDArray[np.int32]:
+    """Ids of the ops that each op needs, in the order of ``active``: shape (ops, slots), ``NOTHING`` or ``MISSING``
+    where there is no id.
+
+    In a plan with sends, a value made on another rank comes through the receive that brings it.
+    """
+    return plan.memo(_dependencies)
+
+
+def partners(plan: Plan) -> NDArray[np.int32]:
+    """Id of the other end of each send and receive: ``MISSING`` if the plan lacks it, ``NOTHING`` for other ops."""
+    return plan.memo(_partners)
+
+
+def rings(plan: Plan) -> NDArray[np.int32]:
+    """Id of the next op among those that end together, round in a ring: the other end of a message, the other replicas
+    of a sum of gradients, the other ranks of a vocabulary collective; itself for what a rank does alone. ``MISSING`` if
+    the plan lacks one of them, ``NOTHING`` for ops that hold their rank. Shape (ops,).
+    """
+    return plan.memo(_rings)
+
+
+def predecessors(plan: Plan) -> NDArray[np.int32]:
+    """Id of the send that must have arrived before each send may start, so that its link holds no more than
+    ``plan.in_flight`` messages; ``NOTHING`` for other ops and where there is no bound. Shape (ops,).
+    """
+    return plan.memo(_predecessors)
+
+
+def active(plan: Plan) -> dict[Kind, tuple[Need, ...]]:
+    """The needs of each kind that can apply in a plan: those that are there at times, only if it holds what makes
+    them."""
+    return plan.memo(_active)
+
+
+def _active(plan: Plan) -> dict[Kind, tuple[Need, ...]]:
+    kinds = plan.ops[:, 0]
+    present = np.bincount(kinds[(kinds >= 0) & (kinds < len(Kind))], minlength=len(Kind)) > 0
+
+    def applies(need: Need) -> bool:
+        return bool((not need.if_any or present[list(need.made_by)].any()) and not (need.slices and plan.slices == 1))
+
+    return {kind: tuple(filter(applies, rule)) for kind, rule in NEEDS.items() if present[kind]}
+
+
+def _index(plan: Plan) -> NDArray[np.int32]:
     if plan.placement.stages * plan.micros > SPARSE * (len(plan) + SPARSE):
         raise ValueError(
             f"{plan.placement.stages} stages x {plan.micros} micro-batches, but only {len(plan)} ops: "
@@ -32,88 +89,81 @@ def index(plan: Plan) -> NDArray[np.int32]:
     kind, stage, micro = plan.ops.T
     ids = np.full((len(Kind), plan.placement.stages, plan.micros), NOTHING, dtype=np.int32)
     inside = (micro >= 0) & (micro < plan.micros) & (stage >= 0) & (stage < plan.placement.stages)
-    ids[kind[inside], stage[inside], micro[inside]] = np.flatnonzero(inside)
+    if inside.all():
+        ids[kind, stage, micro] = np.arange(len(plan))
+    else:
+        ids[kind[inside], stage[inside], micro[inside]] = np.flatnonzero(inside)
     return ids
 
 
-def dependencies(plan: Plan) -> NDArray[np.int32]:
-    """Ids of the ops that each op needs, in the order of its ``NEEDS``: shape (ops, slots), ``NOTHING`` or ``MISSING``
-    where there is no id. There are as many slots as the plan uses.
-
-    In a plan with sends, a value made on another rank comes through the receive that brings it.
-    """
-    ids = index(plan)
-    needed = np.full((len(plan), max(map(len, NEEDS.values()))), NOTHING, dtype=np.int32)
-    used = 1
-    present = np.bincount(plan.ops[:, 0], minlength=len(Kind)) > 0
-    for kind, rule in NEEDS.items():
-        rows = np.flatnonzero(plan.ops[:, 0] == kind)
+def _dependencies(plan: Plan) -> NDArray[np.int32]:
+    rules = active(plan)
+    table = np.full((len(Kind), max([1, *map(len, rules.values())]), 7), -1, dtype=np.int32)
+    for kind, rule in rules.items():
         for slot, need in enumerate(rule):
-            asked = not need.if_any or present[list(need.made_by)].any()
-            if len(rows) and asked and not (need.slices and plan.slices == 1):
-                needed[rows, slot] = _latest(plan, rows, need) if need.latest else _makers(plan, ids, rows, need)
-                used = max(used, slot + 1)
-    return needed[:, :used]
+            makers = (*need.made_by, need.made_by[0])[:2]
+            table[kind, slot] = (*makers, need.at, -1 if need.via is None else need.via, need.if_any, need.slices,
+                                 need.latest)  # fmt: skip
+    needed = np.full((len(plan), table.shape[1]), NOTHING, dtype=np.int32)
+    place = plan.placement
+    fill = compiled(_fill, len(plan))
+    where = (place.hops, np.array(place.rank_of), plan.lowered, plan.slices, int(Kind.UNSHARD))
+    fill(plan.ops, index(plan), table, where, needed)
+    return needed
 
 
-def _makers(plan: Plan, ids: NDArray[np.int32], rows: NDArray[np.intp], need: Need) -> NDArray[np.int32]:
-    _, stage, micro = plan.ops[rows].T
-    at = plan.placement.hops[need.at, stage]
-    absent = at == NO_STAGE
-    if need.slices:
-        other = micro + need.slices
-        absent = absent | (other // plan.slices != micro // plan.slices)
-        micro = np.where(absent, micro, other)
-    made = ids[np.array(need.made_by)[:, None], at, micro].max(axis=0)
-    if need.via is not None and plan.lowered:
-        rank_of = np.array(plan.placement.rank_of)
-        made = np.where(rank_of[at] == rank_of[stage], made, ids[need.via, stage, micro])
-    if not need.if_any:
-        made = np.where(made == NOTHING, MISSING, made)
-    return np.where(absent, NOTHING, made).astype(np.int32)
+def _fill(ops: Any, ids: Any, table: Any, place: Any, needed: Any) -> None:
+    """Look up what each op needs (plain Python that numba also compiles); ``needed`` is filled in place."""
+    hops, rank_of, lowered, slices, gather = place
+    latest = np.full(len(rank_of), -1, dtype=np.int64)
+    has_some = np.zeros(len(rank_of), dtype=np.bool_)
+    for o in range(len(ops)):
+        if ops[o, 0] == gather:
+            has_some[ops[o, 1]] = True
+    for o in range(len(ops)):
+        kind, stage, micro = ops[o, 0], ops[o, 1], ops[o, 2]
+        for slot in range(table.shape[1]):
+            first, second, hop, via, if_any, later, last = table[kind, slot]
+            if first < 0:
+                break
+            if last > 0:
+                if latest[stage] >= 0:
+                    needed[o, slot] = latest[stage]
+                elif has_some[stage] or if_any == 0:
+                    needed[o, slot] = -2
+                continue
+            at = hops[hop, stage]
+            number = micro + later
+            if at < 0 or (later != 0 and number // slices != micro // slices):
+                continue
+            if via >= 0 and lowered and rank_of[at] != rank_of[stage]:
+                made = ids[via, stage, micro]
+            else:
+                made = max(ids[first, at, number], ids[second, at, number])
+            if made >= 0:
+                needed[o, slot] = made
+            elif if_any == 0:
+                needed[o, slot] = -2
+        if kind == gather:
+            latest[stage] = o
 
 
-def _latest(plan: Plan, rows: NDArray[np.intp], need: Need) -> NDArray[np.int32]:
-    """Id of the last maker before each op in its lane; ``MISSING`` where the stage has some, but none before."""
-    stage = plan.ops[:, 1]
-    makers = np.flatnonzero(np.isin(plan.ops[:, 0], need.made_by))
-    order = makers[np.lexsort((makers, stage[makers]))]
-    width = len(plan) + 1
-    before = np.searchsorted(stage[order].astype(np.int64) * width + order, stage[rows].astype(np.int64) * width + rows)
-    found = order[np.maximum(before - 1, 0)] if len(order) else np.zeros(len(rows), dtype=np.intp)
-    same = (before > 0) & (stage[found] == stage[rows])
-    lacks = NOTHING if need.if_any else MISSING
-    none = np.where(np.isin(stage[rows], stage[makers]), MISSING, lacks)
-    return np.where(same, found, none).astype(np.int32)
-
-
-def partners(plan: Plan) -> NDArray[np.int32]:
-    """Id of the other end of each send and receive: ``MISSING`` if the plan lacks it, ``NOTHING`` for other ops."""
-    ids = index(plan)
+def _partners(plan: Plan) -> NDArray[np.int32]:
+    kind = plan.ops[:, 0]
     partner = np.full(len(plan), NOTHING, dtype=np.int32)
-    for recv, send in ((Kind.RECV_F, Kind.SEND_F), (Kind.RECV_B, Kind.SEND_B)):
-        hop = NEEDS[recv][0].at
-        rows = np.flatnonzero(plan.ops[:, 0] == recv)
-        partner[plan.ops[:, 0] == send] = MISSING
-        partner[rows] = _makers(plan, ids, rows, NEEDS[recv][0])
-        sender = plan.placement.hops[hop, plan.ops[rows, 1]]
-        found = rows[(partner[rows] >= 0) & (sender != NO_STAGE)]
-        partner[partner[found]] = found
+    rows = np.flatnonzero(of_kind(kind, RECVS))
+    if plan.lowered:
+        partner[of_kind(kind, SENDS)] = MISSING
+    partner[rows] = dependencies(plan)[rows, 0]
+    found = rows[partner[rows] >= 0]
+    partner[partner[found]] = found
     return partner
 
 
-def rings(plan: Plan, partner: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Id of the next op among those that end together, round in a ring: the other end of a message, the other replicas
-    of a sum of gradients, the other ranks of a vocabulary collective; itself for what a rank does alone. ``MISSING`` if
-    the plan lacks one of them, ``NOTHING`` for ops that hold their rank. Shape (ops,).
-
-    Args:
-        plan: any.
-        partner: what ``partners`` gives.
-    """
-    ring = partner.copy()
+def _rings(plan: Plan) -> NDArray[np.int32]:
+    ring = partners(plan).copy()
     kind, stage, micro = plan.ops.T
-    alone = np.isin(kind, (*HOST, Kind.UNSHARD))
+    alone = of_kind(kind, (*HOST, Kind.UNSHARD))
     ring[alone] = np.flatnonzero(alone)
     place = plan.placement
     part = np.array(place.part_of)
@@ -121,9 +171,10 @@ def rings(plan: Plan, partner: NDArray[np.int32]) -> NDArray[np.int32]:
     if len(rows):
         nth = _nth(stage[rows])
         _close(ring, rows, part[stage[rows]] * (nth.max() + 1) + nth, np.bincount(part)[part[stage[rows]]])
-    for collective in AMONG_RANKS:
-        rows = np.flatnonzero(kind == collective)
-        _close(ring, rows, micro[rows], np.full(len(rows), place.ranks))
+    if of_kind(kind, AMONG_RANKS).any():
+        for collective in AMONG_RANKS:
+            rows = np.flatnonzero(kind == collective)
+            _close(ring, rows, micro[rows], np.full(len(rows), place.ranks))
     return ring
 
 
@@ -149,18 +200,12 @@ def _close(ring: NDArray[np.int32], rows: NDArray[np.intp], group: NDArray[Any],
     ring[rows] = np.where(np.repeat(counts, counts) == size, rows[after], MISSING)
 
 
-def predecessors(plan: Plan, partner: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Id of the send that must have arrived before each send may start, so that its link holds no more than
-    ``plan.in_flight`` messages; ``NOTHING`` for other ops and where there is no bound. Shape (ops,).
-
-    Args:
-        plan: with sends.
-        partner: what ``partners`` gives.
-    """
+def _predecessors(plan: Plan) -> NDArray[np.int32]:
     before = np.full(len(plan), NOTHING, dtype=np.int32)
-    if plan.in_flight is None:
+    if plan.in_flight is None or not plan.lowered:
         return before
-    sends = np.flatnonzero(np.isin(plan.ops[:, 0], SENDS) & (partner >= 0))
+    partner = partners(plan)
+    sends = np.flatnonzero(of_kind(plan.ops[:, 0], SENDS) & (partner >= 0))
     link = plan.rank_of_op[sends].astype(np.int64) * plan.placement.ranks + plan.rank_of_op[partner[sends]]
     order = np.argsort(link, kind="stable")
     later, earlier = order[plan.in_flight :], order[: -plan.in_flight]

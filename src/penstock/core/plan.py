@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from penstock.core.op import RECVS, SENDS, Kind, Op, Sends
 from penstock.core.placement import Placement
 from penstock.core.words import suggest
 
+T = TypeVar("T")
 FORMAT = 2
 """Version of the JSON and text formats."""
 
@@ -87,6 +88,17 @@ class Plan:
         """Rank of each op id."""
         return np.repeat(np.arange(len(self.lanes), dtype=np.int32), np.diff(self.first))
 
+    def memo(self, of: Callable[[Plan], T]) -> T:
+        """What a function of this plan gives, found once: a plan never changes."""
+        if of not in self._found:
+            self._found[of] = of(self)
+        found: T = self._found[of]
+        return found
+
+    @cached_property
+    def _found(self) -> dict[Callable[[Plan], Any], Any]:
+        return {}
+
     @property
     def blocking(self) -> bool:
         """Whether messages hold their ranks."""
@@ -100,12 +112,14 @@ class Plan:
     @cached_property
     def lowered(self) -> bool:
         """Whether sends and receives stand in the lanes."""
-        return bool(np.isin(self.ops[:, 0], SENDS + RECVS).any())
+        kinds = np.bincount(self.ops[:, 0].clip(0), minlength=len(Kind)) > 0
+        return bool(kinds[list(SENDS + RECVS)].any())
 
     @cached_property
     def trains(self) -> bool:
         """Whether any backward stands in the lanes (a plan of forwards alone evaluates)."""
-        return bool(np.isin(self.ops[:, 0], (Kind.B, Kind.I, Kind.W)).any())
+        kinds = np.bincount(self.ops[:, 0].clip(0), minlength=len(Kind)) > 0
+        return bool(kinds[[Kind.B, Kind.I, Kind.W]].any())
 
     def op(self, op_id: int) -> Op:
         """The op of an id."""

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock.core.needs import NOTHING, dependencies, partners, predecessors, rings
+from penstock.core.compiled import compiled
+from penstock.core.needs import NOTHING, dependencies, of_kind, partners, predecessors, rings
 from penstock.core.op import HOST, POSTED, RECVS, SENDS, Kind
 from penstock.core.plan import Plan
 
-COMPILE_FROM_OPS = 20_000
-"""Plans of at least so many ops are worth loading the compiled loop for (importing numba takes 0.3 s)."""
 HOLDS, SENT, RECEIVED, STARTED = 0, 1, 2, 3
 """Roles of ops: what keeps its rank until it ends, both ends of a message, and other work that a rank only starts."""
 
@@ -53,17 +50,15 @@ def play(
             its rank until the link has room (``plan.in_flight``).
         host_of: the host link of each rank, shape (ranks,); default one each.
     """
-    partner = partners(plan)
-    role = _roles(plan)
+    role = plan.memo(_roles)
     stop = _first_step(plan)
     at = plan.first[:-1].copy()
     start, end = np.full(len(plan), np.nan), np.full(len(plan), np.nan)
     waited = np.full(len(plan), NOTHING, dtype=np.int32)
-    walk = _compiled() if len(plan) >= COMPILE_FROM_OPS else _walk
-    walk(
+    compiled(_walk, len(plan))(
         (at, stop, plan.rank_of_op, plan.fused),
-        (dependencies(plan), predecessors(plan, partner), rings(plan, partner), not plan.lowered),
-        (role, *_ways(plan, partner, role, host_of)),
+        (dependencies(plan), predecessors(plan), rings(plan), not plan.lowered),
+        (role, *(_ways(plan, role, host_of) if of_kind(plan.ops[:, 0], HOST).any() else plan.memo(_own_ways))),
         (seconds, hop_s),
         (start, end, waited),
     )
@@ -79,31 +74,38 @@ def _roles(plan: Plan) -> NDArray[np.int8]:
     return found
 
 
-def _resources(
-    plan: Plan, partner: NDArray[np.int32], role: NDArray[np.int8], host_of: NDArray[np.int64] | None
-) -> NDArray[np.int64]:
+def _resources(plan: Plan, role: NDArray[np.int8], host_of: NDArray[np.int64] | None) -> NDArray[np.int64]:
     """Number of the link that each op occupies (for compute, of no meaning): from rank to rank, to a host, from a host,
     or collectives."""
-    ranks = plan.placement.ranks
+    if not role.any():
+        return np.zeros(len(plan), dtype=np.int64)
+    ranks, partner = plan.placement.ranks, partners(plan)
     rank, kind = plan.rank_of_op.astype(np.int64), plan.ops[:, 0]
     peer = rank[np.maximum(partner, 0)]
     link = np.where(role == SENT, rank * ranks + peer, peer * ranks + rank)
-    host = np.arange(ranks) if host_of is None else host_of
-    link = np.where(np.isin(kind, HOST), ranks * ranks + 2 * host[rank] + (kind == Kind.FETCH), link)
-    collective = (role == STARTED) & ~np.isin(kind, HOST)
-    return np.where(collective, ranks * ranks + 2 * ranks + rank, link)
+    if (role == STARTED).any():
+        host = np.arange(ranks) if host_of is None else host_of
+        copies = of_kind(kind, HOST)
+        link = np.where(copies, ranks * ranks + 2 * host[rank] + (kind == Kind.FETCH), link)
+        link = np.where((role == STARTED) & ~copies, ranks * ranks + 2 * ranks + rank, link)
+    return link
 
 
-def _ways(
-    plan: Plan, partner: NDArray[np.int32], role: NDArray[np.int8], host_of: NDArray[np.int64] | None
-) -> tuple[Any, ...]:
+def _ways(plan: Plan, role: NDArray[np.int8], host_of: NDArray[np.int64] | None) -> tuple[Any, ...]:
     """Link of each op; its batch; the collective before and the one behind it on its rank; whether hosts are shared."""
     follows, followed = np.full((2, len(plan)), NOTHING, dtype=np.int64)
-    rows = np.flatnonzero((role == STARTED) & ~np.isin(plan.ops[:, 0], HOST))
-    same = plan.rank_of_op[rows[1:]] == plan.rank_of_op[rows[:-1]]
-    follows[rows[1:][same]], followed[rows[:-1][same]] = rows[:-1][same], rows[1:][same]
-    shared = host_of is not None and len(np.unique(host_of)) < len(host_of) and np.isin(plan.ops[:, 0], HOST).any()
-    return _resources(plan, partner, role, host_of), _batches(plan, role), follows, followed, bool(shared)
+    shared = False
+    if (role == STARTED).any():
+        copies = of_kind(plan.ops[:, 0], HOST)
+        rows = np.flatnonzero((role == STARTED) & ~copies)
+        same = plan.rank_of_op[rows[1:]] == plan.rank_of_op[rows[:-1]]
+        follows[rows[1:][same]], followed[rows[:-1][same]] = rows[:-1][same], rows[1:][same]
+        shared = host_of is not None and len(np.unique(host_of)) < len(host_of) and bool(copies.any())
+    return _resources(plan, role, host_of), _batches(plan, role), follows, followed, shared
+
+
+def _own_ways(plan: Plan) -> tuple[Any, ...]:
+    return _ways(plan, plan.memo(_roles), None)
 
 
 def _batches(plan: Plan, role: NDArray[np.int8]) -> NDArray[np.int64]:
@@ -126,6 +128,8 @@ def _batches(plan: Plan, role: NDArray[np.int8]) -> NDArray[np.int64]:
 def _first_step(plan: Plan) -> NDArray[np.int64]:
     """Id of the first op of each lane's closing steps (the end of the lane if it has none)."""
     is_step = plan.ops[:, 0] == Kind.STEP
+    if not is_step.any():
+        return plan.first[1:].copy()
     last_other = [np.flatnonzero(~is_step[a:b]) for a, b in zip(plan.first[:-1], plan.first[1:], strict=True)]
     return np.array([a + (rows[-1] + 1 if len(rows) else 0) for a, rows in zip(plan.first, last_other, strict=False)])
 
@@ -135,23 +139,20 @@ def _step(plan: Plan, seconds: NDArray[Any], at: NDArray[Any], stop: NDArray[Any
     start, end, waited = out
     if (at < stop).any() or len(plan) == 0:
         return
+    last = [_latest(end, x, y) for x, y in zip(plan.first, stop, strict=False)]
+    last_of_all = max(last, key=lambda op: end[op] if op != NOTHING else 0.0)
     for rank, (a, b) in enumerate(zip(stop, plan.first[1:], strict=True)):
-        all_ranks = zip(plan.first, stop, strict=False)
-        others = np.concatenate([np.arange(x, y) for x, y in (all_ranks if plan.barrier else [(plan.first[rank], a)])])
-        latest = int(others[np.argmax(end[others])]) if len(others) else NOTHING
-        end[a:b] = (end[latest] if len(others) else 0.0) + np.cumsum(seconds[a:b])
+        latest = last_of_all if plan.barrier else last[rank]
+        end[a:b] = (end[latest] if latest != NOTHING else 0.0) + np.cumsum(seconds[a:b])
         start[a:b] = end[a:b] - seconds[a:b]
-        if a < b and len(others) and plan.rank_of_op[latest] != rank:
+        if a < b and latest != NOTHING and plan.rank_of_op[latest] != rank:
             waited[a] = latest
         at[rank] = b
 
 
-@cache
-def _compiled() -> Callable[..., None]:
-    import numba
-
-    compiled: Callable[..., None] = numba.njit(cache=True)(_walk)
-    return compiled
+def _latest(end: NDArray[np.float64], a: int, b: int) -> int:
+    """Id of the op that ends last among ids from a to b."""
+    return a + int(np.argmax(end[a:b])) if a < b else NOTHING
 
 
 def _walk(lanes: Any, rules: Any, ways: Any, times: Any, out: Any) -> None:

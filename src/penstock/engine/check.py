@@ -75,7 +75,7 @@ def problems(plan: Plan, costs: Costs | None = None, memory_limit: float | None 
 
 def in_place(plan: Plan) -> None:
     """Raise ``IllegalPlan`` if an op does not exist or stands on another rank than its stage."""
-    found = list(_out_of_place(plan))
+    found = plan.memo(_all_out_of_place)
     if found:
         raise IllegalPlan(plan.name, found)
 
@@ -84,6 +84,10 @@ def stuck(plan: Plan, played: Played) -> None:
     """Raise ``IllegalPlan`` if the lanes did not run to their end."""
     if np.isnan(played.end_s).any():
         raise IllegalPlan(plan.name, problems(plan) or deadlock(plan, played))
+
+
+def _all_out_of_place(plan: Plan) -> list[Problem]:
+    return list(_out_of_place(plan))
 
 
 def _out_of_place(plan: Plan) -> Iterator[Problem]:

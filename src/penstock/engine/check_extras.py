@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock.core.needs import MISSING, NOTHING, index, partners, rings
+from penstock.core.needs import MISSING, NOTHING, index, rings
 from penstock.core.op import AMONG_RANKS, VOCABULARY, Kind, Op
 from penstock.core.plan import Plan
 from penstock.engine.problem import Problem, name
@@ -28,7 +28,7 @@ def extras(plan: Plan) -> Iterator[Problem]:
         row = int(np.flatnonzero(plan.ops[:, 0] == Kind.R)[0])
         yield _problem(plan, row, "recomputes a slice, which needs keys and values of others", "use one or the other")
     if plan.trains and kinds & {Kind.REDUCE_GRAD, *AMONG_RANKS}:
-        ring = rings(plan, partners(plan))
+        ring = rings(plan)
         alone = (ring == MISSING) & np.isin(plan.ops[:, 0], (Kind.REDUCE_GRAD, *AMONG_RANKS))
         for one in np.flatnonzero(alone):
             where = "replica of the stage" if plan.ops[one, 0] == Kind.REDUCE_GRAD else "rank"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock.core.needs import dependencies, partners, predecessors, rings
+from penstock.core.needs import dependencies, predecessors, rings
 from penstock.core.op import RECVS, SENDS, Kind
 from penstock.core.plan import Plan
 from penstock.core.play import Played
@@ -21,9 +21,8 @@ def deadlock(plan: Plan, played: Played) -> list[Problem]:
     }
     if not waiting:
         return []
-    partner = partners(plan)
-    needed = np.column_stack([dependencies(plan), predecessors(plan, partner)])
-    ring_of = rings(plan, partner)
+    needed = np.column_stack([dependencies(plan), predecessors(plan)])
+    ring_of = rings(plan)
     lacks = {r: _lacking(plan, row, needed, ring_of, played) for r, row in waiting.items()}
     ring = _from_best(_ring(plan, lacks), plan, waiting, lacks, needed)
     parts = [

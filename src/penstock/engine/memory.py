@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from penstock.core.costs import Costs
-from penstock.core.needs import NOTHING, dependencies, index, partners, predecessors
-from penstock.core.op import RECVS, SENDS, Hop, Kind
+from penstock.core.needs import NOTHING, dependencies, index, of_kind, predecessors
+from penstock.core.op import HOST, RECVS, SENDS, Hop, Kind
 from penstock.core.plan import Plan
 from penstock.core.timeline import MemoryCurve
 
@@ -50,31 +51,24 @@ _TAKES = (Kind.F, Kind.R, Kind.FETCH, Kind.UNSHARD)
 
 def _activations(plan: Plan, start_s: NDArray[np.float64], end_s: NDArray[np.float64], costs: Costs) -> Changes:
     kind, stage, micro = plan.ops.T
-    saved, share = costs.saved_bytes[stage], costs.w_share[stage]
-    kept = saved
-    if (kind == Kind.R).any():
+    saved, share = costs.saved_bytes, costs.w_share
+    table = np.zeros((len(Kind), len(saved)))
+    table[[Kind.F, Kind.B, Kind.I, Kind.W]] = saved, -saved, -saved * (1 - share), -saved * share
+    change = table[kind, stage] if plan.trains else np.zeros(len(plan))
+    if of_kind(kind, (Kind.R, *HOST)).any():
         again = index(plan)[Kind.R, stage, micro] != NOTHING
-        kept = np.where(again, saved * costs.kept_share[stage], saved)
-    moved = kept * costs.host_share[stage]
-    changes = {
-        Kind.F: kept,
-        Kind.R: saved - kept,
-        Kind.B: -saved,
-        Kind.I: -saved * (1 - share),
-        Kind.W: -saved * share,
-        Kind.OFFLOAD: -moved,
-        Kind.FETCH: moved,
-    }
-    change = np.select([kind == one for one in changes], list(changes.values()), 0.0)
-    if not plan.trains:
-        change[:] = 0.0
+        kept = saved[stage] * np.where(again, costs.kept_share[stage], 1.0)
+        moved = kept * costs.host_share[stage]
+        for one, size in ((Kind.F, kept), (Kind.R, saved[stage] - kept), (Kind.OFFLOAD, -moved), (Kind.FETCH, moved)):
+            change = np.where(kind == one, size, change)
     return _at_ends(plan, start_s, end_s, change)
 
 
 def _gathered(plan: Plan, start_s: NDArray[np.float64], end_s: NDArray[np.float64], costs: Costs) -> Changes:
     kind, stage, _ = plan.ops.T
-    sign = (kind == Kind.UNSHARD).astype(np.float64) - (kind == Kind.RESHARD)
-    return _at_ends(plan, start_s, end_s, sign * costs.weight_bytes[stage])
+    table = np.zeros((len(Kind), len(costs.weight_bytes)))
+    table[[Kind.UNSHARD, Kind.RESHARD]] = costs.weight_bytes, -costs.weight_bytes
+    return _at_ends(plan, start_s, end_s, table[kind, stage] if table.any() else np.zeros(len(plan)))
 
 
 def _at_ends(
@@ -82,7 +76,7 @@ def _at_ends(
 ) -> Changes:
     """Changes of ops, as they start where they take and as they end where they free."""
     rows = np.flatnonzero(change)
-    takes = np.isin(plan.ops[rows, 0], _TAKES)
+    takes = of_kind(plan.ops[rows, 0], _TAKES)
     when = np.where(takes, start_s[rows], end_s[rows])
     return Changes(plan.rank_of_op[rows], when, 2 * rows + ~takes, change[rows])
 
@@ -93,7 +87,7 @@ def _buffers(plan: Plan, start_s: NDArray[np.float64], end_s: NDArray[np.float64
     hop = np.full(len(Kind), Hop.SAME)
     hop[[Kind.RECV_F, Kind.SEND_B]] = Hop.PREV  # these carry the output, or its gradient, of the stage before
     for kinds, until in ((SENDS, _released), (RECVS, _consumed)):
-        rows = np.flatnonzero(np.isin(plan.ops[:, 0], kinds))
+        rows = np.flatnonzero(of_kind(plan.ops[:, 0], kinds)) if costs.boundary_bytes.any() else none
         kind, stage, _ = plan.ops[rows].T
         size = costs.boundary_bytes[plan.placement.hops[hop[kind], stage]]
         rows, size = rows[size > 0], size[size > 0]
@@ -117,7 +111,7 @@ def _released(plan: Plan, sends: NDArray[np.int64], start_s: NDArray[np.float64]
     np.maximum.at(lane_end, plan.rank_of_op[not_step], end_s[not_step])
     released = lane_end[plan.rank_of_op]
     turn = np.full(len(plan), 2 * len(plan))
-    before = predecessors(plan, partners(plan))
+    before = predecessors(plan)
     waits = np.flatnonzero(before >= 0)
     released[before[waits]] = start_s[waits]
     turn[before[waits]] = 2 * waits - 1
@@ -139,16 +133,21 @@ def _consumed(
 
 def _curves(ranks: int, kinds: tuple[Changes, ...]) -> tuple[MemoryCurve, ...]:
     rank, time_s, turn, size = (np.concatenate(column) for column in zip(*kinds, strict=True))
-    change = np.zeros((len(size), len(kinds)))
-    change[np.arange(len(size)), np.repeat(np.arange(len(kinds)), [len(one.size) for one in kinds])] = size
+    of = np.repeat(np.arange(len(kinds)), [len(one.size) for one in kinds])
     if not ((np.diff(rank) > 0) | (np.diff(time_s) >= 0) & (np.diff(rank) == 0) & (np.diff(turn) > 0)).all():
         order = np.lexsort((turn, time_s, rank))
-        rank, time_s, change = rank[order], time_s[order], change[order]
-    ends = np.cumsum(np.bincount(rank, minlength=ranks))[:-1]
-    return tuple(map(_curve, np.split(time_s, ends), np.split(change, ends)))
+        rank, time_s, size, of = rank[order], time_s[order], size[order], of[order]
+    ends = np.concatenate([[0], np.cumsum(np.bincount(rank, minlength=ranks))])
+    curves = []
+    for a, b in pairwise(ends):
+        levels = [_level(np.where(of[a:b] == k, size[a:b], 0.0), len(kinds[k].size) > 0) for k in range(len(kinds))]
+        curves.append(MemoryCurve(time_s[a:b], *levels))
+    return tuple(curves)
 
 
-def _curve(time_s: NDArray[np.float64], change: NDArray[np.float64]) -> MemoryCurve:
-    level = np.cumsum(change, axis=0)
-    level = np.where(np.abs(level) < 1e-9 * np.abs(change).max(initial=1.0), 0.0, level)
-    return MemoryCurve(time_s, *level.T)
+def _level(change: NDArray[np.float64], any_change: bool) -> NDArray[np.float64]:
+    if not any_change:
+        return change
+    level = np.cumsum(change)
+    level[np.abs(level) < 1e-9 * np.abs(change).max(initial=1.0)] = 0.0
+    return level

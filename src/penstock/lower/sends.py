@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock.core.needs import dependencies
+from penstock.core.needs import active, dependencies
 from penstock.core.op import NEEDS, RECVS, Kind, Sends
 from penstock.core.plan import Plan
 from penstock.core.play import Played, play
@@ -92,7 +92,7 @@ def _messages(plan: Plan, end_s: NDArray[np.float64]) -> _Messages:
     order = np.lexsort((maker, end_s[maker]))
     maker, consumer, slot = maker[order], consumer[order], slot[order]
     _, stage, micro = plan.ops[consumer].T
-    receives = _via()[plan.ops[consumer, 0], slot]
+    receives = _via(plan)[plan.ops[consumer, 0], slot]
     sends, hop = _sent_by()[:, receives]
     return _Messages(
         maker,
@@ -103,11 +103,13 @@ def _messages(plan: Plan, end_s: NDArray[np.float64]) -> _Messages:
     )
 
 
-def _via() -> NDArray[np.int32]:
+def _via(plan: Plan) -> NDArray[np.int32]:
     """Kind of receive that meets each slot of each kind, -1 if none does."""
-    slots = max(map(len, NEEDS.values()))
-    rows = [[-1 if need.via is None else int(need.via) for need in NEEDS[kind]] for kind in Kind]
-    return np.array([row + [-1] * (slots - len(row)) for row in rows], dtype=np.int32)
+    rules = active(plan)
+    found = np.full((len(Kind), max(map(len, rules.values()))), -1, dtype=np.int32)
+    for kind, rule in rules.items():
+        found[kind, : len(rule)] = [-1 if need.via is None else int(need.via) for need in rule]
+    return found
 
 
 def _sent_by() -> NDArray[np.int32]:

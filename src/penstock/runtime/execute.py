@@ -74,7 +74,7 @@ class Executor:
         if plan.placement.ranks > 1 and not plan.lowered:
             raise ValueError(f"plan {plan.name!r} has no sends; give it some with add_sends")
         partner = partners(plan)
-        self._before = predecessors(plan, partner)
+        self._before = predecessors(plan)
         self._peer = plan.rank_of_op[partner]
         first = int(plan.first[rank])
         self._actions = [self._action(first + place, op) for place, op in enumerate(plan.lanes[rank])]
