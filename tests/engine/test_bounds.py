@@ -9,7 +9,7 @@ from penstock.cli_peer_rows import shipped
 from penstock.core.costs import Costs
 from penstock.core.op import Kind
 from penstock.core.placement import Placement
-from penstock.engine import bounds, simulate
+from penstock.engine import bounds, flow, simulate
 from penstock.engine.bounds import least_bytes
 from penstock.lower import add_sends
 from penstock.schedules import SCHEDULES, build
@@ -38,6 +38,24 @@ def test_no_legal_plan_is_below_its_bounds(data, lowering):
             found = bounds(plan.placement, plan.micros, costs, limit, may_split)
             assert found.span.seconds <= timeline.span_s * SLACK + 1e-9, found.span
             assert found.makespan.seconds <= timeline.makespan_s * SLACK + 1e-9, found.makespan
+
+
+@given(st.data(), st.sampled_from([(1, 1, 2), (2, 8, 3), (40, 20, 1000)]))
+@settings(max_examples=200, deadline=None)
+def test_bounds_hold_wherever_the_flow_is_cut_short(data, effort):
+    """Fewer micro-batches, rounds and moments, or more of them, are all below any legal plan in its own memory."""
+    plan = data.draw(plans(most_micros=6, most_ranks=3, most_chunks=2))
+    costs = data.draw(costs_of(plan.placement))
+    timeline = simulate(plan, costs)
+    with pytest.MonkeyPatch.context() as patch:
+        micros, rounds, points = effort
+        patch.setattr(flow, "CELLS", micros * plan.placement.stages)
+        patch.setattr(flow, "ROUNDS", rounds)
+        patch.setattr(flow, "RANK_ROUNDS", rounds * plan.placement.ranks)
+        patch.setattr(flow, "POINTS", points)
+        found = bounds(plan.placement, plan.micros, costs, activation_peak(timeline))
+    assert found.span.seconds <= timeline.span_s * SLACK + 1e-9, found.span
+    assert found.makespan.seconds <= timeline.makespan_s * SLACK + 1e-9, found.makespan
 
 
 @given(
@@ -107,7 +125,7 @@ PEER_BOUNDS = [
 
 @pytest.mark.parametrize(("model", "p", "m", "times", "span", "sync"), PEER_BOUNDS)
 def test_bounds_of_a_vee_at_1f1b_s_memory(model, p, m, times, span, sync):
-    """The warm-up bound of an independent evaluator, in percent of bubble; ours adds what fills and drains the ranks."""
+    """The warm-up bound of an independent evaluator, in percent of bubble; ours adds what fills and drains ranks."""
     place = Placement.vee(p)
     found = bounds(place, m, uniform(place, *times, w_share=0.94), p)
     ideal = m * sum(times[:3])
@@ -134,6 +152,14 @@ def test_lifespans_bind_where_memory_is_short():
     found = bounds(place, 64, uniform(place), memory_limit=2.0)
     assert found.span.kind == "lifespan"
     assert found.span.seconds == 64 * (8 + 7 + 2) / 2.0
+
+
+@pytest.mark.parametrize(("memory", "bubble"), [(0.375, 22.16), (0.5, 11.66), (0.625, 8.28), (0.75, 4.64)])
+def test_ranks_of_a_vee_wait_for_each_other_s_memory(memory, bubble):
+    """8 ranks, 24 micro-batches, equal times: rank 0 sees few micro-batches come back while the middle is full."""
+    place = Placement.vee(8)
+    span = bounds(place, 24, uniform(place), 8 * memory).span
+    assert (round(100 * (1 - 72 / span.seconds), 2), span.kind) == (bubble, "work + filling")
 
 
 def test_less_memory_never_lowers_a_bound():

@@ -31,19 +31,17 @@ class Orders:
 
     def best(self, of_span):
         """The shortest span or makespan."""
-        ranks = self.place.ranks
-        layer = {(NOTHING,) * len(self.pairs): {((0.0,) * ranks, (math.inf,) * ranks, (0.0,) * len(self.pairs))}}
+        ranks, began = self.place.ranks, math.inf if of_span else 0.0
+        layer = {(NOTHING,) * len(self.pairs): {((0.0,) * ranks, (began,) * ranks, (0.0,) * len(self.pairs))}}
         found = math.inf
         while layer:
             after = {}
             for state, fronts in layer.items():
                 if set(state) == {ALL}:
-                    ends = ((free, began if of_span else (0.0,) * ranks) for free, began, _ in fronts)
-                    found = min(found, *(max(map(float.__sub__, free, began)) for free, began in ends))
-                    continue
+                    found = min(max(map(float.__sub__, free, began)) for free, began, _ in fronts)
                 for kind, n in self.moves(state):
                     for front in fronts:
-                        state_after, front_after = self.run(state, front, kind, n, of_span)
+                        state_after, front_after = self.run(state, front, kind, n)
                         after.setdefault(state_after, set()).add(front_after)
             layer = {state: self.earliest(fronts) for state, fronts in after.items()}
         return found
@@ -66,7 +64,7 @@ class Orders:
             elif state[n] == GRADIENT:
                 yield Kind.W, n
 
-    def run(self, state, front, kind, n, of_span):
+    def run(self, state, front, kind, n):
         (s, i), (free, began, made) = self.pairs[n], front
         rank, start = self.place.rank_of[s], free[self.place.rank_of[s]]
         source = {Kind.F: self.place.prev[s], Kind.B: self.place.next[s], Kind.I: self.place.next[s]}.get(kind, s)
@@ -76,7 +74,7 @@ class Orders:
             start = max(start, made[self.at[source, i]] + self.costs.hop_s[self.place.rank_of[source], rank])
         end = float(start + self.costs.seconds[kind, s])
         state = _with(state, n, {Kind.F: FORWARD, Kind.I: GRADIENT}.get(kind, ALL))
-        began = _with(began, rank, float(start)) if of_span and math.isinf(began[rank]) else began
+        began = _with(began, rank, float(start)) if math.isinf(began[rank]) else began
         made = made if kind == Kind.W else _with(made, n, end)
         needed = tuple(t if self.needed(state, m) else 0.0 for m, t in enumerate(made))
         return state, (_with(free, rank, end), began, needed)
@@ -90,16 +88,11 @@ class Orders:
 
     @staticmethod
     def earliest(fronts):
-        rows = sorted((*free, *(-b if b < math.inf else -1e9 for b in began), *made) for free, began, made in fronts)
-        by_row = {
-            (*free, *(-b if b < math.inf else -1e9 for b in began), *made): (free, began, made)
-            for free, began, made in fronts
-        }
         kept = []
-        for row in rows:
-            if not any(all(a <= b for a, b in zip(other, row, strict=True)) for other in kept):
-                kept.append(row)
-        return {by_row[row] for row in kept}
+        for row, front in sorted(((*front[0], *(-b for b in front[1]), *front[2]), front) for front in fronts):
+            if not any(all(a <= b for a, b in zip(other, row, strict=True)) for other, _ in kept):
+                kept.append((row, front))
+        return {front for _, front in kept}
 
 
 def _with(values, at, value):
@@ -144,3 +137,14 @@ def test_no_order_at_all_is_below_the_bounds(name, seed, split):
         found = bounds(place, micros, costs, limit, split)
         assert found.makespan.seconds <= orders.best(of_span=False) * (1 + 1e-9), (limit, found.makespan)
         assert found.span.seconds <= orders.best(of_span=True) * (1 + 1e-9), (limit, found.span)
+
+
+@pytest.mark.parametrize("split", [True, False])
+@pytest.mark.parametrize("name", ["line 2", "line 3", "loop", "uneven"])
+def test_bounds_are_met_at_equal_times(name, split):
+    place, micros = PLACES[name]
+    costs = Costs.uniform(place)
+    for limit in (1.0, 1.5, 2.0, math.inf):
+        orders, found = Orders(place, micros, costs, limit, split), bounds(place, micros, costs, limit, split)
+        assert found.makespan.seconds == pytest.approx(orders.best(of_span=False)), limit
+        assert found.span.seconds == pytest.approx(orders.best(of_span=True)), limit

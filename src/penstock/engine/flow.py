@@ -94,7 +94,7 @@ class Idle:
 
     def by(self, time_s: Array) -> Array:
         """Idle seconds that stand before each time, from 0 on."""
-        found: Array = self.idle_s[np.searchsorted(self.until_s, time_s, side="right") - 1]
+        found: Array = self.idle_s[self.until_s.searchsorted(time_s, side="right") - 1]
         return found
 
 
@@ -165,7 +165,7 @@ class Flow:
             need = self._need(group[: j + 1])
             if need[-1] > 0:
                 times, freed = self._frees(group[: j + 1])
-                at = np.searchsorted(freed, need / ROOM)
+                at = freed.searchsorted(need / ROOM)
                 after = np.where(need > 0, times[np.minimum(at, len(times) - 1)], -np.inf)
                 self.up[stage] = np.maximum(self.up[stage], after)
 
@@ -181,8 +181,8 @@ class Flow:
         times = np.concatenate([ends, ends + trip.least_rest_s[stages, None]])
         size = np.concatenate([trip.freed[stages], (trip.held - trip.freed)[stages]])
         times, size = times[size > 0].ravel(), np.repeat(size[size > 0], self.known)
-        order = np.argsort(times, kind="stable")
-        return times[order], np.cumsum(size[order])
+        order = times.argsort(kind="stable")
+        return times[order], size[order].cumsum()
 
     def _own_work(self, rank: int) -> list[tuple[Array, int, float, Array]]:
         """What must precede ops of a rank: the times to raise, the stage, from when on, and seconds of work."""
@@ -220,22 +220,21 @@ class Flow:
 
     def _price_s(self, stages: list[int], after_down: bool) -> float:
         """Least seconds of work to free one byte; with ``after_down``, where downs may be done already."""
-        trip, prices = self.trip, [math.inf]
+        trip, prices = self.trip, []
         for stage in stages:
             held, freed = trip.held[stage], trip.freed[stage]
             ways = [(trip.down_s[stage] + trip.least_rest_s[stage], held), (trip.down_s[stage], freed)]
             ways += [(trip.least_rest_s[stage], held - freed)] * after_down
             prices += [seconds / size for seconds, size in ways if size > 0]
-        return float(min(prices))
+        return float(min(prices, default=0.0))
 
     def idle(self, rank: int) -> Idle:
         """Idle time of a rank from time 0 on, at least; it must not have started before."""
         trip, stages = self.trip, [stage for group in self.mine[rank] for stage in group]
-        moments = np.unique(np.concatenate([self.up[stages].ravel(), self.down[stages].ravel()]))
+        moments = np.sort(np.concatenate([self.up[stages], self.down[stages]]), axis=None)
         if self.known < self.micros:
             moments = moments[moments < self.up[stages, -1].min()]
-        if len(moments) > POINTS:
-            moments = moments[np.linspace(0, len(moments) - 1, POINTS).astype(int)]
+        moments = moments[:: 1 + len(moments) // POINTS]
         busy_s = self._taking(stages, moments)
         for stage in stages:
             start, took_s = self.down[stage], trip.down_s[stage]
@@ -257,15 +256,16 @@ class Flow:
                 items.append((lead_s, float(trip.lead_bytes[stage]), np.full(len(moments), float(self.micros))))
         times, freed = self._frees(stages)
         freed = np.concatenate([[0.0], freed])
-        room = self.limit * ROOM + freed[np.searchsorted(times, moments, side="right")]
+        room = self.limit * ROOM + freed[times.searchsorted(moments, side="right")]
         return np.minimum(moments, _most_work(items, room))
 
 
 def _done(start: Array, took_s: float, moments: Array) -> Array:
     """How many ops of one stage can be done by each moment, counting parts of the latest."""
-    count = np.searchsorted(start, moments, side="left")
-    since = np.clip(moments - start[np.maximum(count - 1, 0)], 0.0, took_s)
-    return np.where(count > 0, count - 1 + (since / took_s if took_s > 0 else 1.0), 0.0)
+    count = start.searchsorted(moments)
+    since = (moments - start[count - 1]).clip(0.0, took_s)
+    part = since / took_s if took_s > 0 else 1.0
+    return np.where(count > 0, count - 1 + part, 0.0)
 
 
 def _most_work(items: Sequence[Item], room: Array) -> Array:
