@@ -40,12 +40,21 @@ def test_no_legal_plan_is_below_its_bounds(data, lowering):
             assert found.makespan.seconds <= timeline.makespan_s * SLACK + 1e-9, found.makespan
 
 
-@given(st.data(), st.sampled_from([(1, 1, 2), (2, 8, 3), (40, 20, 1000)]))
+EFFORTS = [(1, 1, 2), (3, 2, 16), (40, 20, 1000)]
+
+
+@given(st.data(), st.sampled_from([*SCHEDULES, "random"]), st.sampled_from(EFFORTS))
 @settings(max_examples=200, deadline=None)
-def test_bounds_hold_wherever_the_flow_is_cut_short(data, effort):
+def test_bounds_hold_wherever_the_flow_is_cut_short(data, name, effort):
     """Fewer micro-batches, rounds and moments, or more of them, are all below any legal plan in its own memory."""
-    plan = data.draw(plans(most_micros=6, most_ranks=3, most_chunks=2))
-    costs = data.draw(costs_of(plan.placement))
+    if name == "random":
+        plan = data.draw(plans(most_micros=6, most_ranks=3, most_chunks=2))
+        costs = data.draw(costs_of(plan.placement))
+    else:
+        p, m = data.draw(st.sampled_from([(2, 8), (4, 8), (4, 12)]))
+        assume(not SCHEDULES[name].valid(p, m, 2 if SCHEDULES[name].chunks else 1))
+        plan = build(name, p, m, 2 if SCHEDULES[name].chunks else 1)
+        costs = uniform(plan.placement, *data.draw(st.tuples(*[st.floats(0.5, 2.0)] * 3, st.floats(0.0, 0.2))))
     timeline = simulate(plan, costs)
     with pytest.MonkeyPatch.context() as patch:
         micros, rounds, points = effort
