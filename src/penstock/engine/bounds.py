@@ -55,7 +55,10 @@ class Bounds:
 def bounds(
     placement: Placement, micros: int, costs: Costs, memory_limit: float = math.inf, split: bool = True
 ) -> Bounds:
-    """What no order can beat.
+    """What no order of forwards and backwards can beat.
+
+    Plans that recompute, move activations to host memory or overlap fused blocks hold less or take less, and may
+    beat it.
 
     Args:
         placement: where the stages live; every stage runs every micro-batch of its chain forward and backward, and
