@@ -9,7 +9,7 @@ from penstock.cli_peer_rows import shipped
 from penstock.core.costs import Costs
 from penstock.core.op import Kind
 from penstock.core.placement import Placement
-from penstock.engine import bounds, simulate
+from penstock.engine import bounds, flow, simulate
 from penstock.engine.bounds import least_bytes
 from penstock.lower import add_sends
 from penstock.schedules import SCHEDULES, build
@@ -38,6 +38,33 @@ def test_no_legal_plan_is_below_its_bounds(data, lowering):
             found = bounds(plan.placement, plan.micros, costs, limit, may_split)
             assert found.span.seconds <= timeline.span_s * SLACK + 1e-9, found.span
             assert found.makespan.seconds <= timeline.makespan_s * SLACK + 1e-9, found.makespan
+
+
+EFFORTS = [(1, 1, 2), (3, 2, 16), (40, 20, 1000)]
+
+
+@given(st.data(), st.sampled_from([*SCHEDULES, "random"]), st.sampled_from(EFFORTS))
+@settings(max_examples=200, deadline=None)
+def test_bounds_hold_wherever_the_flow_is_cut_short(data, name, effort):
+    """Fewer micro-batches, rounds and moments, or more of them, are all below any legal plan in its own memory."""
+    if name == "random":
+        plan = data.draw(plans(most_micros=6, most_ranks=3, most_chunks=2))
+        costs = data.draw(costs_of(plan.placement))
+    else:
+        p, m = data.draw(st.sampled_from([(2, 8), (4, 8), (4, 12)]))
+        assume(not SCHEDULES[name].valid(p, m, 2 if SCHEDULES[name].chunks else 1))
+        plan = build(name, p, m, 2 if SCHEDULES[name].chunks else 1)
+        costs = uniform(plan.placement, *data.draw(st.tuples(*[st.floats(0.5, 2.0)] * 3, st.floats(0.0, 0.2))))
+    timeline = simulate(plan, costs)
+    with pytest.MonkeyPatch.context() as patch:
+        micros, rounds, points = effort
+        patch.setattr(flow, "CELLS", micros * plan.placement.stages)
+        patch.setattr(flow, "ROUNDS", rounds)
+        patch.setattr(flow, "RANK_ROUNDS", rounds * plan.placement.ranks)
+        patch.setattr(flow, "POINTS", points)
+        found = bounds(plan.placement, plan.micros, costs, activation_peak(timeline))
+    assert found.span.seconds <= timeline.span_s * SLACK + 1e-9, found.span
+    assert found.makespan.seconds <= timeline.makespan_s * SLACK + 1e-9, found.makespan
 
 
 @given(
@@ -107,11 +134,11 @@ PEER_BOUNDS = [
 
 @pytest.mark.parametrize(("model", "p", "m", "times", "span", "sync"), PEER_BOUNDS)
 def test_bounds_of_a_vee_at_1f1b_s_memory(model, p, m, times, span, sync):
-    """The warm-up bound of an independent evaluator, in percent of bubble; ours adds the cool-down where it counts."""
+    """The warm-up bound of an independent evaluator, in percent of bubble; ours adds what fills and drains ranks."""
     place = Placement.vee(p)
     found = bounds(place, m, uniform(place, *times, w_share=0.94), p)
     ideal = m * sum(times[:3])
-    assert round(100 * (1 - ideal / found.span.seconds), 2) == span
+    assert round(100 * (1 - ideal / found.span.seconds), 2) >= span
     assert round(100 * (1 - ideal / found.makespan.seconds), 2) >= sync
     if model != "1.5B":
         assert round(100 * (1 - ideal / found.makespan.seconds), 2) == sync
@@ -134,6 +161,14 @@ def test_lifespans_bind_where_memory_is_short():
     found = bounds(place, 64, uniform(place), memory_limit=2.0)
     assert found.span.kind == "lifespan"
     assert found.span.seconds == 64 * (8 + 7 + 2) / 2.0
+
+
+@pytest.mark.parametrize(("memory", "bubble"), [(0.375, 22.16), (0.5, 11.66), (0.625, 8.28), (0.75, 4.64)])
+def test_ranks_of_a_vee_wait_for_each_other_s_memory(memory, bubble):
+    """8 ranks, 24 micro-batches, equal times: rank 0 sees few micro-batches come back while the middle is full."""
+    place = Placement.vee(8)
+    span = bounds(place, 24, uniform(place), 8 * memory).span
+    assert (round(100 * (1 - 72 / span.seconds), 2), span.kind) == (bubble, "work + filling")
 
 
 def test_less_memory_never_lowers_a_bound():

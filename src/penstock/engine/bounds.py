@@ -1,6 +1,6 @@
 """Lower bounds: what no order of the ops on a placement can beat, within a limit of memory.
 
-For each rank four arguments, each true for any order, with whole or split backwards:
+For each rank five arguments, each true for any order, with whole or split backwards:
 
 - *work*: the rank runs all its forwards and backwards, one after the other.
 - *warm-up*: before its first gradient the rank can run only forwards, as many as fit its memory, while the first
@@ -9,8 +9,10 @@ For each rank four arguments, each true for any order, with whole or split backw
   the end of the chain and back; and after its last gradient only ``W`` are left while the chain before it goes on.
 - *lifespan*: every activation lives at least as long as its micro-batch travels, and bytes times seconds cannot exceed
   the limit times the span (Qi et al. 2024, arXiv:2405.15362).
+- *filling* and *draining*: idle time that stands before some moment after the start and after some moment before the
+  end, because all ranks together cannot bring the rank enough micro-batches within their memory (``flow``).
 
-The makespan adds the *head*: the time until the first forward can reach the rank.
+The makespan adds the *head*: the time until the first forward can reach the rank (filling includes it).
 """
 
 from __future__ import annotations
@@ -23,7 +25,9 @@ import numpy as np
 
 from penstock.core.costs import Costs
 from penstock.core.op import Kind
-from penstock.core.placement import NO_STAGE, Placement
+from penstock.core.placement import Placement
+from penstock.engine.flow import Flow, from_end, from_start, idle_at_both_ends
+from penstock.engine.paths import Paths, chains_of
 
 Item = tuple[float, float]
 """Seconds of work and the bytes it holds until it is done."""
@@ -51,7 +55,10 @@ class Bounds:
 def bounds(
     placement: Placement, micros: int, costs: Costs, memory_limit: float = math.inf, split: bool = True
 ) -> Bounds:
-    """What no order can beat.
+    """What no order of forwards and backwards can beat.
+
+    Plans that recompute, move activations to host memory or overlap fused blocks hold less or take less, and may
+    beat it.
 
     Args:
         placement: where the stages live; every stage runs every micro-batch of its chain forward and backward, and
@@ -72,18 +79,25 @@ def bounds(
         >>> bounds(place, 8, Costs.uniform(place), 4.0, split=False).makespan.seconds  # what 1F1B takes
         33.0
     """
-    paths = _Paths(placement, costs, split)
+    paths = Paths(placement, costs, split)
     _check_limit(placement, costs, memory_limit)
-    ranks, micros = range(placement.ranks), micros // placement.chains
-    span = [_span(paths, r, micros, memory_limit) for r in ranks]
-    makespan = [_makespan(paths, r, micros, memory_limit) for r in ranks]
-    return Bounds(max(span, key=lambda bound: bound.seconds), max(makespan, key=lambda bound: bound.seconds))
+    ranks, each = range(placement.ranks), micros // placement.chains
+    span = [_span(paths, r, each, memory_limit) for r in ranks]
+    makespan = [_makespan(paths, r, each, memory_limit) for r in ranks]
+    span_by_flow, makespan_by_flow = _by_flow(paths, micros, memory_limit, span, makespan)
+    return Bounds(_largest(span + span_by_flow), _largest(makespan + makespan_by_flow))
+
+
+def _largest(found: list[Bound]) -> Bound:
+    """The first that no later one exceeds by more than rounding."""
+    most = max(bound.seconds for bound in found)
+    return next(bound for bound in found if bound.seconds >= most * (1 - 1e-12))
 
 
 def least_bytes(placement: Placement, costs: Costs) -> float:
     """Activations of one micro-batch on the rank that holds most of them: no order needs less."""
     held = np.zeros((placement.ranks, placement.stages))
-    chain = {stage: chain[0] for chain in _chains(placement) for stage in chain}
+    chain = {stage: chain[0] for chain in chains_of(placement) for stage in chain}
     for stage, rank in enumerate(placement.rank_of):
         held[rank, chain[stage]] += costs.saved_bytes[stage]
     return float(held.max())
@@ -93,78 +107,6 @@ def _check_limit(placement: Placement, costs: Costs, limit: float) -> None:
     least = least_bytes(placement, costs)
     if not limit >= least * (1 - 1e-9):
         raise ValueError(f"memory_limit={limit:.6g} does not hold one micro-batch; it needs at least {least:.6g}")
-
-
-def _chains(placement: Placement) -> list[list[int]]:
-    chains = []
-    for first in (s for s, before in enumerate(placement.prev) if before == NO_STAGE):
-        chain = [first]
-        while placement.next[chain[-1]] != NO_STAGE:
-            chain.append(placement.next[chain[-1]])
-        chains.append(chain)
-    return chains
-
-
-def _on(placement: Placement, rank: int, chain: list[int]) -> list[int]:
-    return [s for s in chain if placement.rank_of[s] == rank]
-
-
-class _Paths:
-    """Shortest times along the chains, per stage; a micro-batch goes up its chain and comes back."""
-
-    def __init__(self, placement: Placement, costs: Costs, split: bool) -> None:
-        self.costs, self.split = costs, split
-        self.f, full, self.i, self.w = (costs.seconds[kind] for kind in (Kind.F, Kind.B, Kind.I, Kind.W))
-        self.gradient = np.minimum(full, self.i) if split else full
-        """Until a backward lets the stage before go on."""
-        self.backward = np.minimum(full, self.i + self.w) if split else full
-        self.most_backward = np.maximum(full, self.i + self.w) if split else full
-        stages = placement.stages
-        self.start = np.zeros(stages)
-        """Start of ``F`` after the start of the chain."""
-        self.turn = np.zeros(stages)
-        """From the start of ``F`` to the end of the chain's forwards."""
-        self.back = np.zeros(stages)
-        """From there to the start of the stage's backward."""
-        self.home = np.zeros(stages)
-        """From the end of the stage's gradient to the end of all backwards before it in the chain."""
-        chains = _chains(placement)
-        for chain in chains:
-            self._measure(chain, placement)
-        self.chains = [[_on(placement, r, chain) for chain in chains] for r in range(placement.ranks)]
-        """Stages of each rank and chain, in order."""
-
-    def _measure(self, chain: list[int], placement: Placement) -> None:
-        rank = np.array(placement.rank_of)[chain]
-        up, down = self.costs.hop_s[rank[:-1], rank[1:]], self.costs.hop_s[rank[1:], rank[:-1]]
-        forward, gradient = self.f[chain], self.gradient[chain]
-        self.start[chain] = np.r_[0.0, np.cumsum(forward[:-1] + up)]
-        end = self.start[chain[-1]] + forward[-1]
-        self.turn[chain] = end - self.start[chain]
-        self.back[chain] = np.r_[0.0, np.cumsum((gradient[1:] + down)[::-1])][::-1]
-        done = self.back[chain] + self.backward[chain]
-        before = np.maximum.accumulate(np.r_[-np.inf, done[:-1]])
-        self.home[chain] = np.maximum(0.0, before - self.back[chain] - gradient)
-
-    def stages(self, rank: int) -> list[int]:
-        """All stages of a rank."""
-        return [s for mine in self.chains[rank] for s in mine]
-
-    def until_gradient(self, rank: int) -> float:
-        """From the first forward of the rank to its first backward, at least."""
-        return min(float(self.turn[mine[0]] + self.back[mine[-1]]) for mine in self.chains[rank] if mine)
-
-    def after_forward(self, rank: int, everywhere: bool) -> float:
-        """From the end of the rank's last forward to the end of that micro-batch's backwards, here or everywhere."""
-        found = []
-        for mine in filter(None, self.chains[rank]):
-            last = mine[-1]
-            there = float(self.turn[last] - self.f[last])
-            done = max(self.back[s] + self.backward[s] for s in mine)
-            if everywhere:
-                done = max(done, self.back[mine[0]] + self.gradient[mine[0]] + self.home[mine[0]])
-            found.append(there + float(done))
-        return min(found)
 
 
 def _most_work(items: Iterable[Item], each: int, limit: float) -> float:
@@ -182,7 +124,7 @@ def _most_work(items: Iterable[Item], each: int, limit: float) -> float:
     return total
 
 
-def _gaps(paths: _Paths, rank: int, micros: int, limit: float, everywhere: bool) -> tuple[float, float]:
+def _gaps(paths: Paths, rank: int, micros: int, limit: float, everywhere: bool) -> tuple[float, float]:
     """Idle time that must stand in a rank's warm-up, and in its cool-down (until its own end or everyone's)."""
     stages, costs = paths.stages(rank), paths.costs
     saved = costs.saved_bytes
@@ -203,12 +145,12 @@ def _gaps(paths: _Paths, rank: int, micros: int, limit: float, everywhere: bool)
     return warm, max(cool, tail)
 
 
-def _work(paths: _Paths, rank: int, micros: int) -> float:
+def _work(paths: Paths, rank: int, micros: int) -> float:
     stages = paths.stages(rank)
     return micros * float((paths.f[stages] + paths.backward[stages]).sum())
 
 
-def _lifespan(paths: _Paths, rank: int, micros: int, limit: float) -> float:
+def _lifespan(paths: Paths, rank: int, micros: int, limit: float) -> float:
     stages, costs = paths.stages(rank), paths.costs
     full = costs.seconds[Kind.B]
     last = np.minimum(full, paths.i + costs.w_share * paths.w) if paths.split else full
@@ -223,14 +165,39 @@ def _best(rank: int, ways: Iterable[dict[str, float]]) -> Bound:
     return Bound(float(sum(parts.values())), kind or "work", rank)
 
 
-def _span(paths: _Paths, rank: int, micros: int, limit: float) -> Bound:
+def _span(paths: Paths, rank: int, micros: int, limit: float) -> Bound:
     warm, cool = _gaps(paths, rank, micros, limit, everywhere=False)
     by_work = {"work": _work(paths, rank, micros), "warm-up": warm, "cool-down": cool}
     return _best(rank, [by_work, {"lifespan": _lifespan(paths, rank, micros, limit)}])
 
 
-def _makespan(paths: _Paths, rank: int, micros: int, limit: float) -> Bound:
+def _makespan(paths: Paths, rank: int, micros: int, limit: float) -> Bound:
     head = min(float(paths.start[mine[0]]) for mine in paths.chains[rank] if mine)
     warm, cool = _gaps(paths, rank, micros, limit, everywhere=True)
     by_work = {"head": head, "work": _work(paths, rank, micros), "warm-up": warm, "cool-down": cool}
     return _best(rank, [by_work, {"head": head, "lifespan": _lifespan(paths, rank, micros, limit)}])
+
+
+def _by_flow(
+    paths: Paths, micros: int, limit: float, span: list[Bound], makespan: list[Bound]
+) -> tuple[list[Bound], list[Bound]]:
+    """Bounds by filling and draining, from the bounds of each rank by the other arguments.
+
+    For the span each rank needs flows of its own; only those at the head of a chain, which bind, get them.
+    """
+    each, most = micros // len(paths.whole), -(-micros // len(paths.whole))
+    start, end = from_start(paths), from_end(paths)
+
+    def bound(rank: int, known: Bound, begin: Flow, close: Flow) -> Bound:
+        work = _work(paths, rank, each)
+        fill, drain = idle_at_both_ends(begin.idle(rank), close.idle(rank), known.seconds, work)
+        return _best(rank, [{"work": work, "filling": fill, "draining": drain}])
+
+    begin, close = Flow(start, paths, most, limit), Flow(end, paths, most, limit)
+    makespans = [bound(rank, known, begin, close) for rank, known in enumerate(makespan)]
+    spans, firsts = [], [chain[0] for chain in paths.whole]
+    for rank in (r for r, mine in enumerate(paths.chains) if any(f in m for f, m in zip(firsts, mine, strict=True))):
+        leads_all = all(first in stages for first, stages in zip(firsts, paths.chains[rank], strict=True))
+        opening = begin if leads_all else Flow(start, paths, most, limit, rank)
+        spans.append(bound(rank, span[rank], opening, Flow(end, paths, most, limit, rank)))
+    return spans, makespans
