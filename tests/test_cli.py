@@ -280,3 +280,33 @@ def test_a_knob_of_a_schedule_is_an_option(penstock, tmp_path):
     assert peaks[0] < peaks[1]
     assert "interleaved has no option 'groop'; did you mean 'group'?" in penstock([*line, "--option", "groop=4"])[2]
     assert "--option group=x: write NAME=NUMBER" in penstock([*line, "--option", "group=x"])[2]
+
+
+def test_noise_is_drawn_from_its_seed_and_said(penstock, tmp_path):
+    file = tmp_path / "a.json"
+    line = f"schedule 1f1b -p 4 -m 8 --jitter 0.1 --slow 2=1.25 --draws 20 --json {file}"
+    code, out, _ = penstock(line)
+    found = json.loads(file.read_text())
+    assert code == 0
+    assert "with noise: makespan" in out
+    assert found["makespan"] < found["noisy_makespan"] < found["noisy_makespan_p95"]
+    assert found["noisy_span"] <= found["noisy_makespan"]
+    penstock(line)
+    assert json.loads(file.read_text())["noisy_makespan"] == found["noisy_makespan"]
+    penstock(line + " --seed 1")
+    assert json.loads(file.read_text())["noisy_makespan"] != found["noisy_makespan"]
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("schedule 1f1b -p 4 -m 8 --slow 2:1.25", "--slow 2:1.25: write RANK=FACTOR, for example 3=1.25"),
+        ("schedule 1f1b -p 4 -m 8 --slow 7=2", "rank 7 is slow, but ranks are 0..3"),
+        ("schedule 1f1b -p 4 -m 8 --jitter -1", "jitter=-1; give a deviation of 0 or more"),
+        ("schedule --all -p 4 -m 8 --jitter 0.1", "all ranks schedules without noise; name the schedule"),
+    ],
+)
+def test_wrong_noise_gets_one_line(penstock, line, says):
+    code, _, err = penstock(line)
+    assert code == 2
+    assert says in err

@@ -56,7 +56,7 @@ def facts_of(timeline: Timeline, pricing: Pricing, memory: float | None, took_s:
     whole = whole_bytes(place, costs)
     peaks = [float(peak) / whole for peak in timeline.peak_bytes]
     limit = max(peaks) if memory is None else memory
-    bound = bounds(place, plan.micros, costs, limit * whole) if plan.trains else None
+    bound = bounds(place, plan.micros, costs, limit * whole) if _bounded(plan, costs) else None
     messages, sent = _sent(plan, costs)
     return {
         "name": plan.name,
@@ -83,6 +83,17 @@ def facts_of(timeline: Timeline, pricing: Pricing, memory: float | None, took_s:
         "weight_copies": place.stages // len(set(place.part_of)),
         "seconds": took_s,
     }
+
+
+def _bounded(plan: Plan, costs: Costs) -> bool:
+    """Whether the bounds hold for a plan: they know neither recompute nor copies to a host, and no work that overlaps
+    on one rank."""
+    import numpy as np
+
+    from penstock.core.op import HOST, Kind
+
+    beyond = np.isin(plan.ops[:, 0], (Kind.R, *HOST)).any() or (plan.fused.any() and costs.overlap > 0)
+    return plan.trains and not beyond
 
 
 def gap(value: float, least: float) -> float:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 
 from penstock.cli_figures import Files, facts_of, print_bounds, write_files
+from penstock.cli_noise import Noises, noise_facts, print_noise
 from penstock.cli_prices import Prices, pricing_of
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class Goal:
     """Short for --objective span."""
 
 
-DEFAULT_PRICES, DEFAULT_FILES, DEFAULT_GOAL = Prices(), Files(), Goal()
+DEFAULT_PRICES, DEFAULT_NOISES, DEFAULT_FILES, DEFAULT_GOAL = Prices(), Noises(), Files(), Goal()
 
 
 def schedule(
@@ -54,6 +55,7 @@ def schedule(
     goal: Goal = DEFAULT_GOAL,
     csv: Path | None = None,
     prices: Prices = DEFAULT_PRICES,
+    noises: Noises = DEFAULT_NOISES,
     files: Files = DEFAULT_FILES,
 ) -> None:
     """Build a named schedule, check, simulate and draw it, and compare it with what no order can beat.
@@ -79,7 +81,9 @@ def schedule(
         raise ValueError(f"--memory {memory:g}: give a positive fraction of 1F1B's peak, for example 1.0")
     sizes = Sizes(ranks, micros, chunks, memory, _objective(goal), pricing_of(prices))
     if not _is_all(name, every):
-        _one(name, dict(map(_option, option)), sizes, csv, files)
+        _one(name, dict(map(_option, option)), sizes, csv, noises, files)
+    elif noises != DEFAULT_NOISES:
+        raise ValueError("all ranks schedules without noise; name the schedule to see what noise does to it")
     elif option:
         raise ValueError(f"--option {option[0]}: all takes no option; name the schedule that has it")
     else:
@@ -88,7 +92,7 @@ def schedule(
         compare(sizes, csv, files)
 
 
-def _one(name: str, options: dict[str, Any], sizes: Sizes, csv: Path | None, files: Files) -> None:
+def _one(name: str, options: dict[str, Any], sizes: Sizes, csv: Path | None, noises: Noises, files: Files) -> None:
     """The command for one schedule."""
     from penstock.cli_tries import limit_bytes
     from penstock.engine import check
@@ -112,7 +116,7 @@ def _one(name: str, options: dict[str, Any], sizes: Sizes, csv: Path | None, fil
     timeline = _simulate(plan, costs)
     took_s = time.perf_counter() - began
     _check_memory(timeline, name, chunks, sizes)
-    facts = facts_of(timeline, sizes.pricing, sizes.memory, took_s)
+    facts = facts_of(timeline, sizes.pricing, sizes.memory, took_s) | noise_facts(plan, costs, noises)
     outputs = {csv: to_csv(plan)} if csv else {}
     _report(timeline, facts, files, outputs)
 
@@ -123,6 +127,7 @@ def simulate(
     *,
     sends: Literal["none", "overlapped", "blocking", "batched"] = "none",
     prices: Prices = DEFAULT_PRICES,
+    noises: Noises = DEFAULT_NOISES,
     files: Files = DEFAULT_FILES,
 ) -> None:
     """Simulate a plan from a file.
@@ -143,8 +148,9 @@ def simulate(
     if sends != "none":
         found = add_sends(found, sends)
     pricing = pricing_of(prices)
-    timeline = _simulate(found, pricing.on(found.placement))
-    facts = facts_of(timeline, pricing, None, time.perf_counter() - began)
+    costs = pricing.on(found.placement)
+    timeline = _simulate(found, costs)
+    facts = facts_of(timeline, pricing, None, time.perf_counter() - began) | noise_facts(found, costs, noises)
     _report(timeline, facts, files, {})
 
 
@@ -220,3 +226,4 @@ def _report(timeline: Timeline, facts: dict[str, Any], files: Files, outputs: di
     print(text.gantt(timeline, unit=""))
     print(text.summary(timeline, unit=""))
     print_bounds(facts)
+    print_noise(facts)

@@ -2,7 +2,20 @@
 
 from penstock.engine.bounds import Bound, Bounds, bounds
 from penstock.engine.check import check, problems
+from penstock.engine.noise import Noise, Spread, noisy
 from penstock.engine.problem import IllegalPlan, Problem
 from penstock.engine.simulate import simulate
 
-__all__ = ["Bound", "Bounds", "IllegalPlan", "Problem", "bounds", "check", "problems", "simulate"]
+__all__ = [
+    "Bound",
+    "Bounds",
+    "IllegalPlan",
+    "Noise",
+    "Problem",
+    "Spread",
+    "bounds",
+    "check",
+    "noisy",
+    "problems",
+    "simulate",
+]

@@ -1,0 +1,61 @@
+"""Jitter and slow ranks, as flags."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+if TYPE_CHECKING:
+    from penstock.core.costs import Costs
+    from penstock.core.plan import Plan
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Noises:
+    """Ops that take longer or shorter than they should."""
+
+    jitter: float = 0.0
+    """Deviation of each op's time, as a share of it: 0.05 for 5 %. Times are then drawn, and the mean is given too."""
+    slow: Annotated[tuple[str, ...], Parameter(negative="", show_default=False)] = ()
+    """A slow rank as RANK=FACTOR, for example 3=1.25 for a quarter longer; may be given more than once."""
+    draws: int = 100
+    """How often times are drawn."""
+    seed: int = 0
+    """Equal seeds draw equal times."""
+
+
+def noise_facts(plan: Plan, costs: Costs, flags: Noises) -> dict[str, Any]:
+    """Figures of a plan under the noise that the flags ask for, by the names that scripts read; none if they ask for
+    none."""
+    if not flags.jitter and not flags.slow:
+        return {}
+    import numpy as np
+
+    from penstock.engine import Noise, noisy
+
+    spread = noisy(plan, costs, Noise(flags.jitter, dict(map(_slow, flags.slow)), flags.seed), flags.draws)
+    return {
+        "noisy_makespan": float(spread.makespan_s.mean()),
+        "noisy_makespan_p95": float(np.quantile(spread.makespan_s, 0.95)),
+        "noisy_span": float(spread.span_s.mean()),
+        "noisy_span_p95": float(np.quantile(spread.span_s, 0.95)),
+    }
+
+
+def print_noise(facts: dict[str, Any]) -> None:
+    """One line on what noise does, if it was asked for."""
+    if "noisy_makespan" in facts:
+        mean, high = facts["noisy_makespan"], facts["noisy_makespan_p95"]
+        more = 100 * (mean / facts["makespan"] - 1)
+        print(f"with noise: makespan {mean:.6g} on the mean ({more:+.2f} %), {high:.6g} at most in 95 of 100 steps")
+
+
+def _slow(text: str) -> tuple[int, float]:
+    rank, _, factor = text.partition("=")
+    try:
+        return int(rank), float(factor)
+    except ValueError:
+        raise ValueError(f"--slow {text}: write RANK=FACTOR, for example 3=1.25") from None
