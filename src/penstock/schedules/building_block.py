@@ -7,6 +7,7 @@ left: at the costs of the task, warm-up and cool-down are drawn together and wai
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -160,28 +161,29 @@ class Block:
         return work.by_time(self.starts[row, stage] + self.period * micro)
 
 
-def lanes(task: Task, block: Block) -> list[NDArray[np.int64]]:
-    """The lanes of a task from a block: repeated, and improved at the task's costs within the block's own peak.
+def lanes(task: Task, *blocks: Block) -> list[NDArray[np.int64]]:
+    """The lanes of a task from the best of some blocks: repeated, improved at the task's costs within its own peak.
 
     Args:
         task: of any placement with one chain.
-        block: for this placement.
+        blocks: for this placement, all with the same kinds of passes.
 
     Returns:
         Rows of (kind, stage, micro-batch) for each rank.
 
     Raises:
-        ValueError: the block cannot run, or holds more than ``task.memory_limit``.
+        ValueError: a block cannot run, or all hold more than ``task.memory_limit``.
     """
-    block.check(task.placement)
-    most = float(block.peaks(task.placement, task.costs).max())
-    if task.memory_limit is not None:
-        most = min(most, task.memory_limit)
-    work = Work.of(task, block.kinds, most)
-    order = block.order(work)
-    needs = float(work.peaks(order).max())
-    if needs > work.most:
-        raise ValueError(f"it peaks at {needs:.6g}, more than memory_limit={most:.6g}; use v-auto, which keeps a limit")
-    plays = max(1, min(PLAYS, MOST_PLAYED // len(order)))
-    run = best(work, [order], task.objective, plays, plays * len(order) >= COMPILE_FROM)
+    for block in blocks:
+        block.check(task.placement)
+    most = min(float(block.peaks(task.placement, task.costs).max()) for block in blocks)
+    limit = math.inf if task.memory_limit is None else task.memory_limit
+    work = Work.of(task, blocks[0].kinds, min(most, limit))
+    orders = [block.order(work) for block in blocks]
+    fitting = [order for order in orders if work.fits(order)]
+    if not fitting:
+        needs = min(float(work.peaks(order).max()) for order in orders)
+        raise ValueError(f"it peaks at {needs:.6g}, more than memory_limit={limit:.6g}; v-auto keeps any limit")
+    plays = max(1, min(PLAYS * len(fitting), MOST_PLAYED // len(work.codes)))
+    run = best(work, fitting, task.objective, plays, plays * len(work.codes) >= COMPILE_FROM)
     return work.lanes(run.order)

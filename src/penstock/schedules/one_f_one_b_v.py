@@ -9,15 +9,19 @@ from penstock.schedules.task import Task
 
 
 def lanes(task: Task) -> list[NDArray[np.int64]]:
-    """The block once per micro-batch, improved at the task's costs within the block's own peak."""
-    return building_block.lanes(task, block(task.placement.ranks))
+    """A block once per micro-batch, improved at the task's costs within the block's own peak; the best of all blocks."""
+    return building_block.lanes(task, *(block(task.placement.ranks, swapped) for swapped in (False, True)))
 
 
-def block(p: int) -> Block:
+def block(p: int, swapped: bool = False) -> Block:
     """Whole backwards of two slots, and six slots a period.
 
-    Forwards go on without a wait. With equal steps, backwards would meet them again and again, so both chunks'
-    gradients wait three slots at every third rank. Where the last rank turns is chosen so that nothing meets.
+    Forwards go on without a wait. With equal steps, backwards would meet them again and again, so the gradients of
+    either chunk wait three slots at every third rank.
+
+    Args:
+        p: ranks.
+        swapped: the two chunks' gradients wait at each other's ranks.
 
     Example:
         >>> block(4).forward.tolist(), block(4).backward.tolist()
@@ -25,11 +29,25 @@ def block(p: int) -> Block:
     """
     from_turn = np.arange(p)[::-1]
     thirds = p % 3 == 0
-    up = p + from_turn + (2 if thirds else 0)
-    back_down = -2 * from_turn - 3 * ((from_turn + (0 if thirds else 2)) // 3)
-    back_up = 2 * from_turn + 3 * ((from_turn + (2 if thirds else 1)) // 3) + (3 if thirds else 2)
-    phase = p + (3 if thirds else 1)
-    least = up[0] + 1 - back_down[0]
-    turn = least + (phase - least) % 6
-    forward, backward = np.r_[0:p, up[::-1]], np.r_[turn + back_up, turn + back_down[::-1]]
+    waits = [3 * ((from_turn + shift) // 3) for shift in ((0, 2) if thirds else (2, 1))]
+    down, up = waits[::-1] if swapped else waits
+    forward_up = p + from_turn + 2 * thirds
+    back_down = -2 * from_turn - down
+    back_up = 2 * from_turn + up + 2 + thirds
+    phase = p + (3 * (not swapped) if thirds else 1)
+    least = forward_up[0] + 1 - back_down[0]
+    turn = least + (phase - least) % 6 + 3 * (from_turn == p - 1) * (p % 3 == 2 and not swapped)
+    forward, backward = np.r_[0:p, forward_up[::-1]], np.r_[turn + back_up, (turn + back_down)[::-1]]
     return Block(6, forward, backward, seconds=(1, 2))
+
+
+def idle(p: int, m: int, v: int, f: float, i: float, w: float) -> float:
+    return 0.0
+
+
+def holds(p: int, m: int, v: int, f: float, i: float, w: float) -> tuple[bool, bool]:
+    return False, False
+
+
+def peak_micros(r: int, p: int, m: int, v: int) -> float:
+    return 0.0

@@ -23,6 +23,10 @@ from penstock.schedules import (
     interleaved,
     interleaved_zb,
     one_f_one_b,
+    one_f_one_b_v,
+    v_auto,
+    v_half,
+    v_min,
     zb_h1,
     zb_h2,
     zb_v,
@@ -140,5 +144,23 @@ SCHEDULES: dict[str, Schedule] = {
     ),
     "interleaved-zb": Schedule(
         interleaved_zb.lane, interleaved_zb.idle, interleaved_zb.peak_micros, chunks=True, holds=interleaved_zb.holds
+    ),
+    "1f1b-v": Schedule(
+        one_f_one_b_v.lanes,
+        one_f_one_b_v.idle,
+        one_f_one_b_v.peak_micros,
+        Placement.vee,
+        zb_v.valid,
+        chunks=True,
+        holds=one_f_one_b_v.holds,
+    ),
+    "v-half": Schedule(
+        v_half.lanes, v_half.idle, v_half.peak_micros, Placement.vee, zb_v.valid, chunks=True, holds=v_half.holds
+    ),
+    "v-min": Schedule(
+        v_min.lanes, v_min.idle, v_min.peak_micros, Placement.vee, zb_v.valid, chunks=True, holds=v_min.holds
+    ),
+    "v-auto": Schedule(
+        v_auto.lanes, v_auto.idle, v_auto.peak_micros, Placement.vee, zb_v.valid, chunks=True, holds=v_auto.holds
     ),
 }

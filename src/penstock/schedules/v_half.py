@@ -26,3 +26,15 @@ def block(p: int) -> Block:
     down, up = 2 * r, 3 * p - 2 - r
     back_down, back_up = 3 * p + wait - 1 + 2 * r, 6 * p + wait - 2 - r
     return Block(6, np.r_[down, up[::-1]], np.r_[back_up, back_down[::-1]]).with_weights(Placement.vee(p))
+
+
+def idle(p: int, m: int, v: int, f: float, i: float, w: float) -> float:
+    return 0.0
+
+
+def holds(p: int, m: int, v: int, f: float, i: float, w: float) -> tuple[bool, bool]:
+    return False, False
+
+
+def peak_micros(r: int, p: int, m: int, v: int) -> float:
+    return 0.0

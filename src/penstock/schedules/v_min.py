@@ -26,3 +26,15 @@ def block(p: int) -> Block:
     forward = np.arange(2 * p)
     backward = np.r_[4 * p + wait - 1 - r, (2 * p + wait + r)[::-1]]
     return Block(6, forward, backward).with_weights(Placement.vee(p))
+
+
+def idle(p: int, m: int, v: int, f: float, i: float, w: float) -> float:
+    return 0.0
+
+
+def holds(p: int, m: int, v: int, f: float, i: float, w: float) -> tuple[bool, bool]:
+    return False, False
+
+
+def peak_micros(r: int, p: int, m: int, v: int) -> float:
+    return 0.0

@@ -107,6 +107,10 @@ class Work:
         lanes = np.split(change, self.begin[1:-1])
         return np.array([np.cumsum(lane.ravel()).max(initial=0.0) for lane in lanes])
 
+    def fits(self, order: NDArray[np.int64]) -> bool:
+        """Whether no rank ever holds more than ``most``."""
+        return bool((self.peaks(order) <= self.most).all())
+
 
 def _by_id(plan: Plan, ids: NDArray[np.intp]) -> NDArray[np.int64]:
     """What every op needs, where the op in row k of the plan has the id ``ids[k]``."""

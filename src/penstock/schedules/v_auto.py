@@ -1,0 +1,69 @@
+"""V-Auto: the best order on a V of two chunks within a limit of memory (idea: Qi et al. 2024, arXiv:2405.15362)."""
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from penstock.core.op import Kind
+from penstock.schedules import one_f_one_b_v, v_half, v_min, zb_v
+from penstock.schedules.building_block import PLAYS, Block
+from penstock.schedules.reorder import COMPILE_FROM, best
+from penstock.schedules.task import Task
+from penstock.schedules.vary import vary
+from penstock.schedules.work import Work
+
+TRIES = 400
+"""Variations of the best order where the user asks for no other number."""
+MOST_PLAYED = 4_000_000
+"""Ops that are played in all where plans are so large that fewer are tried; an op takes about 0.3 us."""
+KINDS = (Kind.F, Kind.I, Kind.W)
+
+
+def lanes(task: Task, tries: int | None = None) -> list[NDArray[np.int64]]:
+    """What V-Min, V-Half, 1F1B-V and ZB-V become at the task's costs within its limit, varied and varied again.
+
+    Args:
+        task: on a V of two chunks; without a limit, 1F1B's memory is taken: as many micro-batches as there are ranks.
+        tries: variations of the best order; more take longer and find more. Default 400, fewer for large plans.
+
+    Raises:
+        ValueError: the limit does not hold one micro-batch.
+    """
+    p = task.placement.ranks
+    one = float(np.bincount(task.placement.rank_of, task.costs.saved_bytes).max())
+    limit = p * one if task.memory_limit is None else task.memory_limit
+    if not limit >= one * (1 - 1e-9):
+        raise ValueError(f"memory_limit={limit:.6g} does not hold one micro-batch; it needs at least {one:.6g}")
+    work = Work.of(task, KINDS, limit)
+    starts = _starts(work, p, task.micros)
+    ops = len(work.codes)
+    if tries is None:
+        tries = min(TRIES, MOST_PLAYED // (4 * ops))
+    plays = min(len(starts) * PLAYS, MOST_PLAYED // ops)
+    compiled = ops * (plays + 4 * tries) >= COMPILE_FROM
+    run = best(work, starts, task.objective, plays, compiled)
+    return work.lanes(vary(work, run, task.objective, tries, compiled).order)
+
+
+def _starts(work: Work, p: int, m: int) -> list[NDArray[np.int64]]:
+    """Orders to begin with that keep the limit: those of the named schedules, V-Min's at the least period that does."""
+    whole = one_f_one_b_v.block(p)
+    halves = Block(whole.period, whole.forward, whole.backward, np.asarray(whole.backward) + 1)
+    named = [v_half.block(p).order(work), halves.order(work), work.of_rows(zb_v.lane(r, p, m, 2) for r in range(p))]
+    slowed = v_min.block(p)
+    while not work.fits(slowed.order(work)):
+        slowed = replace(slowed, period=slowed.period + 1)
+    return [slowed.order(work), *filter(work.fits, named)]
+
+
+def idle(p: int, m: int, v: int, f: float, i: float, w: float) -> float:
+    return 0.0
+
+
+def holds(p: int, m: int, v: int, f: float, i: float, w: float) -> tuple[bool, bool]:
+    return False, False
+
+
+def peak_micros(r: int, p: int, m: int, v: int) -> float:
+    return 0.0
