@@ -161,6 +161,6 @@ SCHEDULES: dict[str, Schedule] = {
         v_min.lanes, v_min.idle, v_min.peak_micros, Placement.vee, zb_v.valid, chunks=True, holds=v_min.holds
     ),
     "v-auto": Schedule(
-        v_auto.lanes, v_auto.idle, v_auto.peak_micros, Placement.vee, zb_v.valid, chunks=True, holds=v_auto.holds
+        v_auto.lanes, v_auto.idle, v_auto.peak_micros, Placement.vee, v_auto.valid, chunks=True, holds=v_auto.holds
     ),
 }
