@@ -10,7 +10,7 @@ import pytest
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
-@pytest.mark.parametrize("name", ["compare_schedules", "my_schedule"])
+@pytest.mark.parametrize("name", ["building_block", "compare_schedules", "my_schedule"])
 def test_it_prints_what_is_stored(name, request):
     run = subprocess.run(
         [sys.executable, EXAMPLES / f"{name}.py"],

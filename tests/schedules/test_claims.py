@@ -2,6 +2,7 @@
 
 from typing import get_args
 
+import numpy as np
 import pytest
 
 from penstock.core.costs import Costs
@@ -9,10 +10,13 @@ from penstock.core.op import Kind, Sends
 from penstock.engine import check, simulate
 from penstock.lower import add_sends
 from penstock.schedules import SCHEDULES, build
+from penstock.schedules.task import reads_costs
 
 MICROS = [1, 2, 3, 4, 5, 7, 8, 12, 15, 16, 17, 32, 48, 64]
 CHUNKS = (1, 2, 3, 4)
 SMALL = [(p, m) for p in (1, 2, 3, 4, 7, 16) for m in (1, 2, 3, 4, 5, 7, 8, 16)]
+MOST_STAGES = {"v-auto": 64}
+"""Micro-batches times stages up to which a schedule is tested that takes its time."""
 TIMES = [(1, 1, 1), (2, 1, 1), (1, 2, 1), (3, 2, 1), (1, 1.5, 0.5), (1, 1, 2), (2, 1, 3), (1, 3, 2)]
 
 
@@ -23,7 +27,9 @@ def sizes(name, pairs):
         (p, m, v)
         for p, m in pairs
         for v in (CHUNKS if found.chunks else (1,))
-        if not found.valid(p, m, v) and p * m * v <= 1024 and (v == 1 or p * m < 30 or (p + m // 2 + v) % 2 == 0)
+        if not found.valid(p, m, v)
+        and p * m * v <= MOST_STAGES.get(name, 1024)
+        and (v == 1 or p * m < 30 or (p + m // 2 + v) % 2 == 0)
     ]
 
 
@@ -38,7 +44,11 @@ def same(name, p, m, v, times, **options):
         idle = claim.idle_span(p, m, v, *times, **options)
     assert not span or timeline.span_s - m * sum(times) == pytest.approx(idle, abs=1e-9), (p, m, v, times)
     peaks = [claim.peak_micros(r, p, m, v, **options) for r in range(p)]
-    assert timeline.peak_bytes.tolist() == pytest.approx(peaks), (p, m, v, times)
+    if reads_costs(claim.lane):  # a ceiling, and the fullest rank reaches it
+        assert (timeline.peak_bytes <= np.array(peaks) + 1e-9).all(), (p, m, v, times)
+        assert timeline.peak_bytes.max() == pytest.approx(max(peaks)), (p, m, v, times)
+    else:
+        assert timeline.peak_bytes.tolist() == pytest.approx(peaks), (p, m, v, times)
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
@@ -103,6 +113,7 @@ def test_plans_are_legal_and_hold_every_op_once(name):
         ("chimera", (3, 6, 1), "ranks=3 is odd, and half of each unit comes from either end; use 4"),
         ("bitpipe", (4, 8, 1), "chunks=1 is odd, and each V has two; use 2"),
         ("hanayo", (4, 8, 3), "chunks=3 is odd, and a wave has two; use 4"),
+        ("v-half", (4, 8, 3), "chunks=3, and a V has two per rank; use chunks=2"),
         ("gpipe", (0, 8, 1), "ranks=0; it must be at least 1"),
         ("gpipe", (4, 0, 1), "micros=0; it must be at least 1"),
         ("gpipe", (4, 8, 0), "chunks=0; it must be at least 1"),

@@ -17,13 +17,11 @@ from numpy.typing import ArrayLike, NDArray
 from penstock.core.costs import Costs
 from penstock.core.op import Kind
 from penstock.core.placement import Placement
-from penstock.schedules.reorder import COMPILE_FROM, HABITS, best
+from penstock.schedules.reorder import PLAYS, best, worth_compiling
 from penstock.schedules.task import Task
 from penstock.schedules.work import Work
 
-PLAYS = 5 * len(HABITS)
-"""How often an order is played for all that is tried."""
-MOST_PLAYED = 1_000_000
+MOST_PLAYED = 800_000
 """Ops that are played in all where plans are so large that less is tried."""
 EPSILON = 1e-9
 """Of a period: what rounding may make overlap."""
@@ -71,7 +69,7 @@ class Block:
     def ends(self) -> NDArray[np.float64]:
         """End of every pass, shape (kinds, stages)."""
         starts = self.starts
-        return starts + [np.broadcast_to(row, starts.shape[1]) for row in self.seconds[: len(starts)]]
+        return np.array([row + np.asarray(long) for row, long in zip(starts, self.seconds, strict=False)])
 
     def check(self, placement: Placement) -> None:
         """Raise unless the passes can run as they stand.
@@ -106,7 +104,7 @@ class Block:
             wait = (phase[b] - phase[a]) % self.period if a != b else self.period
             if wait < ends[a] - starts[a] - EPSILON * self.period:
                 raise ValueError(
-                    f"{names[a]} and {names[b]} meet on rank {rank}: modulo the period of {self.period:g} they start at "
+                    f"{names[a]} and {names[b]} meet on rank {rank}: in the period of {self.period:g} they start at "
                     f"{phase[a]:g} and {phase[b]:g}"
                 )
 
@@ -120,7 +118,8 @@ class Block:
         weights = np.zeros(placement.stages)
         for rank in range(placement.ranks):
             mine = list(placement.on(rank))
-            taken = [*zip(starts[:, mine].ravel() % self.period, (ends - starts)[:, mine].ravel(), strict=True)]
+            phases, longs = starts[:, mine].ravel() % self.period, (ends - starts)[:, mine].ravel()
+            taken: list[tuple[float, float]] = [*zip(phases.tolist(), longs.tolist(), strict=True)]
             for stage in sorted(mine, key=lambda s: ends[1, s]):
                 weights[stage] = self._hole(taken, ends[1, stage], seconds, f"{stage}W on rank {rank}")
                 taken.append((weights[stage] % self.period, seconds))
@@ -161,7 +160,7 @@ class Block:
         return work.by_time(self.starts[row, stage] + self.period * micro)
 
 
-def lanes(task: Task, *blocks: Block) -> list[NDArray[np.int64]]:
+def repeat(task: Task, *blocks: Block) -> list[NDArray[np.int64]]:
     """The lanes of a task from the best of some blocks: repeated, improved at the task's costs within its own peak.
 
     Args:
@@ -183,7 +182,7 @@ def lanes(task: Task, *blocks: Block) -> list[NDArray[np.int64]]:
     fitting = [order for order in orders if work.fits(order)]
     if not fitting:
         needs = min(float(work.peaks(order).max()) for order in orders)
-        raise ValueError(f"it peaks at {needs:.6g}, more than memory_limit={limit:.6g}; v-auto keeps any limit")
+        raise ValueError(f"the block peaks at {needs:.6g}, more than memory_limit={limit:.6g}; v-auto keeps any limit")
     plays = max(1, min(PLAYS * len(fitting), MOST_PLAYED // len(work.codes)))
-    run = best(work, fitting, task.objective, plays, plays * len(work.codes) >= COMPILE_FROM)
+    run = best(work, fitting, task.objective, plays, worth_compiling(plays * len(work.codes)))
     return work.lanes(run.order)

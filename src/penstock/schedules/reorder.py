@@ -1,8 +1,8 @@
 """Orders improved by playing them: a rank that would wait does a later op, as far as memory allows.
 
-Ops only move towards the front of their lane, and only if no peak on the way rises above the limit, so an order that can
-run can still run (the rule of Qi et al. 2024, arXiv:2405.15362, at real costs). Played backwards in time it draws the
-cool-down together as it does the warm-up.
+Ops only move towards the front of their lane, and only if no peak on the way rises above the limit, so an order that
+can run can still run (the rule of Qi et al. 2024, arXiv:2405.15362, at real costs). Played backwards in time it draws
+the cool-down together as it does the warm-up.
 """
 
 from __future__ import annotations
@@ -19,8 +19,10 @@ from penstock.core.op import Kind
 from penstock.schedules.task import Objective
 from penstock.schedules.work import Work
 
-COMPILE_FROM = 20_000
+COMPILE_FROM = 30_000
 """Ops to be played in all from which the compiled loop is worth loading (importing numba takes 0.3 s)."""
+ROUNDS = 2
+"""How often an order is played backwards in time for each habit."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,8 @@ HABITS = (
     *(Habit(0.0), Habit(0.8, late=True), Habit(0.0, late=True), Habit(1.0, late=True)),
 )
 """What is tried, the most promising first."""
+PLAYS = 1 + len(HABITS) * (1 + 3 * ROUNDS)
+"""How often one order is played for all that is tried."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,13 +108,18 @@ def best(work: Work, orders: Sequence[NDArray[np.int64]], objective: Objective, 
         work: what there is to do.
         orders: where to begin; all keep the limit.
         objective: what counts.
-        plays: about how often an order may be played in all; each begins once at least.
+        plays: about how often orders may be played in all; each is tried with one habit at least.
         compiled: by the compiled loop.
     """
     runs = [play(work, order, None, compiled) for order in orders]
-    habits = HABITS[: max(1, plays // (5 * len(orders)))]
-    runs += [run for habit in habits for order in orders for run in improve(work, order, habit, 2, compiled)]
+    habits = HABITS[: max(1, len(HABITS) * plays // (PLAYS * len(orders)))]
+    runs += [run for habit in habits for order in orders for run in improve(work, order, habit, ROUNDS, compiled)]
     return min(runs, key=lambda run: run.score(objective))
+
+
+def worth_compiling(ops: int) -> bool:
+    """Whether to load the compiled loop for so many ops in all; always once it is loaded."""
+    return ops >= COMPILE_FROM or _compiled.cache_info().currsize > 0
 
 
 @cache

@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 
 from penstock.core.op import Kind
 from penstock.schedules import one_f_one_b_v, v_half, v_min, zb_v
-from penstock.schedules.building_block import PLAYS, Block
-from penstock.schedules.reorder import COMPILE_FROM, best
+from penstock.schedules.building_block import Block
+from penstock.schedules.reorder import PLAYS, best, worth_compiling
 from penstock.schedules.task import Task
 from penstock.schedules.vary import vary
 from penstock.schedules.work import Work
@@ -25,7 +25,8 @@ def lanes(task: Task, tries: int | None = None) -> list[NDArray[np.int64]]:
 
     Args:
         task: on a V of two chunks; without a limit, 1F1B's memory is taken: as many micro-batches as there are ranks.
-        tries: variations of the best order; more take longer and find more. Default 1000, fewer for large plans.
+        tries: variations of the best order; more take longer and find more. Default 1000, fewer for small plans and
+            for large ones.
 
     Raises:
         ValueError: the limit does not hold one micro-batch.
@@ -39,9 +40,9 @@ def lanes(task: Task, tries: int | None = None) -> list[NDArray[np.int64]]:
     starts = _starts(work, p, task.micros)
     ops = len(work.codes)
     if tries is None:
-        tries = min(TRIES, MOST_PLAYED // (4 * ops))
+        tries = min(TRIES, ops, MOST_PLAYED // (4 * ops))
     plays = min(len(starts) * PLAYS, MOST_PLAYED // ops)
-    compiled = ops * (plays + 4 * tries) >= COMPILE_FROM
+    compiled = worth_compiling(ops * (plays + 4 * tries))
     run = best(work, starts, task.objective, plays, compiled)
     return work.lanes(vary(work, run, task.objective, tries, compiled).order)
 
@@ -55,7 +56,6 @@ def _starts(work: Work, p: int, m: int) -> list[NDArray[np.int64]]:
     while not work.fits(slowed.order(work)):
         slowed = replace(slowed, period=slowed.period + 1)
     return [slowed.order(work), *filter(work.fits, named)]
-
 
 
 def valid(p: int, m: int, v: int, tries: int | None = None) -> str:

@@ -4,14 +4,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock.core.placement import Placement
-from penstock.schedules import building_block
-from penstock.schedules.building_block import Block
+from penstock.schedules.building_block import Block, repeat
 from penstock.schedules.task import Task
 
 
 def lanes(task: Task) -> list[NDArray[np.int64]]:
     """The block once per micro-batch, improved at the task's costs within the block's own peak."""
-    return building_block.lanes(task, block(task.placement.ranks))
+    return repeat(task, block(task.placement.ranks))
 
 
 def block(p: int) -> Block:
@@ -29,12 +28,15 @@ def block(p: int) -> Block:
 
 
 def idle(p: int, m: int, v: int, f: float, i: float, w: float) -> float:
-    return 0.0
+    """Idle time per step on the busiest rank, span and sync alike: F+I+W for each rank beyond the peak, less F/2."""
+    return (p - ((p + 4) // 3)) * (f + i + w) - f / 2
 
 
 def holds(p: int, m: int, v: int, f: float, i: float, w: float) -> tuple[bool, bool]:
-    return False, False
+    """Proved for F = I = W alone, from 3 ranks and one micro-batch more than the peak on."""
+    return (f == i == w and p > 2 and m > (p + 4) // 3,) * 2
 
 
 def peak_micros(r: int, p: int, m: int, v: int) -> float:
-    return 0.0
+    """Micro-batches whose activations any rank holds at most, if W needs all: (p + 4) // 3."""
+    return min(m, (p + 4) // 3)

@@ -91,7 +91,8 @@ class Work:
         """The order of lanes of (kind, stage, micro-batch)."""
         ids = np.zeros(self.codes.max(axis=0) + 1, dtype=np.int64)
         ids[tuple(self.codes.T)] = np.arange(len(self.codes))
-        return ids[tuple(np.concatenate([*lanes]).T)]
+        kind, stage, micro = np.concatenate([*lanes]).T
+        return np.asarray(ids[kind, stage, micro])
 
     def by_time(self, time: NDArray[np.float64]) -> NDArray[np.int64]:
         """The order in which every rank does its ops at the given times, shape (ops,)."""
