@@ -53,6 +53,7 @@ def test_improved_orders_are_legal_and_keep_the_limit(given_work, habit):
     for run in improve(work, order, habit, rounds=1):
         check(plan_of(task, work, run.order))
         assert work.fits(run.order)
+        assert run.sync < np.inf
         timeline = simulate(plan_of(task, work, run.order), task.costs)
         assert timeline.makespan_s <= run.sync * (1 + 1e-9)
 
