@@ -154,6 +154,10 @@ def test_weights_without_room_and_memory_below_the_block_are_named():
         Block(3, [0], [1]).with_weights(Placement.loop(1), seconds=1.5)
     with pytest.raises(ValueError, match="the block peaks at 3, more than memory_limit=2; v-auto keeps any limit"):
         build("v-half", 4, 8, 2, memory_limit=2.0)
+    with pytest.raises(ValueError, match="period=3 and seconds=.*; all are above 0"):
+        Block(3, [0], [1], seconds=(1, 0)).check(Placement.loop(1))
+    with pytest.raises(ValueError, match="v-auto is for a V of two chunks, not for rank_of="):
+        build("v-auto", 2, 2, 2, placement=Placement.loop(2, 2))
     with pytest.raises(ValueError, match=r"memory_limit=0\.5 does not hold one micro-batch; it needs at least 1"):
         build("v-auto", 4, 8, 2, memory_limit=0.5)
 

@@ -75,10 +75,12 @@ class Block:
         """Raise unless the passes can run as they stand.
 
         Raises:
-            ValueError: several chains, a wrong number of stages, a pass that begins before what it needs is there, or
-                two passes of one rank at the same time; the message names them.
+            ValueError: several chains, a wrong number of stages, a pass that takes no time, begins before what it needs
+                is there, or meets another of its rank; the message names them.
         """
         starts, ends = self.starts, self.ends
+        if not (self.period > 0 and (ends > starts).all()):
+            raise ValueError(f"period={self.period:g} and seconds={self.seconds}; all are above 0")
         if placement.chains > 1 or starts.shape[1] != placement.stages:
             raise ValueError(
                 f"a block of {starts.shape[1]} stages does not fit {placement.stages} stages in {placement.chains} "

@@ -1,13 +1,14 @@
 """V-Auto: the best order on a V of two chunks within a limit of memory (idea: Qi et al. 2024, arXiv:2405.15362)."""
 
 from dataclasses import replace
+from itertools import count, islice
 
 import numpy as np
 from numpy.typing import NDArray
 
 from penstock.core.op import Kind
-from penstock.schedules import one_f_one_b_v, v_half, v_min, zb_v
-from penstock.schedules.building_block import Block
+from penstock.core.placement import Placement
+from penstock.schedules import v_half, v_min, zb_v
 from penstock.schedules.reorder import PLAYS, best, worth_compiling
 from penstock.schedules.task import Task
 from penstock.schedules.vary import vary
@@ -17,11 +18,13 @@ TRIES = 1000
 """Variations of the best order where the user asks for no other number."""
 MOST_PLAYED = 5_000_000
 """Ops that are played in all where plans are so large that fewer are tried; an op takes about 0.3 us."""
+STEP, PERIODS = 0.5, 3
+"""Slots by which periods are lengthened, and how many of those that keep the limit are tried."""
 KINDS = (Kind.F, Kind.I, Kind.W)
 
 
 def lanes(task: Task, tries: int | None = None) -> list[NDArray[np.int64]]:
-    """What V-Min, V-Half, 1F1B-V and ZB-V become at the task's costs within its limit, varied and varied again.
+    """The best that V-Min, V-Half and ZB-V become at the task's costs within its limit, varied again and again.
 
     Args:
         task: on a V of two chunks; without a limit, 1F1B's memory is taken: as many micro-batches as there are ranks.
@@ -29,9 +32,11 @@ def lanes(task: Task, tries: int | None = None) -> list[NDArray[np.int64]]:
             for large ones.
 
     Raises:
-        ValueError: the limit does not hold one micro-batch.
+        ValueError: the limit does not hold one micro-batch, or the placement is another.
     """
     p = task.placement.ranks
+    if task.placement != Placement.vee(p):
+        raise ValueError(f"v-auto is for a V of two chunks, not for rank_of={task.placement.rank_of}")
     one = float(np.bincount(task.placement.rank_of, task.costs.saved_bytes).max())
     limit = p * one if task.memory_limit is None else task.memory_limit
     if not limit >= one * (1 - 1e-9):
@@ -48,14 +53,13 @@ def lanes(task: Task, tries: int | None = None) -> list[NDArray[np.int64]]:
 
 
 def _starts(work: Work, p: int, m: int) -> list[NDArray[np.int64]]:
-    """Orders to begin with that keep the limit: those of the named schedules, V-Min's at the least period that does."""
-    whole = one_f_one_b_v.block(p)
-    halves = Block(whole.period, whole.forward, whole.backward, np.asarray(whole.backward) + 1)
-    named = [v_half.block(p).order(work), halves.order(work), work.of_rows(zb_v.lane(r, p, m, 2) for r in range(p))]
-    slowed = v_min.block(p)
-    while not work.fits(slowed.order(work)):
-        slowed = replace(slowed, period=slowed.period + 1)
-    return [slowed.order(work), *filter(work.fits, named)]
+    """Orders to begin with that keep the limit: V-Min's and V-Half's at the shortest periods that do, and ZB-V's."""
+    zero_bubble = work.of_rows(zb_v.lane(r, p, m, 2) for r in range(p))
+    found = [zero_bubble] if work.fits(zero_bubble) else []
+    for block in (v_min.block(p), v_half.block(p)):
+        slowed = (replace(block, period=block.period + STEP * n).order(work) for n in count())
+        found += islice(filter(work.fits, slowed), PERIODS)
+    return found
 
 
 def valid(p: int, m: int, v: int, tries: int | None = None) -> str:
