@@ -3,6 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from penstock.cli_peer_rows import compare, rows_of, shipped
 from penstock.core.costs import Costs
 from penstock.core.op import Kind
 from penstock.core.placement import Placement
@@ -110,6 +111,17 @@ def test_named_schedules_are_legal_at_any_costs_and_keep_a_limit(data, p, m, nam
         assert max(float(curve.activation_bytes.max(initial=0.0)) for curve in curves) <= limit * (1 + 1e-6)
 
 
+@pytest.mark.parametrize(
+    ("peer", "cost", "limit", "percent"),
+    [("v-min", "28.3B", 0.5005, 4.0), ("v-auto", "6.2B", 0.5, 3.0), ("v-1f1b", "6.2B", 0.7505, 1.5)],
+)
+def test_real_costs_are_where_orders_gain(peer, cost, limit, percent):
+    """Existing schedulers place passes as if they took equal times."""
+    rows = [row for row in rows_of(shipped(), (peer,)) if (row.cost, row.p, row.m) == (cost, 8, 24)]
+    found = compare(next(row for row in rows if row.limit == pytest.approx(limit)))
+    assert all(one.excess is not None and one.excess < -percent for one in found), found
+
+
 def test_less_memory_never_makes_v_auto_faster():
     place = Placement.vee(4)
     costs = Costs.uniform(place, 1.0, 1.2, 0.7, 0.1)
@@ -154,7 +166,7 @@ def test_weights_without_room_and_memory_below_the_block_are_named():
         Block(3, [0], [1]).with_weights(Placement.loop(1), seconds=1.5)
     with pytest.raises(ValueError, match="the block peaks at 3, more than memory_limit=2; v-auto keeps any limit"):
         build("v-half", 4, 8, 2, memory_limit=2.0)
-    with pytest.raises(ValueError, match="period=3 and seconds=.*; all are above 0"):
+    with pytest.raises(ValueError, match=r"period=3 and seconds=\(1, 0\); all are above 0"):
         Block(3, [0], [1], seconds=(1, 0)).check(Placement.loop(1))
     with pytest.raises(ValueError, match="v-auto is for a V of two chunks, not for rank_of="):
         build("v-auto", 2, 2, 2, placement=Placement.loop(2, 2))
