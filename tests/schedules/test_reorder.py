@@ -6,9 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock.core.costs import Costs
+from penstock.core.lane import Lane
 from penstock.core.op import Kind
 from penstock.core.placement import Placement
-from penstock.core.plan import Lane, Plan
+from penstock.core.plan import Plan
 from penstock.engine import check, simulate
 from penstock.schedules import Task, v_min
 from penstock.schedules.reorder import HABITS, Habit, improve, play

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from penstock.core.lane import Lane
 from penstock.core.needs import dependencies
 from penstock.core.op import Kind
-from penstock.core.plan import Lane, Plan
+from penstock.core.plan import Plan
 from penstock.schedules.task import Task
 
 SLACK = 1e-9
