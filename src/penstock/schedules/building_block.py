@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from penstock.core.costs import Costs
 from penstock.core.op import Kind
 from penstock.core.placement import Placement
-from penstock.schedules.reorder import PLAYS, best, worth_compiling
+from penstock.schedules.reorder import PLAYS, best
 from penstock.schedules.task import Task
 from penstock.schedules.work import Work
 
@@ -186,5 +186,4 @@ def repeat(task: Task, *blocks: Block) -> list[NDArray[np.int64]]:
         needs = min(float(work.peaks(order).max()) for order in orders)
         raise ValueError(f"the block peaks at {needs:.6g}, more than memory_limit={limit:.6g}; v-auto keeps any limit")
     plays = max(1, min(PLAYS * len(fitting), MOST_PLAYED // len(work.codes)))
-    run = best(work, fitting, task.objective, plays, worth_compiling(plays * len(work.codes)))
-    return work.lanes(run.order)
+    return work.lanes(best(work, fitting, task.objective, plays).order)

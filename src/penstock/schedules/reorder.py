@@ -7,20 +7,19 @@ the cool-down together as it does the warm-up.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from penstock.core.compiled import COMPILE_FROM_OPS, compiled
 from penstock.core.op import Kind
 from penstock.schedules.task import Objective
 from penstock.schedules.work import Work
 
-COMPILE_FROM = 30_000
-"""Ops to be played in all from which the compiled loop is worth loading (importing numba takes 0.3 s)."""
 ROUNDS = 2
 """How often an order is played backwards in time for each habit."""
 
@@ -61,19 +60,18 @@ class Run:
         return (self.sync, self.span) if objective == "sync" else (self.span, self.sync)
 
 
-def play(work: Work, order: NDArray[np.int64], habit: Habit | None = None, compiled: bool = False) -> Run:
+def play(work: Work, order: NDArray[np.int64], habit: Habit | None = None, played: int = 0) -> Run:
     """Run an order as it stands, or improve it by a habit.
 
     Args:
         work: what there is to do, and the limit that a habit keeps.
         order: ids, rank after rank. With a habit it must keep the limit itself, or the run gets stuck.
         habit: what fills waits; ``None`` keeps the order, whatever the limit.
-        compiled: by the compiled loop.
+        played: how many ops will be played in all; many are worth the compiled loop.
     """
     done, start = np.full_like(order, -1), np.zeros(len(order))
     late = np.full(len(order), habit is not None and habit.late) & (work.codes[:, 0] == Kind.W)
-    walk = _compiled() if compiled else _walk
-    walk(
+    _loop(played)(
         order,
         (work.rank, work.begin, work.stream, work.needed, work.lag, work.wakes, work.delay),
         (work.seconds, work.takes, work.frees, work.most),
@@ -87,21 +85,21 @@ def play(work: Work, order: NDArray[np.int64], habit: Habit | None = None, compi
     return Run(done, start, float(end.max()), float((end[last] - start[first]).max()))
 
 
-def improve(work: Work, order: NDArray[np.int64], habit: Habit, rounds: int, compiled: bool = False) -> Iterator[Run]:
+def improve(work: Work, order: NDArray[np.int64], habit: Habit, rounds: int, played: int = 0) -> Iterator[Run]:
     """The orders on the way: forwards with a habit, then backwards in time and forwards in turn."""
-    run = play(work, order, habit, compiled)
+    run = play(work, order, habit, played)
     yield run
     for _ in range(rounds):
         if run.sync == np.inf:
             return
-        turned = play(work.backwards, work.turn(run.order), habit, compiled)
+        turned = play(work.backwards, work.turn(run.order), habit, played)
         order = work.turn(turned.order)
-        yield play(work, order, None, compiled)
-        run = play(work, order, habit, compiled)
+        yield play(work, order, None, played)
+        run = play(work, order, habit, played)
         yield run
 
 
-def best(work: Work, orders: Sequence[NDArray[np.int64]], objective: Objective, plays: int, compiled: bool) -> Run:
+def best(work: Work, orders: Sequence[NDArray[np.int64]], objective: Objective, plays: int) -> Run:
     """The best of what every habit makes of every order.
 
     Args:
@@ -109,25 +107,17 @@ def best(work: Work, orders: Sequence[NDArray[np.int64]], objective: Objective, 
         orders: where to begin; all keep the limit.
         objective: what counts.
         plays: about how often orders may be played in all; each is tried with one habit at least.
-        compiled: by the compiled loop.
     """
-    runs = [play(work, order, None, compiled) for order in orders]
+    played = plays * len(work.codes)
+    runs = [play(work, order, None, played) for order in orders]
     habits = HABITS[: max(1, len(HABITS) * plays // (PLAYS * len(orders)))]
-    runs += [run for habit in habits for order in orders for run in improve(work, order, habit, ROUNDS, compiled)]
+    runs += [run for habit in habits for order in orders for run in improve(work, order, habit, ROUNDS, played)]
     return min(runs, key=lambda run: run.score(objective))
 
 
-def worth_compiling(ops: int) -> bool:
-    """Whether to load the compiled loop for so many ops in all; always once it is loaded."""
-    return ops >= COMPILE_FROM or _compiled.cache_info().currsize > 0
-
-
-@cache
-def _compiled() -> Callable[..., None]:
-    import numba
-
-    compiled: Callable[..., None] = numba.njit(cache=True)(_walk)
-    return compiled
+def _loop(played: int) -> Callable[..., None]:
+    """The loop for so many ops in all; the compiled one also where numba is loaded anyway."""
+    return compiled(_walk, COMPILE_FROM_OPS if "numba" in sys.modules else played)
 
 
 def _walk(order: Any, links: Any, facts: Any, habit: Any, out: Any) -> None:

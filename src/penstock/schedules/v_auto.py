@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from penstock.core.op import Kind
 from penstock.core.placement import Placement
 from penstock.schedules import v_half, v_min, zb_v
-from penstock.schedules.reorder import PLAYS, best, worth_compiling
+from penstock.schedules.reorder import PLAYS, best
 from penstock.schedules.task import Task
 from penstock.schedules.vary import vary
 from penstock.schedules.work import Work
@@ -47,9 +47,8 @@ def lanes(task: Task, tries: int | None = None) -> list[NDArray[np.int64]]:
     if tries is None:
         tries = min(TRIES, ops, MOST_PLAYED // (4 * ops))
     plays = min(len(starts) * PLAYS, MOST_PLAYED // ops)
-    compiled = worth_compiling(ops * (plays + 4 * tries))
-    run = best(work, starts, task.objective, plays, compiled)
-    return work.lanes(vary(work, run, task.objective, tries, compiled).order)
+    run = best(work, starts, task.objective, plays)
+    return work.lanes(vary(work, run, task.objective, tries).order)
 
 
 def _starts(work: Work, p: int, m: int) -> list[NDArray[np.int64]]:

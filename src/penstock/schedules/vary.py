@@ -13,7 +13,7 @@ REACHES = (0.2, 0.5, 1.0, 2.0)
 """How far starts shift (one standard deviation), in times of the longest op."""
 
 
-def vary(work: Work, run: Run, objective: Objective, tries: int, compiled: bool = False) -> Run:
+def vary(work: Work, run: Run, objective: Objective, tries: int) -> Run:
     """The best of ``tries`` variations, each of the best before it; always the same for the same arguments.
 
     Args:
@@ -21,14 +21,14 @@ def vary(work: Work, run: Run, objective: Objective, tries: int, compiled: bool 
         run: where to begin.
         objective: what counts.
         tries: how many variations; each is played four times.
-        compiled: by the compiled loop.
     """
     rng = np.random.default_rng(0)
+    played = 4 * tries * len(work.codes)
     longest = float(work.seconds.max())
     for _ in range(tries):
         habit = HABITS[rng.integers(len(HABITS))]
         shift = longest * REACHES[rng.integers(len(REACHES))] * _shift(work, rng)
-        for found in improve(work, work.by_time(run.start_s + shift), habit, 1, compiled):
+        for found in improve(work, work.by_time(run.start_s + shift), habit, 1, played):
             if found.score(objective) <= run.score(objective):
                 run = found
     return run
