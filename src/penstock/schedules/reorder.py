@@ -42,7 +42,9 @@ HABITS = (
     *(Habit(0.0), Habit(0.8, late=True), Habit(0.0, late=True), Habit(1.0, late=True)),
 )
 """What is tried, the most promising first."""
-PLAYS = 1 + len(HABITS) * (1 + 3 * ROUNDS)
+PLAYS_OF_HABIT = 1 + 3 * ROUNDS
+"""How often one order is played for one habit."""
+PLAYS = len(HABITS) * PLAYS_OF_HABIT
 """How often one order is played for all that is tried."""
 
 
@@ -100,18 +102,19 @@ def improve(work: Work, order: NDArray[np.int64], habit: Habit, rounds: int, pla
 
 
 def best(work: Work, orders: Sequence[NDArray[np.int64]], objective: Objective, plays: int) -> Run:
-    """The best of what every habit makes of every order.
+    """The best of what every habit makes of every order; where that is too much, of the best orders or first habits.
 
     Args:
         work: what there is to do.
         orders: where to begin; all keep the limit.
         objective: what counts.
-        plays: about how often orders may be played in all; each is tried with one habit at least.
+        plays: about how often orders may be played in all; one is tried with one habit at least.
     """
     played = plays * len(work.codes)
-    runs = [play(work, order, None, played) for order in orders]
-    habits = HABITS[: max(1, len(HABITS) * plays // (PLAYS * len(orders)))]
-    runs += [run for habit in habits for order in orders for run in improve(work, order, habit, ROUNDS, played)]
+    runs = sorted((play(work, order, None, played) for order in orders), key=lambda run: run.score(objective))
+    tried = [run.order for run in runs[: max(1, plays // PLAYS_OF_HABIT)]]
+    habits = HABITS[: max(1, plays // (PLAYS_OF_HABIT * len(tried)))]
+    runs += [run for habit in habits for order in tried for run in improve(work, order, habit, ROUNDS, played)]
     return min(runs, key=lambda run: run.score(objective))
 
 
