@@ -17,6 +17,8 @@ CHUNKS = (1, 2, 3, 4)
 SMALL = [(p, m) for p in (1, 2, 3, 4, 7, 16) for m in (1, 2, 3, 4, 5, 7, 8, 16)]
 MOST_STAGES = {"v-auto": 64}
 """Micro-batches times stages up to which a schedule is tested that takes its time."""
+CEILINGS = ("zb-1p", "zb-2p", "zb-v-auto")
+"""Schedules that stay below their memory where more does not help."""
 TIMES = [(1, 1, 1), (2, 1, 1), (1, 2, 1), (3, 2, 1), (1, 1.5, 0.5), (1, 1, 2), (2, 1, 3), (1, 3, 2)]
 
 
@@ -35,20 +37,29 @@ def sizes(name, pairs):
 
 def same(name, p, m, v, times, **options):
     claim = SCHEDULES[name]
-    plan = build(name, p, m, v, **options)
-    timeline = simulate(plan, Costs.uniform(plan.placement, *times))
     sync, span = claim.holds(p, m, v, *times, **options)
+    timeline = timeline_of(name, p, m, v, times, "sync", options)
     idle = claim.idle(p, m, v, *times, **options)
     assert not sync or timeline.makespan_s - m * sum(times) == pytest.approx(idle, abs=1e-9), (p, m, v, times)
+    peaks = [claim.peak_micros(r, p, m, v, **options) for r in range(p)]
+    if not reads_costs(claim.lane):
+        assert timeline.peak_bytes.tolist() == pytest.approx(peaks), (p, m, v, times)
+    else:
+        assert (timeline.peak_bytes <= np.array(peaks) * (1 + 1e-9)).all(), (p, m, v, times)
+        if name not in CEILINGS:
+            assert timeline.peak_bytes.max() == pytest.approx(max(peaks)), (p, m, v, times)
+        timeline = timeline_of(name, p, m, v, times, "span", options)
     if claim.idle_span is not None:
         idle = claim.idle_span(p, m, v, *times, **options)
     assert not span or timeline.span_s - m * sum(times) == pytest.approx(idle, abs=1e-9), (p, m, v, times)
-    peaks = [claim.peak_micros(r, p, m, v, **options) for r in range(p)]
-    if reads_costs(claim.lane):  # a ceiling, and the fullest rank reaches it
-        assert (timeline.peak_bytes <= np.array(peaks) + 1e-9).all(), (p, m, v, times)
-        assert timeline.peak_bytes.max() == pytest.approx(max(peaks)), (p, m, v, times)
-    else:
-        assert timeline.peak_bytes.tolist() == pytest.approx(peaks), (p, m, v, times)
+
+
+def timeline_of(name, p, m, v, times, objective, options):
+    def costs(place):
+        return Costs.uniform(place, *times)
+
+    plan = build(name, p, m, v, costs=costs, objective=objective, **options)
+    return simulate(plan, costs(plan.placement))
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
@@ -60,7 +71,8 @@ def test_idle_and_peak_are_as_claimed_for_equal_times(name):
 @pytest.mark.parametrize("times", TIMES[1:], ids=str)
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_idle_and_peak_are_as_claimed_for_other_times(name, times):
-    for p, m, v in sizes(name, SMALL[TIMES.index(times) % 2 :: 2]):
+    few = 8 if reads_costs(SCHEDULES[name].lane) else 2
+    for p, m, v in sizes(name, SMALL[TIMES.index(times) % 2 :: few]):
         same(name, p, m, v, times)
 
 

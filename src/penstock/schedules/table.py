@@ -27,9 +27,12 @@ from penstock.schedules import (
     v_auto,
     v_half,
     v_min,
+    zb_1p,
+    zb_2p,
     zb_h1,
     zb_h2,
     zb_v,
+    zb_v_auto,
     zeropp,
 )
 from penstock.schedules.phases import Phase
@@ -141,6 +144,18 @@ SCHEDULES: dict[str, Schedule] = {
         chunks=True,
         holds=zb_v.holds,
         idle_span=zb_v.idle_span,
+    ),
+    "zb-1p": Schedule(zb_1p.lanes, zb_1p.idle, zb_1p.peak_micros, holds=zb_1p.holds),
+    "zb-2p": Schedule(zb_2p.lanes, zb_2p.idle, zb_2p.peak_micros, holds=zb_2p.holds, idle_span=zb_2p.idle_span),
+    "zb-v-auto": Schedule(
+        zb_v_auto.lanes,
+        zb_v_auto.idle,
+        zb_v_auto.peak_micros,
+        Placement.vee,
+        zb_v_auto.valid,
+        chunks=True,
+        holds=zb_v_auto.holds,
+        idle_span=zb_v_auto.idle_span,
     ),
     "interleaved-zb": Schedule(
         interleaved_zb.lane, interleaved_zb.idle, interleaved_zb.peak_micros, chunks=True, holds=interleaved_zb.holds
