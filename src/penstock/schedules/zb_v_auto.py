@@ -26,7 +26,7 @@ def lanes(task: Task) -> list[NDArray[Any]]:
     Example:
         >>> from penstock.schedules import build
         >>> str(build("zb-v-auto", ranks=1, micros=2, chunks=2).lanes[0])
-        '0F0 1F0 1I0 1W0 0F1 0I0 0W0 1F1 1I1 1W1 0I1 0W1'
+        '0F0 1F0 1I0 1W0 0F1 0I0 0W0 1F1 1I1 0I1 1W1 0W1'
     """
     problem = Problem(task, limits(task, float(task.placement.ranks)))
     p, stages, m, _ = problem.sizes
