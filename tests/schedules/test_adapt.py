@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from penstock.core.compiled import native
 from penstock.core.costs import Costs
 from penstock.core.op import Kind
 from penstock.core.placement import Placement
@@ -151,19 +152,19 @@ def test_orders_that_cannot_run_are_endless():
 @pytest.mark.parametrize("name", NAMED)
 def test_compiled_loops_give_the_same_lanes(name, monkeypatch):
     costs = slow(Kind.F, 1, 1.3)
-    problems.compiled.cache_clear()
+    native.cache_clear()
     monkeypatch.setattr(problems, "COMPILE_FROM_FORWARDS", 10**9)
     plain = build(name, 3, 7, chunks(name), costs=costs, objective="span")
-    assert problems.compiled.cache_info().currsize == 0
+    assert native.cache_info().currsize == 0
     monkeypatch.setattr(Problem, "compiled", True)
     assert build(name, 3, 7, chunks(name), costs=costs, objective="span") == plain
-    assert problems.compiled.cache_info().currsize > 0
+    assert native.cache_info().currsize > 0
 
 
 def test_small_tasks_do_not_compile():
-    problems.compiled.cache_clear()
+    native.cache_clear()
     build("zb-2p", 4, 8, costs=lambda place: Costs.uniform(place, *MODEL))
-    assert problems.compiled.cache_info().currsize == 0
+    assert native.cache_info().currsize == 0
 
 
 @pytest.mark.parametrize(

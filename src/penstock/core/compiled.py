@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 COMPILE_FROM_OPS = 20_000
 """Plans of at least so many ops are worth loading compiled loops for (importing numba takes 0.3 s)."""
 
 
-def compiled(loop: Callable[..., None], ops: int) -> Callable[..., None]:
-    """The loop itself for few ops, compiled by numba (once, kept on disk) for many."""
-    return _compiled(loop) if ops >= COMPILE_FROM_OPS else loop
+def compiled(loop: Callable[..., Any], ops: int) -> Callable[..., Any]:
+    """The loop itself for few ops, ``native`` for many."""
+    return native(loop) if ops >= COMPILE_FROM_OPS else loop
 
 
 @cache
-def _compiled(loop: Callable[..., None]) -> Callable[..., None]:
+def native(loop: Callable[..., Any]) -> Callable[..., Any]:
+    """The loop compiled by numba for this machine, once; kept on disk."""
     import numba
 
-    found: Callable[..., None] = numba.njit(cache=True)(loop)
+    found: Callable[..., Any] = numba.njit(cache=True)(loop)
     return found

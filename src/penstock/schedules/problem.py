@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from penstock.core.compiled import native
 from penstock.core.op import Kind
 from penstock.core.placement import NO_STAGE
 from penstock.schedules.task import Task
@@ -125,7 +126,7 @@ class Problem:
     @cached_property
     def compiled(self) -> bool:
         """Whether the loops run compiled; their results are the same."""
-        return self.large or compiled.cache_info().currsize > 0
+        return self.large or native.cache_info().currsize > 0
 
     def woven(self, rows: Iterable[NDArray[Any]]) -> Order:
         """An order with its ``W``, from rows of kind, position in the chain and micro-batch per rank."""
@@ -133,7 +134,7 @@ class Problem:
 
     def loop(self, plain: Callable[..., Any], *arguments: Any) -> Any:
         """Call a loop, compiled or with lists for arrays, whichever is faster."""
-        return compiled(plain)(*arguments) if self.compiled else plain(*arguments)
+        return native(plain)(*arguments) if self.compiled else plain(*arguments)
 
     def array(self, values: Any) -> Any:
         """Values as the loops take them, in one row."""
@@ -155,12 +156,3 @@ class Problem:
     def slack_s(self) -> float:
         """Differences of time that count as none."""
         return 1e-10 * float(self.work_s.max() + self.first_i_s.max())
-
-
-@cache
-def compiled(plain: Callable[..., Any]) -> Callable[..., Any]:
-    """A loop compiled for this machine; kept on disk."""
-    import numba
-
-    made: Callable[..., Any] = numba.njit(cache=True)(plain)
-    return made
