@@ -199,7 +199,7 @@ class Simulator:
 
     def try_to_pass(self, one):
         members = self.listed.together(one)
-        if members is None or any(other not in self.start or self.behind(other) for other in members):
+        if members is None or any(other not in self.start or self.behind(other, members) for other in members):
             return
         self.pass_on(members)
         for other in members:
@@ -211,11 +211,11 @@ class Simulator:
         lane = self.listed.lanes[r]
         return [(r, n) for n, op in enumerate(lane) if op.kind in COLLECTIVES]
 
-    def behind(self, one):
-        """Whether an earlier collective of the rank has not ended."""
+    def behind(self, one, members):
+        """Whether an earlier collective of the rank, other than those that end with this one, has not ended."""
         if self.listed.op(one).kind not in COLLECTIVES:
             return False
-        return any(other not in self.end for other in self.collectives(one[0]) if other < one)
+        return any(other not in self.end for other in self.collectives(one[0]) if other < one and other not in members)
 
     def next_collective(self, one):
         if self.listed.op(one).kind not in COLLECTIVES:

@@ -100,6 +100,8 @@ def _ways(plan: Plan, role: NDArray[np.int8], host_of: NDArray[np.int64] | None)
         rows = np.flatnonzero((role == STARTED) & ~copies)
         same = plan.rank_of_op[rows[1:]] == plan.rank_of_op[rows[:-1]]
         follows[rows[1:][same]], followed[rows[:-1][same]] = rows[:-1][same], rows[1:][same]
+        for row in rows[1:][same & (rings(plan)[rows[:-1]] == rows[1:])]:  # replicas on one rank end together
+            follows[row] = follows[follows[row]]
         shared = host_of is not None and len(np.unique(host_of)) < len(host_of) and bool(copies.any())
     return _resources(plan, role, host_of), _batches(plan, role), follows, followed, shared
 

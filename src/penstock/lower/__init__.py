@@ -1,7 +1,8 @@
 """Passes from plan to plan: each adds work that the machines need and the schedule leaves out."""
 
+from penstock.lower.reduce import reduce_gradients
 from penstock.lower.sends import add_sends
 from penstock.lower.split import merge_backward, split_backward, two_bp
 from penstock.lower.step import add_step
 
-__all__ = ["add_sends", "add_step", "merge_backward", "split_backward", "two_bp"]
+__all__ = ["add_sends", "add_step", "merge_backward", "reduce_gradients", "split_backward", "two_bp"]
