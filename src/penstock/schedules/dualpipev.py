@@ -19,7 +19,7 @@ def lane(r: int, p: int, m: int, v: int) -> list[Phase]:
     apart = int(r == p - 1)
     phases = [(2 * up, "F0"), (r + 1, "F0 F1"), (up, "I1 w F1"), (apart, "F0 B1 F1+B0")]
     phases += [(steady - apart, "F0+B1 F1+B0"), (up, "B1 F1+B0"), (half, "B1 B0"), ((r + 1) % 2, "B1 I0")]
-    return phases + [(half, "I1 I0"), (up, "w I0"), (r + 1, "w")]
+    return [*phases, (half, "I1 I0"), (up, "w I0"), (r + 1, "w")]
 
 
 def valid(p: int, m: int, v: int) -> str:
