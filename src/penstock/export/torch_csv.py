@@ -16,9 +16,10 @@ from pathlib import Path
 import numpy as np
 
 from penstock.core.lane import FUSED, Lane
-from penstock.core.op import COMPUTE, RECVS, SENDS, Kind, Op
+from penstock.core.op import COMPUTE, NO_MICRO, RECVS, SENDS, Kind, Op
 from penstock.core.placement import Placement
 from penstock.core.plan import Plan
+from penstock.lower.place import place
 
 SHARDS = (Kind.UNSHARD, Kind.RESHARD, Kind.REDUCE_GRAD)
 """Actions on sharded weights, which PyTorch puts into ``compute_comms``."""
@@ -34,7 +35,9 @@ def to_csv(plan: Plan, comms: bool = False) -> str:
     Args:
         plan: one chain of whole micro-batches.
         comms: write sends, receives and actions on sharded weights too (``compute_comms``); else compute alone, since
-            PyTorch adds its own.
+            PyTorch adds its own. Of a plan without such actions, each stage is gathered before its first op and let go
+            after its last, and its gradients are summed after its last backward, where PyTorch also divides them by
+            the number of micro-batches.
 
     Raises:
         ValueError: PyTorch cannot hold the plan: stages share weights or do not follow each other as 0, 1, 2, ...,
@@ -51,7 +54,7 @@ def to_csv(plan: Plan, comms: bool = False) -> str:
         raise ValueError(f"plan {plan.name!r} has no sends to write; add them with add_sends")
     out = io.StringIO()
     rows = csv.writer(out, lineterminator="\n")
-    for lane in plan.lanes:
+    for lane in (_with_shards(plan) if comms else plan).lanes:
         kept = np.isin(lane.codes[:, 0], HOLDS if comms else COMPUTE)
         rows.writerow(str(Lane(lane.codes[kept], lane.fused[kept])).split())
     return out.getvalue()
@@ -73,6 +76,28 @@ def _refuse(plan: Plan) -> None:
             f"PyTorch has no action {plan.op(row).kind.name}: {plan.op(row)} stands on rank {plan.rank_of_op[row]}; "
             f"write the plan without the pass that added it"
         )
+
+
+def _with_shards(plan: Plan) -> Plan:
+    """The plan with the actions on sharded weights that PyTorch counts on."""
+    kind, stage, _ = plan.ops.T
+    present = set(kind.tolist())
+    new = []
+    for s, rank in enumerate(plan.placement.rank_of):
+        mine = np.flatnonzero((stage == s) & np.isin(kind, COMPUTE))
+        grads = mine[np.isin(kind[mine], (Kind.B, Kind.W))]
+        if len(grads) and Kind.REDUCE_GRAD not in present:
+            new.append((Kind.REDUCE_GRAD, s, rank, 4 * _sent(plan, grads[-1]) + 3))
+        if len(mine) and not present & {Kind.UNSHARD, Kind.RESHARD}:
+            new += [(Kind.UNSHARD, s, rank, 4 * mine[0]), (Kind.RESHARD, s, rank, 4 * _sent(plan, mine[-1]) + 3)]
+    ops = np.array([(kind, s, NO_MICRO) for kind, s, _, _ in new]).reshape(-1, 3)
+    return place(plan, ops, *np.array([one[2:] for one in new], dtype=np.int64).reshape(-1, 2).T)
+
+
+def _sent(plan: Plan, row: int) -> int:
+    """Id of the op after which what an op has made is on its way."""
+    end = plan.first[plan.rank_of_op[row] + 1]
+    return row + 1 if row + 1 < end and plan.ops[row + 1, 0] in SENDS else row
 
 
 def read_csv(path: str | Path) -> Plan:
@@ -181,6 +206,6 @@ def _homes(path: str | Path, lanes: list[Lane]) -> tuple[int, ...]:
 def _shared(path: str | Path, lanes: list[Lane], stage: int, ranks: list[int]) -> str:
     op = next(op for op in lanes[ranks[1]] if op.stage == stage)
     return (
-        f"{path}, row {ranks[1] + 1}: {op} stands here, but stage {stage} has ops in row {ranks[0] + 1} too; in PyTorch "
-        f"a stage lives on one rank. Replicas of a stage, as in Chimera or DualPipe, need a plan of Penstock (.json)"
+        f"{path}, row {ranks[1] + 1}: {op} stands here, but stage {stage} has ops in row {ranks[0] + 1} too; in "
+        f"PyTorch a stage lives on one rank. Replicas of a stage, as in Chimera, need a plan of Penstock (.json)"
     )
