@@ -250,8 +250,8 @@ def test_check_reads_what_pytorch_lowers_and_names_bad_cells(penstock, tmp_path)
     assert penstock(["check", file])[:2] == (0, f"{file}: legal; 1 ranks, 1 stages, 2 micro-batches, 7 ops\n")
     file.write_text("0UNSHARD,0F0,0F1,0B0,0B1,0REDUCE_GRAD\n")
     code, out, _ = penstock(["check", file])
-    assert (code, out) == (1, f"{file}: rank 0, 0RESHARD: is missing: the next step would gather twice; "
-                              "add 0RESHARD after the stage's last op\n")  # fmt: skip
+    assert (code, out) == (1, f"{file}: rank 0, 0UNSHARD: no 0RESHARD follows, and the next step would "
+                              "gather twice; add it after the stage's last op\n")  # fmt: skip
     file.write_text("0F0,0Q0,0B0\n")
     code, out, _ = penstock(["check", file])
     assert code == 1

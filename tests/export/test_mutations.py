@@ -1,4 +1,4 @@
-"""Files that PyTorch wrote or could read, with one cell lost, doubled or moved: ``penstock check`` names the culprit."""
+"""Files that PyTorch wrote or could read, a cell lost, doubled or moved: ``penstock check`` names the culprit."""
 
 from functools import cache
 

@@ -33,8 +33,9 @@ def _gathers(plan: Plan) -> Iterator[Problem]:
                 yield Problem(rank, str(op), "the stage's weights are not gathered then", fix)
             (gathered.add if op.kind == Kind.UNSHARD else gathered.discard)(op.stage)
         for stage in sorted(gathered):
-            fix = f"add {Op(Kind.RESHARD, stage)} after the stage's last op"
-            yield Problem(rank, str(Op(Kind.RESHARD, stage)), "is missing: the next step would gather twice", fix)
+            drop, fix = str(Op(Kind.RESHARD, stage)), "add it after the stage's last op"
+            message = f"no {drop} follows, and the next step would gather twice"
+            yield Problem(rank, str(Op(Kind.UNSHARD, stage)), message, fix)
 
 
 def _sums(plan: Plan) -> Iterator[Problem]:
