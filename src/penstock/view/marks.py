@@ -133,8 +133,10 @@ def holds_rank(plan: Plan) -> NDArray[np.bool_]:
 
 
 def bars(plan: Plan) -> NDArray[np.bool_]:
-    """Whether each op has a bar of its own on its rank: those that hold it, of a block the first alone, shape (ops,)."""
-    return holds_rank(plan) & ~np.r_[False, plan.fused[:-1]]
+    """Whether each op has a bar on its rank: those that hold it, of a block the first alone, shape (ops,)."""
+    shown = holds_rank(plan).copy()
+    shown[1:] &= ~plan.fused[:-1]
+    return shown
 
 
 def bar_end_s(timeline: Timeline) -> NDArray[np.float64]:

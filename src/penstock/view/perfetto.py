@@ -191,7 +191,7 @@ def _memory(timeline: Timeline, first_process: int) -> Iterator[Event]:
         columns = (curve.time_s, curve.activation_bytes, curve.buffer_bytes, curve.gathered_bytes)
         gathers = curve.gathered_bytes.any()
         for time_s, activations, buffers, gathered in _rows(*columns):
-            values = {"activations": activations, "buffers": buffers} | (
-                {"gathered weights": gathered} if gathers else {}
-            )
+            values = {"activations": activations, "buffers": buffers}
+            if gathers:
+                values["gathered weights"] = gathered
             yield {"ph": "C", "name": "memory", "pid": first_process + rank, "ts": _us(time_s), "args": values}

@@ -191,7 +191,7 @@ def _points(axes: Axes, seconds: NDArray[np.float64]) -> float:
 
 
 def _labels(axes: Axes, timeline: Timeline, row_in: float) -> None:
-    """Micro-batch numbers on the bars of each kind that is wide enough for all of its numbers; letters too on blocks."""
+    """Micro-batch numbers on bars, of each kind that is wide enough for all its numbers; letters too on blocks."""
     plan, end_s = timeline.plan, bar_end_s(timeline)
     lane_points = 72 * row_in / _ROW
     digits = len(str(plan.micros - 1))

@@ -161,4 +161,4 @@ layOutAll();
 listen();
 
 // For tests and the curious: what was drawn and how long it took.
-window.penstock = { data, view, stats, selected, panels, redraw, zoom, pan, fit, moveTo, choose, search, at, xOf, rowTop };
+window.penstock = { data, view, stats, theme, selected, panels, redraw, zoom, pan, fit, moveTo, choose, search, at, xOf, rowTop };
