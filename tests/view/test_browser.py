@@ -155,6 +155,8 @@ def test_a_block_is_one_bar_of_two_colours(make, open_page: Open) -> None:
 
 def test_gathered_weights_are_part_of_the_memory(dressed, open_page: Open) -> None:
     tab = open_page(page([dressed()], "t", unit=""))
+    assert tab.get_by_role("button", name="drop gathered weights").count() == 1
+    assert tab.get_by_role("button", name="reduce gradients").count() == 0
     tab.mouse.move(*_point(tab, 0, 5.0))
     assert "1 of it gathered weights" in _tip(tab)["memory"]
     found = tab.evaluate(

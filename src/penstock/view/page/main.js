@@ -96,9 +96,9 @@ function search(text) {
   status.textContent = `There is no op ${text.trim() || "without a name"}; write stage, kind, micro-batch, for example 2F0.`;
 }
 
-// One button per kind that the timelines hold; messages share one.
+// One button per kind of which there are bars; messages share one.
 function makeLegend() {
-  const present = kinds.map((_, kind) => timelines.some((t) => t.kind.includes(kind)));
+  const present = kinds.map(({ message }, kind) => timelines.some((t) => t.kind.some((one, op) => one === kind && (message || t.holds[op]))));
   const groups = kinds.flatMap(({ message, phrase, colour }, kind) => (present[kind] && !message ? [{ phrase, colour, of: [kind] }] : []));
   const messages = kinds.flatMap(({ message }, kind) => (message && present[kind] ? [kind] : []));
   if (messages.length) groups.push({ phrase: "messages", colour: kinds[messages[0]].colour, of: kinds.flatMap(({ message }, kind) => (message ? [kind] : [])) });
