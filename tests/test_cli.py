@@ -244,6 +244,20 @@ def test_check_says_why_a_file_cannot_run(penstock, tmp_path):
     assert penstock(["check", tmp_path / "none.csv"])[0] == 2
 
 
+def test_check_reads_what_pytorch_lowers_and_names_bad_cells(penstock, tmp_path):
+    file = tmp_path / "mine.csv"
+    file.write_text("0UNSHARD,0F0,(0F1;0B0)OVERLAP_F_B,0B1,0REDUCE_GRAD,0RESHARD\n")
+    assert penstock(["check", file])[:2] == (0, f"{file}: legal; 1 ranks, 1 stages, 2 micro-batches, 7 ops\n")
+    file.write_text("0UNSHARD,0F0,0F1,0B0,0B1,0REDUCE_GRAD\n")
+    code, out, _ = penstock(["check", file])
+    assert (code, out) == (1, f"{file}: rank 0, 0UNSHARD: no 0RESHARD follows, and the next step would "
+                              "gather twice; add it after the stage's last op\n")  # fmt: skip
+    file.write_text("0F0,0Q0,0B0\n")
+    code, out, _ = penstock(["check", file])
+    assert code == 1
+    assert out.startswith(f"{file}, row 1, cell 2: '0Q0': unknown kind 'Q'; did you mean ")
+
+
 def test_all_schedules_are_ranked_by_what_is_asked(penstock, tmp_path):
     figures, table, page = (tmp_path / name for name in ("all.json", "all.csv", "all.html"))
     line = ["schedule", "all", "--ranks", "4", "--micros", "8", "--costs", "3,2,1,0.5", "--memory", "1.2"]

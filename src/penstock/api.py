@@ -64,7 +64,7 @@ def show(thing: Plan | Timeline, path: str | Path | None = None) -> str:
 
 
 def read_plan(path: str | Path) -> Plan:
-    """The plan in a file: ``.json`` or ``.txt`` as Penstock writes it, ``.csv`` as PyTorch does (compute only).
+    """The plan in a file: ``.json`` or ``.txt`` as Penstock writes it, ``.csv`` as PyTorch does.
 
     Raises:
         ValueError: another suffix, or the file does not hold a plan.

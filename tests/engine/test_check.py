@@ -56,7 +56,8 @@ ILLEGAL = {
             "1RECV_F1 1RECV_F0 1F0 1B0 1SEND_B0 1F1 1B1 1SEND_B1",
             micros=2,
         ),
-        "rank 1, 1RECV_F1: is received before 1RECV_F0, but sent after it by rank 0; put 1RECV_F0 before 1RECV_F1",
+        "rank 1, 1RECV_F1: is received before 1RECV_F0, but sent after it: 0SEND_F1 stands behind 0SEND_F0 on rank 0; "
+        "put 1RECV_F0 before 1RECV_F1",
     ),
     "before itself": (
         two_ranks("0B0 0F0", "1F0 1B0"),

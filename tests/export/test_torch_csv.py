@@ -1,18 +1,22 @@
-from unittest import mock
+from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 
+import torch_peer
 from penstock.core.lane import Lane
+from penstock.core.op import Kind, Op
 from penstock.core.placement import Placement
 from penstock.core.plan import Plan
 from penstock.engine import problems
-from penstock.export import read_csv, to_csv
+from penstock.export import read_csv, to_csv, torch_problems
 from penstock.lower import add_sends, add_step
+from penstock.lower.place import place
 from penstock.schedules import SCHEDULES, build
 from randoms import plans
 
-SIZES = {"interleaved": (4, 8, 3), "zb-v": (4, 8, 2), "hanayo": (4, 8, 2), "bitpipe": (4, 8, 2)}
+SIZES = {"interleaved": (4, 8, 3), "zb-v": (4, 8, 2), "hanayo": (4, 8, 2), "bitpipe": (4, 8, 2), "dualpipev": (4, 8, 2)}
 
 
 def written(tmp_path, text):
@@ -25,7 +29,7 @@ def written(tmp_path, text):
 def test_round_trip(name, tmp_path):
     plan = build(name, *SIZES.get(name, (4, 8, 1)))
     if plan.placement.chains > 1:
-        with pytest.raises(ValueError, match="holds one chain of stages 0, 1, 2"):
+        with pytest.raises(ValueError, match="cannot hold replicas of a stage"):
             to_csv(plan)
         return
     back = read_csv(written(tmp_path, to_csv(plan)))
@@ -48,22 +52,23 @@ def test_round_trip_of_any_single_chain(plan):
     assert (back.placement, back.lanes) == (plan.placement, plan.lanes)
 
 
-@pytest.mark.parametrize("name", ["interleaved", "zb-h1", "gpipe", "1f1b"])
+@pytest.mark.parametrize("name", [name for name in SCHEDULES if SCHEDULES[name].copies == 1])
 def test_pytorch_reads_it(name, tmp_path):
-    """Its runtime loads the file and lowers it with sends of its own."""
-    schedules = pytest.importorskip("torch.distributed.pipelining.schedules")
+    """Its runtime loads the file of either format; the one it lowers itself comes back legal."""
     plan = build(name, *SIZES.get(name, (4, 8, 1)))
-    stages = plan.placement.stages
-    fakes = []
-    for index in plan.placement.on(0):
-        stage = mock.MagicMock(stage_index=index, num_stages=stages, group_size=4, group_rank=0, has_backward=True)
-        stage.is_first, stage.is_last, stage.submod = index == 0, index == stages - 1, None
-        fakes.append(stage)
-    runtime = schedules._PipelineScheduleRuntime(fakes, plan.micros)
-    runtime._load_csv(str(written(tmp_path, to_csv(plan))), format="compute_only")
+    runtime = torch_peer.loaded(written(tmp_path, to_csv(plan)), plan)
     for rank, lane in enumerate(plan.lanes):
         assert " ".join(map(str, runtime.pipeline_order[rank])) == str(lane)
-    assert any("SEND_F" in str(op) for op in runtime.pipeline_order_with_comms[0])
+    lowered = read_csv(torch_peer.dumped(runtime, tmp_path, "compute_comms"))
+    assert lowered.lowered
+    assert problems(lowered) + torch_problems(lowered) == []
+    sent = add_sends(plan)
+    runtime = torch_peer.loaded(written(tmp_path, to_csv(sent, comms=True)), plan, "compute_comms")
+    back = read_csv(torch_peer.dumped(runtime, tmp_path, "compute_comms"))
+    assert problems(back) + torch_problems(back) == []
+    for lane, mine in zip(back.lanes, sent.lanes, strict=True):
+        kept = ~np.isin(lane.codes[:, 0], (Kind.UNSHARD, Kind.RESHARD, Kind.REDUCE_GRAD))
+        assert Lane(lane.codes[kept], lane.fused[kept]) == mine
 
 
 def test_what_pytorch_writes_is_read(tmp_path):
@@ -81,9 +86,17 @@ def test_what_pytorch_writes_is_read(tmp_path):
         (",,\n", "holds no ops"),
         ("0F0,0Q0\n", "row 1, cell 2: '0Q0': unknown kind 'Q'"),
         ("0F0,0B0x\n", "row 1, cell 2: '0B0x' is not an op"),
-        ("0F0,0STEP\n", "row 1, cell 2: '0STEP' is none of PyTorch's actions"),
-        ("(0F0;1B0)OVERLAP_F_B\n", "row 1, cell 1: .* fused pairs are not supported yet"),
-        ("0F0,0B0\n0F1,0B1\n", "row 2: 0F1 stands here, but stage 0 has ops in row 1 too"),
+        ("0F0,0STEP\n", "row 1, cell 2: '0STEP': STEP is none of PyTorch's actions"),
+        ("0F0,xyz0F1\n", "row 1, cell 2: 'xyz0F1' is not an op"),
+        ("0F0,0F1 0B0,0Q0\n", r"row 1, cell 2: '0F1 0B0' is not an op.* \(and 1 more\)"),
+        ("0F0,0UNSHARD1\n", "row 1, cell 2: '0UNSHARD1': UNSHARD has no micro-batch number"),
+        ("0F0,0R0\n", "row 1, cell 2: '0R0': R is none of PyTorch's actions, F, B, I, W, SEND_F"),
+        ("0F0,(0F1;0B0)OVERLAP\n", "row 1, cell 2: .* is not a block of two actions; write for example"),
+        ("0F0,(0F1;0F2;0B0)OVERLAP_F_B\n", "row 1, cell 2: '0F1;0F2' is not an op"),
+        ("0F0,(0B0;0F1)OVERLAP_F_B\n", "row 1, cell 2: .* a block is a forward and then a backward"),
+        ("(0F0;1STEP)OVERLAP_F_B\n", "row 1, cell 1: .* STEP is none of PyTorch's actions"),
+        ("0F0,0B0\n0F1,0B1\n", "row 2: 0F1 stands here, but stage 0 has ops in row 1 too; in PyTorch a stage lives on"),
+        ('0F0,"0B0\n', "is not CSV: unexpected end of data"),
         ("0F0,0B0\n\n1F0,1B0\n", "row 2: the row holds no op"),
         ("0F0,0B0\n2F0,2B0\n", "stages go up to 2, but stage 1 stands in no row"),
         ("999999999F0\n", "stages go up to 999999999, but stage 0 stands in no row"),
@@ -100,37 +113,68 @@ def test_what_pytorch_cannot_hold_is_refused():
         to_csv(Plan("two", Placement((0, 0), (-1, -1)), 1, lanes))
     with pytest.raises(ValueError, match="cannot hold replicas"):
         to_csv(Plan("copies", Placement((0, 0), (-1, 0), (0, 0)), 1, lanes))
+    with pytest.raises(ValueError, match="no slices of a micro-batch; this plan has slices=2"):
+        to_csv(replace(build("1f1b", 2, 4), slices=2))
+    for op in (Op(Kind.R, 0, 1), Op(Kind.OFFLOAD, 0, 1), Op(Kind.S, 0, 1), Op(Kind.REDUCE_T, 0, 1)):
+        plan = place(build("1f1b", 2, 2), np.array([op]), np.array([0]), np.array([12]))
+        with pytest.raises(
+            ValueError, match=f"no action {op.kind.name}: {op} stands on rank 0; write the plan without"
+        ):
+            to_csv(plan)
 
 
-@pytest.mark.parametrize("name", ["ScheduleInterleaved1F1B", "ScheduleInterleavedZeroBubble", "ScheduleZBVZeroBubble"])
-def test_what_pytorch_lowers_is_read_checked_and_written_back(name, tmp_path):
+def test_cells_may_have_quotes_and_blanks_and_a_mark_of_their_coding(tmp_path):
+    text = '\ufeff"0F0", 0F1 ,( 0F2 ; 0B0 )OVERLAP_F_B,,"0B1",0B2\r\n\r\n'
+    assert str(read_csv(written(tmp_path, text)).lanes[0]) == "0F0 0F1 (0F2;0B0)OVERLAP_F_B 0B1 0B2"
+
+
+@pytest.mark.parametrize(
+    ("raw", "says"), [(b"\xff\xfe0", "is not text"), (b'0F0,"' + b"x" * 200_000, "is not CSV: field")]
+)
+def test_what_is_no_csv_is_named(raw, says, tmp_path):
+    file = tmp_path / "mine.csv"
+    file.write_bytes(raw)
+    with pytest.raises(ValueError, match=f"mine.csv: {says}"):
+        read_csv(file)
+
+
+def test_an_op_in_the_wrong_row_is_left_to_the_check(tmp_path):
+    plan = read_csv(written(tmp_path, "0F0,0F1,1B0,0B0,0B1\n1F0,1F1,1B1\n"))
+    assert [str(one) for one in problems(plan)] == ["rank 0, 1B0: stage 1 lives on rank 1; move it to rank 1"]
+
+
+TRIED = [(name, *sizes, chunks) for name, chunks in torch_peer.BUILT_IN.items() for sizes in [(2, 4), (4, 8)]]
+TRIED += [("Interleaved1F1B", 4, 8, 4), ("LoopedBFS", 2, 5, 3), ("InterleavedZeroBubble", 4, 4, 5)]
+
+
+@pytest.mark.parametrize(("name", "ranks", "micros", "chunks"), TRIED)
+def test_what_pytorch_lowers_is_legal_and_written_back(name, ranks, micros, chunks, tmp_path):
     """PyTorch's own check of these files fails on their UNSHARD actions (2.13)."""
-    from torch.distributed.pipelining import schedules
+    schedule = torch_peer.orders(name, ranks, micros, chunks)
+    plans = [read_csv(torch_peer.dumped(schedule, tmp_path, fmt)) for fmt in ("compute_only", "compute_comms")]
+    for plan, order in zip(plans, (schedule.pipeline_order, schedule.pipeline_order_with_comms), strict=True):
+        assert problems(plan) + torch_problems(plan) == []
+        for rank, lane in enumerate(plan.lanes):
+            assert str(lane) == " ".join(str(action) for action in order[rank] if action is not None)
+    compute, lowered = plans
+    assert (compute.lowered, lowered.lowered) == (False, True)
+    assert {Kind.UNSHARD, Kind.RESHARD, Kind.REDUCE_GRAD} < set(lowered.ops[:, 0].tolist())
+    assert read_csv(written(tmp_path, to_csv(lowered, comms=True))).lanes == lowered.lanes
+    assert read_csv(written(tmp_path, to_csv(lowered))).lanes == compute.lanes
 
-    plan = read_csv(written(tmp_path, _lowered_by_pytorch(schedules, name)))
-    assert plan.lowered
-    assert problems(plan) == []
-    back = read_csv(written(tmp_path, to_csv(plan, comms=True)))
-    assert back == plan
-    assert read_csv(written(tmp_path, to_csv(plan))).lowered is False
 
-
-def _lowered_by_pytorch(schedules, name):
-    """``compute_comms`` of a schedule on 2 ranks with 2 stages each, without processes."""
-    stages = []
-    for index in (0, 3) if "ZBV" in name else (0, 2):
-        stage = mock.MagicMock(spec=schedules._PipelineStageBase)
-        stage.stage_index, stage.num_stages, stage.group_size, stage.group_rank = index, 4, 2, 0
-        stage.submod = None
-        stages.append(stage)
-    schedule = getattr(schedules, name)(stages, 4)
-    schedule._prepare_schedule_with_comms(schedule.pipeline_order, format="compute_only")
-    lanes = schedule.pipeline_order_with_comms
-    return "\n".join(",".join(map(str, lanes[rank])) for rank in sorted(lanes)) + "\n"
+def test_the_order_that_pytorch_prints_for_1f1b_is_not_one_it_could_run(tmp_path):
+    """On the last rank it counts forwards from 1."""
+    order = torch_peer.printed_order("1F1B", 2, 4)
+    text = "\n".join(",".join("" if op is None else str(op) for op in order[rank]) for rank in sorted(order))
+    assert ("1F0", "is missing") in [(one.op, one.message) for one in problems(read_csv(written(tmp_path, text)))]
 
 
 def test_sends_are_written_on_request():
     plan = build("1f1b", 2, 1)
-    assert to_csv(add_sends(plan), comms=True).splitlines()[0] == "0F0,0SEND_F0,0RECV_B0,0B0"
+    assert to_csv(add_sends(plan), comms=True).splitlines() == [
+        "0UNSHARD,0F0,0SEND_F0,0RECV_B0,0B0,0REDUCE_GRAD,0RESHARD",
+        "1RECV_F0,1UNSHARD,1F0,1B0,1SEND_B0,1REDUCE_GRAD,1RESHARD",
+    ]
     with pytest.raises(ValueError, match="has no sends to write"):
         to_csv(plan, comms=True)

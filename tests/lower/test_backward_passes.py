@@ -7,7 +7,7 @@ from penstock.core.costs import Costs
 from penstock.core.lane import Lane
 from penstock.core.op import Kind
 from penstock.engine import check, simulate
-from penstock.lower import add_sends, merge_backward, split_backward, two_bp
+from penstock.lower import add_sends, add_step, merge_backward, split_backward, two_bp
 from penstock.schedules import SCHEDULES, build
 from randoms import costs_of, plans
 
@@ -98,3 +98,14 @@ def test_2bp_refuses_what_cannot_run():
     plan = build("gpipe", 1, 1).with_lanes([Lane.parse("0B0 0F0")])
     with pytest.raises(ValueError, match="cannot run to its end"):
         two_bp(plan)
+
+
+def test_blocks_stay_blocks():
+    plan = build("dualpipev", 3, 9, 2)
+    blocks = int(plan.fused.sum())
+    split = split_backward(plan)
+    assert "(0F6;5I3)OVERLAP_F_B 5W3" in str(split.lanes[0])
+    assert merge_backward(split).lanes == merge_backward(plan).lanes
+    for changed in (split, two_bp(plan), two_bp(plan, fill=False), add_step(plan), merge_backward(plan)):
+        check(changed)
+        assert changed.fused.sum() == blocks

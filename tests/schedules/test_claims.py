@@ -79,6 +79,7 @@ def test_idle_and_peak_are_as_claimed_for_other_times(name, times):
 OPTIONS = [
     *(("interleaved", "group", p, group) for p in (1, 2, 3, 4, 7) for group in {p, p + 1, 2 * p, 3 * p - 1}),
     *(("gis", "group", p, group) for p in (1, 2, 3, 4, 7) for group in range((p + 1) // 2, p + 1)),
+    *(("mixpipe", "inject", p, inject) for p in (2, 4, 8) for inject in range(p // 2, p + 1)),
     *(("zeropp", "unit", p, unit) for p in (1, 2, 3, 4, 7) for unit in {1, p, 2 * p - 1, 3 * p}),
 ]
 
@@ -86,8 +87,8 @@ OPTIONS = [
 @pytest.mark.parametrize("name", dict.fromkeys(name for name, *_ in OPTIONS))
 def test_idle_and_peak_are_as_claimed_for_every_option(name):
     for option, p, value in (rest for one, *rest in OPTIONS if one == name):
-        for m, v in [(m, v) for m in (1, 4, 7, 12, 29) for v in (1, 2, 3)]:
-            if not SCHEDULES[name].valid(p, m, v, **{option: value}):
+        for m, v in [(m, v) for m in (1, 4, 7, 12, 16, 29) for v in (1, 2, 3)]:
+            if (v == 1 or SCHEDULES[name].chunks) and not SCHEDULES[name].valid(p, m, v, **{option: value}):
                 for times in TIMES[(m + v) % 2 :: 4]:
                     same(name, p, m, v, times, **{option: value})
 
@@ -119,6 +120,13 @@ def test_plans_are_legal_and_hold_every_op_once(name):
 @pytest.mark.parametrize(
     ("name", "given", "says"),
     [
+        ("mixpipe", (4, 7, 1), "micros=7 is odd, and half come from either end; use 8"),
+        ("mixpipe", (3, 8, 1), "ranks=3 is odd, and half of the micro-batches come from either end; use 4"),
+        ("dualpipe", (3, 8, 1), "ranks=3 is odd, and half of the micro-batches come from either end; use 4"),
+        ("dualpipe", (4, 9, 1), "micros=9 is not an even number of at least 8, twice the ranks; use 10"),
+        ("dualpipe", (4, 6, 1), "micros=6 is not an even number of at least 8, twice the ranks; use 8"),
+        ("dualpipev", (4, 7, 2), "micros=7 is fewer than the 8 stages; use 8"),
+        ("dualpipev", (4, 8, 3), "chunks=3, and a V has two per rank; use chunks=2"),
         ("1f2b", (4, 8, 1), "unknown schedule '1f2b'; did you mean 1f1b"),
         ("1f1b", (4, 8, 2), "1f1b has one chunk per rank, not chunks=2; use chunks=1 or interleaved"),
         ("chimera", (4, 7, 1), "micros=7 is not a multiple of ranks=4; use 8"),
@@ -153,12 +161,28 @@ def test_interleaved_with_one_chunk_is_1f1b_with_a_longer_warm_up():
         ("gpipe", (4, 9, 1), {"group": 6}, "gpipe has no option 'group'; there is none to choose from"),
         (lambda r, p, m, v, ahead: [(m, "F B")], (1, 2, 1), {"behind": 6}, "no option 'behind'; choose from ahead"),
         ("gis", (4, 9, 2), {"group": 1}, "group=1 is not between 2 and ranks=4; use 2"),
+        ("mixpipe", (4, 8, 1), {"inject": 5}, "inject=5 is not between 2 and ranks=4; use 4"),
+        ("mixpipe", (4, 8, 1), {"inject": 1}, "inject=1 is not between 2 and ranks=4; use 2"),
         ("zeropp", (4, 9, 2), {"unit": 0}, "unit=0 is not a number of micro-batches; use 7"),
     ],
 )
 def test_wrong_options_are_named_with_the_nearest_that_can(name, sizes, options, says):
     with pytest.raises(ValueError, match=says):
         build(name, *sizes, **options)
+
+
+@pytest.mark.parametrize(("p", "m"), [(2, 4), (4, 8), (8, 16)])
+def test_mixpipe_that_lets_in_half_is_chimera(p, m):
+    assert build("mixpipe", p, m, inject=p // 2).lanes == build("chimera", p, m).lanes
+
+
+def test_mixpipe_s_middle_hides_what_chimera_idles_between_units():
+    """With F = 2B, where Chimera waits at the end of each of its four units."""
+    spans = []
+    for inject in (4, 6, 8):
+        plan = build("mixpipe", 8, 32, inject=inject)
+        spans.append(simulate(plan, Costs.uniform(plan.placement, 2, 0.5, 0.5)).makespan_s)
+    assert spans == [126.0, 117.0, 117.0]
 
 
 def test_a_user_s_function_may_have_options():
@@ -181,6 +205,22 @@ def test_published_figures():
             plan = build("hanayo", p, m, 2 * waves)
             timeline = simulate(plan, Costs.uniform(plan.placement, 1, 0.5, 0.5))
             assert timeline.makespan_s - 2 * m == pytest.approx((p - 1) * 2 / (2 * waves))
+
+
+@pytest.mark.parametrize("times", [(1, 1, 1), (2, 2, 1), (1, 1, 0)])
+@pytest.mark.parametrize("overlap", [0, 0.25, 1])
+@pytest.mark.parametrize(("name", "p", "v", "warm_up"), [
+    *(("dualpipe", p, 1, p // 2 - 1) for p in (2, 4, 8)), *(("dualpipev", p, 2, p - 1) for p in (1, 2, 4, 5)),
+])  # fmt: skip
+def test_bubble_of_fused_blocks_is_deepseek_s(name, p, v, warm_up, overlap, times):
+    """Their table: (warm-up)(F&B + B - 3W), B a full backward, in times of one stage; here for F = I >= W."""
+    f, i, w = (time / v for time in times)
+    for m in (2 * p, 2 * p + 4):
+        plan = build(name, p, m, v)
+        timeline = simulate(plan, Costs.uniform(plan.placement, *times, overlap=overlap))
+        block = f + i + w - overlap * min(f, i + w)
+        idlest = timeline.makespan_s - timeline.busy_s.min()
+        assert idlest == pytest.approx(warm_up * (block + i + w - 3 * w))
 
 
 @pytest.mark.parametrize("name", SCHEDULES)

@@ -69,11 +69,18 @@ def test_zb_v_is_pytorch_s_order(ranks, micros):
     assert_same_order(build("zb-v", ranks, micros, 2), torch_schedules.ScheduleZBVZeroBubble)
 
 
+@pytest.mark.parametrize(
+    ("ranks", "micros"), [(1, 2), (1, 5), (2, 4), (2, 7), (3, 6), (4, 8), (4, 9), (5, 12), (8, 24)]
+)
+def test_dualpipev_is_pytorch_s_order_with_its_blocks(ranks, micros):
+    assert_same_order(build("dualpipev", ranks, micros, 2), torch_schedules.ScheduleDualPipeV)
+
+
 def assert_same_order(plan, kind):
     ranks, stages = plan.placement.ranks, plan.placement.stages
     mine = [fake_stage(stage, stages, ranks, []) for stage in plan.placement.on(0)]
     peer = kind(mine, plan.micros, loss_fn=None)
-    compute = {"FORWARD", "FULL_BACKWARD", "BACKWARD_INPUT", "BACKWARD_WEIGHT"}
+    compute = {"FORWARD", "FULL_BACKWARD", "BACKWARD_INPUT", "BACKWARD_WEIGHT", "OVERLAP_F_B"}
     for rank, lane in enumerate(plan.lanes):
         order = [op for op in peer.pipeline_order[rank] if op is not None and op.computation_type.name in compute]
         assert str(lane) == " ".join(map(str, order))

@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 
 from penstock.core.costs import Costs
-from penstock.core.op import Kind
+from penstock.core.op import Kind, Op
 from penstock.core.timeline import Timeline
 from penstock.engine import simulate
 from penstock.lower import add_sends, add_step
+from penstock.lower.place import place
 from penstock.schedules import build
 
 Make = Callable[..., Timeline]
@@ -35,6 +36,30 @@ def _make(
     seconds[Kind.STEP] = step_s
     seconds[:, 0] *= slower
     return simulate(plan, replace(costs, seconds=np.asarray(seconds)), label)
+
+
+def _dressed(schedule: str = "dualpipev", ranks: int = 2, micros: int = 5, chunks: int = 2, **costs: float) -> Timeline:
+    """As above, with blocks, weights gathered twice and reduced, and activations of one micro-batch on the host."""
+    plan = build(schedule, ranks, micros, chunks)
+    new = []
+    for stage, rank in enumerate(plan.placement.rank_of):
+        first, behind = 4 * int(plan.first[rank]), 4 * int(plan.first[rank + 1])
+        new += [((Kind.UNSHARD, stage, -1), rank, first), ((Kind.REDUCE_GRAD, stage, -1), rank, behind)]
+        new += [((Kind.RESHARD, stage, -1), rank, behind)]
+        row = {plan.op(k): k for k in range(len(plan))}
+        new += [((Kind.OFFLOAD, stage, 0), rank, 4 * row[Op(Kind.F, stage, 0)] + 3)]
+        back = next(row[op] for kind in (Kind.B, Kind.I) if (op := Op(kind, stage, 0)) in row)
+        new += [((Kind.FETCH, stage, 0), rank, 4 * back)]
+    ops, ranks_of, places = zip(*new, strict=True)
+    plan = add_sends(place(plan, np.array(ops), np.array(ranks_of), np.array(places)))
+    other = dict.fromkeys((Kind.UNSHARD, Kind.REDUCE_GRAD), 1.0) | dict.fromkeys((Kind.OFFLOAD, Kind.FETCH), 0.5)
+    priced = Costs.uniform(plan.placement, boundary_bytes=0.25, link_s=0.1, other_s=other, **costs)
+    return simulate(plan, replace(priced, weight_bytes=np.full(plan.placement.stages, 0.5)), "predicted")
+
+
+@pytest.fixture(scope="session")
+def dressed() -> Make:
+    return _dressed
 
 
 @pytest.fixture(scope="session")

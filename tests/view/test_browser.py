@@ -82,15 +82,16 @@ def _view(tab: Any) -> tuple[float, float]:
     return start, end
 
 
-def _pixel(tab: Any, rank: int, time: float, panel: int = 0) -> list[int]:
+def _pixel(tab: Any, rank: int, time: float, panel: int = 0, share: float = 0.1) -> list[int]:
+    """Colour at a time and at a share of a lane's height from its top."""
     _settle(tab)
     return tab.evaluate(
-        """([rank, time, number]) => {
+        """([rank, time, number, share]) => {
             const panel = penstock.panels[number];
-            const y = penstock.rowTop(panel, rank) + 2;
+            const y = penstock.rowTop(panel, rank) + Math.round(share * panel.lane);
             return [...panel.g.getImageData(Math.round(penstock.xOf(panel, time)), y, 1, 1).data].slice(0, 3);
         }""",
-        [rank, time, panel],
+        [rank, time, panel, share],
     )
 
 
@@ -130,6 +131,41 @@ def test_hover_says_what_ran_and_why_it_waited(make, open_page: Open) -> None:
         "memory": "0",
     }
     assert tab.locator(".hair:visible").count() == 2
+
+
+def test_a_block_is_one_bar_of_two_colours(make, open_page: Open) -> None:
+    timeline = make("dualpipe", ranks=2, micros=4)
+    (first,) = (k for k in range(len(timeline.plan)) if str(timeline.plan.op(k)) == "3F3")
+    begin = float(timeline.start_s[first])
+    tab = open_page(page([timeline], "t", unit="F"))
+    for time in (begin + 0.2, begin + 2.8):
+        assert _pixel(tab, 0, time, share=0.9) == BACKWARD
+        assert _pixel(tab, 0, time) not in (BACKWARD, FORWARD)  # the second chunk's forward is paler
+    tab.mouse.move(*_point(tab, 0, begin + 2.5))
+    tip = _tip(tab)
+    assert (tip["op"], tip["duration"]) == ("3F3+0B0", "3 F")
+    assert (tip["what"], tip["with"]) == ("forward of stage 3, micro-batch 3", "backward of stage 0, micro-batch 0")
+    tab.mouse.click(*_point(tab, 0, begin + 2.5))
+    assert tab.locator("#status").inner_text().startswith("3F3+0B0 (predicted)")
+    tab.keyboard.press("Shift+ArrowRight")
+    assert tab.locator("#status").inner_text().startswith("3B3 (predicted)")
+    tab.evaluate("penstock.search('0B0')")
+    assert tab.locator("#status").inner_text().startswith("3F3+0B0 (predicted)")
+
+
+def test_gathered_weights_are_part_of_the_memory(dressed, open_page: Open) -> None:
+    tab = open_page(page([dressed()], "t", unit=""))
+    assert tab.get_by_role("button", name="drop gathered weights").count() == 1
+    assert tab.get_by_role("button", name="reduce gradients").count() == 0
+    tab.mouse.move(*_point(tab, 0, 5.0))
+    assert "1 of it gathered weights" in _tip(tab)["memory"]
+    found = tab.evaluate(
+        """() => {
+            const [panel] = penstock.panels, { pixels } = panel, want = penstock.theme.pixel.gathered;
+            return pixels.reduce((count, one) => count + (one === want), 0);
+        }"""
+    )
+    assert found > 1000
 
 
 def test_waiting_for_a_message_names_its_maker(make, open_page: Open) -> None:

@@ -94,3 +94,40 @@ def test_processes_and_tracks_are_named_and_memory_counted(make) -> None:
     counters = [e for e in events if e["ph"] == "C" and e["pid"] == 1]
     totals = [e["args"]["activations"] + e["args"]["buffers"] for e in counters]
     assert max(totals) == predicted.memory[0].peak_bytes
+
+
+def test_a_block_is_one_slice_in_which_its_messages_begin_and_end(dressed) -> None:
+    timeline = dressed(overlap=0.5)
+    plan, events = timeline.plan, _events(timeline)
+    tracks = _slices(events)
+    blocks = [event for event in events if event["ph"] == "X" and "+" in event["name"]]
+    assert len(blocks) == plan.fused.sum()
+    (one,) = (event for event in blocks if event["name"] == "0F3+3B1")
+    assert one["dur"] == pytest.approx(1e6 * (0.5 + 1.0 - 0.5 * 0.5))
+    assert one["args"]["with"] == {"kind": "backward", "stage": 3, "micro-batch": 1}
+    flows = defaultdict(list)
+    for event in events:
+        if event["ph"] in "sf":
+            (inside,) = (e for e in tracks[event["pid"], event["tid"]] if e["ts"] < event["ts"] < e["ts"] + e["dur"])
+            flows[event["id"]].append(inside["name"])
+    assert len(flows) == 2 * 2 * plan.micros  # stages 0 to 1 and 2 to 3, forth and back
+    assert all(len(pair) == 2 for pair in flows.values())
+    assert any("+" in maker and "+" in user for maker, user in flows.values())
+
+
+def test_work_on_links_has_named_tracks_of_its_own_where_nothing_overlaps(dressed) -> None:
+    timeline = dressed()
+    events = _events(timeline)
+    named = {(e["pid"], e["tid"]): e["args"]["name"] for e in events if e["name"] == "thread_name"}
+    tracks = _slices(events)
+    assert set(tracks) == set(named)
+    kinds = defaultdict(set)
+    for track, slices in tracks.items():
+        for a, b in itertools.pairwise(slices):
+            assert a["ts"] + a["dur"] <= b["ts"] + 1e-6
+        kinds[named[track]] |= {event["args"]["kind"] for event in slices}
+    assert kinds["host link"] == {"copy to the host", "copy from the host"}
+    assert kinds["collectives"] <= {"gather weights", "reduce gradients"} >= kinds["collectives 2"]
+    assert "drop gathered weights" in kinds["compute"]
+    assert sum(len(slices) for slices in tracks.values()) == len(timeline.plan) - timeline.plan.fused.sum()
+    assert max(e["args"]["gathered weights"] for e in events if e["ph"] == "C") == 1.0

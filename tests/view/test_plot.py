@@ -32,6 +32,17 @@ def test_svg_is_xml_with_one_text_per_op(make, tmp_path: Path) -> None:
     assert not any("nan" in node.get("d", "") for node in root.iter())
 
 
+def test_a_block_has_one_label_and_work_on_links_no_bar(dressed, tmp_path: Path) -> None:
+    path = tmp_path / "a.svg"
+    timeline = dressed()
+    plot.save([timeline], path)
+    texts = [node.text for node in ElementTree.parse(path).getroot().iter("{http://www.w3.org/2000/svg}text")]
+    assert sum("+" in (text or "") for text in texts) == timeline.plan.fused.sum()
+    assert "F3+B1" in texts
+    assert {"gathered weights", "drop gathered weights"} <= set(texts)
+    assert not {"gather weights", "reduce gradients", "copy to the host"} & set(texts)
+
+
 def test_timelines_share_one_time_axis(make, tmp_path: Path) -> None:
     path = tmp_path / "a.svg"
     plot.save([make(), make(slower=2.0, label="measured")], path)

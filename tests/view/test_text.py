@@ -48,6 +48,26 @@ rank 1  ~~~~~~F0─~~~B0────~~~F1─B1────~~~······STEP─
     assert "~" not in gantt(make(micros=2, sends=True, link_s=1.0, step_s=2.0), width=60)
 
 
+def test_gantt_draws_a_block_as_one_bar_and_work_on_links_not_at_all(make, dressed) -> None:
+    assert (
+        gantt(make("dualpipe", ranks=2, micros=4), width=80, unit="")
+        == """\
+predicted: dualpipe, 12
+rank 0  0F0───3F2───0F1───3B2─────────3F3+0B0───────────3B3─────────0I1───0W1───
+rank 1  2F2───1F0───2F3───1B0─────────1F1+2B2───────────1B1─────────2I3───2W3───
+        0           2           4           6           8           10
+"""
+    )
+    drawn = gantt(dressed(), width=400)
+    assert all(f"{name}─" in drawn for name in ("0F3+3B1", "3F3+0B1"))
+    assert not any(word in drawn for word in ("OFFL", "FETCH", "UNSH", "REDUCE", "SEND"))
+
+
+def test_blocks_too_narrow_for_a_name_share_their_columns(make) -> None:
+    row = gantt(make("dualpipev", ranks=1, micros=300, chunks=2), width=98, unit="").splitlines()[1]
+    assert row.count("F") == pytest.approx(row.count("B"), abs=2)
+
+
 def test_narrow_ops_keep_their_proportion(make) -> None:
     row = gantt(make(ranks=1, micros=300), width=98, unit="").splitlines()[1].removeprefix("rank 0  ")
     assert len(row) == 90

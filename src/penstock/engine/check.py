@@ -210,8 +210,9 @@ def _out_of_order(plan: Plan, partner: NDArray[np.int32]) -> Iterator[Problem]:
         received = partner[sent]
         for k in np.flatnonzero(np.diff(received) < 0):
             late, early = name(plan, received[k]), name(plan, received[k + 1])
-            yield Problem(int(plan.rank_of_op[received[k]]), early, f"is received before {late}, but sent after it "
-                          f"by rank {plan.rank_of_op[sent[k]]}", f"put {late} before {early}")  # fmt: skip
+            order = f"{name(plan, sent[k + 1])} stands behind {name(plan, sent[k])} on rank {plan.rank_of_op[sent[k]]}"
+            yield Problem(int(plan.rank_of_op[received[k]]), early, f"is received before {late}, but sent after it: "
+                          f"{order}", f"put {late} before {early}")  # fmt: skip
 
 
 def _memory(plan: Plan, played: Played, costs: Costs, limit: float) -> Iterator[Problem]:

@@ -58,8 +58,10 @@ def _not_gathered(plan: Plan) -> Iterator[Problem]:
             rows = np.flatnonzero((stage == s) & np.isin(kind, (*using, Kind.UNSHARD, Kind.RESHARD)))
             gathered = _last_of(kind[rows], Kind.UNSHARD) > _last_of(kind[rows], Kind.RESHARD)
             for row in rows[~gathered & np.isin(kind[rows], using)]:
+                gone = np.flatnonzero((kind[:row] == Kind.RESHARD) & (stage[:row] == s))
+                since = f", {Op(Kind.RESHARD, int(s))} stands before it" if len(gone) else ""
                 fix = f"add {Op(Kind.UNSHARD, int(s))} before it"
-                yield _problem(plan, plan.first[rank] + row, "the stage's weights are not gathered then", fix)
+                yield _problem(plan, plan.first[rank] + row, f"the stage's weights are not gathered then{since}", fix)
 
 
 def _last_of(kinds: NDArray[np.int32], kind: Kind) -> NDArray[np.intp]:

@@ -28,7 +28,7 @@ def split_backward(plan: Plan) -> Plan:
         0F0 0F1 0I0 0W0 0I1 0W1
     """
     _without_sends(plan, "split_backward")
-    return plan.with_lanes(Lane(_split(lane.codes)) for lane in plan.lanes)
+    return plan.with_lanes(Lane(*_split(lane)) for lane in plan.lanes)
 
 
 def merge_backward(plan: Plan) -> Plan:
@@ -50,7 +50,7 @@ def merge_backward(plan: Plan) -> Plan:
         0F0 0F1 0B0 0B1
     """
     _without_sends(plan, "merge_backward")
-    return plan.with_lanes(Lane(_merge(lane.codes)) for lane in plan.lanes)
+    return plan.with_lanes(Lane(*_merge(lane)) for lane in plan.lanes)
 
 
 def two_bp(plan: Plan, fill: bool = True) -> Plan:
@@ -74,7 +74,8 @@ def two_bp(plan: Plan, fill: bool = True) -> Plan:
     """
     _without_sends(plan, "two_bp")
     split = split_backward(plan)
-    ahead = split.with_lanes(Lane(lane.codes[lane.codes[:, 0] != Kind.W]) for lane in split.lanes)
+    kept = [lane.codes[:, 0] != Kind.W for lane in split.lanes]
+    ahead = split.with_lanes(Lane(lane.codes[k], lane.fused[k]) for lane, k in zip(split.lanes, kept, strict=True))
     ranks = plan.placement.ranks
     starts = play(ahead, np.ones(len(ahead)), np.zeros((ranks, ranks))).start_s
     if np.isnan(starts).any():
@@ -82,7 +83,7 @@ def two_bp(plan: Plan, fill: bool = True) -> Plan:
     slots = np.split(starts.astype(np.int64), ahead.first[1:-1])
     if not fill:
         slots = [np.arange(len(lane)) for lane in ahead.lanes]
-    return split.with_lanes(Lane.of(_late(lane.codes, slot)) for lane, slot in zip(ahead.lanes, slots, strict=True))
+    return split.with_lanes(_late(lane, slot) for lane, slot in zip(ahead.lanes, slots, strict=True))
 
 
 def _without_sends(plan: Plan, verb: str) -> None:
@@ -90,32 +91,36 @@ def _without_sends(plan: Plan, verb: str) -> None:
         raise ValueError(f"plan {plan.name!r} has sends already; call {verb} before add_sends")
 
 
-def _split(codes: Rows) -> Rows:
-    full = codes[:, 0] == Kind.B
-    ops = np.repeat(codes, 1 + full, axis=0)
+def _split(lane: Lane) -> tuple[Rows, NDArray[np.bool_]]:
+    full = lane.codes[:, 0] == Kind.B
+    ops = np.repeat(lane.codes, 1 + full, axis=0)
     first = (np.cumsum(1 + full) - (1 + full))[full]
     ops[first, 0], ops[first + 1, 0] = Kind.I, Kind.W
-    return ops
+    return ops, np.repeat(lane.fused, 1 + full)
 
 
-def _merge(codes: Rows) -> Rows:
+def _merge(lane: Lane) -> tuple[Rows, NDArray[np.bool_]]:
+    codes = lane.codes
     same = (codes[1:, 1:] == codes[:-1, 1:]).all(axis=1)
     pair = np.flatnonzero(same & (codes[:-1, 0] == Kind.I) & (codes[1:, 0] == Kind.W))
     ops = codes.copy()
     ops[pair, 0] = Kind.B
-    return np.delete(ops, pair + 1, axis=0)
+    return np.delete(ops, pair + 1, axis=0), np.delete(lane.fused, pair + 1)
 
 
-def _late(codes: Rows, slots: NDArray[np.int64]) -> list[tuple[int, int, int]]:
-    """Rows with a ``W`` for each ``I``: in the free slots between the others, the rest at the end."""
+def _late(lane: Lane, slots: NDArray[np.int64]) -> Lane:
+    """The lane with a ``W`` for each ``I``: in the free slots between the others, the rest at the end."""
     rows: list[tuple[int, int, int]] = []
+    fused: list[bool] = []
     waiting: deque[tuple[int, int, int]] = deque()
     free = 0
-    for (kind, stage, micro), slot in zip(codes.tolist(), slots.tolist(), strict=True):
+    for (kind, stage, micro), slot, one in zip(lane.codes.tolist(), slots.tolist(), lane.fused.tolist(), strict=True):
         for _ in range(min(slot - free, len(waiting))):
             rows.append(waiting.popleft())
+        fused += [False] * (len(rows) - len(fused)) + [one]
         rows.append((kind, stage, micro))
         if kind == Kind.I:
             waiting.append((Kind.W, stage, micro))
         free = slot + 1
-    return [*rows, *waiting]
+    fused += [False] * (len(rows) + len(waiting) - len(fused))
+    return Lane(np.array([*rows, *waiting], dtype=np.int32), np.array(fused, dtype=np.bool_))

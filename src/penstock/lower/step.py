@@ -19,6 +19,9 @@ def add_step(plan: Plan) -> Plan:
         0F0 0B0 0STEP
     """
     return plan.with_lanes(
-        Lane(np.concatenate([lane.codes, [(Kind.STEP, stage, NO_MICRO) for stage in plan.placement.on(rank)]]))
+        Lane(
+            np.concatenate([lane.codes, [(Kind.STEP, stage, NO_MICRO) for stage in plan.placement.on(rank)]]),
+            np.concatenate([lane.fused, np.zeros(len(plan.placement.on(rank)), dtype=np.bool_)]),
+        )
         for rank, lane in enumerate(plan.lanes)
     )

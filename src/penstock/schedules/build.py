@@ -103,7 +103,7 @@ def _check_options(schedule: str, known: tuple[str, ...], options: dict[str, int
 
 
 def _lane(ops: Any, chunks: tuple[int, ...], begins: list[int]) -> Lane:
-    if isinstance(ops, np.ndarray):
+    if isinstance(ops, np.ndarray | Lane):
         return Lane.of(ops)
     ops = list(ops)
     if ops and isinstance(ops[0], str):

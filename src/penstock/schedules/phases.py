@@ -11,7 +11,8 @@ from penstock.core.lane import Lane
 from penstock.core.op import Kind
 
 Phase = tuple[int, str]
-"""How many times, and the words: a kind and a local chunk (none means 0), or ``w`` for the oldest ``W`` that waits."""
+"""How many times, and the words: a kind and a local chunk (none means 0), ``w`` for the oldest ``W`` that waits, or a
+fused block of two words, ``F0+B1``."""
 
 
 def expand(phases: Iterable[Phase], chunks: Sequence[int], begins: Sequence[int] = ()) -> Lane:
@@ -26,34 +27,45 @@ def expand(phases: Iterable[Phase], chunks: Sequence[int], begins: Sequence[int]
         begins: number of each chunk's first micro-batch; default 0 for all.
 
     Raises:
-        ValueError: unknown word, chunk out of range, ``w`` with nothing waiting, or ``w`` and ``W`` in one lane.
+        ValueError: unknown word, chunk out of range, a block other than a forward and a backward, ``w`` with nothing
+            waiting, or ``w`` and ``W`` in one lane.
 
     Example:
         >>> str(expand([(1, "F"), (2, "F B"), (1, "B")], [0]))
         '0F0 0F1 0B0 0F2 0B1 0B2'
         >>> str(expand([(2, "F0 F1"), (2, "I1 I0 w w")], [0, 3])).split()[4:8]
         ['3I0', '0I0', '3W0', '0W0']
+        >>> str(expand([(1, "F"), (1, "F+B"), (1, "B")], [0]))
+        '0F0 (0F1;0B0)OVERLAP_F_B 0B1'
     """
-    words: list[tuple[int, int]] = []
+    words: list[tuple[int, int, bool]] = []
     repeats: list[NDArray[np.int64]] = []
     for count, text in phases:
         if count > 0:
-            coded = [_word(word, chunks) for word in text.split()]
+            coded = [code for word in text.split() for code in _words(word, chunks)]
             repeats.append(np.tile(np.arange(len(coded)) + len(words), count))
             words += coded
     if not repeats:
         return Lane.of([])
-    kind, stage = np.array(words)[np.concatenate(repeats)].T
+    kind, stage, fused = np.array(words)[np.concatenate(repeats)].T
     waiting = kind == _OLDEST_W
     micro = _count_up(np.where(kind == Kind.I, Kind.B, kind) * (max(chunks) + 1) + stage)
     if any(begins):
         micro += np.array([dict(zip(chunks, begins, strict=True)).get(s, 0) for s in stage.tolist()])
     if waiting.any():
         _take_oldest(kind, stage, micro, waiting)
-    return Lane.of(np.stack([kind, stage, micro], axis=1))
+    return Lane(np.stack([kind, stage, micro], axis=1).astype(np.int32), fused.astype(np.bool_))
 
 
 _OLDEST_W = 99
+
+
+def _words(word: str, chunks: Sequence[int]) -> list[tuple[int, int, bool]]:
+    """Kind and stage of a word, or of the two words of a block, and whether each is one with the next."""
+    parts = word.split("+")
+    if len(parts) > 1 and [part[:1] for part in parts] not in (["F", "B"], ["F", "I"]):
+        raise ValueError(f"{word!r}: a fused block is a forward and a backward; write for example F0+B1")
+    return [(*_word(part, chunks), part is not parts[-1]) for part in parts]
 
 
 def _word(word: str, chunks: Sequence[int]) -> tuple[int, int]:

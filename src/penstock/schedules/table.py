@@ -15,6 +15,8 @@ from penstock.schedules import (
     bitpipe,
     breadth_first,
     chimera,
+    dualpipe,
+    dualpipev,
     eager_1f1b,
     gis,
     gis_h,
@@ -22,6 +24,7 @@ from penstock.schedules import (
     hanayo,
     interleaved,
     interleaved_zb,
+    mixpipe,
     one_f_one_b,
     one_f_one_b_v,
     v_auto,
@@ -129,6 +132,26 @@ SCHEDULES: dict[str, Schedule] = {
         chunks=True,
         holds=bitpipe.holds,
         copies=2,
+    ),
+    "mixpipe": Schedule(
+        mixpipe.lane,
+        mixpipe.idle,
+        mixpipe.peak_micros,
+        lambda p, v: Placement.both_ways(p),
+        mixpipe.valid,
+        holds=mixpipe.holds,
+        copies=2,
+    ),
+    "dualpipe": Schedule(
+        dualpipe.lane,
+        dualpipe.idle,
+        dualpipe.peak_micros,
+        lambda p, v: Placement.both_ways(p),
+        dualpipe.valid,
+        copies=2,
+    ),
+    "dualpipev": Schedule(
+        dualpipev.lane, dualpipev.idle, dualpipev.peak_micros, Placement.vee, dualpipev.valid, chunks=True
     ),
     "zeropp": Schedule(
         zeropp.lane, zeropp.idle, zeropp.peak_micros, valid=zeropp.valid, chunks=True, holds=zeropp.holds

@@ -136,6 +136,7 @@ def _timeline(timeline: Timeline, unit: str, block: _Block) -> dict[str, Any]:
         "duration": (timeline.end_s - timeline.start_s, "float64"),
         "waitedFor": (timeline.waited_for, "int32"),
         "holds": (holds_rank(plan), "uint8"),
+        "fused": (plan.fused, "uint8"),
         "first": (plan.first, "int32"),
         "chunk": (local_chunks(plan), "uint8"),
         "send": (sent.send if sent else (), "int32"),
@@ -146,6 +147,7 @@ def _timeline(timeline: Timeline, unit: str, block: _Block) -> dict[str, Any]:
         "memoryTime": (np.concatenate([[], *(curve.time_s for curve in memory)]), "float64"),
         "activations": (np.concatenate([[], *(curve.activation_bytes for curve in memory)]), "float64"),
         "buffers": (np.concatenate([[], *(curve.buffer_bytes for curve in memory)]), "float64"),
+        "gathered": (np.concatenate([[], *(curve.gathered_bytes for curve in memory)]), "float64"),
     }
     return {
         "label": timeline.label,

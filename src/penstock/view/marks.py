@@ -132,6 +132,26 @@ def holds_rank(plan: Plan) -> NDArray[np.bool_]:
     return ~np.isin(kind, POSTED) | np.isin(kind, MESSAGES) if plan.blocking else ~np.isin(kind, POSTED)
 
 
+def bars(plan: Plan) -> NDArray[np.bool_]:
+    """Whether each op has a bar on its rank: those that hold it, of a block the first alone, shape (ops,)."""
+    shown = holds_rank(plan).copy()
+    shown[1:] &= ~plan.fused[:-1]
+    return shown
+
+
+def bar_end_s(timeline: Timeline) -> NDArray[np.float64]:
+    """End of each op's bar: of a block's first op the end of the block, shape (ops,)."""
+    end = timeline.end_s.copy()
+    first = np.flatnonzero(timeline.plan.fused)
+    end[first] = np.maximum(end[first], end[first + 1])
+    return end
+
+
+def bar_name(plan: Plan, op_id: int) -> str:
+    """The op's name, of a block both names: ``0F3+5B1``."""
+    return f"{plan.op(op_id)}+{plan.op(op_id + 1)}" if plan.fused[op_id] else str(plan.op(op_id))
+
+
 @dataclass(frozen=True, eq=False)
 class Messages:
     """Values that pass from rank to rank, one entry each, in order of departure.

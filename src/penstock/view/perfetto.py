@@ -7,14 +7,17 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from penstock.core.needs import NOTHING
-from penstock.core.op import NO_MICRO, Op
+from penstock.core.op import COLLECTIVES, HOST, NO_MICRO, Op
 from penstock.core.timeline import Timeline
-from penstock.view.marks import MESSAGES, PHRASES, Messages, messages
+from penstock.view.marks import MESSAGES, PHRASES, Messages, bar_end_s, bar_name, bars, messages
 
 Event = dict[str, Any]
 COMPUTE_TRACK = 0
+SIDE_TRACKS = {"host link": HOST, "collectives": COLLECTIVES}
+"""Names of the tracks of what a rank only starts, and kinds that stand there."""
 _PHASE_ORDER = {"M": 0, "X": 1, "C": 2, "s": 3, "t": 4, "f": 5}
 """Events of one instant: slices first, so that the flows that bind to them find them."""
 
@@ -22,7 +25,9 @@ _PHASE_ORDER = {"M": 0, "X": 1, "C": 2, "s": 3, "t": 4, "f": 5}
 def trace(timelines: Sequence[Timeline]) -> str:
     """One JSON trace: a process per timeline and rank, tracks for compute and for each link, memory, message arrows.
 
-    A message stands on the sender's and the receiver's track for as long as it is on the wire; messages of plans
+    A block of a forward and a backward is one slice. What a rank only starts stands on tracks of its own: copies to and
+    from the host, and collectives, from posting to end; where several are under way at once, on as many tracks. A
+    message stands on the sender's and the receiver's track for as long as it is on the wire; messages of plans
     without sends are arrows only. A second of the timeline is a second of the trace, whatever the unit of its costs.
     """
     events: list[Event] = []
@@ -32,6 +37,7 @@ def trace(timelines: Sequence[Timeline]) -> str:
         found = messages(timeline)
         events += _names(timeline, found, first_process)
         events += _compute(timeline, first_process)
+        events += _posted(timeline, first_process)
         events += _on_wire(timeline, found, first_process)
         events += _flows(timeline, found, first_process, flow)
         events += _memory(timeline, first_process)
@@ -62,6 +68,35 @@ def _tracks(timeline: Timeline) -> tuple[int, int]:
     return 1, 1 + timeline.plan.placement.ranks
 
 
+def _side_tracks(timeline: Timeline, rank: int) -> tuple[dict[int, str], dict[int, int]]:
+    """Names of the tracks of what a rank starts on its host link and for collectives, by number, and the track of each
+    such op id: the first of its kind that is free then."""
+    plan = timeline.plan
+    a, b = plan.first[rank : rank + 2]
+    names: dict[int, str] = {}
+    track_of: dict[int, int] = {}
+    number = 1 + 2 * plan.placement.ranks
+    for title, kinds in SIDE_TRACKS.items():
+        rows = a + np.flatnonzero(np.isin(plan.ops[a:b, 0], kinds))
+        busy_until: list[float] = []
+        for row in rows[np.argsort(timeline.start_s[rows], kind="stable")].tolist():
+            free = next((k for k, end_s in enumerate(busy_until) if end_s <= timeline.start_s[row]), len(busy_until))
+            busy_until[free : free + 1] = [float(timeline.end_s[row])]
+            track_of[row] = number + free
+        names |= {number + k: title if k == 0 else f"{title} {k + 1}" for k in range(len(busy_until))}
+        number += len(busy_until)
+    return names, track_of
+
+
+def _posted(timeline: Timeline, first_process: int) -> Iterator[Event]:
+    plan = timeline.plan
+    for rank in range(plan.placement.ranks):
+        for row, track in _side_tracks(timeline, rank)[1].items():
+            op = plan.op(row)
+            times = float(timeline.start_s[row]), float(timeline.end_s[row])
+            yield _slice(str(op), first_process + rank, track, *times, _facts(op))
+
+
 def _names(timeline: Timeline, found: Messages, first_process: int) -> Iterator[Event]:
     """Names of processes and tracks, and their order from top to bottom."""
     sends, receives = _tracks(timeline)
@@ -73,6 +108,7 @@ def _names(timeline: Timeline, found: Messages, first_process: int) -> Iterator[
         tracks = {COMPUTE_TRACK: "compute"}
         tracks |= {sends + to: f"send to rank {to}" for source, to in links if source == rank}
         tracks |= {receives + source: f"receive from rank {source}" for source, to in links if to == rank}
+        tracks |= _side_tracks(timeline, rank)[0]
         yield _meta("process_name", process, 0, {"name": f"{timeline.label} / rank {rank}"})
         yield _meta("process_sort_index", process, 0, {"sort_index": process})
         for track, name in tracks.items():
@@ -85,15 +121,16 @@ def _meta(name: str, process: int, track: int, args: Event) -> Event:
 
 
 def _compute(timeline: Timeline, first_process: int) -> Iterator[Event]:
-    plan = timeline.plan
-    rows = np.flatnonzero(~np.isin(plan.ops[:, 0], MESSAGES))
-    columns = (rows, plan.rank_of_op[rows], timeline.start_s[rows], timeline.end_s[rows], timeline.waited_for[rows])
-    for row, rank, start_s, end_s, waited in zip(*(column.tolist() for column in columns), strict=True):
-        op = plan.op(row)
-        args = _facts(op)
+    plan, bar_end = timeline.plan, bar_end_s(timeline)
+    rows = np.flatnonzero(bars(plan) & ~np.isin(plan.ops[:, 0], MESSAGES))
+    columns = (rows, plan.rank_of_op[rows], timeline.start_s[rows], bar_end[rows], timeline.waited_for[rows])
+    for row, rank, start_s, end_s, waited in _rows(*columns):
+        args = _facts(plan.op(row))
+        if plan.fused[row]:
+            args["with"] = _facts(plan.op(row + 1))
         if waited != NOTHING:
             args["waited for"] = f"{plan.op(waited)} on rank {plan.rank_of_op[waited]}"
-        yield _slice(str(op), first_process + rank, COMPUTE_TRACK, start_s, end_s, args)
+        yield _slice(bar_name(plan, row), first_process + rank, COMPUTE_TRACK, start_s, end_s, args)
 
 
 def _facts(op: Op) -> Event:
@@ -122,7 +159,7 @@ def _flows(timeline: Timeline, found: Messages, first_process: int, first_flow: 
     """
     plan = timeline.plan
     _, receives = _tracks(timeline)
-    middle = (timeline.start_s + timeline.end_s) / 2
+    middle = _middle_of_bars(timeline)
     columns = (found.made_by, found.used_by, found.send, (found.begin_s + found.end_s) / 2)
     for number, (made_by, used_by, send, passing_s) in enumerate(_rows(*columns)):
         if made_by < 0 or used_by < 0:
@@ -137,12 +174,24 @@ def _flows(timeline: Timeline, found: Messages, first_process: int, first_flow: 
         yield {**end, "ts": _us(arrives_s), **arrow}
 
 
+def _middle_of_bars(timeline: Timeline) -> NDArray[np.float64]:
+    """A time in the midst of the slice of each op id."""
+    middle = (timeline.start_s + bar_end_s(timeline)) / 2
+    first = np.flatnonzero(timeline.plan.fused)
+    middle[first + 1] = middle[first]
+    return middle
+
+
 def _rows(*columns: Any) -> Iterator[tuple[Any, ...]]:
     return zip(*(column.tolist() for column in columns), strict=True)
 
 
 def _memory(timeline: Timeline, first_process: int) -> Iterator[Event]:
     for rank, curve in enumerate(timeline.memory):
-        for time_s, activations, buffers in _rows(curve.time_s, curve.activation_bytes, curve.buffer_bytes):
+        columns = (curve.time_s, curve.activation_bytes, curve.buffer_bytes, curve.gathered_bytes)
+        gathers = curve.gathered_bytes.any()
+        for time_s, activations, buffers, gathered in _rows(*columns):
             values = {"activations": activations, "buffers": buffers}
+            if gathers:
+                values["gathered weights"] = gathered
             yield {"ph": "C", "name": "memory", "pid": first_process + rank, "ts": _us(time_s), "args": values}

@@ -10,11 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock.core.op import COMPUTE, Kind
+from penstock.core.plan import Plan
 from penstock.core.timeline import MemoryCurve, Timeline
 from penstock.view.marks import (
     COLOURS,
     MESSAGES,
     PHRASES,
+    bar_end_s,
+    bars,
+    holds_rank,
     local_chunks,
     memory_text,
     messages,
@@ -33,9 +37,12 @@ MOST_LABELS = 1500
 LEAST_FONT = 4.5
 BOXES_PER_PATH = 500
 MOST_MESSAGES = 400
+MOST_WORDS = 6
+"""A legend of more words takes two rows, beside the title."""
 MOST_VECTORS = 20_000
 """An SVG with more bars than this holds them as one bitmap, else it would not open."""
-_INK, _MUTED, _IDLE, _ACTIVATION, _BUFFER = "#1c2430", "#6b7686", "#f0f2f5", "#b9c4d6", "#7d5ba6"
+_INK, _MUTED, _IDLE = "#1c2430", "#6b7686", "#f0f2f5"
+_ACTIVATION, _BUFFER, _GATHERED = "#b9c4d6", "#7d5ba6", "#c2bb7a"
 STYLE: dict[str, Any] = {
     "svg.hashsalt": "penstock",
     "svg.fonttype": "none",
@@ -133,13 +140,19 @@ def _panel(axes: Axes, timeline: Timeline, peak: float, unit: str, row_in: float
 
 
 def _ops(axes: Axes, timeline: Timeline, as_bitmap: bool) -> None:
+    """Bars of what holds a rank: of a block, the forward in the upper half and the backward in the lower."""
     plan = timeline.plan
     shade = _shades(timeline)[plan.ops[:, 1]]
-    for kind in (kind for kind in Kind if kind not in MESSAGES or plan.blocking):
+    held, second = holds_rank(plan), np.r_[False, plan.fused[:-1]]
+    end_s = bar_end_s(timeline)
+    start_s = np.where(second, np.r_[0.0, timeline.start_s[:-1]], timeline.start_s)
+    end_s = np.where(second, np.r_[0.0, end_s[:-1]], end_s)
+    for kind in Kind:
         for level in np.unique(shade):
-            rows = np.flatnonzero((plan.ops[:, 0] == kind) & (shade == level))
+            rows = np.flatnonzero(held & (plan.ops[:, 0] == kind) & (shade == level))
             y = plan.rank_of_op[rows] * _ROW
-            corners = np.stack([timeline.start_s[rows], y, timeline.end_s[rows], y + 1], axis=1)
+            top, bottom = y + 0.5 * second[rows], y + 1 - 0.5 * plan.fused[rows]
+            corners = np.stack([start_s[rows], top, end_s[rows], bottom], axis=1)
             _boxes(axes, corners, _lighter(COLOURS[kind], float(level)), 2 if kind in COMPUTE else 1, as_bitmap)
 
 
@@ -178,21 +191,31 @@ def _points(axes: Axes, seconds: NDArray[np.float64]) -> float:
 
 
 def _labels(axes: Axes, timeline: Timeline, row_in: float) -> None:
-    """Micro-batch numbers on the bars of each kind that is wide enough for all of its numbers."""
-    plan = timeline.plan
+    """Micro-batch numbers on bars, of each kind that is wide enough for all its numbers; letters too on blocks."""
+    plan, end_s = timeline.plan, bar_end_s(timeline)
     lane_points = 72 * row_in / _ROW
-    for kind in COMPUTE:
-        rows = np.flatnonzero(plan.ops[:, 0] == kind)
-        digits = len(str(plan.micros - 1))
-        size = min(
-            9.0, 0.72 * lane_points, (_points(axes, (timeline.end_s - timeline.start_s)[rows]) - 1) / 0.64 / digits
-        )
+    digits = len(str(plan.micros - 1))
+    alone = bars(plan) & ~plan.fused
+    for rows, letters in (
+        *((np.flatnonzero(alone & (plan.ops[:, 0] == kind)), digits) for kind in COMPUTE),
+        (np.flatnonzero(plan.fused), 2 * digits + 3),
+    ):
+        size = min(9.0, 0.72 * lane_points, (_points(axes, (end_s - timeline.start_s)[rows]) - 1) / 0.64 / letters)
         if size < LEAST_FONT or len(rows) > MOST_LABELS:
             continue
-        middle = (timeline.start_s + timeline.end_s)[rows] / 2
+        middle = (timeline.start_s + end_s)[rows] / 2
         y = plan.rank_of_op[rows] * _ROW + 0.53
-        for at, height, micro in zip(middle.tolist(), y.tolist(), plan.ops[rows, 2].tolist(), strict=True):
-            axes.text(at, height, str(micro), fontsize=size, ha="center", va="center", zorder=4)
+        for row, at, height in zip(rows.tolist(), middle.tolist(), y.tolist(), strict=True):
+            axes.text(at, height, _label(plan, row), fontsize=size, ha="center", va="center", zorder=4)
+
+
+def _label(plan: Plan, row: int) -> str:
+    """The micro-batch of an op; ``F3+B1`` for a block."""
+    micro = str(plan.ops[row, 2])
+    if not plan.fused[row]:
+        return micro
+    back = plan.op(row + 1)
+    return f"F{micro}+{back.kind.name}{back.micro}"
 
 
 def _messages(axes: Axes, timeline: Timeline) -> None:
@@ -213,7 +236,7 @@ def _messages(axes: Axes, timeline: Timeline) -> None:
 
 
 def _memory(axes: Axes, rank: int, curve: MemoryCurve, peak: float, end_s: float, as_bitmap: bool) -> None:
-    """Activations and, on top of them, buffers; all ranks and timelines to one scale."""
+    """Activations, on top of them buffers, on top gathered weights; all ranks and timelines to one scale."""
     from matplotlib.collections import PolyCollection
 
     if not len(curve.time_s):
@@ -221,9 +244,10 @@ def _memory(axes: Axes, rank: int, curve: MemoryCurve, peak: float, end_s: float
     base = rank * _ROW + 1 + _MEMORY_ROW
     kept = np.append(np.diff(curve.time_s) > 0, True)
     x = np.repeat(np.append(curve.time_s[kept], max(end_s, curve.time_s[-1])), 2)[1:-1]
-    levels = (curve.activation_bytes[kept], (curve.activation_bytes + curve.buffer_bytes)[kept])
-    ys = [base - np.repeat(level, 2) / peak * _MEMORY_ROW * 0.9 for level in levels]
-    for top, low, colour in ((ys[1], ys[0], _BUFFER), (ys[0], np.full(len(x), base), _ACTIVATION)):
+    parts = (curve.activation_bytes, curve.buffer_bytes, curve.gathered_bytes)
+    levels = np.cumsum([np.zeros(int(kept.sum())), *(part[kept] for part in parts)], axis=0)
+    ys = base - np.repeat(levels, 2, axis=1) / peak * _MEMORY_ROW * 0.9
+    for low, top, colour in zip(ys[:-1], ys[1:], (_ACTIVATION, _BUFFER, _GATHERED), strict=True):
         outline = np.concatenate([np.stack([x, top], axis=1), np.stack([x, low], axis=1)[::-1]])
         area = PolyCollection([outline], facecolors=colour, edgecolors="none", zorder=1, rasterized=as_bitmap)
         axes.add_collection(area, autolim=False)
@@ -239,18 +263,21 @@ def _time_axis(axes: Axes, end_s: float, unit: str) -> None:
 def _legend(figure: Figure, timelines: Sequence[Timeline], tall: float) -> None:
     from matplotlib.patches import Patch
 
-    kinds = np.unique(np.concatenate([t.plan.ops[:, 0] for t in timelines])).tolist()
+    kinds = np.unique(np.concatenate([t.plan.ops[holds_rank(t.plan), 0] for t in timelines])).tolist()
     shown: list[Any] = [Patch(color=COLOURS[Kind(k)], label=PHRASES[Kind(k)]) for k in kinds if Kind(k) not in MESSAGES]
     if any(t.plan.blocking for t in timelines):
         shown.append(Patch(color=COLOURS[Kind.SEND_F], label="message holds the rank"))
     shown.append(Patch(color=_ACTIVATION, label="activations"))
     if any(curve.buffer_bytes.any() for t in timelines for curve in t.memory):
         shown.append(Patch(color=_BUFFER, label="buffers"))
+    if any(curve.gathered_bytes.any() for t in timelines for curve in t.memory):
+        shown.append(Patch(color=_GATHERED, label="gathered weights"))
+    rows = 1 if len(shown) <= MOST_WORDS else 2
     figure.legend(
         handles=shown,
         loc="upper right",
-        bbox_to_anchor=(1 - _RIGHT_IN / WIDTH_IN, 1 - (_HEAD_IN + 0.08) / tall),
-        ncols=len(shown),
+        bbox_to_anchor=(1 - _RIGHT_IN / WIDTH_IN, 1 - (_HEAD_IN + 0.08 if rows == 1 else 0.12) / tall),
+        ncols=-(-len(shown) // rows),
         frameon=False,
         fontsize=8.5,
         handlelength=1.0,

@@ -13,7 +13,7 @@ from penstock.core.lane import Lane
 from penstock.core.op import NO_MICRO, Kind
 from penstock.core.plan import Plan
 from penstock.core.timeline import Timeline
-from penstock.view.marks import COLOURS, MESSAGES, holds_rank, memory_text, tick_texts, ticks, time_text
+from penstock.view.marks import COLOURS, MESSAGES, bar_end_s, bar_name, bars, memory_text, tick_texts, ticks, time_text
 
 IDLE = "·"
 GOES_ON = "─"
@@ -122,12 +122,12 @@ def _shortened(lane: Lane, width: int) -> str:
 
 def _whole_columns(timeline: Timeline, columns: int) -> int:
     """A little fewer columns where that gives every op a whole number of them (as with unit costs)."""
-    held = holds_rank(timeline.plan)
-    lengths = (timeline.end_s - timeline.start_s)[held]
+    held, end_s = bars(timeline.plan), bar_end_s(timeline)
+    lengths = (end_s - timeline.start_s)[held]
     shortest = lengths.min(initial=np.inf, where=lengths > 0)
     if not 0 < shortest < np.inf:
         return columns
-    times = timeline.end_s[held] / shortest
+    times = end_s[held] / shortest
     fits = round(timeline.step_s / shortest)
     if fits > columns or not np.allclose(times, np.round(times), atol=1e-6):
         return columns
@@ -136,20 +136,26 @@ def _whole_columns(timeline: Timeline, columns: int) -> int:
 
 
 def _row(timeline: Timeline, rank: int, columns: int) -> tuple[list[str], NDArray[np.int64]]:
-    """Character and kind (``_NOTHING`` where idle) of each column of one rank."""
-    plan = timeline.plan
+    """Character and kind (``_NOTHING`` where idle) of each column of one rank; a block has the colours of both ops."""
+    plan, end_s = timeline.plan, bar_end_s(timeline)
     a, b = plan.first[rank : rank + 2]
-    ids = np.arange(a, b)[holds_rank(plan)[a:b]]
+    ids = np.arange(a, b)[bars(plan)[a:b]]
     edges = np.linspace(0.0, timeline.step_s, columns + 1)
     scale = columns / timeline.step_s if timeline.step_s else 0.0
-    begin, end = (np.floor(times[ids] * scale + 0.5).astype(int) for times in (timeline.start_s, timeline.end_s))
+    begin, end = (np.floor(times[ids] * scale + 0.5).astype(int) for times in (timeline.start_s, end_s))
     wide, narrow = np.flatnonzero(end - begin >= 2), ids[end - begin < 2]
-    share = np.stack([_occupied(timeline, narrow[plan.ops[narrow, 0] == kind], edges) for kind in Kind])
+    share = np.stack([_occupied(timeline.start_s, end_s, narrow[plan.ops[narrow, 0] == kind], edges) for kind in Kind])
+    blocks = narrow[plan.fused[narrow]]
+    half = _occupied(timeline.start_s, end_s, blocks, edges) / 2
+    share[Kind.F] -= half
+    share[Kind.B] += half
     chars, kinds = [""] * columns, np.full(columns, _NOTHING, dtype=np.int64)
     virtual = plan.placement.stages > plan.placement.ranks
     for op_id, at, to in zip(ids[wide].tolist(), begin[wide].tolist(), end[wide].tolist(), strict=True):
         chars[at:to] = _label(plan, op_id, to - at, virtual)
         kinds[at:to] = plan.ops[op_id, 0]
+        if plan.fused[op_id]:
+            kinds[(at + to) // 2 : to] = plan.ops[op_id + 1, 0]
     _fill_narrow(chars, kinds, share)
     return chars, kinds
 
@@ -166,11 +172,13 @@ def _fill_narrow(chars: list[str], kinds: NDArray[np.int64], share: NDArray[np.f
         kinds[column] = _NOTHING if most == len(Kind) else most
 
 
-def _occupied(timeline: Timeline, ids: NDArray[np.int64], edges: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Share of each column that the ops take."""
+def _occupied(
+    start_s: NDArray[np.float64], end_s: NDArray[np.float64], ids: NDArray[np.int64], edges: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Share of each column that the bars take."""
     if not len(ids) or edges[-1] == 0:
         return np.zeros(len(edges) - 1)
-    start, end = timeline.start_s[ids], timeline.end_s[ids]
+    start, end = start_s[ids], end_s[ids]
     total = np.cumsum(end - start)
     times = np.stack([start, end], axis=1).ravel()
     done = np.stack([total - (end - start), total], axis=1).ravel()
@@ -185,7 +193,10 @@ def _label(plan: Plan, op_id: int, columns: int, virtual: bool) -> str:
     if op.kind in MESSAGES:
         return letter * columns
     short = op.kind.name if op.micro == NO_MICRO else f"{letter}{op.micro}"
-    names = [str(op), short] if virtual and op.micro != NO_MICRO else [short]
+    names = [bar_name(plan, op_id), short] if virtual and op.micro != NO_MICRO else [short]
+    if plan.fused[op_id]:
+        back = plan.op(op_id + 1)
+        names[-1:] = [f"{short}+{_LETTERS[back.kind]}{back.micro}", f"{letter}+{_LETTERS[back.kind]}"]
     return next((name for name in names if len(name) <= columns), letter).ljust(columns, GOES_ON)
 
 

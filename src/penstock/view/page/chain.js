@@ -22,7 +22,7 @@ function cause(t, op) {
 // How long the op's rank idled before it (a message: how long it lay posted).
 function waitedSeconds(t, op) {
   const last = before(t, op);
-  return Math.max(0, t.start[op] - (last < 0 ? 0 : end(t, last)));
+  return Math.max(0, t.start[op] - (last < 0 ? 0 : barEnd(t, last)));
 }
 
 // The op that made the value: steps over the sends and receives that brought it.
@@ -42,14 +42,15 @@ function madeFor(t, send) {
   return -1;
 }
 
-// Select an op (-1: none): its micro-batch stands out on every timeline, its chain of causes on its own.
+// Select an op (-1: none): its micro-batch (of a block both) stands out on every timeline, its chain of causes on its own.
 function select(timelines, timeline, op) {
   selected.timeline = op < 0 ? null : timeline;
   selected.op = op;
   selected.path = [];
   for (const t of timelines) {
     t.family = [];
-    if (op >= 0) t.micro.forEach((micro, id) => micro === timeline.micro[op] && t.holds[id] && t.family.push(id));
+    const mine = op < 0 ? [] : [timeline.micro[op], timeline.fused[op] ? timeline.micro[op + 1] : timeline.micro[op]];
+    if (op >= 0) t.micro.forEach((micro, id) => mine.includes(micro) && t.holds[id] && t.family.push(id));
   }
   const seen = new Set();
   for (let at = op; at >= 0 && !seen.has(at); at = cause(timeline, at)) {

@@ -22,8 +22,9 @@ async function load() {
   return { ...header, timelines, curves: header.curves.map((packed) => unpack(packed, buffer)) };
 }
 
-// Adds to a timeline: rank of each op; per rank the ops that hold it in order of start (`lane`, bounded by `laneFirst`,
-// with their times side by side for the drawing loop) and the place of each op in it; each rank's peak; ends of messages.
+// Adds to a timeline: rank of each op; per rank the bars in order of start (`lane`, bounded by `laneFirst`, with their
+// times side by side for the drawing loop): ops that hold it, of a block of two the first; the place of each op in it;
+// the sum of all memory; each rank's peak; ends of messages.
 function withLanes(t, kinds) {
   const ops = t.kind.length;
   t.rank = new Int32Array(ops);
@@ -34,20 +35,22 @@ function withLanes(t, kinds) {
     const mine = [];
     for (let op = t.first[r]; op < t.first[r + 1]; op++) {
       t.rank[op] = r;
-      if (t.holds[op]) mine.push(op);
+      if (t.holds[op] && !isSecond(t, op)) mine.push(op);
     }
     mine.sort((a, b) => t.start[a] - t.start[b] || a - b);
     for (const op of mine) {
       t.place[op] = lane.length;
+      if (t.fused[op]) t.place[op + 1] = lane.length;
       lane.push(op);
     }
     t.laneFirst[r + 1] = lane.length;
   }
   t.lane = Int32Array.from(lane);
   t.laneStart = Float64Array.from(lane, (op) => t.start[op]);
-  t.laneEnd = Float64Array.from(lane, (op) => t.start[op] + t.duration[op]);
+  t.laneEnd = Float64Array.from(lane, (op) => barEnd(t, op));
   t.laneKind = Uint8Array.from(lane, (op) => t.kind[op]);
   t.laneChunk = Uint8Array.from(lane, (op) => t.chunk[t.stage[op]]);
+  t.total = t.activations.map((bytes, i) => bytes + t.buffers[i] + t.gathered[i]);
   t.chunks = 1 + t.chunk.reduce((a, b) => Math.max(a, b), 0);
   t.digits = String(t.micros - 1).length; // of the longest micro-batch number
   t.longest = String(t.chunk.length - 1).length + t.digits; // digits of the longest op name
@@ -68,7 +71,7 @@ function peaks(t) {
     let best = -1;
     let most = -Infinity;
     for (let i = t.memoryFirst[r]; i < t.memoryFirst[r + 1]; i++) {
-      if (t.activations[i] + t.buffers[i] > most) most = t.activations[(best = i)] + t.buffers[i];
+      if (t.total[i] > most) most = t.total[(best = i)];
     }
     return best;
   });
@@ -85,6 +88,10 @@ function after(values, from, to, limit) {
 }
 
 const end = (t, op) => t.start[op] + t.duration[op];
+const isSecond = (t, op) => op > 0 && t.fused[op - 1] === 1;
+const barOf = (t, op) => (isSecond(t, op) ? op - 1 : op); // the op whose bar shows an op
+const barEnd = (t, op) => (t.fused[op] ? Math.max(end(t, op), end(t, op + 1)) : end(t, op));
+const barName = (t, op) => (t.fused[op] ? `${name(t, op)}+${name(t, op + 1)}` : name(t, op));
 
 function name(t, op) {
   return `${t.stage[op]}${t.kinds[t.kind[op]].name}${t.micro[op] < 0 ? "" : t.micro[op]}`;

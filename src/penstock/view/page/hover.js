@@ -27,27 +27,31 @@ function reason(t, op, unit) {
   const idled = seconds > 1e-9 * view.whole;
   if (awaited >= 0 && t.rank[awaited] !== t.rank[op]) return `${timeText(seconds, unit)} for ${whose(t, awaited)}`;
   if (last < 0) return idled ? `${timeText(seconds, unit)}, for what was not recorded` : "nothing: first op of its rank";
-  if (!idled) return `nothing: its rank was busy with ${name(t, last)}`;
+  if (!idled) return `nothing: its rank was busy with ${barName(t, last)}`;
   return `${timeText(seconds, unit)}, for what was not recorded`;
 }
 
 function memoryAt(t, rank, time, unit) {
   const place = after(t.memoryTime, t.memoryFirst[rank], t.memoryFirst[rank + 1], time) - 1;
   if (place < t.memoryFirst[rank]) return memoryText(0, unit);
-  const [activations, buffers] = [t.activations[place], t.buffers[place]];
-  const parts = buffers ? ` (${memoryText(buffers, unit)} of it buffers)` : "";
-  return memoryText(activations + buffers, unit) + parts;
+  const parts = [[t.buffers[place], "buffers"], [t.gathered[place], "gathered weights"]].filter(([bytes]) => bytes);
+  const words = parts.map(([bytes, word]) => `${memoryText(bytes, unit)} of it ${word}`).join(", ");
+  return memoryText(t.total[place], unit) + (words && ` (${words})`);
 }
 
-// Facts about an op: pairs of name and value.
-function describe(t, op, time, unit, timelines) {
-  const kind = t.kinds[t.kind[op]].phrase;
+function whatIs(t, op) {
   const micro = t.micro[op] < 0 ? "" : `, micro-batch ${t.micro[op]}`;
+  return `${t.kinds[t.kind[op]].phrase} of stage ${t.stage[op]}${micro}`;
+}
+
+// Facts about a bar: pairs of name and value.
+function describe(t, op, time, unit, timelines) {
   const facts = [
-    ["what", `${kind} of stage ${t.stage[op]}${micro}`],
+    ["what", whatIs(t, op)],
+    ...(t.fused[op] ? [["with", whatIs(t, op + 1)]] : []),
     ["rank", String(t.rank[op])],
     ["start", timeText(t.start[op], unit)],
-    ["duration", timeText(t.duration[op], unit)],
+    ["duration", timeText(barEnd(t, op) - t.start[op], unit)],
     ["waited", reason(t, op, unit)],
     ["memory", memoryAt(t, t.rank[op], time, unit)],
   ];
@@ -60,7 +64,7 @@ function describe(t, op, time, unit, timelines) {
 
 function describeIdle(t, { rank, time, next }, unit) {
   const facts = [["time", timeText(time, unit)]];
-  if (next >= 0) facts.push(["until", `${name(t, next)}, at ${timeText(t.start[next], unit)}`], ["waited", reason(t, next, unit)]);
+  if (next >= 0) facts.push(["until", `${barName(t, next)}, at ${timeText(t.start[next], unit)}`], ["waited", reason(t, next, unit)]);
   return [...facts, ["memory", memoryAt(t, rank, time, unit)]];
 }
 

@@ -9,7 +9,8 @@ const stats = { spans: 0, labels: 0, frames: 0, ms: 0 };
 
 const kindsHeld = new Float64Array(32 * MOST_COLUMNS); // share of each column that each kind takes, for shared columns
 const shared = new Int32Array(MOST_COLUMNS); // the shared columns of the lane being painted
-const line = new Uint32Array(MOST_COLUMNS); // one row of pixels
+const line = new Uint32Array(MOST_COLUMNS); // one row of pixels of the upper half, and of the lower
+const below = new Uint32Array(MOST_COLUMNS);
 
 // `box`: the lane's y, height, gap between bars and the panel's width. `wide(op, from, to)` is told of each bar.
 function paintLane(pixels, t, rank, box, shown, strength, wide) {
@@ -22,14 +23,18 @@ function paintLane(pixels, t, rank, box, shown, strength, wide) {
   line.set(pixels.subarray(y * width, y * width + width));
   const idle = [Math.round(-view.from * scale), Math.round((t.step - view.from) * scale)];
   line.fill(theme.pixel.idle, Math.max(0, idle[0]), Math.max(0, Math.min(width, idle[1])));
+  below.set(line.subarray(0, width));
   let columns = 0;
   for (let i = after(t.laneEnd, from, to, view.from); i < to && t.laneStart[i] < view.to; i++) {
     const kind = t.laneKind[i];
     if (!shown[kind]) continue;
     const a = (t.laneStart[i] - view.from) * scale;
     const b = (t.laneEnd[i] - view.from) * scale;
+    const other = t.fused[t.lane[i]] ? t.lane[i] + 1 : -1; // of a block, the backward: in the lower half of the bar
     if (b - a < NARROW) {
-      columns = takeColumns(Math.max(a, 0), Math.min(b, width), kind, columns);
+      const middle = other < 0 ? b : (a + b) / 2;
+      columns = takeColumns(Math.max(a, 0), Math.min(middle, width), kind, columns);
+      if (other >= 0) columns = takeColumns(Math.max(middle, 0), Math.min(b, width), t.kind[other], columns);
       continue;
     }
     const alone = b - a >= WIDE;
@@ -39,11 +44,14 @@ function paintLane(pixels, t, rank, box, shown, strength, wide) {
     const x1 = Math.max(x0, Math.min(width, joinsNext ? Math.floor(b) : Math.round(b) - (alone ? gap : 0)));
     if (joinsLast && a > 0) columns = takeColumns(a, Math.min(x0, width), kind, columns);
     if (joinsNext && b < width) columns = takeColumns(x1, b, kind, columns);
-    line.fill(alone ? bars[kind][t.laneChunk[i]] : stacked[kind], x0, x1);
+    const colour = alone ? bars[kind][t.laneChunk[i]] : stacked[kind];
+    line.fill(colour, x0, x1);
+    below.fill(other < 0 ? colour : alone ? bars[t.kind[other]][t.chunk[t.stage[other]]] : stacked[t.kind[other]], x0, x1);
     stats.spans++;
     wide(t.lane[i], Math.max(a, 0), Math.min(b, width) - gap);
   }
-  for (let row = y; row < y + height; row++) pixels.set(line.subarray(0, width), row * width);
+  const half = y + Math.ceil(height / 2);
+  for (let row = y; row < y + height; row++) pixels.set((row < half ? line : below).subarray(0, width), row * width);
   stackColumns(pixels, box, columns, stacked);
 }
 
@@ -74,42 +82,48 @@ function stackColumns(pixels, { width, y, height }, columns, colours) {
   }
 }
 
-const tallest = new Float64Array(MOST_COLUMNS); // highest activations + buffers of each column, and the activations then
-const beneath = new Float64Array(MOST_COLUMNS);
+const highest = new Int32Array(MOST_COLUMNS); // where memory is highest in each column, -1 for nowhere
 
 function paintMemory(pixels, t, rank, { width, y, height }, mostBytes) {
   const from = t.memoryFirst[rank];
   const to = t.memoryFirst[rank + 1];
   if (from === to) return;
   const scale = width / (view.to - view.from);
-  tallest.fill(0, 0, width);
-  beneath.fill(0, 0, width);
+  highest.fill(-1, 0, width);
   for (let i = Math.max(from, after(t.memoryTime, from, to, view.from) - 1); i < to && t.memoryTime[i] < view.to; i++) {
-    const total = t.activations[i] + t.buffers[i];
     const until = i + 1 < to ? t.memoryTime[i + 1] : t.step;
     const x1 = Math.min(width, Math.ceil((until - view.from) * scale));
     for (let x = Math.max(0, Math.floor((t.memoryTime[i] - view.from) * scale)); x < x1; x++) {
-      if (total > tallest[x]) {
-        tallest[x] = total;
-        beneath[x] = t.activations[i];
-      }
+      if (highest[x] < 0 || t.total[i] > t.total[highest[x]]) highest[x] = i;
     }
   }
-  const { activations, buffers } = theme.pixel;
+  const { activations, buffers, gathered } = theme.pixel;
   for (let x = 0; x < width; x++) {
-    const low = Math.round((beneath[x] / mostBytes) * height);
-    const high = Math.round((tallest[x] / mostBytes) * height);
-    for (let up = 0; up < high; up++) pixels[(y + height - 1 - up) * width + x] = up < low ? activations : buffers;
+    const i = highest[x];
+    if (i < 0) continue;
+    const low = Math.round((t.activations[i] / mostBytes) * height);
+    const middle = Math.round(((t.activations[i] + t.buffers[i]) / mostBytes) * height);
+    const high = Math.round((t.total[i] / mostBytes) * height);
+    for (let up = 0; up < high; up++) {
+      pixels[(y + height - 1 - up) * width + x] = up < low ? activations : up < middle ? buffers : gathered;
+    }
   }
 }
 
 // The longest name of an op that fits between x0 and x1: all of it, else the micro-batch. Fit is judged by the longest
 // such name of the timeline, so that equal bars have equal names.
 function labelOf(t, op, pixels, digit) {
+  if (t.fused[op]) return blockLabel(t, op, pixels, digit);
   const letters = t.longest + t.kinds[t.kind[op]].name.length;
   if (pixels > digit * (letters + 0.5)) return name(t, op);
   if (t.micro[op] < 0 || pixels < digit * (t.digits + 0.3)) return "";
   return (micros[t.micro[op]] ??= String(t.micro[op]));
+}
+
+function blockLabel(t, op, pixels, digit) {
+  const short = (one) => `${t.kinds[t.kind[one]].name}${t.micro[one]}`;
+  if (pixels > digit * (2 * t.longest + 4)) return barName(t, op);
+  return pixels > digit * (2 * t.digits + 4) ? `${short(op)}+${short(op + 1)}` : "";
 }
 
 const micros = []; // texts of micro-batch numbers, made once

@@ -4,7 +4,7 @@ const data = await load();
 const { timelines, unit, kinds } = data;
 const chunks = timelines.reduce((most, t) => Math.max(most, t.chunks), 1);
 const mostBytes = timelines.reduce(
-  (most, t) => t.peaks.reduce((high, at) => (at < 0 ? high : Math.max(high, t.activations[at] + t.buffers[at])), most),
+  (most, t) => t.peaks.reduce((high, at) => (at < 0 ? high : Math.max(high, t.total[at])), most),
   0,
 ) || 1;
 const shown = new Uint8Array(kinds.length).fill(1);
@@ -34,8 +34,8 @@ function layOutAll() {
 function tell() {
   const { timeline, op } = selected;
   if (op < 0) return void (status.textContent = "");
-  const facts = describe(timeline, op, timeline.start[op], unit, timelines).map(([word, value]) => `${word} ${value}`);
-  status.textContent = `${name(timeline, op)} (${timeline.label}): ${facts.join(" · ")} · chain of ${selected.path.length} ops`;
+  const facts = describe(timeline, barOf(timeline, op), timeline.start[op], unit, timelines).map(([word, value]) => `${word} ${value}`);
+  status.textContent = `${barName(timeline, barOf(timeline, op))} (${timeline.label}): ${facts.join(" · ")} · chain of ${selected.path.length} ops`;
 }
 
 function choose(timeline, op) {
@@ -53,7 +53,7 @@ function hovered(panel, { x, y }, event) {
   if (!found) return left();
   const { t } = panel;
   showHair(panels, found.time);
-  if (found.op >= 0) showTip(name(t, found.op), describe(t, found.op, found.time, unit, timelines), event.clientX, event.clientY);
+  if (found.op >= 0) showTip(barName(t, found.op), describe(t, found.op, found.time, unit, timelines), event.clientX, event.clientY);
   else showTip(`rank ${found.rank} idles`, describeIdle(t, found, unit), event.clientX, event.clientY);
 }
 
@@ -83,7 +83,7 @@ function walk(dx, dy) {
 function go(t, op) {
   if (op < 0) return;
   choose(t, op);
-  reveal(t.start[op], end(t, op));
+  reveal(t.start[op], barEnd(t, op));
 }
 
 function search(text) {
@@ -96,9 +96,9 @@ function search(text) {
   status.textContent = `There is no op ${text.trim() || "without a name"}; write stage, kind, micro-batch, for example 2F0.`;
 }
 
-// One button per kind that the timelines hold; messages share one.
+// One button per kind of which there are bars; messages share one.
 function makeLegend() {
-  const present = kinds.map((_, kind) => timelines.some((t) => t.kind.includes(kind)));
+  const present = kinds.map(({ message }, kind) => timelines.some((t) => t.kind.some((one, op) => one === kind && (message || t.holds[op]))));
   const groups = kinds.flatMap(({ message, phrase, colour }, kind) => (present[kind] && !message ? [{ phrase, colour, of: [kind] }] : []));
   const messages = kinds.flatMap(({ message }, kind) => (message && present[kind] ? [kind] : []));
   if (messages.length) groups.push({ phrase: "messages", colour: kinds[messages[0]].colour, of: kinds.flatMap(({ message }, kind) => (message ? [kind] : [])) });
@@ -161,4 +161,4 @@ layOutAll();
 listen();
 
 // For tests and the curious: what was drawn and how long it took.
-window.penstock = { data, view, stats, selected, panels, redraw, zoom, pan, fit, moveTo, choose, search, at, xOf, rowTop };
+window.penstock = { data, view, stats, theme, selected, panels, redraw, zoom, pan, fit, moveTo, choose, search, at, xOf, rowTop };

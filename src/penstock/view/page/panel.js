@@ -120,7 +120,7 @@ function markPeak(panel, rank, mostBytes) {
   const { g, t, ratio } = panel;
   const at = t.peaks[rank];
   if (at < 0) return;
-  const high = ((t.activations[at] + t.buffers[at]) / mostBytes) * panel.memory;
+  const high = (t.total[at] / mostBytes) * panel.memory;
   g.fillStyle = theme.ink;
   g.beginPath();
   g.arc(xOf(panel, t.memoryTime[at]), rowTop(panel, rank) + panel.lane + ratio + panel.memory - high, 2.2 * ratio, 0, 2 * Math.PI);
@@ -172,7 +172,7 @@ function drawGutter(panel) {
     g.font = `${10 * ratio}px ${theme.font}`;
     g.fillStyle = theme.muted;
     const at = t.peaks[rank];
-    g.fillText(memoryText(t.activations[at] + t.buffers[at], panel.unit), panel.left - 8 * ratio, y + panel.pitch * 0.44);
+    g.fillText(memoryText(t.total[at], panel.unit), panel.left - 8 * ratio, y + panel.pitch * 0.44);
   }
 }
 
@@ -219,17 +219,20 @@ function drawSelection(panel, shown) {
     const x0 = Math.max(panel.left, xOf(panel, t.start[op]));
     const wide = Math.max(ratio, Math.min(xOf(panel, end(t, op)), panel.left + panel.width) - x0 - ratio);
     g.fillStyle = theme.colours[t.kind[op]][t.chunk[t.stage[op]]];
-    g.fillRect(x0, rowTop(panel, t.rank[op]), wide, panel.lane);
-    const text = font.name && labelOf(t, op, wide, font.digit);
+    const half = Math.ceil(panel.lane / 2); // of a block only this op's half
+    const top = rowTop(panel, t.rank[op]) + (isSecond(t, op) ? half : 0);
+    g.fillRect(x0, top, wide, isSecond(t, op) ? panel.lane - half : t.fused[op] ? half : panel.lane);
+    const text = font.name && labelOf(t, barOf(t, op), wide, font.digit);
     g.fillStyle = "#10151c";
     if (text) g.fillText(text, x0 + wide / 2, rowTop(panel, t.rank[op]) + panel.lane / 2 + font.digit * 0.1);
   }
   if (t !== selected.timeline) return;
   drawRoute(panel);
-  const { op } = selected;
+  const op = barOf(t, selected.op);
+  const wide = ((barEnd(t, op) - t.start[op]) / (view.to - view.from)) * panel.width;
   g.strokeStyle = theme.path;
   g.lineWidth = 2 * ratio;
-  g.strokeRect(xOf(panel, t.start[op]), rowTop(panel, t.rank[op]), (t.duration[op] / (view.to - view.from)) * panel.width, panel.lane);
+  g.strokeRect(xOf(panel, t.start[op]), rowTop(panel, t.rank[op]), wide, panel.lane);
 }
 
 function drawRoute(panel) {

@@ -4,12 +4,12 @@ const theme = {};
 
 function readTheme(kinds, chunks) {
   const style = getComputedStyle(document.documentElement);
-  for (const word of ["paper", "ink", "muted", "line", "idle", "accent", "activations", "buffers", "path"]) {
+  for (const word of ["paper", "ink", "muted", "line", "idle", "accent", "activations", "buffers", "gathered", "path"]) {
     theme[word] = style.getPropertyValue(`--${word}`).trim();
   }
   theme.gutter = parseFloat(style.getPropertyValue("--gutter"));
   theme.font = getComputedStyle(document.body).fontFamily;
-  theme.pixel = Object.fromEntries(["paper", "idle", "line", "activations", "buffers"].map((word) => [word, pixel(theme[word])]));
+  theme.pixel = Object.fromEntries(["paper", "idle", "line", "activations", "buffers", "gathered"].map((word) => [word, pixel(theme[word])]));
   // [strength][kind][chunk] and [strength][kind]; later chunks of a rank are paler, strength 0 recedes behind a selection
   const shade = (colour, c) => mix(colour, luminance(theme.paper) < 0.5 ? "#12161c" : "#ffffff", chunks > 1 ? (0.45 * c) / (chunks - 1) : 0);
   theme.colours = kinds.map(({ colour }) => Array.from({ length: chunks }, (_, c) => shade(colour, c)));
