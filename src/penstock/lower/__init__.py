@@ -3,6 +3,6 @@
 from penstock.lower.sends import add_sends
 from penstock.lower.split import merge_backward, split_backward, two_bp
 from penstock.lower.step import add_step
-from penstock.lower.vocabulary import split_vocabulary
+from penstock.lower.vocabulary import algorithm_of, split_vocabulary
 
-__all__ = ["add_sends", "add_step", "merge_backward", "split_backward", "split_vocabulary", "two_bp"]
+__all__ = ["add_sends", "add_step", "algorithm_of", "merge_backward", "split_backward", "split_vocabulary", "two_bp"]

@@ -63,6 +63,18 @@ def split_vocabulary(
     return plan.with_lanes(_lane(plan, rank, found[1], units) for rank in range(plan.placement.ranks))
 
 
+def algorithm_of(plan: Plan) -> Literal[0, 1, 2]:
+    """Which algorithm the vocabulary passes of a training plan follow; 0 if it has none.
+
+    Example:
+        >>> from penstock.schedules import build
+        >>> algorithm_of(split_vocabulary(build("1f1b", ranks=2, micros=2), 2))
+        2
+    """
+    kinds = set(plan.ops[:, 0].tolist())
+    return 0 if Kind.S not in kinds else 1 if Kind.REDUCE_T in kinds else 2
+
+
 MATTERS = 1e-3
 """Share of the makespan that is worth another micro-batch's memory."""
 
