@@ -1,5 +1,7 @@
 """Vocabulary passes on every schedule of one chain: legal, within the paper's memory, and quicker than a whole head."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -47,7 +49,7 @@ def test_every_schedule_of_one_chain(name, algorithm):
             check(add_step(add_sends(split, sends)))
         own = [lane.codes[np.isin(lane.codes[:, 0], COMPUTE)] for lane in split.lanes]
         assert [sorted(map(tuple, lane)) for lane in own] == [sorted(map(tuple, lane.codes)) for lane in plan.lanes]
-        costs = Costs.uniform(plan.placement, other_s={kind: 0.2 for kind in (*VOCABULARY, *AMONG_RANKS)})
+        costs = Costs.uniform(plan.placement, other_s=dict.fromkeys((*VOCABULARY, *AMONG_RANKS), 0.2))
         more = simulate(split, costs).peak_bytes - simulate(plan, costs).peak_bytes
         assert more.max() <= 3 - algorithm + 1e-9
     assert tried >= 2
@@ -124,7 +126,7 @@ def test_collectives_in_other_orders_on_ranks_are_caught():
     lane = split.lanes[1]
     rows = np.flatnonzero(np.isin(lane.codes[:, 0], AMONG_RANKS))
     caught = 0
-    for a, b in zip(rows[:-1], rows[1:], strict=True):
+    for a, b in pairwise(rows):
         codes = lane.codes.copy()
         codes[[a, b]] = codes[[b, a]]
         with pytest.raises(IllegalPlan):

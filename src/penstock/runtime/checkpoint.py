@@ -90,7 +90,7 @@ def _own_files(partial: Path) -> list[Path]:
     return [*partial.glob(f"__{_rank()}_*.distcp"), *([partial / ".metadata"] if _rank() == 0 else [])]
 
 
-def _match(path: Path, tensors: Mapping[str, torch.Tensor | Rows]) -> None:
+def _match(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
     """Check that the checkpoint holds every tensor asked for, in its shape and type."""
     saved = FileSystemReader(path).read_metadata().state_dict_metadata
     for name, tensor in tensors.items():
@@ -110,7 +110,7 @@ def _why_not_written(
     folder: Path,
     partial: Path,
     step: int,
-    tensors: Mapping[str, torch.Tensor | Rows],
+    tensors: Mapping[str, torch.Tensor],
     error: OSError | CheckpointException,
 ) -> str:
     """Return the one line for a save that went wrong, and remove what it wrote."""
@@ -179,11 +179,11 @@ def _first(action: Callable[[], object]) -> None:
     _together(lambda: action() if _rank() == 0 else None)
 
 
-def _tensors(state: Mapping[str, Any]) -> dict[str, torch.Tensor | Rows]:
+def _tensors(state: Mapping[str, Any]) -> dict[str, torch.Tensor]:
     return {name: value for tree in _TREES for name, value in _leaves(state.get(tree, {}), tree)}
 
 
-def _leaves(tree: Any, name: str) -> Iterator[tuple[str, torch.Tensor | Rows]]:
+def _leaves(tree: Any, name: str) -> Iterator[tuple[str, torch.Tensor]]:
     if isinstance(tree, Rows):
         yield name, tree
     elif isinstance(tree, torch.Tensor):

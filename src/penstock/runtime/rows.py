@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,60 +11,49 @@ from torch.distributed.checkpoint.metadata import ChunkStorageMetadata, Metadata
 from torch.distributed.checkpoint.planner import TensorWriteData, WriteItem, WriteItemType
 
 
-@dataclass(frozen=True, eq=False)
-class Rows:
-    """Rows of a whole tensor. Torch's distributed checkpoint asks objects of any class for what the dunders give.
+class Rows(Tensor):
+    """Rows of a whole tensor, with the shape of the whole, for torch's distributed checkpoint alone: it asks tensors
+    of any class for what the dunders give. No other operation works on them.
 
     Args:
-        tensor: the rows.
-        start: number of the first.
+        rows: a tensor.
+        start: number of its first row.
         of: how many the whole has.
     """
 
-    tensor: Tensor
+    rows: Tensor
     start: int
-    of: int
 
-    @property
-    def shape(self) -> torch.Size:
-        """Of the whole."""
-        return torch.Size([self.of, *self.tensor.shape[1:]])
+    def __new__(cls, rows: Tensor, start: int, of: int) -> Rows:
+        made: Rows = Tensor._make_wrapper_subclass(cls, (of, *rows.shape[1:]), dtype=rows.dtype, device=rows.device)
+        made.rows, made.start = rows.detach(), start
+        return made
 
-    @property
-    def dtype(self) -> torch.dtype:
-        """Of both."""
-        return self.tensor.dtype
-
-    @property
-    def nbytes(self) -> int:
-        """Of the rows."""
-        return self.tensor.nbytes
-
-    def size(self) -> torch.Size:
-        """Of the whole."""
-        return self.shape
+    @classmethod
+    def __torch_dispatch__(  # type: ignore[override]
+        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        raise NotImplementedError(f"{func} on rows of a tensor")
 
     def __create_chunk_list__(self) -> list[ChunkStorageMetadata]:
-        if not len(self.tensor):
-            return []
-        return [ChunkStorageMetadata(self._offsets, self.tensor.shape)]
+        return [ChunkStorageMetadata(self._offsets, self.rows.shape)] if len(self.rows) else []
 
     def __create_write_items__(self, fqn: str, object: Any) -> list[WriteItem]:
         return [
             WriteItem(
                 index=MetadataIndex(fqn, self._offsets),
                 type=WriteItemType.SHARD,
-                tensor_data=TensorWriteData(chunk, TensorProperties.create_from_tensor(self.tensor), self.shape),
+                tensor_data=TensorWriteData(chunk, TensorProperties.create_from_tensor(self.rows), self.size()),
             )
             for chunk in self.__create_chunk_list__()
         ]
 
     def __get_tensor_shard__(self, index: MetadataIndex) -> Tensor:
-        return self.tensor
+        return self.rows
 
     @property
     def _offsets(self) -> torch.Size:
-        return torch.Size([self.start, *[0] * (self.tensor.ndim - 1)])
+        return torch.Size([self.start, *[0] * (self.rows.ndim - 1)])
 
 
 def as_rows(tree: Mapping[str, Any], held: Mapping[str, tuple[int, int]]) -> dict[str, Any]:
