@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
+
 from penstock.core.costs import Costs
 from penstock.core.op import Kind
 from penstock.core.placement import NO_STAGE, Placement
 
 
 def with_whole(costs: Costs, placement: Placement, head_s: float, embed_s: float = 0.0) -> Costs:
-    """Costs of the layers alone, plus those of a whole head on the last stage and an embedding on the first.
+    """Costs of the layers alone, plus those of a whole head on the last stage of each chain and an embedding on the
+    first.
 
     Args:
-        costs: of a placement of one chain, without head and embedding.
+        costs: of a placement, without head and embedding.
         placement: the same.
         head_s: forward of the head with the loss; the gradients of its input and of its weights take as long each.
         embed_s: forward of the embedding, and its backward, which belongs to ``W``.
@@ -24,7 +27,7 @@ def with_whole(costs: Costs, placement: Placement, head_s: float, embed_s: float
         >>> costs.seconds[[Kind.F, Kind.B]].tolist()
         [[1.0, 3.0], [2.0, 6.0]]
     """
-    first, last = placement.prev.index(NO_STAGE), placement.next.index(NO_STAGE)
+    first, last = (np.array(ends) == NO_STAGE for ends in (placement.prev, placement.next))
     seconds = costs.seconds.copy()
     for kind, heads in ((Kind.F, 1), (Kind.R, 1), (Kind.I, 1), (Kind.W, 1), (Kind.B, 2)):
         seconds[kind, last] += heads * head_s

@@ -25,6 +25,7 @@ class Rows(Tensor):
     start: int
 
     def __new__(cls, rows: Tensor, start: int, of: int) -> Rows:
+        """See the class."""
         made: Rows = Tensor._make_wrapper_subclass(cls, (of, *rows.shape[1:]), dtype=rows.dtype, device=rows.device)
         made.rows, made.start = rows.detach(), start
         return made
