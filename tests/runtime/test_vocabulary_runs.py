@@ -1,5 +1,6 @@
 """Whole runs with split head and embedding: the losses of whole ones, and checkpoints that both load."""
 
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from ranks import on_ranks
-from runs import checkpoints, losses, plan_for, prepared, run_forked
+from runs import checkpoints, launched, losses, plan_for, prepared, run_forked
 from test_loss_curve import TIED
 from torch import Tensor
 
@@ -101,3 +102,21 @@ def test_losses_on_held_out_text(algorithm: int, tmp_path: Path) -> None:
 
         found.append(on_ranks(2, work))
     assert max(abs(value - found[0][0]) for each in found for value in each) < 1e-6
+
+
+def test_a_rank_that_fails_while_others_wait_for_its_part(tmp_path: Path) -> None:
+    folder, _ = prepared(tmp_path, vocabulary=1)
+    ended = launched(folder, ["raise", 1, "1S2", 3]).wait()
+    assert ended.codes == [1]
+    assert ended.said == [
+        f"penstock: rank 1 failed at 1S2 (stage 1): KeyError: 'injected' (traceback in {folder}/rank1.log)"
+    ]
+
+
+def test_a_hang_names_the_collective(tmp_path: Path) -> None:
+    folder, _ = prepared(tmp_path, vocabulary=2, timeout_s=2.0)
+    ended = launched(folder, ["sleep", 1, "1S2", 3]).wait()
+    assert ended.codes == [1]
+    (line,) = ended.said
+    assert "rank 1 in step 3 is at 1S2 (stage 1)" in line
+    assert re.search(r"rank 0 in step 3 waits at 0\w+ \(stage 0\) for 0?\w+ (of all ranks|from rank 1|to rank 1)", line)

@@ -32,9 +32,15 @@ class Collectives:
         self._thread = ThreadPoolExecutor(1, "collectives") if self._stream is None else None
         self._queued: list[Started] = []
 
-    def start(self, work: Callable[[], tuple[Any, ...]], clock: Clock) -> Started:
-        """Begin ``work`` once all that was started before is done; what it reads must stay as it is until then."""
-        started = Started(work, clock)
+    def start(self, work: Callable[[], tuple[Any, ...]], position: int, clock: Clock) -> Started:
+        """Begin ``work`` once all that was started before is done; what it reads must stay as it is until then.
+
+        Args:
+            work: gives a tuple of results.
+            position: place in the lane of the op that starts it.
+            clock: stamps its end.
+        """
+        started = Started(work, position, clock)
         if self._thread is not None:
             started.done = self._thread.submit(started.run)
             return started
@@ -77,10 +83,12 @@ class Started:
     """Work on its way.
 
     Attributes:
+        position: place in the lane of the op that started it.
         ended: stamp of the clock when the work was done.
     """
 
-    def __init__(self, work: Callable[[], tuple[Any, ...]], clock: Clock) -> None:
+    def __init__(self, work: Callable[[], tuple[Any, ...]], position: int, clock: Clock) -> None:
+        self.position = position
         self._work: Callable[[], tuple[Any, ...]] | None = work
         self._clock = clock
         self._found: list[Any] = []

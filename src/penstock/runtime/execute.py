@@ -50,7 +50,7 @@ class Executor:
 
     Attributes:
         position: place in the lane of the op at work; -1 between steps.
-        waiting: id of the message it waits for now, -1 if none.
+        waiting: id of the message or collective it waits for now, -1 if none.
         peak_buffers: most boundary tensors alive at once in the last step, receives posted and sends held.
     """
 
@@ -131,6 +131,8 @@ class Executor:
         if self.waiting < 0:
             return f"is at {op} (stage {op.stage})"
         message = self.plan.op(self.waiting)
+        if message.kind in AMONG_RANKS:
+            return f"waits at {op} (stage {op.stage}) for {message} of all ranks"
         side = "from" if message.kind in RECVS else "to"
         return f"waits at {op} (stage {op.stage}) for {message} {side} rank {self._peer[self.waiting]}"
 
@@ -241,7 +243,9 @@ class Executor:
 
     def _handed(self, value: Any) -> Any:
         if isinstance(value, Pending):
+            self.waiting = int(self.plan.first[self.rank]) + value.started.position
             value = value.take()
+            self.waiting = -1
             self._begun = self.clock.stamp()
         return value
 

@@ -100,7 +100,7 @@ class Vocabulary:
             self._losses.append(whole.loss())
 
     def _start(self, position: int, work: Callable[[], tuple[Any, ...]]) -> Started:
-        self._open[position] = self._collectives.start(work, self._clock)
+        self._open[position] = self._collectives.start(work, position, self._clock)
         return self._open[position]
 
     def _spread(self, position: int, tensor: Tensor | None, source: int) -> Pending:
