@@ -86,13 +86,13 @@ def facts_of(timeline: Timeline, pricing: Pricing, memory: float | None, took_s:
 
 
 def _bounded(plan: Plan, costs: Costs) -> bool:
-    """Whether the bounds hold for a plan: they know neither recompute nor copies to a host, and no work that overlaps
-    on one rank."""
+    """Whether the bounds hold for a plan: they know neither recompute nor copies to a host, no work that overlaps
+    on one rank, and no vocabulary passes."""
     import numpy as np
 
-    from penstock.core.op import HOST, Kind
+    from penstock.core.op import HOST, VOCABULARY, Kind
 
-    beyond = np.isin(plan.ops[:, 0], (Kind.R, *HOST)).any() or (plan.fused.any() and costs.overlap > 0)
+    beyond = np.isin(plan.ops[:, 0], (Kind.R, *HOST, *VOCABULARY)).any() or (plan.fused.any() and costs.overlap > 0)
     return plan.trains and not beyond
 
 

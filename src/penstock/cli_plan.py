@@ -12,6 +12,7 @@ from cyclopts import Parameter
 from penstock.cli_figures import Files, facts_of, print_bounds, write_files
 from penstock.cli_noise import Noises, noise_facts, print_noise
 from penstock.cli_prices import Prices, pricing_of
+from penstock.cli_vocabulary import Ends, split_ends, with_ends
 
 if TYPE_CHECKING:
     from penstock.cli_tries import Sizes
@@ -39,7 +40,8 @@ class Goal:
     """Short for --objective span."""
 
 
-DEFAULT_PRICES, DEFAULT_NOISES, DEFAULT_FILES, DEFAULT_GOAL = Prices(), Noises(), Files(), Goal()
+DEFAULT_PRICES, DEFAULT_ENDS, DEFAULT_NOISES = Prices(), Ends(), Noises()
+DEFAULT_FILES, DEFAULT_GOAL = Files(), Goal()
 
 
 def schedule(
@@ -55,6 +57,7 @@ def schedule(
     goal: Goal = DEFAULT_GOAL,
     csv: Path | None = None,
     prices: Prices = DEFAULT_PRICES,
+    ends: Ends = DEFAULT_ENDS,
     noises: Noises = DEFAULT_NOISES,
     files: Files = DEFAULT_FILES,
 ) -> None:
@@ -79,11 +82,13 @@ def schedule(
         raise ValueError(f"ranks x micros x chunks = {ranks * micros * (chunks or 1):,}; at most {MOST_OPS:,} forwards")
     if memory is not None and not memory > 0:
         raise ValueError(f"--memory {memory:g}: give a positive fraction of 1F1B's peak, for example 1.0")
-    sizes = Sizes(ranks, micros, chunks, memory, _objective(goal), pricing_of(prices))
+    sizes = Sizes(ranks, micros, chunks, memory, _objective(goal), with_ends(pricing_of(prices), ends))
     if not _is_all(name, every):
-        _one(name, dict(map(_option, option)), sizes, csv, noises, files)
+        _one(name, dict(map(_option, option)), sizes, ends, csv, noises, files)
     elif noises != DEFAULT_NOISES:
         raise ValueError("all ranks schedules without noise; name the schedule to see what noise does to it")
+    elif ends.vocabulary:
+        raise ValueError(f"--vocabulary {ends.vocabulary}: all keeps the ends whole; name the schedule")
     elif option:
         raise ValueError(f"--option {option[0]}: all takes no option; name the schedule that has it")
     else:
@@ -92,7 +97,9 @@ def schedule(
         compare(sizes, csv, files)
 
 
-def _one(name: str, options: dict[str, Any], sizes: Sizes, csv: Path | None, noises: Noises, files: Files) -> None:
+def _one(
+    name: str, options: dict[str, Any], sizes: Sizes, ends: Ends, csv: Path | None, noises: Noises, files: Files
+) -> None:
     """The command for one schedule."""
     from penstock.cli_tries import limit_bytes
     from penstock.engine import check
@@ -111,7 +118,7 @@ def _one(name: str, options: dict[str, Any], sizes: Sizes, csv: Path | None, noi
         objective=sizes.objective,
         **options,
     )
-    costs = sizes.pricing.on(plan.placement)
+    plan, costs = split_ends(plan, sizes.pricing.on(plan.placement), ends)
     check(plan)
     timeline = _simulate(plan, costs)
     took_s = time.perf_counter() - began
@@ -127,6 +134,7 @@ def simulate(
     *,
     sends: Literal["none", "overlapped", "blocking", "batched"] = "none",
     prices: Prices = DEFAULT_PRICES,
+    ends: Ends = DEFAULT_ENDS,
     noises: Noises = DEFAULT_NOISES,
     files: Files = DEFAULT_FILES,
 ) -> None:
@@ -145,10 +153,10 @@ def simulate(
     found = read_plan(plan)
     began = time.perf_counter()
     check(found)
+    pricing = with_ends(pricing_of(prices), ends)
+    found, costs = split_ends(found, pricing.on(found.placement), ends)
     if sends != "none":
         found = add_sends(found, sends)
-    pricing = pricing_of(prices)
-    costs = pricing.on(found.placement)
     timeline = _simulate(found, costs)
     facts = facts_of(timeline, pricing, None, time.perf_counter() - began) | noise_facts(found, costs, noises)
     _report(timeline, facts, files, {})

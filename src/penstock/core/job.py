@@ -86,6 +86,9 @@ class Strategy:
         None, "decoder layers of each virtual stage, in the order of the model; left out they are cut evenly", low=0
     )
     sends: Sends = _setting("overlapped", "whether a rank computes while it sends, or waits")  # noqa: RUF009
+    vocabulary: int = _setting(
+        0, "split embedding and head over all ranks by this algorithm, 1 or 2; 0 keeps them whole", low=0, high=2
+    )
 
     def __post_init__(self) -> None:
         _check_fields(self)

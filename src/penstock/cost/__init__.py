@@ -2,5 +2,6 @@
 
 from penstock.cost.prices import Pricing, pricing, whole_bytes
 from penstock.cost.profiles import Profile, profiles
+from penstock.cost.vocabulary import with_parts, with_whole
 
-__all__ = ["Pricing", "Profile", "pricing", "profiles", "whole_bytes"]
+__all__ = ["Pricing", "Profile", "pricing", "profiles", "whole_bytes", "with_parts", "with_whole"]

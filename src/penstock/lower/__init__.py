@@ -4,5 +4,15 @@ from penstock.lower.reduce import reduce_gradients
 from penstock.lower.sends import add_sends
 from penstock.lower.split import merge_backward, split_backward, two_bp
 from penstock.lower.step import add_step
+from penstock.lower.vocabulary import algorithm_of, split_vocabulary
 
-__all__ = ["add_sends", "add_step", "merge_backward", "reduce_gradients", "split_backward", "two_bp"]
+__all__ = [
+    "add_sends",
+    "add_step",
+    "algorithm_of",
+    "merge_backward",
+    "reduce_gradients",
+    "split_backward",
+    "split_vocabulary",
+    "two_bp",
+]

@@ -25,6 +25,7 @@ from torch.distributed.checkpoint.state_dict_saver import save as dcp_save
 from penstock.core.words import nearest
 from penstock.runtime import manifest
 from penstock.runtime.manifest import latest, read_facts
+from penstock.runtime.rows import Rows
 from penstock.units import human_bytes
 
 __all__ = ["latest", "load", "read_facts", "save"]
@@ -38,8 +39,9 @@ _PROBE_BYTES = 1 << 24
 def save(folder: Path, step: int, state: Mapping[str, Any], keep: int = 2) -> Path:
     """Write the checkpoint of ``step`` and return its folder; all ranks of the default process group call it together.
 
-    ``state["model"]`` and ``state["optimizer"]`` are trees of tensors, of which each rank gives those it holds (a
-    tensor held by several is written once); all else in ``state`` are facts that JSON can hold, taken from rank 0.
+    ``state["model"]`` and ``state["optimizer"]`` are trees of tensors (or ``Rows`` of them), of which each rank gives
+    those it holds (a tensor held by several is written once); all else in ``state`` are facts that JSON can hold,
+    taken from rank 0.
     The newest ``keep`` checkpoints stay; older ones go when the new one is complete.
 
     Raises:
@@ -105,7 +107,11 @@ def _match(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
 
 
 def _why_not_written(
-    folder: Path, partial: Path, step: int, tensors: Mapping[str, torch.Tensor], error: OSError | CheckpointException
+    folder: Path,
+    partial: Path,
+    step: int,
+    tensors: Mapping[str, torch.Tensor],
+    error: OSError | CheckpointException,
 ) -> str:
     """Return the one line for a save that went wrong, and remove what it wrote."""
     own_bytes = sum(tensor.nbytes for tensor in tensors.values())
@@ -178,7 +184,9 @@ def _tensors(state: Mapping[str, Any]) -> dict[str, torch.Tensor]:
 
 
 def _leaves(tree: Any, name: str) -> Iterator[tuple[str, torch.Tensor]]:
-    if isinstance(tree, torch.Tensor):
+    if isinstance(tree, Rows):
+        yield name, tree
+    elif isinstance(tree, torch.Tensor):
         yield name, tree.detach()
     elif isinstance(tree, Mapping):
         for key, value in tree.items():

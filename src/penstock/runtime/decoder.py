@@ -7,9 +7,8 @@ PyTorch's SDPA, without a KV cache. There is no dropout: every dropout probabili
 
 import copy
 import difflib
-import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from penstock.runtime.materialise import materialise
 from penstock.runtime.split import WeightQueue, split_modules
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
@@ -101,6 +101,9 @@ class DecoderStage(nn.Module):
     fit together. Initial values follow Hugging Face's own rules, drawn on the CPU in float32 from a generator seeded
     by (`seed`, module name): every cut, dtype and device starts from the same numbers (rounded to `dtype`).
 
+    `whole_ends`: False where the vocabulary is split over ranks: the first stage then takes embedded tokens, the last
+    gives the hidden state behind its norm. `rows`: those of embedding and head that such a stage holds for others.
+
     `split`: whether the backward can run as I and W; a stage that only ever runs B is quicker without.
     `queue`: the stage's WeightQueue, through which its backward splits. `unsplit`: names of parameters whose gradient
     comes with I. `tied`: {"embedding": parameter} on the first and the last stage when the model ties its embeddings
@@ -118,6 +121,8 @@ class DecoderStage(nn.Module):
         dtype: torch.dtype = torch.float32,
         device: str | torch.device = "cpu",
         split: bool = True,
+        whole_ends: bool = True,
+        rows: range | None = None,
     ) -> None:
         super().__init__()
         _check_layers(layers, config.num_hidden_layers, first, last)
@@ -126,15 +131,19 @@ class DecoderStage(nn.Module):
         skeleton = _skeleton(config)
         base = getattr(skeleton, self.family.base)
         tie = bool(config.tie_word_embeddings)
-        self._adopt(base, layers, embedding=first or (last and tie))
-        if last:
+        head = (last and whole_ends) or rows is not None
+        self._embeds, self._scores = first and whole_ends, last and whole_ends
+        self._adopt(base, layers, embedding=self._embeds or (head and tie) or rows is not None)
+        if head:
             self.lm_head = skeleton.lm_head
-        for name, unit in _units(self, self.family, head=last and not tie):
-            _materialise(unit, name, skeleton._init_weights, seed)
+        for name, unit in _units(self, self.family, head=head and not tie):
+            materialise(unit, name, skeleton._init_weights, seed)
+            if rows is not None and name in (f"{self.family.base}.{self.family.embed}", "lm_head"):
+                unit.weight = nn.Parameter(unit.get_parameter("weight").detach()[rows.start : rows.stop].clone())
             unit.to(device=device, dtype=dtype)
-        if last and tie:
-            self.lm_head.weight = self._part(self.family.embed).weight
-        self.tied = {"embedding": self._part(self.family.embed).weight} if tie and first != last else {}
+        if head and tie:
+            self.lm_head.weight = self.embedding().weight
+        self.tied = {"embedding": self.embedding().weight} if tie and first != last and whole_ends else {}
         self.queue = WeightQueue()
         self.unsplit = split_modules(self, self.queue) if split else []
         self._layers = tuple(self._part(self.family.layers).values())
@@ -153,6 +162,10 @@ class DecoderStage(nn.Module):
             trunk.add_module(family.norm, getattr(base, family.norm))
         self.add_module(family.base, trunk)
 
+    def embedding(self) -> Any:
+        """The token embedding, or the rows of it that are here."""
+        return self._part(self.family.embed)
+
     def _part(self, name: str) -> Any:
         """The module `name` of the base model."""
         return getattr(getattr(self, self.family.base), name)
@@ -166,23 +179,25 @@ class DecoderStage(nn.Module):
         Returns the hidden state; on the last stage the mean cross-entropy per token in nats (at least float32) if
         targets are given, else the logits (micro, seq, vocabulary).
         """
-        calls = self._calls(x, self.first)
+        calls = self._calls(x, self._embeds)
         if self.first:
             x = self._embed(x)
         for layer, (args, kwargs) in zip(self._layers, calls, strict=True):
             x = layer(x, *args, **kwargs)
         if self.last:
-            x = self.lm_head(self._part(self.family.norm)(x))
+            x = self._part(self.family.norm)(x)
+        if self._scores:
+            x = self.lm_head(x)
         if targets is None:
             return x
-        if not self.last:
+        if not self._scores:
             raise ValueError("targets belong to the last stage; this stage has no head")
         logits = x.flatten(0, 1).to(torch.promote_types(x.dtype, torch.float32))
         return nn.functional.cross_entropy(logits, targets.flatten())
 
     def _embed(self, ids: Tensor) -> Tensor:
-        """Token (and learned position) embedding: (micro, seq) -> (micro, seq, hidden)."""
-        hidden = self._part(self.family.embed)(ids)
+        """Token (and learned position) embedding: (micro, seq), or embedded tokens already, -> (micro, seq, hidden)."""
+        hidden = self.embedding()(ids) if self._embeds else ids
         if self.family.positions:
             order = torch.arange(ids.shape[1], device=ids.device).unsqueeze(0)
             hidden = hidden + self._part(self.family.positions)(order)
@@ -282,18 +297,3 @@ def _units(stage: Any, family: Family, head: bool) -> Iterator[tuple[str, nn.Mod
             yield f"{family.base}.{name}", part
     if head:
         yield "lm_head", stage.lm_head
-
-
-def _materialise(unit: nn.Module, name: str, init: Callable[[nn.Module], None], seed: int) -> None:
-    """Give `unit` memory on the CPU and initial values, drawn module by module, children first as transformers does."""
-    unit.to_empty(device="cpu")
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        for param in unit.parameters():
-            param.fill_(torch.nan)
-        for child, module in reversed(list(unit.named_modules(prefix=name))):
-            digest = hashlib.blake2b(f"{seed}:{child}".encode(), digest_size=7).digest()
-            torch.default_generator.manual_seed(int.from_bytes(digest, "big"))
-            init(module)
-    for child, param in unit.named_parameters(prefix=name):
-        if param.isnan().any():
-            raise RuntimeError(f"transformers' _init_weights left {child} without a value")

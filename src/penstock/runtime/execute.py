@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from penstock.core.needs import partners, predecessors
-from penstock.core.op import RECVS, Kind, Op
-from penstock.core.placement import NO_STAGE
+from penstock.core.op import AMONG_RANKS, RECVS, VOCABULARY, Kind, Op
 from penstock.core.plan import Plan
 from penstock.runtime.clock import Clock
+from penstock.runtime.collectives import Pending
 from penstock.runtime.faults import OpError
 from penstock.runtime.stage import Stage
 from penstock.runtime.transport import Links
+from penstock.runtime.vocabulary import Desk, Vocabulary
 
 Action = Callable[[], None]
 
@@ -44,10 +46,11 @@ class Executor:
         links: None where the plan has one rank.
         boundary: what messages carry.
         step: called for each ``STEP`` with its stage.
+        vocabulary: what runs vocabulary passes; needed where the plan has some.
 
     Attributes:
         position: place in the lane of the op at work; -1 between steps.
-        waiting: id of the message it waits for now, -1 if none.
+        waiting: id of the message or collective it waits for now, -1 if none.
         peak_buffers: most boundary tensors alive at once in the last step, receives posted and sends held.
     """
 
@@ -59,15 +62,16 @@ class Executor:
         links: Links | None,
         boundary: Boundary,
         step: Callable[[int], None] | None = None,
+        vocabulary: Vocabulary | None = None,
     ) -> None:
         self.plan, self.rank, self.stages, self._links, self._boundary = plan, rank, stages, links, boundary
         self.position, self.waiting = -1, -1
         self.peak_buffers = self._buffers = 0
         self.clock = Clock.for_device(boundary.device)
-        self._step = step
+        self._step, self._vocabulary = step, vocabulary
         self._inputs: Sequence[Tensor] = ()
         self._targets: Sequence[Tensor] = ()
-        self._inbox: dict[tuple[Kind, int, int], Tensor] = {}
+        self._inbox: dict[tuple[Kind, int, int], Tensor | Pending] = {}
         self._receives: dict[tuple[Kind, int, int], tuple[dist.Work, Tensor, int]] = {}
         self._sends: dict[int, tuple[dist.Work, Tensor]] = {}
         self._begun = self.clock.stamp()
@@ -104,6 +108,9 @@ class Executor:
                     starts.append(self._begun)
                     ends.append(stamp())
                 self._finish_sends()
+                if self._vocabulary is not None:
+                    for position, ended in self._vocabulary.finish().items():
+                        ends[position] = ended
         except Exception as error:
             raise OpError(self.rank, self.where(), error) from error
         self.position, self._inputs, self._targets = -1, (), ()
@@ -113,7 +120,7 @@ class Executor:
         found = [loss for stage in self.stages.values() for loss in stage.losses]
         for stage in self.stages.values():
             stage.losses.clear()
-        return found
+        return found + (self._vocabulary.take_losses() if self._vocabulary is not None else [])
 
     def where(self) -> str:
         """The op at work and what it waits for, for people."""
@@ -124,6 +131,8 @@ class Executor:
         if self.waiting < 0:
             return f"is at {op} (stage {op.stage})"
         message = self.plan.op(self.waiting)
+        if message.kind in AMONG_RANKS:
+            return f"waits at {op} (stage {op.stage}) for {message} of all ranks"
         side = "from" if message.kind in RECVS else "to"
         return f"waits at {op} (stage {op.stage}) for {message} {side} rank {self._peer[self.waiting]}"
 
@@ -143,6 +152,10 @@ class Executor:
                 return self._receive(row, op)
             case Kind.STEP:
                 return lambda: self._finish_step(op.stage)
+            case kind if kind in VOCABULARY + AMONG_RANKS and self._vocabulary is not None:
+                data = (lambda micro: self._inputs[micro], lambda micro: self._targets[micro])
+                desk = Desk(self._inbox.__setitem__, self._take, *data)
+                return self._vocabulary.action(row - int(self.plan.first[self.rank]), op, desk)
             case _:
                 raise ValueError(f"plan {self.plan.name!r}: {op} cannot be run yet; penstock simulate can show it")
 
@@ -167,7 +180,7 @@ class Executor:
 
         def action() -> None:
             grad = work(micro, None if stage.last else self._take(key))
-            if before != NO_STAGE:
+            if not stage.first:
                 if grad is None:
                     raise ValueError(
                         f"stage {op.stage} gave no gradient of its input; is every weight before it frozen?"
@@ -187,7 +200,7 @@ class Executor:
         def action() -> None:
             if before >= 0:
                 self._release(before)
-            tensor = self._inbox.pop(key)
+            tensor = self._take(key)
             if tensor.dtype is not dtype:
                 raise ValueError(f"stage {op.stage} gave {tensor.dtype}, but the pipeline carries {dtype}")
             if not tensor.is_contiguous():
@@ -216,17 +229,25 @@ class Executor:
 
         return action
 
-    def _take(self, key: tuple[Kind, int, int]) -> Tensor:
-        """The tensor an op consumes: handed over on this rank, or received, waiting for it if need be."""
+    def _take(self, key: tuple[Kind, int, int]) -> Any:
+        """What an op consumes: handed over on this rank, or received or summed, waiting for it if need be."""
         posted = self._receives.pop(key, None)
         if posted is None:
-            return self._inbox.pop(key)
+            return self._handed(self._inbox.pop(key))
         work, buffer, row = posted
         if not self.plan.blocking:
             self._wait(work, row)
         self._begun = self.clock.stamp()
         self._buffers -= 1
         return buffer
+
+    def _handed(self, value: Any) -> Any:
+        if isinstance(value, Pending):
+            self.waiting = int(self.plan.first[self.rank]) + value.started.position
+            value = value.take()
+            self.waiting = -1
+            self._begun = self.clock.stamp()
+        return value
 
     def _wait(self, work: dist.Work, row: int) -> None:
         self.waiting = row

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from penstock.core.costs import Costs
 from penstock.core.needs import NOTHING, dependencies, partners
-from penstock.core.op import RECVS, SENDS, Kind
+from penstock.core.op import AMONG_RANKS, POSTED, RECVS, VOCABULARY, Kind
 from penstock.core.plan import Plan
 from penstock.core.timeline import Timeline
 from penstock.engine.memory import memory
@@ -82,11 +82,13 @@ def measured_costs(
     lasted = np.median(times[:, 1] - times[:, 0], axis=0)
     seconds = np.zeros((len(Kind), placement.stages))
     kind, stage, _ = plan.ops.T
-    for k in (Kind.F, Kind.B, Kind.I, Kind.W, Kind.STEP):
+    for k in (Kind.F, Kind.B, Kind.I, Kind.W, Kind.STEP, *VOCABULARY):
         for s in range(placement.stages):
             rows = (kind == k) & (stage == s)
             if rows.any():
                 seconds[k, s] = lasted[rows].mean()
+    for k in AMONG_RANKS:
+        seconds[k] = _collective_s(plan, lasted, k)
     kept = np.array(saved, dtype=np.float64).reshape(-1, 2)
     sizes = np.full(placement.stages, boundary_bytes)
     return Costs(seconds, _hop_s(plan, times), kept[:, 0], kept[:, 1], sizes)
@@ -98,6 +100,16 @@ def measured_timeline(plan: Plan, step: Times, costs: Costs, label: str = "measu
     end = _arrivals(plan, start, end)
     waited = _waited_for(plan, start, end)
     return Timeline(plan, label, start, end, waited, memory(plan, start, end, costs))
+
+
+def _collective_s(plan: Plan, lasted: NDArray[np.float64], kind: Kind) -> float:
+    """Time of a collective once all ranks have come to it: as long as it seemed to the last of them. The median."""
+    rows = np.flatnonzero(plan.ops[:, 0] == kind)
+    if not len(rows):
+        return 0.0
+    least = np.full(plan.micros, np.inf)
+    np.minimum.at(least, plan.ops[rows, 2], lasted[rows])
+    return max(0.0, float(np.median(least)))
 
 
 def _from_common_step(plan: Plan, step: Times) -> Times:
@@ -166,7 +178,7 @@ def _waited_for(plan: Plan, start: Times, end: Times) -> NDArray[np.int32]:
     latest = ready.argmax(axis=1)
     rows = np.arange(len(plan))
     free = np.zeros(len(plan))
-    compute = ~np.isin(plan.ops[:, 0], SENDS + RECVS)
+    compute = ~np.isin(plan.ops[:, 0], POSTED)
     for a, b in zip(plan.first[:-1], plan.first[1:], strict=True):
         mine = np.flatnonzero(compute[a:b]) + a
         free[mine[1:]] = end[mine[:-1]]

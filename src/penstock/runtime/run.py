@@ -15,7 +15,7 @@ from penstock.core.model import Model
 from penstock.core.placement import NO_STAGE
 from penstock.core.plan import Plan
 from penstock.engine.check import check
-from penstock.lower import add_sends, add_step
+from penstock.lower import add_sends, add_step, algorithm_of, split_vocabulary
 from penstock.schedules import build
 
 RUNS = Path("runs")
@@ -100,10 +100,19 @@ def plan_of(spec: RunSpec) -> Plan:
         )
     spec.check_model(Model.read(spec.model))
     check(plan)
+    plan = _with_vocabulary(plan, strategy.vocabulary)
     if not plan.lowered:
         plan = add_step(add_sends(plan, strategy.sends))
         check(plan)
     return plan
+
+
+def _with_vocabulary(plan: Plan, algorithm: int) -> Plan:
+    """The plan with the vocabulary passes asked for, unless it has them."""
+    has = algorithm_of(plan)
+    if algorithm and has not in (0, algorithm):
+        raise ValueError(f"vocabulary={algorithm}, but plan {plan.name!r} has the passes of {has}; give that")
+    return split_vocabulary(plan, 1 if algorithm == 1 else 2) if algorithm and not has else plan
 
 
 def prepare(spec: RunSpec) -> Path:

@@ -20,7 +20,7 @@ from penstock.core.model import Model
 from penstock.core.op import Kind
 from penstock.core.plan import Plan
 from penstock.engine.check import check
-from penstock.lower import add_sends
+from penstock.lower import add_sends, algorithm_of, split_vocabulary
 from penstock.runtime import checkpoint
 from penstock.runtime.corpus import Batch, Corpus, read_corpus
 from penstock.runtime.decoder import DecoderStage, load_config
@@ -28,9 +28,12 @@ from penstock.runtime.execute import Boundary, Executor
 from penstock.runtime.measure import probe
 from penstock.runtime.metrics import MetricsFile
 from penstock.runtime.optimizer import Optimizer, learning_rate
+from penstock.runtime.part import rows_of
 from penstock.runtime.progress import Progress
+from penstock.runtime.rows import as_rows
 from penstock.runtime.stage import Stage
 from penstock.runtime.transport import Links
+from penstock.runtime.vocabulary import SplitEnds
 
 WARM_STEPS = 2
 """Steps left out of all measurements: allocators and caches settle."""
@@ -85,18 +88,28 @@ class Trainer:
         carries = (micro, spec.job.seq_length, config.hidden_size)
         last = plan.placement.stages - 1
         split = set(plan.ops[plan.ops[:, 0] == Kind.I, 1].tolist())
+        whole, rows = not algorithm_of(plan), rows_of(rank, plan.placement.ranks, config.vocab_size)
+        held = {} if whole else {plan.placement.on(rank)[0]: rows}
         self.modules = {
-            s: DecoderStage(config, cut[s], s == 0, s == last, spec.job.seed, dtype, device, s in split)
+            s: DecoderStage(
+                config, cut[s], s == 0, s == last, spec.job.seed, dtype, device, s in split, whole, held.get(s)
+            )
             for s in plan.placement.on(rank)
         }
         scale = 1 / plan.micros
-        self.stages = {s: Stage(m, s == 0, s == last, carries, scale) for s, m in self.modules.items()}
+        self.stages = {
+            s: Stage(m, s == 0 and whole, s == last and whole, carries, scale) for s, m in self.modules.items()
+        }
         self.optimizer = Optimizer(spec.job, self.modules, plan, rank)
         links = Links(plan, rank) if plan.placement.ranks > 1 else None
         boundary = Boundary(carries, dtype, device)
         self.trained = Trained(boundary_bytes=float(math.prod(carries) * dtype.itemsize))
-        self.trainer = Executor(plan, rank, self.stages, links, boundary, self._step)
-        self.evaluator = Executor(evaluation_plan(plan), rank, self.stages, links, boundary)
+        looks = evaluation_plan(plan)
+        own = SplitEnds.of(self.modules, held, scale, config.vocab_size, device) if held else None
+        self._rows = own.held if own else {}
+        passes = [own.vocabulary(each, rank, boundary) if own else None for each in (plan, looks)]
+        self.trainer = Executor(plan, rank, self.stages, links, boundary, self._step, passes[0])
+        self.evaluator = Executor(looks, rank, self.stages, links, boundary, None, passes[1])
         self.done = 0
 
     @property
@@ -212,8 +225,8 @@ class Trainer:
     def _state(self) -> dict[str, Any]:
         model = {name: param.detach() for module in self.modules.values() for name, param in module.named_parameters()}
         return {
-            "model": model,
-            "optimizer": self.optimizer.state(),
+            "model": as_rows(model, self._rows),
+            "optimizer": as_rows(self.optimizer.state(), self._rows),
             "step": self.done,
             "corpus": self.corpus.fingerprint,
         }
@@ -228,6 +241,9 @@ def evaluation_plan(plan: Plan) -> Plan:
     )
     bare = Plan("evaluation", placement, plan.micros, lanes)
     check(bare)
+    algorithm = algorithm_of(plan)
+    if algorithm:
+        bare = split_vocabulary(bare, algorithm)
     lowered = add_sends(bare, plan.sends)
     check(lowered)
     return lowered

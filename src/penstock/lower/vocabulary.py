@@ -1,0 +1,132 @@
+"""The input embedding and the output head, split over all ranks by rows of the vocabulary."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+
+from penstock.core.costs import Costs
+from penstock.core.lane import Lane
+from penstock.core.op import AMONG_RANKS, VOCABULARY, Kind
+from penstock.core.plan import Plan
+from penstock.lower.weave_vocabulary import Passes, Unit, Woven, units_of, weave
+
+PASS_SECONDS = {Kind.S: 0.25, Kind.T: 0.25, Kind.IF: 0.05, Kind.IB: 0.05}
+"""Times by which passes are placed where the caller names none; a stage's ``F`` takes 1."""
+Algorithm = Literal[1, 2]
+
+
+def split_vocabulary(
+    plan: Plan, algorithm: Algorithm = 1, inputs: bool = True, costs: Costs | None = None, ahead: int | None = None
+) -> Plan:
+    """The plan with the head's work (and the input embedding's) on all ranks (Yeung et al. 2024, arXiv:2411.05288).
+
+    The last stage hands its output to all ranks (``BCAST_H``); each computes the logits of its rows and their
+    statistics (``S``), which are summed (``REDUCE_S``). Algorithm 1: each then computes the gradients of its rows and
+    its share of that of the head's input (``T``), which are summed (``REDUCE_T``) for the last stage's backward.
+    Algorithm 2: ``S`` and ``REDUCE_S`` bring that gradient too, and ``T``, now of the rows alone, may come any time
+    later. ``IF`` and ``REDUCE_E`` make the input of the first stage ahead of time; ``BCAST_E`` and ``IB`` take its
+    gradient back. A plan of forwards alone gets those of forwards.
+
+    Passes stand where their ranks would come to them if all went as the costs say; as the collectives stand in one
+    order on all ranks, what ran before runs with them. The last stage's backward comes later than it did, so each rank
+    runs up to ``ahead`` more forwards before its backwards, no more than 2 (algorithm 1) or 1 (algorithm 2)
+    micro-batches of activations: as many as make the makespan least.
+
+    Args:
+        plan: legal, of one chain, without sends.
+        algorithm: see above.
+        inputs: split the input embedding too.
+        costs: by which passes are placed; the last stage's without the head, the first's without the embedding.
+        ahead: further forwards of a chunk that a rank runs before each backward; default found as above.
+
+    Raises:
+        ValueError: the plan has sends, several chains or vocabulary passes already, or its lanes cannot run.
+
+    Example:
+        >>> from penstock.schedules import build
+        >>> print(split_vocabulary(build("1f1b", ranks=2, micros=1), inputs=False).lanes[0])
+        0BCAST_H0 0F0 0S0 0REDUCE_S0 0T0 0REDUCE_T0 0B0
+    """
+    _fits(plan, algorithm)
+    costs = costs or Costs.uniform(plan.placement, other_s=PASS_SECONDS)
+    passes = Passes.of(plan, algorithm, inputs)
+    units = [units_of(plan, rank) for rank in range(plan.placement.ranks)]
+    found: tuple[float, Woven] | None = None
+    for count in _tries(plan, algorithm) if ahead is None else [ahead]:
+        woven = weave(plan, [_advanced(plan, lane, count) for lane in units], passes, costs)
+        if woven is not None and (found is None or woven.makespan_s < found[0] * (1 - MATTERS)):
+            found = woven.makespan_s, woven
+    if found is None:
+        raise ValueError(f"plan {plan.name!r} cannot run to its end; engine.check says why")
+    return plan.with_lanes(_lane(plan, rank, found[1], units) for rank in range(plan.placement.ranks))
+
+
+def algorithm_of(plan: Plan) -> Literal[0, 1, 2]:
+    """Which algorithm the vocabulary passes of a training plan follow; 0 if it has none.
+
+    Example:
+        >>> from penstock.schedules import build
+        >>> algorithm_of(split_vocabulary(build("1f1b", ranks=2, micros=2), 2))
+        2
+    """
+    kinds = set(plan.ops[:, 0].tolist())
+    return 0 if Kind.S not in kinds else 1 if Kind.REDUCE_T in kinds else 2
+
+
+MATTERS = 1e-3
+"""Share of the makespan that is worth another micro-batch's memory."""
+
+
+def _fits(plan: Plan, algorithm: int) -> None:
+    if algorithm not in (1, 2):
+        raise ValueError(f"algorithm={algorithm}; use 1 or 2")
+    if plan.lowered:
+        raise ValueError(f"plan {plan.name!r} has sends already; call split_vocabulary before add_sends")
+    if plan.placement.chains > 1:
+        raise ValueError(f"plan {plan.name!r} has {plan.placement.chains} chains of stages; vocabulary passes follow 1")
+    if {*VOCABULARY, *AMONG_RANKS} & set(plan.ops[:, 0].tolist()):
+        raise ValueError(f"plan {plan.name!r} has vocabulary passes already")
+
+
+def _tries(plan: Plan, algorithm: int) -> list[int]:
+    """Numbers of further forwards worth a try."""
+    if not plan.trains or plan.fused.any():
+        return [0]  # a block holds its forward where it is
+    chunks = max(len(plan.placement.on(rank)) for rank in range(plan.placement.ranks))
+    fewest = min(len(plan.placement.on(rank)) for rank in range(plan.placement.ranks))
+    most = (3 - algorithm) * fewest
+    return sorted({count for half in range(5) if (count := -(-half * chunks // 2)) <= most} | {most})
+
+
+def _advanced(plan: Plan, units: list[Unit], count: int) -> list[Unit]:
+    """The same units, each that is no forward behind ``count`` forwards more."""
+    forwards = [unit for unit in units if unit.kind == Kind.F]
+    lane: list[Unit] = []
+    seen = given = 0
+    for unit in units:
+        if unit.kind == Kind.F:
+            seen += 1
+            continue
+        lane += forwards[given : seen + count]
+        given = max(given, min(seen + count, len(forwards)))
+        lane.append(unit)
+    return lane + forwards[given:]
+
+
+def _lane(plan: Plan, rank: int, woven: Woven, units: list[list[Unit]]) -> Lane:
+    """The woven order of a rank as a lane; what stood behind its last compute stays last."""
+    part = plan.placement.on(rank)[0]
+    rows: list[tuple[int, int, int]] = []
+    fused: list[bool] = []
+    for entry in woven.lanes[rank]:
+        if isinstance(entry, Unit):
+            rows += map(tuple, plan.ops[list(entry.ids)].tolist())
+            fused += plan.fused[list(entry.ids)].tolist()
+        else:
+            rows.append((entry[0], part, entry[1]))
+            fused.append(False)
+    held = sum(len(unit.ids) for unit in units[rank])
+    tail = plan.ops[plan.first[rank] + held : plan.first[rank + 1]].tolist()
+    return Lane(np.array([*rows, *tail], dtype=np.int32), np.array([*fused, *[False] * len(tail)], dtype=np.bool_))
