@@ -3,10 +3,10 @@
 from dataclasses import replace
 
 import pytest
-import reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import reference
 from penstock.core.costs import Costs
 from penstock.core.op import Kind
 from penstock.core.placement import Placement
