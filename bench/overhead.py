@@ -31,7 +31,8 @@ from penstock.core.placement import Placement
 from penstock.core.plan import Plan
 from penstock.engine import check
 from penstock.lower import add_sends
-from penstock.runtime.execute import Boundary, Executor
+from penstock.runtime.execute import Executor
+from penstock.runtime.messages import Boundary
 from penstock.runtime.stage import Stage
 from penstock.runtime.transport import Links
 

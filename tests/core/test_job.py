@@ -62,14 +62,14 @@ def test_a_model_must_fit_the_run() -> None:
     sizes = {"n_embd": 48, "n_layer": 6, "n_head": 4, "n_positions": 64, "vocab_size": 256}
     model = model_from_config("small", {"model_type": "gpt2", **sizes}, "config.json")
     spec = RunSpec(job=Job(seq_length=64))
-    spec.check_model(model)
+    spec.check_model(model, spec.strategy.stages)
     with pytest.raises(ValueError, match="seq_length=256 is longer than small takes; use 64 or less"):
-        RunSpec().check_model(model)
+        RunSpec().check_model(model, 2)
     with pytest.raises(ValueError, match="stages=4 does not divide 6 layers"):
-        dataclasses.replace(spec, strategy=Strategy(ranks=4)).check_model(model)
+        dataclasses.replace(spec, strategy=Strategy(ranks=4)).check_model(model, 4)
     narrow = model_from_config("small", {"model_type": "gpt2", **sizes, "vocab_size": 96}, "config.json")
     with pytest.raises(ValueError, match=r"a vocabulary of 96, too small .* use vocab_size=256 or more"):
-        spec.check_model(narrow)
+        spec.check_model(narrow, spec.strategy.stages)
 
 
 def test_a_short_run_may_end_inside_the_warm_up() -> None:

@@ -1,21 +1,23 @@
 """Small pipelines for the tests of the runtime: plans, modules and the executor of one rank."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 
-from penstock.core.op import Kind, Op
-from penstock.core.placement import Placement
+from penstock.core.op import Kind, Op, Sends
+from penstock.core.placement import NO_STAGE, Placement
 from penstock.core.plan import Plan
 from penstock.engine import check
-from penstock.lower import add_sends, add_step
-from penstock.runtime.execute import Boundary, Executor
+from penstock.lower import add_sends, add_step, reduce_gradients
+from penstock.runtime.execute import Executor, Overlap, in_turn
+from penstock.runtime.messages import Boundary
 from penstock.runtime.stage import Stage
 from penstock.runtime.transport import Links
 from penstock.schedules import SCHEDULES, build
 
+WAYS: tuple[Sends, ...] = get_args(Sends)
 WIDTH = 12
 ROWS = 3
 """Rows of a micro-batch of the plain modules."""
@@ -45,7 +47,7 @@ def vee_lane(r: int, p: int, m: int, v: int) -> list[Op]:
     return lane + ([Op(Kind.W, down, 0)] if m == 1 else [])
 
 
-def plan_of(name: str, ranks: int, micros: int, blocking: bool = False, step: bool = False) -> Plan:
+def plan_of(name: str, ranks: int, micros: int, sends: Sends = "overlapped", step: bool = False) -> Plan:
     """A plan with sends of a named schedule (interleaved with two chunks), or of one of the lanes above."""
     if name == "eager":
         bare = build(eager, ranks, micros)
@@ -53,20 +55,15 @@ def plan_of(name: str, ranks: int, micros: int, blocking: bool = False, step: bo
         bare = build(vee_lane, ranks, micros, 2, Placement.vee(ranks))
     else:
         bare = build(name, ranks, micros, 2 if SCHEDULES[name].chunks else 1)
-    lowered = add_sends(bare, "blocking" if blocking else "overlapped") if ranks > 1 else bare
+    bare = reduce_gradients(bare)
+    lowered = add_sends(bare, sends) if ranks > 1 else bare
     plan = add_step(lowered) if step else lowered
     check(plan)
     return plan
 
 
-def runs(name: str) -> bool:
-    """Whether the runtime takes a schedule: one chain of stages, each weight on one of them."""
-    placement = SCHEDULES[name].placement(2, 2 if SCHEDULES[name].chunks else 1)
-    return placement == Placement(placement.rank_of)
-
-
-FEW = ["gpipe", "1f1b", "interleaved", "zb-h1", "eager", "vee"]
-PLANS = [*(name for name in SCHEDULES if runs(name)), "eager", "vee"]
+FEW = ["gpipe", "1f1b", "interleaved", "zb-h1", "chimera", "bitpipe", "eager", "vee"]
+PLANS = [*SCHEDULES, "eager", "vee"]
 
 
 class Block(nn.Module):
@@ -92,8 +89,15 @@ class ForeignNorm(nn.LayerNorm):
     """As above."""
 
 
-def blocks(stages: Sequence[int], count: int, dtype: torch.dtype = torch.float64, **options: Any) -> dict[int, Block]:
-    return {s: Block(s, s == 0, s == count - 1, **options).to(dtype) for s in stages}
+def blocks(parts: Sequence[int], count: int, dtype: torch.dtype = torch.float64, **options: Any) -> dict[int, Block]:
+    return {n: Block(n, n == 0, n == count - 1, **options).to(dtype) for n in parts}
+
+
+def blocks_on(plan: Plan, rank: int, dtype: torch.dtype = torch.float64, **options: Any) -> dict[int, nn.Module]:
+    """The blocks of a rank's stages; replicas are equal."""
+    place = plan.placement
+    part = {s: place.part_of[s] for s in place.on(rank)}
+    return {s: blocks([n], len(set(place.part_of)), dtype, **options)[n] for s, n in part.items()}
 
 
 def rows(micros: int, dtype: torch.dtype = torch.float64, seed: int = 7) -> tuple[list[Tensor], list[Tensor]]:
@@ -110,15 +114,16 @@ def executor_of(
     carries: tuple[int, ...],
     dtype: torch.dtype = torch.float64,
     step: Callable[[int], None] | None = None,
+    overlap: Overlap = in_turn,
 ) -> Executor:
-    """The executor of one rank; the first and the last stage are the ends of the one chain."""
-    last = plan.placement.stages - 1
-    stages = {s: Stage(m, s == 0, s == last, carries, 1 / plan.micros) for s, m in modules.items()}
+    """The executor of one rank; chains begin and end with stages that have none before and behind them."""
+    place = plan.placement
+    ends = {s: (place.prev[s] == NO_STAGE, place.next[s] == NO_STAGE) for s in modules}
+    stages = {s: Stage(m, *ends[s], carries, 1 / plan.micros) for s, m in modules.items()}
     links = Links(plan, rank) if plan.placement.ranks > 1 else None
-    return Executor(plan, rank, stages, links, Boundary(carries, dtype, torch.device("cpu")), step)
+    return Executor(plan, rank, stages, links, Boundary(carries, dtype, torch.device("cpu")), step, overlap)
 
 
 def block_executor(plan: Plan, rank: int, dtype: torch.dtype = torch.float64, **options: Any) -> Executor:
     """The executor of a rank whose stages are blocks."""
-    modules = blocks(plan.placement.on(rank), plan.placement.stages, dtype, **options)
-    return executor_of(plan, rank, modules, (ROWS, WIDTH), dtype)
+    return executor_of(plan, rank, blocks_on(plan, rank, dtype, **options), (ROWS, WIDTH), dtype)

@@ -3,7 +3,7 @@
 import time
 from functools import partial
 from pathlib import Path
-from pipes import FEW, ROWS, WIDTH, Block, block_executor, blocks, executor_of, plan_of, rows
+from pipes import FEW, ROWS, WAYS, WIDTH, Block, block_executor, blocks, executor_of, plan_of, rows
 from typing import Any
 
 import numpy as np
@@ -14,11 +14,12 @@ from runs import losses, prepared, run_forked
 from torch import nn
 
 from penstock.core.lane import Lane
-from penstock.core.op import SENDS, Kind
+from penstock.core.op import SENDS, Kind, Sends
 from penstock.core.plan import Plan
 from penstock.engine import IllegalPlan, check
-from penstock.runtime.execute import Boundary, Executor
+from penstock.runtime.execute import Executor
 from penstock.runtime.faults import OpError
+from penstock.runtime.messages import Boundary
 from penstock.runtime.stage import Stage
 from penstock.runtime.train import evaluation_plan
 from penstock.schedules import build
@@ -41,10 +42,10 @@ def late(action: Any, seconds: float) -> Any:
     return after_a_nap
 
 
-@pytest.mark.parametrize("blocking", [False, True], ids=["overlapped", "blocking"])
+@pytest.mark.parametrize("sends", WAYS)
 @pytest.mark.parametrize("name", FEW)
-def test_how_fast_ranks_are_changes_no_bit(name: str, blocking: bool) -> None:
-    plan = plan_of(name, 2, 6, blocking)
+def test_how_fast_ranks_are_changes_no_bit(name: str, sends: Sends) -> None:
+    plan = plan_of(name, 2, 6, sends)
     quick = on_ranks(2, partial(gradients, plan))
     slow = on_ranks(2, partial(gradients, plan, slow_s=0.008, seed=1))
     for mine, others in zip(quick, slow, strict=True):
@@ -76,10 +77,10 @@ def test_training_and_evaluation_share_the_links() -> None:
 
 
 @pytest.mark.parametrize("name", FEW)
-@pytest.mark.parametrize("blocking", [False, True], ids=["overlapped", "blocking"])
-def test_the_plan_of_an_evaluation_is_legal(name: str, blocking: bool) -> None:
+@pytest.mark.parametrize("sends", WAYS)
+def test_the_plan_of_an_evaluation_is_legal(name: str, sends: Sends) -> None:
     for ranks in (2, 4):
-        plan = evaluation_plan(plan_of(name, ranks, 8, blocking, step=True))
+        plan = evaluation_plan(plan_of(name, ranks, 8, sends, step=True))
         check(plan)
         assert {int(kind) for kind in plan.ops[:, 0]} <= {Kind.F, Kind.SEND_F, Kind.RECV_F}
 
@@ -117,14 +118,14 @@ def test_it_names_what_it_waits_for(name: str) -> None:
 
     def work(rank: int) -> list[tuple[str, int]]:
         executor = block_executor(plan, rank)
-        wait, seen = executor._wait, []
+        wait, seen = executor.messages.wait, []
 
         def noting(work: Any, row: int) -> None:
-            executor.waiting = row
+            executor.messages.waiting = row
             seen.append((executor.where(), row))
             wait(work, row)
 
-        executor._wait = noting  # type: ignore[method-assign]
+        executor.messages.wait = noting  # type: ignore[method-assign]
         executor.run(*rows(4))
         return seen
 

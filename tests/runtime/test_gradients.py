@@ -2,7 +2,8 @@
 
 import copy
 import functools
-from pipes import PLANS, ROWS, WIDTH, blocks, executor_of, plan_of, rows
+from collections.abc import Sequence
+from pipes import PLANS, ROWS, WAYS, WIDTH, blocks, blocks_on, executor_of, plan_of, rows
 from typing import Any
 
 import pytest
@@ -55,23 +56,34 @@ def differ(mine: Grads, reference: Grads) -> float:
     return max(((mine[n] - g).abs().max() / g.abs().max()).item() for n, g in reference.items())
 
 
-def gather(parts: list[tuple[float, Grads]]) -> tuple[float, Grads]:
-    """Loss and gradients of all ranks together; a weight held by several is summed, as the optimizer does it."""
+Found = tuple[float, dict[int, Grads]]
+"""Loss of a rank, gradients of its stages."""
+
+
+def gather(plan: Plan, parts: Sequence[Found], prefix: str = "") -> tuple[float, Grads]:
+    """Loss and gradients of all ranks together. Replicas are equal to the last bit and count once; a weight held at
+    both ends is summed, as the optimizer does it."""
+    of_part: dict[int, Grads] = {}
+    for _, stages in parts:
+        for stage, grads in stages.items():
+            part = plan.placement.part_of[stage]
+            same = of_part.setdefault(part, grads)
+            assert all(torch.equal(same[name], grad) for name, grad in grads.items()), f"stage {stage}"
     total: Grads = {}
-    for _, grads in parts:
+    for part, grads in of_part.items():
         for name, grad in grads.items():
-            total[name] = total[name] + grad if name in total else grad
+            key = prefix.format(part) + name
+            total[key] = total[key] + grad if key in total else grad
     return sum(loss for loss, _ in parts), total
 
 
-def grads_of(modules: dict[int, nn.Module], prefix: str = "") -> Grads:
-    total: Grads = {}
+def grads_of(modules: dict[int, nn.Module]) -> dict[int, Grads]:
+    found: dict[int, Grads] = {}
     for stage, module in modules.items():
-        for name, param in module.named_parameters():
-            assert param.grad is not None, name
-            key = prefix.format(stage) + name
-            total[key] = total[key] + param.grad if key in total else param.grad.clone()
-    return total
+        params = dict(module.named_parameters())
+        assert all(param.grad is not None for param in params.values())
+        found[stage] = {name: param.grad.clone() for name, param in params.items()}
+    return found
 
 
 def run_once(executor: Executor, inputs: list[Tensor], targets: list[Tensor]) -> float:
@@ -107,15 +119,17 @@ def reference(family: str) -> tuple[float, Grads]:
     return loss.item(), {name: param.grad.clone() for name, param in model.named_parameters()}
 
 
-def decoder_rank(plans: list[Plan], rank: int, family: str) -> list[tuple[float, Grads]]:
+def decoder_rank(plans: list[Plan], rank: int, family: str) -> list[Found]:
     """Loss and gradients of one rank for plans on the same placement, one after the other."""
     model, ids, targets = whole(family)
     placement = plans[0].placement
-    cut, last = 8 // placement.stages, placement.stages - 1
+    parts = len(set(placement.part_of))
+    cut = 8 // parts
     modules: dict[int, nn.Module] = {}
     for s in placement.on(rank):
-        layers = range(s * cut, (s + 1) * cut)
-        modules[s] = DecoderStage(model.config, layers, s == 0, s == last, dtype=torch.float64)
+        n = placement.part_of[s]
+        layers = range(n * cut, (n + 1) * cut)
+        modules[s] = DecoderStage(model.config, layers, n == 0, n == parts - 1, dtype=torch.float64)
         modules[s].load_state_dict({name: model.state_dict()[name] for name in modules[s].state_dict()})
     found = []
     for plan in plans:
@@ -127,18 +141,21 @@ def decoder_rank(plans: list[Plan], rank: int, family: str) -> list[tuple[float,
     return found
 
 
-@pytest.mark.parametrize("ranks", [2, 4])
-@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def also(*one: object) -> Any:
+    return pytest.param(*one, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize(("family", "ranks"), [("llama", 2), ("gpt2", 4), also("llama", 4), also("gpt2", 2)])
 @pytest.mark.parametrize("name", PLANS)
 def test_decoders(name: str, family: str, ranks: int) -> None:
-    """Overlapped and blocking sends, against transformers' model on the whole batch."""
+    """All kinds of sends, against transformers' model on the whole batch."""
     expected_loss, expected = reference(family)
-    plans = [plan_of(name, ranks, MICROS, blocking) for blocking in (False, True)]
+    plans = [plan_of(name, ranks, MICROS, sends) for sends in WAYS]
     parts = on_ranks(ranks, lambda rank: decoder_rank(plans, rank, family))
-    for blocking, each in zip((False, True), zip(*parts, strict=True), strict=True):
-        loss, grads = gather(list(each))
+    for plan, each in zip(plans, zip(*parts, strict=True), strict=True):
+        loss, grads = gather(plan, each)
         assert abs(loss - expected_loss) < EXACT * expected_loss
-        assert differ(grads, expected) < EXACT, f"blocking={blocking}"
+        assert differ(grads, expected) < EXACT, plan.sends
 
 
 # -- any module ----------------------------------------------------------------------------------------------------
@@ -153,30 +170,30 @@ def plain_reference(count: int) -> tuple[float, Grads]:
             x = modules[s](x)
         total = total + modules[count - 1](x, target) / MICROS
     total.backward()
-    return total.item(), grads_of(dict(modules), "{}.")
+    of_stages = grads_of(dict(modules))
+    return total.item(), {f"{s}.{name}": grad for s, grads in of_stages.items() for name, grad in grads.items()}
 
 
-def plain_rank(plan: Plan, rank: int, foreign: bool) -> tuple[float, Grads]:
-    modules: dict[int, nn.Module] = dict(blocks(plan.placement.on(rank), plan.placement.stages, foreign=foreign))
+def plain_rank(plan: Plan, rank: int, foreign: bool) -> Found:
+    modules = blocks_on(plan, rank, foreign=foreign)
     executor = executor_of(plan, rank, modules, (ROWS, WIDTH))
     unsplit = {s: len(stage.unsplit) for s, stage in executor.stages.items()}
     assert unsplit == dict.fromkeys(modules, 6 if foreign else 0)
     loss = run_once(executor, *rows(MICROS))
-    return loss, grads_of(modules, "{}.")
+    return loss, grads_of(modules)
 
 
-@pytest.mark.parametrize("ranks", [2, 4])
-@pytest.mark.parametrize("foreign", [False, True], ids=["known", "foreign"])
+@pytest.mark.parametrize(("foreign", "ranks"), [(True, 2), (False, 4), also(True, 4), also(False, 2)])
 @pytest.mark.parametrize("name", PLANS)
 def test_plain_modules(name: str, foreign: bool, ranks: int) -> None:
     """A stage takes any module, also one whose layers cannot be split."""
-    plans = [plan_of(name, ranks, MICROS, blocking) for blocking in (False, True)]
+    plans = [plan_of(name, ranks, MICROS, sends) for sends in WAYS]
     parts = on_ranks(ranks, lambda rank: [plain_rank(plan, rank, foreign) for plan in plans])
-    expected_loss, expected = plain_reference(plans[0].placement.stages)
-    for blocking, each in zip((False, True), zip(*parts, strict=True), strict=True):
-        loss, grads = gather(list(each))
+    expected_loss, expected = plain_reference(len(set(plans[0].placement.part_of)))
+    for plan, each in zip(plans, zip(*parts, strict=True), strict=True):
+        loss, grads = gather(plan, each, "{}.")
         assert abs(loss - expected_loss) < EXACT * expected_loss
-        assert differ(grads, expected) < EXACT, f"blocking={blocking}"
+        assert differ(grads, expected) < EXACT, plan.sends
 
 
 @pytest.mark.parametrize("name", ["1f1b", "zb-h1"])
@@ -186,21 +203,22 @@ def test_one_rank_needs_no_messages(name: str) -> None:
     loss = run_once(executor_of(plan, 0, modules, (ROWS, WIDTH)), *rows(MICROS))
     expected_loss, expected = plain_reference(1)
     assert abs(loss - expected_loss) < EXACT
-    assert differ(grads_of(modules, "{}."), expected) < EXACT
+    assert differ(gather(plan, [(loss, grads_of(modules))], "{}.")[1], expected) < EXACT
 
 
 def test_a_second_step_adds_to_the_gradients_of_the_first() -> None:
     """Nothing of a step leaks into the next; gradients accumulate until the optimizer clears them."""
     plan = plan_of("zb-h1", 2, MICROS)
 
-    def work(rank: int) -> tuple[float, Grads]:
-        modules: dict[int, nn.Module] = dict(blocks(plan.placement.on(rank), plan.placement.stages))
+    def work(rank: int) -> Found:
+        modules = blocks_on(plan, rank)
         executor = executor_of(plan, rank, modules, (ROWS, WIDTH))
         run_once(executor, *rows(MICROS))
         loss = run_once(executor, *rows(MICROS))
-        return loss, {name: grad / 2 for name, grad in grads_of(modules, "{}.").items()}
+        return loss, grads_of(modules)
 
-    _, grads = gather(on_ranks(2, work))
+    _, twice = gather(plan, on_ranks(2, work), "{}.")
+    grads = {name: grad / 2 for name, grad in twice.items()}
     assert differ(grads, plain_reference(2)[1]) < EXACT
 
 

@@ -14,7 +14,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from penstock.core.costs import Costs
-from penstock.core.op import COMPUTE, RECVS, SENDS, Kind
+from penstock.core.op import COMPUTE, RECVS, SENDS, Kind, Sends
 from penstock.core.plan import Plan
 from penstock.core.play import play
 from penstock.core.timeline import Timeline
@@ -52,10 +52,10 @@ def as_ranks_see(plan: Plan, costs: Costs, dice: np.random.Generator, noise: flo
 
 
 @pytest.mark.parametrize("hop_s", [0.0, 0.2e-3, 1.5e-3])
-@pytest.mark.parametrize("blocking", [False, True], ids=["overlapped", "blocking"])
+@pytest.mark.parametrize("sends", ["overlapped", "blocking"])
 @pytest.mark.parametrize("name", FEW)
-def test_costs_are_found_again(name: str, blocking: bool, hop_s: float) -> None:
-    plan, dice = plan_of(name, 4, 16, blocking, step=True), np.random.default_rng(1)
+def test_costs_are_found_again(name: str, sends: Sends, hop_s: float) -> None:
+    plan, dice = plan_of(name, 4, 16, sends, step=True), np.random.default_rng(1)
     costs = true_costs(plan, hop_s, dice)
     steps = [as_ranks_see(plan, costs, dice, 0.01) for _ in range(6)]
     found = measured_costs(plan, steps, [(10.0, 0.5)] * plan.placement.stages, 1.0)

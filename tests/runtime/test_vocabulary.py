@@ -15,7 +15,8 @@ from penstock.core.plan import Plan
 from penstock.engine import check
 from penstock.lower import add_sends, split_vocabulary
 from penstock.runtime.decoder import DecoderStage
-from penstock.runtime.execute import Boundary, Executor
+from penstock.runtime.execute import Executor
+from penstock.runtime.messages import Boundary
 from penstock.runtime.part import Part, rows_of
 from penstock.runtime.stage import Stage
 from penstock.runtime.transport import Links

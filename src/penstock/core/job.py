@@ -67,6 +67,10 @@ class Job:
         return self.batch * self.seq_length
 
 
+PLAN_FILES = (".json", ".txt")
+"""How names of plans in files end."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Strategy:
     """How a job is split over ranks: the schedule, the virtual stages and the micro-batches.
@@ -92,7 +96,8 @@ class Strategy:
 
     def __post_init__(self) -> None:
         _check_fields(self)
-        if self.stage_layers is not None and len(self.stage_layers) != self.stages:
+        planned = self.schedule.endswith(PLAN_FILES)
+        if self.stage_layers is not None and not planned and len(self.stage_layers) != self.stages:
             raise ValueError(
                 f"stage_layers={list(self.stage_layers)} has {len(self.stage_layers)} numbers for ranks={self.ranks} "
                 f"x chunks={self.chunks} = {self.stages} stages; give {self.stages} numbers"
@@ -100,7 +105,7 @@ class Strategy:
 
     @property
     def stages(self) -> int:
-        """Virtual stages of all ranks together."""
+        """Virtual stages of all ranks together, replicas not counted; a plan in a file may have others."""
         return self.ranks * self.chunks
 
 
@@ -150,13 +155,13 @@ class RunSpec:
                 f"use {divisors(batch, near=micro_batches)} micro-batches, or batch={larger}"
             )
 
-    def check_model(self, model: Model) -> None:
-        """Check that ``model`` can be cut as the strategy says and takes the tokens of the job.
+    def check_model(self, model: Model, parts: int) -> None:
+        """Check that ``model`` can be cut into ``parts`` as the strategy says and takes the tokens of the job.
 
         Raises:
             ValueError: the layers cannot be cut so, or the sequences or the vocabulary do not fit.
         """
-        model.cut(self.strategy.stages, self.strategy.stage_layers)
+        model.cut(parts, self.strategy.stage_layers)
         if self.job.seq_length > model.positions:
             raise ValueError(
                 f"seq_length={self.job.seq_length} is longer than {model.name} takes; use {model.positions} or less"

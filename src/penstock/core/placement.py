@@ -129,6 +129,16 @@ class Placement:
         return max(self.chain_of) + 1
 
     @cached_property
+    def depth_of(self) -> tuple[int, ...]:
+        """How many stages lie before each stage in its chain."""
+        depth = [0] * self.stages
+        for stage in (s for s, before in enumerate(self.prev) if before == NO_STAGE):
+            while self.next[stage] != NO_STAGE:
+                depth[self.next[stage]] = depth[stage] + 1
+                stage = self.next[stage]
+        return tuple(depth)
+
+    @cached_property
     def hops(self) -> NDArray[np.int32]:
         """Stage seen over each ``Hop``, ``NO_STAGE`` where there is none: shape (hops, stages)."""
         first_of = {rank: self.on(rank)[0] for rank in range(self.ranks)}

@@ -103,17 +103,21 @@ def _ways(plan: Plan, role: NDArray[np.int8], host_of: NDArray[np.int64] | None)
         for row in rows[1:][same & (rings(plan)[rows[:-1]] == rows[1:])]:  # replicas on one rank end together
             follows[row] = follows[follows[row]]
         shared = host_of is not None and len(np.unique(host_of)) < len(host_of) and bool(copies.any())
-    return _resources(plan, role, host_of), _batches(plan, role), follows, followed, shared
+    return _resources(plan, role, host_of), batches(plan), follows, followed, shared
 
 
 def _own_ways(plan: Plan) -> tuple[Any, ...]:
     return _ways(plan, plan.memo(_roles), None)
 
 
-def _batches(plan: Plan, role: NDArray[np.int8]) -> NDArray[np.int64]:
+def batches(plan: Plan) -> NDArray[np.int64]:
     """For each message that holds its rank, how many stand before and how many behind it in its batch: shape (ops, 2);
     -1 for all else."""
-    found = np.full((len(plan), 2), -1, dtype=np.int64)
+    return plan.memo(_batches)
+
+
+def _batches(plan: Plan) -> NDArray[np.int64]:
+    role, found = plan.memo(_roles), np.full((len(plan), 2), -1, dtype=np.int64)
     message = (role == SENT) | (role == RECEIVED)
     if not plan.blocking or not message.any():
         return found

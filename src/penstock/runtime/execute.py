@@ -3,41 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
-from penstock.core.needs import partners, predecessors
-from penstock.core.op import AMONG_RANKS, RECVS, VOCABULARY, Kind, Op
+from penstock.core.op import AMONG_RANKS, COLLECTIVES, RECVS, VOCABULARY, Kind, Op
 from penstock.core.plan import Plan
+from penstock.core.play import batches
 from penstock.runtime.clock import Clock
-from penstock.runtime.collectives import Pending
 from penstock.runtime.faults import OpError
+from penstock.runtime.messages import Action, Boundary, Key, Messages
 from penstock.runtime.stage import Stage
+from penstock.runtime.sums import GradientSums
 from penstock.runtime.transport import Links
 from penstock.runtime.vocabulary import Desk, Vocabulary
 
-Action = Callable[[], None]
+Half = tuple[Callable[[], Any], Callable[[Any], None]]
+"""A forward or a backward in two parts: take what it needs, waiting for it; work on that."""
+Overlap = Callable[[Action, Action], None]
+"""Runs the forward and the backward of a block; what they need has arrived."""
 
 
-@dataclass(frozen=True)
-class Boundary:
-    """The tensor that crosses stage boundaries: the same for every micro-batch."""
-
-    shape: tuple[int, ...]
-    dtype: torch.dtype
-    device: torch.device
+def in_turn(forward: Action, backward: Action) -> None:
+    """One after the other."""
+    forward()
+    backward()
 
 
 class Executor:
     """Runs the lane of one rank again and again.
 
-    The lane is turned into a list of bound actions once; a step walks the list. A receive takes its buffer when its op
-    comes and the buffer goes to the op that consumes it; a sent tensor is let go when its link needs the room
-    (``plan.in_flight``) or at the end of the lane.
+    The lane is turned into a list of bound actions once; a step walks the list.
 
     Args:
         plan: legal, with sends, the same object on all ranks.
@@ -47,11 +44,11 @@ class Executor:
         boundary: what messages carry.
         step: called for each ``STEP`` with its stage.
         vocabulary: what runs vocabulary passes; needed where the plan has some.
+        overlap: runs the two halves of each fused block.
 
     Attributes:
         position: place in the lane of the op at work; -1 between steps.
-        waiting: id of the message or collective it waits for now, -1 if none.
-        peak_buffers: most boundary tensors alive at once in the last step, receives posted and sends held.
+        messages: its sends and receives.
     """
 
     def __init__(
@@ -63,25 +60,24 @@ class Executor:
         boundary: Boundary,
         step: Callable[[int], None] | None = None,
         vocabulary: Vocabulary | None = None,
+        overlap: Overlap = in_turn,
     ) -> None:
-        self.plan, self.rank, self.stages, self._links, self._boundary = plan, rank, stages, links, boundary
-        self.position, self.waiting = -1, -1
-        self.peak_buffers = self._buffers = 0
+        self.plan, self.rank, self.stages = plan, rank, stages
+        self.position = -1
+        self.messages = Messages(plan, rank, links, boundary)
         self.clock = Clock.for_device(boundary.device)
-        self._step, self._vocabulary = step, vocabulary
+        self._step, self._vocabulary, self._overlap = step, vocabulary, overlap
         self._inputs: Sequence[Tensor] = ()
         self._targets: Sequence[Tensor] = ()
-        self._inbox: dict[tuple[Kind, int, int], Tensor | Pending] = {}
-        self._receives: dict[tuple[Kind, int, int], tuple[dist.Work, Tensor, int]] = {}
-        self._sends: dict[int, tuple[dist.Work, Tensor]] = {}
         self._begun = self.clock.stamp()
         if plan.placement.ranks > 1 and not plan.lowered:
             raise ValueError(f"plan {plan.name!r} has no sends; give it some with add_sends")
-        partner = partners(plan)
-        self._before = predecessors(plan)
-        self._peer = plan.rank_of_op[partner]
-        first = int(plan.first[rank])
-        self._actions = [self._action(first + place, op) for place, op in enumerate(plan.lanes[rank])]
+        self._sums: GradientSums | None = None
+        if (plan.ops[:, 0] == Kind.REDUCE_GRAD).any():
+            modules = {stage: held.module for stage, held in stages.items()}
+            self._sums = GradientSums(plan, rank, modules, self.clock)
+        self._begins = self._blocks()
+        self._actions = [action for block in self._begins for action in self._block(*block)]
 
     def run(self, inputs: Sequence[Tensor], targets: Sequence[Tensor]) -> None:
         """One step.
@@ -94,7 +90,7 @@ class Executor:
             OpError: an op failed; names rank and op.
         """
         self._inputs, self._targets = inputs, targets
-        self._buffers = self.peak_buffers = 0
+        self.messages.buffers = self.messages.peak_buffers = 0
         clock = self.clock
         stamp, starts, ends = clock.stamp, clock.starts, clock.ends
         starts.clear()
@@ -107,13 +103,20 @@ class Executor:
                     action()
                     starts.append(self._begun)
                     ends.append(stamp())
-                self._finish_sends()
+                self.messages.finish_sends()
+                self._finish_sums()
+                self._stamp_blocks()
                 if self._vocabulary is not None:
                     for position, ended in self._vocabulary.finish().items():
                         ends[position] = ended
         except Exception as error:
             raise OpError(self.rank, self.where(), error) from error
         self.position, self._inputs, self._targets = -1, (), ()
+
+    @property
+    def peak_buffers(self) -> int:
+        """Most boundary tensors alive at once in the last step, receives posted and sends held."""
+        return self.messages.peak_buffers
 
     def take_losses(self) -> list[Tensor]:
         """Losses of the micro-batches since the last call; empty on ranks without a last stage."""
@@ -128,153 +131,136 @@ class Executor:
         if position < 0:
             return "is between steps"
         op = self.plan.lanes[self.rank][position]
-        if self.waiting < 0:
+        waiting = self.messages.waiting
+        if waiting < 0:
             return f"is at {op} (stage {op.stage})"
-        message = self.plan.op(self.waiting)
-        if message.kind in AMONG_RANKS:
-            return f"waits at {op} (stage {op.stage}) for {message} of all ranks"
+        message = self.plan.op(waiting)
+        if message.kind in COLLECTIVES:
+            others = "ranks" if message.kind in AMONG_RANKS else "replicas"
+            return f"waits at {op} (stage {op.stage}) for {message} of all {others}"
         side = "from" if message.kind in RECVS else "to"
-        return f"waits at {op} (stage {op.stage}) for {message} {side} rank {self._peer[self.waiting]}"
+        return f"waits at {op} (stage {op.stage}) for {message} {side} rank {self.messages.peer[waiting]}"
+
+    def _blocks(self) -> list[tuple[int, int]]:
+        """Id of the first op and number of ops of all that starts and ends as one: single ops, fused blocks, batches of
+        messages."""
+        plan, found = self.plan, []
+        row, end = map(int, plan.first[self.rank : self.rank + 2])
+        behind = batches(plan)[:, 1]
+        while row < end:
+            size = 1 + max(int(plan.fused[row]), int(behind[row]))
+            found.append((row, size))
+            row += size
+        return found
+
+    def _block(self, row: int, size: int) -> list[Action]:
+        """The bound actions of a block's ops: the first does it all."""
+        ops = [self.plan.op(row + k) for k in range(size)]
+        if size == 1:
+            return [self._action(row, ops[0])]
+        all_of_it = self._fused(*ops) if self.plan.fused[row] else self.messages.batch(row, ops)
+        return [all_of_it, *[_nothing] * (size - 1)]
 
     def _action(self, row: int, op: Op) -> Action:
         """The bound action of one op."""
         match op.kind:
-            case Kind.F:
-                return self._forward(op)
-            case Kind.B | Kind.I:
-                return self._backward(op)
+            case Kind.F | Kind.B | Kind.I:
+                take, work = self._half(op)
+                return lambda: work(take())
             case Kind.W:
                 work, micro = self.stages[op.stage].backward_weight, op.micro
                 return lambda: work(micro)
             case Kind.SEND_F | Kind.SEND_B:
-                return self._send(row, op)
+                return self.messages.send(row, op)
             case Kind.RECV_F | Kind.RECV_B:
-                return self._receive(row, op)
+                return self.messages.receive(row, op)
+            case Kind.REDUCE_GRAD:
+                assert self._sums is not None
+                begin = self._sums.start
+                return lambda: begin(row, op.stage)
             case Kind.STEP:
                 return lambda: self._finish_step(op.stage)
             case kind if kind in VOCABULARY + AMONG_RANKS and self._vocabulary is not None:
                 data = (lambda micro: self._inputs[micro], lambda micro: self._targets[micro])
-                desk = Desk(self._inbox.__setitem__, self._take, *data)
+                desk = Desk(self.messages.inbox.__setitem__, self._take, *data)
                 return self._vocabulary.action(row - int(self.plan.first[self.rank]), op, desk)
             case _:
                 raise ValueError(f"plan {self.plan.name!r}: {op} cannot be run yet; penstock simulate can show it")
 
-    def _forward(self, op: Op) -> Action:
+    def _half(self, op: Op) -> Half:
+        return self._forward(op) if op.kind == Kind.F else self._backward(op)
+
+    def _forward(self, op: Op) -> Half:
         stage, micro, after = self.stages[op.stage], op.micro, self.plan.placement.next[op.stage]
-        work = stage.forward if self.plan.trains else stage.evaluate
-        key, out = (Kind.F, op.stage, micro), (Kind.F, after, micro)
+        run = stage.forward if self.plan.trains else stage.evaluate
+        key, out, inbox = (Kind.F, op.stage, micro), (Kind.F, after, micro), self.messages.inbox
 
-        def action() -> None:
-            x = self._inputs[micro] if stage.first else self._take(key)
+        def take() -> Tensor:
+            return self._inputs[micro] if stage.first else self._take(key)
+
+        def work(x: Any) -> None:
             if stage.last:
-                work(micro, x, self._targets[micro])
+                run(micro, x, self._targets[micro])
             else:
-                self._inbox[out] = work(micro, x)
+                inbox[out] = run(micro, x)
 
-        return action
+        return take, work
 
-    def _backward(self, op: Op) -> Action:
+    def _backward(self, op: Op) -> Half:
         stage, micro, before = self.stages[op.stage], op.micro, self.plan.placement.prev[op.stage]
-        work = stage.backward if op.kind == Kind.B else stage.backward_input
-        key, out = (Kind.B, op.stage, micro), (Kind.B, before, micro)
+        run = stage.backward if op.kind == Kind.B else stage.backward_input
+        key, out, inbox = (Kind.B, op.stage, micro), (Kind.B, before, micro), self.messages.inbox
 
-        def action() -> None:
-            grad = work(micro, None if stage.last else self._take(key))
+        def take() -> Tensor | None:
+            return None if stage.last else self._take(key)
+
+        def work(of_output: Any) -> None:
+            grad = run(micro, of_output)
             if not stage.first:
                 if grad is None:
                     raise ValueError(
                         f"stage {op.stage} gave no gradient of its input; is every weight before it frozen?"
                     )
-                self._inbox[out] = grad
+                inbox[out] = grad
 
-        return action
+        return take, work
 
-    def _send(self, row: int, op: Op) -> Action:
-        placement, blocking = self.plan.placement, self.plan.blocking
-        forward = op.kind == Kind.SEND_F
-        key = (Kind.F, placement.next[op.stage], op.micro) if forward else (Kind.B, placement.prev[op.stage], op.micro)
-        to, tag, before = int(self._peer[row]), self._tag(key), int(self._before[row])
-        links, dtype = self._links, self._boundary.dtype
-        assert links is not None
-
-        def action() -> None:
-            if before >= 0:
-                self._release(before)
-            tensor = self._take(key)
-            if tensor.dtype is not dtype:
-                raise ValueError(f"stage {op.stage} gave {tensor.dtype}, but the pipeline carries {dtype}")
-            if not tensor.is_contiguous():
-                tensor = tensor.contiguous()
-            self._sends[row] = (links.send(tensor, to, tag), tensor)
-            self._count(1)
-            if blocking:
-                self._release(row)
-
-        return action
-
-    def _receive(self, row: int, op: Op) -> Action:
-        key = (Kind.F if op.kind == Kind.RECV_F else Kind.B, op.stage, op.micro)
-        of, tag, blocking = int(self._peer[row]), self._tag(key), self.plan.blocking
-        shape, dtype, device = self._boundary.shape, self._boundary.dtype, self._boundary.device
-        links = self._links
-        assert links is not None
-
-        def action() -> None:
-            buffer = torch.empty(shape, dtype=dtype, device=device)
-            work = links.recv(buffer, of, tag)
-            self._count(1)
-            if blocking:
-                self._wait(work, row)
-            self._receives[key] = (work, buffer, row)
-
-        return action
-
-    def _take(self, key: tuple[Kind, int, int]) -> Any:
-        """What an op consumes: handed over on this rank, or received or summed, waiting for it if need be."""
-        posted = self._receives.pop(key, None)
-        if posted is None:
-            return self._handed(self._inbox.pop(key))
-        work, buffer, row = posted
-        if not self.plan.blocking:
-            self._wait(work, row)
-        self._begun = self.clock.stamp()
-        self._buffers -= 1
-        return buffer
-
-    def _handed(self, value: Any) -> Any:
-        if isinstance(value, Pending):
-            self.waiting = int(self.plan.first[self.rank]) + value.started.position
-            value = value.take()
-            self.waiting = -1
+    def _take(self, key: Key) -> Any:
+        """What an op consumes; if it had to be waited for, the op begins now."""
+        tensor, waited = self.messages.take(key)
+        if waited:
             self._begun = self.clock.stamp()
-        return value
+        return tensor
 
-    def _wait(self, work: dist.Work, row: int) -> None:
-        self.waiting = row
-        work.wait()
-        self.waiting = -1
+    def _fused(self, forward: Op, backward: Op) -> Action:
+        (take_x, run_forward), (take_grad, run_backward) = self._half(forward), self._half(backward)
 
-    def _release(self, row: int) -> None:
-        """Let a sent tensor go, waiting until it has left."""
-        work, _ = self._sends.pop(row)
-        self._wait(work, row)
-        self._buffers -= 1
+        def action() -> None:
+            x, grad = take_x(), take_grad()
+            self._overlap(lambda: run_forward(x), lambda: run_backward(grad))
 
-    def _count(self, change: int) -> None:
-        self._buffers += change
-        if self._buffers > self.peak_buffers:
-            self.peak_buffers = self._buffers
+        return action
 
-    def _tag(self, key: tuple[Kind, int, int]) -> int:
-        kind, stage, micro = key
-        return (int(kind) * self.plan.placement.stages + stage) * self.plan.micros + micro
+    def _finish_sums(self) -> None:
+        if self._sums is not None:
+            first = int(self.plan.first[self.rank])
+            for row, ended in self._sums.finish(self.messages.wait):
+                self.clock.ends[row - first] = ended
 
-    def _finish_sends(self) -> None:
-        for row in list(self._sends):
-            self._release(row)
+    def _stamp_blocks(self) -> None:
+        """All ops of a block start and end with it."""
+        first = int(self.plan.first[self.rank])
+        for row, size in self._begins:
+            for stamps in (self.clock.starts, self.clock.ends):
+                stamps[row - first : row - first + size] = [stamps[row - first]] * size
 
     def _finish_step(self, stage: int) -> None:
-        self._finish_sends()
+        self.messages.finish_sends()
+        self._finish_sums()
         self._begun = self.clock.stamp()
         if self._step is not None:
             self._step(stage)
+
+
+def _nothing() -> None:
+    """For an op that its block has done."""

@@ -10,6 +10,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from penstock.core.job import Job
+from penstock.core.op import Kind
+from penstock.core.placement import NO_STAGE
 from penstock.core.plan import Plan
 
 
@@ -30,8 +32,9 @@ def learning_rate(job: Job, step: int) -> float:
 class Optimizer:
     """The ``STEP`` of a rank's stages.
 
-    Gradients of weights that several stages hold (tied embeddings) are summed, so that their copies stay equal; the
-    norm for clipping is that of the whole model, each shared weight counted once; AdamW decays matrices only.
+    Gradients of weights that the two ends of the model share (tied embeddings) are summed, so that their copies stay
+    equal; those of replicas have been summed before (``REDUCE_GRAD``). The norm for clipping is that of the whole
+    model, each weight counted once; AdamW decays matrices only.
 
     Args:
         job: rates, betas, decay, clipping.
@@ -40,6 +43,7 @@ class Optimizer:
         rank: this rank.
 
     Attributes:
+        first_stage: the stage whose ``STEP`` comes first on this rank.
         norm: norm of all gradients of the last step before clipping.
         total: the caller's own figure, summed over the ranks together with the norm (the loss).
     """
@@ -48,12 +52,15 @@ class Optimizer:
         self._job, self._modules = job, dict(modules)
         self.norm, self.total, self.step_number = 0.0, 0.0, 0
         placement = plan.placement
-        self._ends = (0, placement.stages - 1)
+        steps = [op.stage for op in plan.lanes[rank] if op.kind == Kind.STEP]
+        self.first_stage = (steps or placement.on(rank))[0]
+        self._begins = {s for s in modules if placement.prev[s] == NO_STAGE}
+        self._counted = {s for s in modules if placement.part_of.index(placement.part_of[s]) == s}
         self._shared = {stage: dict(getattr(module, "tied", {})) for stage, module in modules.items()}
-        ranks = sorted({placement.rank_of[stage] for stage in self._ends})
+        ends = [s for s in range(placement.stages) if NO_STAGE in (placement.prev[s], placement.next[s])]
+        ranks = sorted({placement.rank_of[stage] for stage in ends})
         self._group = dist.new_group(ranks) if len(ranks) > 1 else None
         self._adams = {stage: self._adam(module) for stage, module in modules.items()}
-        self._first_stage = min(modules)
         self._device = torch.device("cuda" if dist.is_initialized() and dist.get_backend() == "nccl" else "cpu")
 
     def _adam(self, module: nn.Module) -> torch.optim.AdamW | None:
@@ -69,7 +76,7 @@ class Optimizer:
 
     def step(self, stage: int) -> None:
         """``STEP`` of one stage; the first on the rank also sums, measures and clips for all of them."""
-        if stage == self._first_stage:
+        if stage == self.first_stage:
             self._sum_shared()
             self._clip()
         adam = self._adams[stage]
@@ -80,21 +87,24 @@ class Optimizer:
             adam.zero_grad(set_to_none=True)
 
     def _sum_shared(self) -> None:
-        mine = [stage for stage in self._ends if self._shared.get(stage)]
-        if self._group is not None:
+        """Give every copy of a weight that the ends share the sum over its uses, one replica of each counted."""
+        mine = sorted(stage for stage, shared in self._shared.items() if shared)
+        for name in sorted({name for stage in mine for name in self._shared[stage]}):
+            copies = [self._shared[stage][name] for stage in mine if name in self._shared[stage]]
+            total = torch.zeros_like(copies[0])
             for stage in mine:
-                for name in sorted(self._shared[stage]):
-                    dist.all_reduce(_grad(self._shared[stage][name]), group=self._group)
-        elif len(mine) > 1:
-            first, last = (self._shared[stage] for stage in self._ends)
-            for name in first:
-                both = _grad(first[name]) + _grad(last[name])
-                first[name].grad, last[name].grad = both, both.clone()
+                if stage in self._counted:
+                    total += _grad(self._shared[stage][name])
+            if self._group is not None:
+                dist.all_reduce(total, group=self._group)
+            for copy in copies:
+                copy.grad = total.clone()
 
     def _clip(self) -> None:
         """Scale all gradients so that their common norm is at most ``clip_norm`` (as ``clip_grad_norm_`` does)."""
-        first, last = self._ends
-        copies = {id(p) for p in self._shared.get(last, {}).values()} if last != first else set()
+        again = [p for s, module in self._modules.items() if s not in self._counted for p in module.parameters()]
+        again += [p for s, shared in self._shared.items() if s not in self._begins for p in shared.values()]
+        copies = {id(p) for p in again}
         params = [p for module in self._modules.values() for p in module.parameters() if p.grad is not None]
         grads = [_grad(p) for p in params]
         counted = [_grad(p) for p in params if id(p) not in copies]
@@ -114,7 +124,8 @@ class Optimizer:
             torch._foreach_mul_(grads, self._job.clip_norm / (self.norm + 1e-6))
 
     def state(self) -> dict[str, dict[str, Tensor]]:
-        """Moments by full parameter name; created if there are none yet, so that a checkpoint can fill them."""
+        """Moments by full parameter name, of one copy; created if there are none yet, so that a checkpoint can fill
+        them."""
         found: dict[str, dict[str, Tensor]] = {}
         for stage, module in self._modules.items():
             adam = self._adams[stage]
@@ -125,8 +136,18 @@ class Optimizer:
                 if not held:
                     held["step"] = torch.zeros((), dtype=torch.float32, device=param.device)
                     held["exp_avg"], held["exp_avg_sq"] = torch.zeros_like(param), torch.zeros_like(param)
-                found[name] = held
+                found.setdefault(name, held)
         return found
+
+    def copy_state(self) -> None:
+        """Give the moments that ``state`` shows to further copies of the same weights on this rank."""
+        shown = self.state()
+        for stage, module in self._modules.items():
+            adam = self._adams[stage]
+            for name, param in module.named_parameters():
+                if adam is not None and name in shown and adam.state[param] is not shown[name]:
+                    for key, value in adam.state[param].items():
+                        value.copy_(shown[name][key])
 
 
 def _grad(param: Tensor) -> Tensor:

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from penstock.core.files import write_whole
-from penstock.core.job import RunSpec
+from penstock.core.job import PLAN_FILES, RunSpec
 from penstock.core.jobfile import make_spec, spec_to_toml
 from penstock.core.model import Model
 from penstock.core.placement import NO_STAGE
 from penstock.core.plan import Plan
 from penstock.engine.check import check
-from penstock.lower import add_sends, add_step, algorithm_of, split_vocabulary
+from penstock.lower import add_sends, add_step, algorithm_of, reduce_gradients, split_vocabulary
 from penstock.schedules import build
 
 RUNS = Path("runs")
@@ -89,21 +89,18 @@ def plan_of(spec: RunSpec) -> Plan:
         ValueError: the model cannot be cut so, or the schedule cannot have these sizes.
     """
     strategy = spec.strategy
-    if strategy.schedule.endswith((".json", ".txt")):
+    if strategy.schedule.endswith(PLAN_FILES):
         plan = _plan_from(Path(strategy.schedule), spec)
     else:
         plan = build(strategy.schedule, strategy.ranks, strategy.micro_batches, strategy.chunks)
-    stages = plan.placement.stages
-    if plan.placement.next != (*range(1, stages), NO_STAGE) or len(set(plan.placement.part_of)) < stages:
-        raise ValueError(
-            f"plan {plan.name!r} has more than one chain of stages; runs are of one chain 0, 1, .. {stages - 1}"
-        )
-    spec.check_model(Model.read(spec.model))
+    spec.check_model(Model.read(spec.model), _parts(plan))
     check(plan)
     plan = _with_vocabulary(plan, strategy.vocabulary)
     if not plan.lowered:
-        plan = add_step(add_sends(plan, strategy.sends))
+        plan = add_step(add_sends(reduce_gradients(plan), strategy.sends))
         check(plan)
+    elif plan is not reduce_gradients(plan):
+        raise ValueError(f"plan {plan.name!r} never sums the gradients of replicas; add REDUCE_GRAD (reduce_gradients)")
     return plan
 
 
@@ -113,6 +110,22 @@ def _with_vocabulary(plan: Plan, algorithm: int) -> Plan:
     if algorithm and has not in (0, algorithm):
         raise ValueError(f"vocabulary={algorithm}, but plan {plan.name!r} has the passes of {has}; give that")
     return split_vocabulary(plan, 1 if algorithm == 1 else 2) if algorithm and not has else plan
+
+
+def _parts(plan: Plan) -> int:
+    """Parts of the model, which every chain of the plan goes through in one order."""
+    placement, chains = plan.placement, []
+    for stage in (s for s, before in enumerate(placement.prev) if before == NO_STAGE):
+        chains.append([placement.part_of[stage]])
+        while (stage := placement.next[stage]) != NO_STAGE:
+            chains[-1].append(placement.part_of[stage])
+    for chain in chains:
+        if chain != chains[0] or len(set(chain)) < len(chain):
+            raise ValueError(
+                f"plan {plan.name!r} has a chain of model parts {chain}; each chain must go through "
+                f"{list(dict.fromkeys(chains[0]))}, all parts of the model, once"
+            )
+    return len(chains[0])
 
 
 def prepare(spec: RunSpec) -> Path:
@@ -135,15 +148,15 @@ def prepare(spec: RunSpec) -> Path:
 def _plan_from(path: Path, spec: RunSpec) -> Plan:
     plan = Plan.from_json(path.read_text()) if path.suffix == ".json" else Plan.from_text(path.read_text())
     strategy, ranks = spec.strategy, plan.placement.ranks
+    parts = len(set(plan.placement.part_of))
     wanted = {
         "ranks": (strategy.ranks, ranks),
         "micro_batches": (strategy.micro_batches, plan.micros),
-        "chunks": (strategy.chunks, plan.placement.stages // ranks),
+        "chunks": (strategy.chunks, 1 if parts % ranks else parts // ranks),
     }
-    if plan.placement.stages % ranks:
-        raise ValueError(
-            f"the plan in {path} has {plan.placement.stages} stages on {ranks} ranks; runs need equally many"
-        )
+    if parts % ranks and strategy.chunks > 1:
+        raise ValueError(f"chunks={strategy.chunks}, but the plan in {path} deals {parts} stages to {ranks} ranks; "
+                         f"leave chunks out")  # fmt: skip
     for name, (asked, has) in wanted.items():
         if asked != has:
             raise ValueError(f"{name}={asked}, but the plan in {path} has {has}; give --{name.replace('_', '-')} {has}")

@@ -17,15 +17,17 @@ from torch import Tensor
 from penstock.core.job import RunSpec
 from penstock.core.lane import Lane
 from penstock.core.model import Model
-from penstock.core.op import Kind
+from penstock.core.op import Kind, Op
+from penstock.core.placement import NO_STAGE
 from penstock.core.plan import Plan
 from penstock.engine.check import check
 from penstock.lower import add_sends, algorithm_of, split_vocabulary
 from penstock.runtime import checkpoint
 from penstock.runtime.corpus import Batch, Corpus, read_corpus
 from penstock.runtime.decoder import DecoderStage, load_config
-from penstock.runtime.execute import Boundary, Executor
+from penstock.runtime.execute import Executor
 from penstock.runtime.measure import probe
+from penstock.runtime.messages import Boundary
 from penstock.runtime.metrics import MetricsFile
 from penstock.runtime.optimizer import Optimizer, learning_rate
 from penstock.runtime.part import rows_of
@@ -82,23 +84,25 @@ class Trainer:
         self.spec, self.plan, self.rank, self.folder, self.device = spec, plan, rank, folder, device
         self.corpus: Corpus = read_corpus(spec.job)
         config = load_config(spec.model)
-        cut = Model.read(spec.model).cut(plan.placement.stages, spec.strategy.stage_layers)
+        placement = plan.placement
+        cut = Model.read(spec.model).cut(len(set(placement.part_of)), spec.strategy.stage_layers)
         dtype = dtype_of(spec.job.precision)
         micro = spec.sequences_per_micro_batch
         carries = (micro, spec.job.seq_length, config.hidden_size)
-        last = plan.placement.stages - 1
         split = set(plan.ops[plan.ops[:, 0] == Kind.I, 1].tolist())
-        whole, rows = not algorithm_of(plan), rows_of(rank, plan.placement.ranks, config.vocab_size)
-        held = {} if whole else {plan.placement.on(rank)[0]: rows}
+        ends = {s: (placement.prev[s] == NO_STAGE, placement.next[s] == NO_STAGE) for s in placement.on(rank)}
+        whole, rows = not algorithm_of(plan), rows_of(rank, placement.ranks, config.vocab_size)
+        held = {} if whole else {placement.on(rank)[0]: rows}
+        seed = spec.job.seed
         self.modules = {
             s: DecoderStage(
-                config, cut[s], s == 0, s == last, spec.job.seed, dtype, device, s in split, whole, held.get(s)
+                config, cut[placement.depth_of[s]], *end, seed, dtype, device, s in split, whole, held.get(s)
             )
-            for s in plan.placement.on(rank)
+            for s, end in ends.items()
         }
         scale = 1 / plan.micros
         self.stages = {
-            s: Stage(m, s == 0 and whole, s == last and whole, carries, scale) for s, m in self.modules.items()
+            s: Stage(m, ends[s][0] and whole, ends[s][1] and whole, carries, scale) for s, m in self.modules.items()
         }
         self.optimizer = Optimizer(spec.job, self.modules, plan, rank)
         links = Links(plan, rank) if plan.placement.ranks > 1 else None
@@ -135,6 +139,8 @@ class Trainer:
         if path is None:
             return 0
         facts = checkpoint.load(path, self._state())
+        self._copy_weights()
+        self.optimizer.copy_state()
         if facts["corpus"] != self.corpus.fingerprint:
             raise ValueError(
                 f"{path} was trained on other text (fingerprint {facts['corpus']}, now {self.corpus.fingerprint}); "
@@ -187,14 +193,14 @@ class Trainer:
         self.trainer.run(inputs, targets)
 
     def _step(self, stage: int) -> None:
-        losses = self.trainer.take_losses()
-        if losses or stage == min(self.stages):
-            self.optimizer.total = torch.stack(losses).double().mean().item() if losses else 0.0
+        if stage == self.optimizer.first_stage:
+            losses = self.trainer.take_losses()
+            self.optimizer.total = torch.stack(losses).double().sum().item() / self.plan.micros if losses else 0.0
         self.optimizer.step_number = self.done + 1
         self.optimizer.step(stage)
 
     def _micro_batches(self, batch: Batch) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-        """Inputs where the first stage is, targets where the last is; each of shape (micro, seq)."""
+        """Inputs and targets by micro-batch; each of shape (micro, seq)."""
         inputs, targets = (torch.from_numpy(rows).to(self.device).chunk(self.plan.micros) for rows in batch)
         return inputs, targets
 
@@ -223,23 +229,44 @@ class Trainer:
         }
 
     def _state(self) -> dict[str, Any]:
-        model = {name: param.detach() for module in self.modules.values() for name, param in module.named_parameters()}
         return {
-            "model": as_rows(model, self._rows),
+            "model": as_rows(self._weights(), self._rows),
             "optimizer": as_rows(self.optimizer.state(), self._rows),
             "step": self.done,
             "corpus": self.corpus.fingerprint,
         }
 
+    def _weights(self) -> dict[str, Tensor]:
+        """By full name, one copy of each."""
+        found: dict[str, Tensor] = {}
+        for module in self.modules.values():
+            for name, param in module.named_parameters():
+                found.setdefault(name, param.detach())
+        return found
+
+    def _copy_weights(self) -> None:
+        """Give loaded weights to further copies on this rank."""
+        loaded = self._weights()
+        for module in self.modules.values():
+            for name, param in module.named_parameters():
+                if param.data_ptr() != loaded[name].data_ptr():
+                    param.detach().copy_(loaded[name])
+
 
 def evaluation_plan(plan: Plan) -> Plan:
-    """Forwards alone on the same stages."""
+    """Forwards alone, each micro-batch through the chain it takes in training; those that can run first come first."""
     placement = plan.placement
-    lanes = tuple(
-        Lane.of([(Kind.F, s, i) for i in range(plan.micros) for s in sorted(placement.on(r))])
-        for r in range(placement.ranks)
-    )
-    bare = Plan("evaluation", placement, plan.micros, lanes)
+    chain_of = {op.micro: placement.chain_of[op.stage] for lane in plan.lanes for op in lane if op.kind == Kind.F}
+    nth, on_chain = {}, [0] * placement.chains
+    for i in sorted(chain_of):
+        nth[i] = on_chain[chain_of[i]]
+        on_chain[chain_of[i]] += 1
+
+    def turn(op: Op) -> tuple[int, int]:
+        return nth[op.micro] + placement.depth_of[op.stage], placement.chain_of[op.stage]
+
+    rows = [sorted([op for op in lane if op.kind == Kind.F], key=turn) for lane in plan.lanes]
+    bare = Plan("evaluation", placement, plan.micros, tuple(map(Lane.of, rows)))
     check(bare)
     algorithm = algorithm_of(plan)
     if algorithm:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -16,14 +18,15 @@ class Links:
 
     On gloo, tags keep messages apart. On NCCL, which has no tags and runs the messages of a communicator one after the
     other, each link from rank to rank gets a communicator of its own; messages of a link are sent and received in one
-    order, which ``engine.check`` made sure of. Every rank must build its ``Links`` of the same plan at the same time.
+    order, which ``engine.check`` made sure of. Batches, each of which NCCL runs as one, share a communicator. Every
+    rank must build its ``Links`` of the same plan at the same time.
     """
 
     def __init__(self, plan: Plan, rank: int) -> None:
         self._rank = rank
         world = dist.distributed_c10d._get_default_group()
         self._groups = dict.fromkeys(_links(plan), world)
-        if dist.get_backend() == "nccl":
+        if dist.get_backend() == "nccl" and plan.sends != "batched":
             self._groups = {link: dist.new_group(sorted(link)) for link in self._groups}
         self._peer = {
             (a, b): dist.get_group_rank(group, b if a == rank else a)
@@ -35,6 +38,16 @@ class Links:
         """Start sending; the tensor must live until the work is done."""
         link = (self._rank, to)
         return self._groups[link].send([tensor], self._peer[link], tag)
+
+    def batch(self, tensors: Sequence[Tensor], ways: Sequence[tuple[bool, int, int]]) -> list[dist.Work]:
+        """Start messages that pass as one; each way says whether it is sent, the other rank, and the tag. One piece of
+        work for all of them or one for each."""
+        ops = [
+            dist.P2POp(dist.isend if out else dist.irecv, tensor, peer, tag=tag)
+            for tensor, (out, peer, tag) in zip(tensors, ways, strict=True)
+        ]
+        works: list[dist.Work] = dist.batch_isend_irecv(ops)
+        return works
 
     def recv(self, buffer: Tensor, of: int, tag: int) -> dist.Work:
         """Start receiving into a buffer."""

@@ -1,0 +1,180 @@
+"""The messages of one rank: tensors that cross stage boundaries, and the buffers they take."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from penstock.core.needs import partners, predecessors
+from penstock.core.op import SENDS, Kind, Op
+from penstock.core.plan import Plan
+from penstock.runtime.collectives import Pending
+from penstock.runtime.transport import Links
+
+Action = Callable[[], None]
+Key = tuple[Kind, int, int]
+"""What a tensor is for: the kind, stage and micro-batch of the op that consumes it."""
+
+
+@dataclass(frozen=True)
+class Boundary:
+    """The tensor that crosses stage boundaries: the same for every micro-batch."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    device: torch.device
+
+
+class Messages:
+    """Sends and receives of one rank, and what waits to be sent or consumed.
+
+    A receive takes its buffer when its op comes and the buffer goes to the op that consumes it; a sent tensor is let go
+    when its link needs the room (``plan.in_flight``), when it has passed if the plan's messages hold their ranks, or at
+    the end of the lane.
+
+    Attributes:
+        inbox: what this rank has made for an op of its own, or to be sent; it may be on its way.
+        waiting: id of the op it waits for now, -1 if none.
+        buffers, peak_buffers: boundary tensors alive now and the most at once, receives posted and sends held.
+    """
+
+    def __init__(self, plan: Plan, rank: int, links: Links | None, boundary: Boundary) -> None:
+        self.plan, self._links, self._boundary, self._first = plan, links, boundary, int(plan.first[rank])
+        self.inbox: dict[Key, Any] = {}
+        self.waiting = -1
+        self.buffers = self.peak_buffers = 0
+        self._receives: dict[Key, tuple[dist.Work, Tensor, int]] = {}
+        self._sends: dict[int, tuple[dist.Work, Tensor]] = {}
+        self._before = predecessors(plan)
+        self.peer = plan.rank_of_op[partners(plan)]
+
+    def _key(self, op: Op) -> Key:
+        """What a message brings, by the op that consumes it."""
+        placement = self.plan.placement
+        match op.kind:
+            case Kind.SEND_F:
+                return Kind.F, placement.next[op.stage], op.micro
+            case Kind.SEND_B:
+                return Kind.B, placement.prev[op.stage], op.micro
+            case _:
+                return Kind.F if op.kind == Kind.RECV_F else Kind.B, op.stage, op.micro
+
+    def _outgoing(self, key: Key, stage: int) -> Tensor:
+        """The tensor of a send, fit to be sent."""
+        (tensor, _), dtype = self._handed(key), self._boundary.dtype
+        if tensor.dtype is not dtype:
+            raise ValueError(f"stage {stage} gave {tensor.dtype}, but the pipeline carries {dtype}")
+        return tensor if tensor.is_contiguous() else tensor.contiguous()
+
+    def _buffer(self) -> Tensor:
+        boundary = self._boundary
+        return torch.empty(boundary.shape, dtype=boundary.dtype, device=boundary.device)
+
+    def send(self, row: int, op: Op) -> Action:
+        """The bound action of a send, op id ``row``."""
+        to, tag, before, blocking = *self._way(row, op), int(self._before[row]), self.plan.blocking
+        key, links = self._key(op), self._links
+        assert links is not None
+
+        def action() -> None:
+            if before in self._sends:
+                self._release(before)
+            tensor = self._outgoing(key, op.stage)
+            self._sends[row] = (links.send(tensor, to, tag), tensor)
+            self._count(1)
+            if blocking:
+                self._release(row)
+
+        return action
+
+    def receive(self, row: int, op: Op) -> Action:
+        """The bound action of a receive."""
+        key, of, tag, blocking = self._key(op), *self._way(row, op), self.plan.blocking
+        links = self._links
+        assert links is not None
+
+        def action() -> None:
+            buffer = self._buffer()
+            work = links.recv(buffer, of, tag)
+            self._count(1)
+            if blocking:
+                self.wait(work, row)
+            self._receives[key] = (work, buffer, row)
+
+        return action
+
+    def batch(self, row: int, ops: list[Op]) -> Action:
+        """The bound action of messages posted together, the first of them op id ``row``; the rank goes on when all have
+        passed."""
+        ways = [(op.kind in SENDS, *self._way(row + k, op)) for k, op in enumerate(ops)]
+        keys, links = [self._key(op) for op in ops], self._links
+        assert links is not None
+
+        def action() -> None:
+            tensors = [
+                self._outgoing(key, op.stage) if op.kind in SENDS else self._buffer()
+                for key, op in zip(keys, ops, strict=True)
+            ]
+            works = links.batch(tensors, ways)
+            self._count(len(ops))
+            for k, work in enumerate(works):
+                self.wait(work, row + k)
+            for k, op in enumerate(ops):
+                if op.kind in SENDS:
+                    self.buffers -= 1
+                else:
+                    self._receives[keys[k]] = (works[-1], tensors[k], row + k)
+
+        return action
+
+    def take(self, key: Key) -> tuple[Any, bool]:
+        """What an op consumes, handed over on this rank or received; whether it was something to wait for."""
+        posted = self._receives.pop(key, None)
+        if posted is None:
+            return self._handed(key)
+        work, buffer, row = posted
+        if not self.plan.blocking:
+            self.wait(work, row)
+        self.buffers -= 1
+        return buffer, True
+
+    def _handed(self, key: Key) -> tuple[Any, bool]:
+        value = self.inbox.pop(key)
+        if not isinstance(value, Pending):
+            return value, False
+        self.waiting = self._first + value.started.position
+        value = value.take()
+        self.waiting = -1
+        return value, True
+
+    def wait(self, work: dist.Work, row: int) -> None:
+        """Wait for work on behalf of an op."""
+        self.waiting = row
+        work.wait()
+        self.waiting = -1
+
+    def _release(self, row: int) -> None:
+        """Let a sent tensor go, waiting until it has left."""
+        work, _ = self._sends.pop(row)
+        self.wait(work, row)
+        self.buffers -= 1
+
+    def _count(self, change: int) -> None:
+        self.buffers += change
+        if self.buffers > self.peak_buffers:
+            self.peak_buffers = self.buffers
+
+    def _way(self, row: int, op: Op) -> tuple[int, int]:
+        """The rank at the other end of a message, and the tag."""
+        kind, stage, micro = self._key(op)
+        return int(self.peer[row]), (int(kind) * self.plan.placement.stages + stage) * self.plan.micros + micro
+
+    def finish_sends(self) -> None:
+        """Let all sent tensors go."""
+        for row in list(self._sends):
+            self._release(row)
