@@ -121,7 +121,7 @@ def executor_of(
     ends = {s: (place.prev[s] == NO_STAGE, place.next[s] == NO_STAGE) for s in modules}
     stages = {s: Stage(m, *ends[s], carries, 1 / plan.micros) for s, m in modules.items()}
     links = Links(plan, rank) if plan.placement.ranks > 1 else None
-    return Executor(plan, rank, stages, links, Boundary(carries, dtype, torch.device("cpu")), step, overlap)
+    return Executor(plan, rank, stages, links, Boundary(carries, dtype, torch.device("cpu")), step, overlap=overlap)
 
 
 def block_executor(plan: Plan, rank: int, dtype: torch.dtype = torch.float64, **options: Any) -> Executor:

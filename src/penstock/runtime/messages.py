@@ -48,7 +48,7 @@ class Messages:
         self.inbox: dict[Key, Any] = {}
         self.waiting = -1
         self.buffers = self.peak_buffers = 0
-        self._receives: dict[Key, tuple[dist.Work, Tensor, int]] = {}
+        self._receives: dict[Key, tuple[dist.Work | None, Tensor, int]] = {}
         self._sends: dict[int, tuple[dist.Work, Tensor]] = {}
         self._before = predecessors(plan)
         self.peer = plan.rank_of_op[partners(plan)]
@@ -104,7 +104,7 @@ class Messages:
             self._count(1)
             if blocking:
                 self.wait(work, row)
-            self._receives[key] = (work, buffer, row)
+            self._receives[key] = (None if blocking else work, buffer, row)
 
         return action
 
@@ -128,7 +128,7 @@ class Messages:
                 if op.kind in SENDS:
                     self.buffers -= 1
                 else:
-                    self._receives[keys[k]] = (works[-1], tensors[k], row + k)
+                    self._receives[keys[k]] = (None, tensors[k], row + k)
 
         return action
 
@@ -138,7 +138,7 @@ class Messages:
         if posted is None:
             return self._handed(key)
         work, buffer, row = posted
-        if not self.plan.blocking:
+        if work is not None:
             self.wait(work, row)
         self.buffers -= 1
         return buffer, True
