@@ -22,7 +22,7 @@ from ranks import Rank, fork
 from penstock.core.job import RunSpec
 from penstock.core.jobfile import make_spec, spec_to_toml
 from penstock.core.plan import Plan
-from penstock.lower import add_sends, add_step, split_vocabulary
+from penstock.lower import add_sends, add_step, reduce_gradients, split_vocabulary
 from penstock.runtime import worker
 from penstock.schedules import build
 
@@ -64,6 +64,7 @@ def plan_for(spec: RunSpec) -> Plan:
     bare = build(strategy.schedule, strategy.ranks, strategy.micro_batches, strategy.chunks)
     if strategy.vocabulary:
         bare = split_vocabulary(bare, strategy.vocabulary)  # type: ignore[arg-type]
+    bare = reduce_gradients(bare)
     return add_step(add_sends(bare, strategy.sends) if strategy.ranks > 1 else bare)
 
 

@@ -14,7 +14,9 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from penstock.core.costs import Costs
+from penstock.core.lane import Lane
 from penstock.core.op import COMPUTE, RECVS, SENDS, Kind, Sends
+from penstock.core.placement import Placement
 from penstock.core.plan import Plan
 from penstock.core.play import play
 from penstock.core.timeline import Timeline
@@ -24,22 +26,27 @@ from penstock.runtime.measure import Times, measured_costs, measured_timeline, p
 from penstock.runtime.stage import Stage
 
 
-def true_costs(plan: Plan, hop_s: float, dice: np.random.Generator) -> Costs:
+def true_costs(plan: Plan, hop_s: float, dice: np.random.Generator, overlap: float = 0.0) -> Costs:
     stages, ranks = plan.placement.stages, plan.placement.ranks
     seconds = np.zeros((len(Kind), stages))
     for kind in (Kind.F, Kind.I, Kind.W):
         seconds[kind] = dice.uniform(2e-3, 4e-3, stages)
     seconds[Kind.B] = seconds[Kind.I] + seconds[Kind.W]
     seconds[Kind.STEP] = 1e-3
+    parts = np.array(plan.placement.part_of)
+    seconds[Kind.REDUCE_GRAD] = np.where(np.bincount(parts)[parts] > 1, 1e-3 + 1e-4 * parts, 0.0)
     hops = hop_s * (1 - np.eye(ranks))
-    return Costs(seconds, hops, np.full(stages, 10.0), np.full(stages, 0.5), np.ones(stages))
+    return Costs(seconds, hops, np.full(stages, 10.0), np.full(stages, 0.5), np.ones(stages), overlap=overlap)
 
 
 def as_ranks_see(plan: Plan, costs: Costs, dice: np.random.Generator, noise: float) -> Times:
     """Times of one step as the executor stamps them: a message that overlaps with compute is only posted, and a rank's
     first ``STEP`` begins when the rank comes to it, before the others have."""
-    kind, stage, _ = plan.ops.T
-    played = play(plan, costs.seconds[kind, stage] * dice.uniform(1, 1 + noise, len(plan)), costs.hop_s)
+    kind = plan.ops[:, 0]
+    seconds = costs.of(plan) * dice.uniform(1, 1 + noise, len(plan))
+    first = np.flatnonzero(plan.fused)
+    seconds[first + 1] = seconds[first]
+    played = play(plan, seconds, costs.hop_s)
     start, end = played.start_s.copy(), played.end_s.copy()
     messages = np.isin(kind, SENDS + RECVS)
     if not plan.blocking:
@@ -73,6 +80,37 @@ def test_costs_are_found_again(name: str, sends: Sends, hop_s: float) -> None:
     assert (found.saved_bytes == 10).all()
     assert (found.w_share == 0.5).all()
     assert (found.boundary_bytes == 1).all()
+
+
+@pytest.mark.parametrize("name", ["dualpipe", "dualpipev"])
+def test_costs_are_found_in_fused_blocks(name: str) -> None:
+    plan, dice = plan_of(name, 4, 16, step=True), np.random.default_rng(1)
+    assert plan.fused.any()
+    costs = true_costs(plan, 0.2e-3, dice)
+    steps = [as_ranks_see(plan, costs, dice, 0.002) for _ in range(6)]
+    found = measured_costs(plan, steps, [(10.0, 0.5)] * plan.placement.stages, 1.0)
+    assert found.overlap == pytest.approx(0, abs=0.01)
+    assert simulate(plan, found).step_s == pytest.approx(simulate(plan, costs).step_s, rel=0.03)
+
+
+@pytest.mark.parametrize("overlap", [0.0, 0.4])
+def test_what_blocks_take_less_than_halves_that_stand_alone_is_the_overlap(overlap: float) -> None:
+    lane = Lane.parse("0F0 (0F1;0B0)OVERLAP_F_B (0F2;0B1)OVERLAP_F_B 0B2 0STEP")
+    plan = Plan("fused", Placement((0,)), 3, (lane,))
+    costs = true_costs(plan, 0.0, np.random.default_rng(2), overlap)
+    found = measured_costs(plan, [as_ranks_see(plan, costs, np.random.default_rng(1), 0.0)], [(10.0, 0.5)], 1.0)
+    assert found.overlap == pytest.approx(overlap, abs=1e-6)
+    assert found.of(plan) == pytest.approx(costs.of(plan))
+
+
+def test_halves_that_never_stand_alone_share_the_time_of_their_blocks() -> None:
+    words = "0F0 (0F1;0I0)OVERLAP_F_B (0F2;0I1)OVERLAP_F_B 0B2 0W0 0W1 0STEP"
+    plan = Plan("fused", Placement((0,)), 3, (Lane.parse(words),))
+    costs = true_costs(plan, 0.0, np.random.default_rng(2))
+    step = as_ranks_see(plan, costs, np.random.default_rng(1), 0.0)
+    found = measured_costs(plan, [step], [(10.0, 0.5)], 1.0)
+    assert found.seconds[Kind.I, 0] == pytest.approx(costs.seconds[Kind.I, 0])
+    assert found.overlap == pytest.approx(0, abs=1e-6)
 
 
 @pytest.mark.parametrize("name", FEW)

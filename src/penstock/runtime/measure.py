@@ -15,6 +15,7 @@ from penstock.core.op import AMONG_RANKS, POSTED, RECVS, VOCABULARY, Kind
 from penstock.core.plan import Plan
 from penstock.core.timeline import Timeline
 from penstock.engine.memory import memory
+from penstock.runtime.measure_blocks import fill_halves, same_block, summing_s
 from penstock.runtime.stage import Stage
 
 WAITED_S = 20e-6
@@ -68,8 +69,10 @@ def measured_costs(
 ) -> Costs:
     """Costs that the steps showed.
 
-    Per stage and kind the mean over micro-batches of each op's median over the steps; per link the median delay of
-    messages whose consumer was waiting for them.
+    Per stage and kind the mean over micro-batches of each op's median over the steps, from ops outside fused blocks
+    where there are any; what stands in blocks alone gets its share of their times (least squares), and the overlap is
+    what blocks then take less than their two halves. Sums over replicas take from when the last one asked, and the sum
+    before was done, to their end. Per link the median delay of messages whose consumer was waiting for them.
 
     Args:
         plan: with sends and steps.
@@ -82,16 +85,20 @@ def measured_costs(
     lasted = np.median(times[:, 1] - times[:, 0], axis=0)
     seconds = np.zeros((len(Kind), placement.stages))
     kind, stage, _ = plan.ops.T
-    for k in (Kind.F, Kind.B, Kind.I, Kind.W, Kind.STEP, *VOCABULARY):
+    alone = ~(plan.fused | np.r_[False, plan.fused[:-1]])
+    sums = kind == Kind.REDUCE_GRAD
+    lasted[sums] = np.median(summing_s(plan, times), axis=0)[sums]
+    for k in (Kind.F, Kind.B, Kind.I, Kind.W, Kind.STEP, Kind.REDUCE_GRAD, *VOCABULARY):
         for s in range(placement.stages):
-            rows = (kind == k) & (stage == s)
+            rows = alone & (kind == k) & (stage == s)
             if rows.any():
                 seconds[k, s] = lasted[rows].mean()
     for k in AMONG_RANKS:
         seconds[k] = _collective_s(plan, lasted, k)
     kept = np.array(saved, dtype=np.float64).reshape(-1, 2)
     sizes = np.full(placement.stages, boundary_bytes)
-    return Costs(seconds, _hop_s(plan, times), kept[:, 0], kept[:, 1], sizes)
+    overlap = fill_halves(plan, lasted, seconds)
+    return Costs(seconds, _hop_s(plan, times), kept[:, 0], kept[:, 1], sizes, overlap=overlap)
 
 
 def measured_timeline(plan: Plan, step: Times, costs: Costs, label: str = "measured") -> Timeline:
@@ -145,8 +152,13 @@ def _hop_s(plan: Plan, times: NDArray[np.float64]) -> NDArray[np.float64]:
     if plan.blocking:  # the receive itself waits
         delay, waited = times[:, 1, receives] - posted, np.ones(posted.shape, dtype=np.bool_)
     else:
-        before = times[:, 1, np.maximum(consumers - 1, 0)]
-        delay, waited = times[:, 0, consumers] - posted, times[:, 0, consumers] - before > WAITED_S
+        lead = consumers - plan.fused[consumers - 1]
+        before = np.maximum(lead - 1, 0)
+        gone = np.where(plan.ops[before, 0] == Kind.REDUCE_GRAD, times[:, 0, before], times[:, 1, before])
+        delay, waited = times[:, 0, lead] - posted, times[:, 0, lead] - gone > WAITED_S
+        for a, b in same_block(lead):  # a block waits for the later of its two messages
+            waited[:, a] &= posted[:, a] > posted[:, b]
+            waited[:, b] &= posted[:, b] >= posted[:, a]
     link = plan.rank_of_op[sends] * ranks + plan.rank_of_op[receives]
     for each in np.unique(link):
         seen = delay[:, link == each][waited[:, link == each]]

@@ -149,14 +149,17 @@ def _plan_from(path: Path, spec: RunSpec) -> Plan:
     plan = Plan.from_json(path.read_text()) if path.suffix == ".json" else Plan.from_text(path.read_text())
     strategy, ranks = spec.strategy, plan.placement.ranks
     parts = len(set(plan.placement.part_of))
+    even = len({len(plan.placement.on(rank)) for rank in range(ranks)}) == 1
     wanted = {
         "ranks": (strategy.ranks, ranks),
         "micro_batches": (strategy.micro_batches, plan.micros),
-        "chunks": (strategy.chunks, 1 if parts % ranks else parts // ranks),
+        "chunks": (strategy.chunks, max(1, parts // ranks) if even else 1),
     }
-    if parts % ranks and strategy.chunks > 1:
-        raise ValueError(f"chunks={strategy.chunks}, but the plan in {path} deals {parts} stages to {ranks} ranks; "
-                         f"leave chunks out")  # fmt: skip
+    if not even and strategy.chunks > 1:
+        raise ValueError(
+            f"chunks={strategy.chunks}, but the plan in {path} gives its {ranks} ranks unequal numbers of stages; "
+            f"leave chunks out"
+        )
     for name, (asked, has) in wanted.items():
         if asked != has:
             raise ValueError(f"{name}={asked}, but the plan in {path} has {has}; give --{name.replace('_', '-')} {has}")

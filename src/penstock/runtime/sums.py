@@ -26,7 +26,8 @@ class _Sum:
     rows: list[int]
     flat: Flat
     works: list[dist.Work]
-    stamps: list[Any]
+    ended: list[Callable[[], Any]]
+    """Stamps of the ends, once the works are done."""
 
 
 class GradientSums:
@@ -72,7 +73,7 @@ class GradientSums:
         rows, self._asked[part] = self._asked[part], []
         flat = _total([_taken(self._modules[s]) for s in here])
         if self._group[part] is None:
-            self._begun.append(_Sum(part, rows, flat, [], [self._clock.stamp()]))
+            self._begun.append(_Sum(part, rows, flat, [], [self._stamped()]))
         elif self._stream is None:
             self._begun.append(self._on_host(part, rows, flat))
         else:
@@ -80,8 +81,8 @@ class GradientSums:
 
     def _on_host(self, part: int, rows: list[int], flat: Flat) -> _Sum:
         works = [dist.all_reduce(tensor, group=self._group[part], async_op=True) for tensor in flat.values()]
-        stamps = [work.get_future().then(lambda _: self._clock.stamp()) for work in works]
-        return _Sum(part, rows, flat, works, stamps)
+        ended = [work.get_future().then(lambda _: self._clock.stamp()).wait for work in works]
+        return _Sum(part, rows, flat, works, ended)
 
     def _on_device(self, part: int, rows: list[int], flat: Flat) -> _Sum:
         assert self._stream is not None
@@ -90,7 +91,11 @@ class GradientSums:
             for tensor in flat.values():
                 tensor.record_stream(self._stream)
                 dist.all_reduce(tensor, group=self._group[part])
-            return _Sum(part, rows, flat, [], [self._clock.stamp()])
+            return _Sum(part, rows, flat, [], [self._stamped()])
+
+    def _stamped(self) -> Callable[[], Any]:
+        now = self._clock.stamp()
+        return lambda: now
 
     def finish(self, wait: Wait) -> Iterator[tuple[int, Any]]:
         """Wait for all sums and put them back: each op id and the clock's stamp of its end.
@@ -104,7 +109,7 @@ class GradientSums:
         for each in begun:
             for work in each.works:
                 wait(work, each.rows[0])
-            ended = [stamp.wait() if isinstance(stamp, torch.futures.Future) else stamp for stamp in each.stamps]
+            ended = [stamp() for stamp in each.ended]
             for number, stage in enumerate(self._here[each.part]):
                 _put(self._modules[stage], each.flat, copy=number > 0)
             yield from ((row, ended[-1]) for row in each.rows if ended)
