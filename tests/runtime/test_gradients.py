@@ -2,7 +2,7 @@
 
 import copy
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pipes import PLANS, ROWS, WAYS, WIDTH, blocks, blocks_on, executor_of, plan_of, rows
 from typing import Any
 
@@ -69,12 +69,16 @@ def gather(plan: Plan, parts: Sequence[Found], prefix: str = "") -> tuple[float,
             part = plan.placement.part_of[stage]
             same = of_part.setdefault(part, grads)
             assert all(torch.equal(same[name], grad) for name, grad in grads.items()), f"stage {stage}"
+    named = [{prefix.format(part) + name: g for name, g in grads.items()} for part, grads in of_part.items()]
+    return sum(loss for loss, _ in parts), summed(named)
+
+
+def summed(each: Iterable[Grads]) -> Grads:
     total: Grads = {}
-    for part, grads in of_part.items():
+    for grads in each:
         for name, grad in grads.items():
-            key = prefix.format(part) + name
-            total[key] = total[key] + grad if key in total else grad
-    return sum(loss for loss, _ in parts), total
+            total[name] = total[name] + grad if name in total else grad
+    return total
 
 
 def grads_of(modules: dict[int, nn.Module]) -> dict[int, Grads]:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from ranks import on_ranks
-from test_gradients import CONFIGS, EXACT, MICRO, MICROS, SEQ, Grads, differ, gather, grads_of, run_once
+from test_gradients import CONFIGS, EXACT, MICRO, MICROS, SEQ, Grads, differ, grads_of, run_once, summed
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -94,7 +94,7 @@ def split_rank(plan: Plan, rank: int, kind: str, steps: int = 1) -> tuple[float,
     executor = Executor(plan, rank, stages, links, boundary, None, own.vocabulary(plan, rank, boundary))
     for _ in range(steps):
         loss = run_once(executor, list(ids.chunk(MICROS)), list(targets.chunk(MICROS)))
-    return loss, grads_of(modules), own.held
+    return loss, summed(grads_of(modules).values()), own.held
 
 
 def load(module: nn.Module, model: nn.Module, rows: range | None) -> None:
@@ -107,7 +107,8 @@ def load(module: nn.Module, model: nn.Module, rows: range | None) -> None:
 
 def joined(parts: list[tuple[float, Grads, dict[str, tuple[int, int]]]]) -> tuple[float, Grads]:
     """Loss and gradients of all ranks, rows put together in their order."""
-    loss, grads = gather([(loss, {n: g for n, g in mine.items() if n not in held}) for loss, mine, held in parts])
+    loss = sum(loss for loss, _, _ in parts)
+    grads = summed({n: g for n, g in mine.items() if n not in held} for _, mine, held in parts)
     for name in parts[0][2]:
         assert [held[name][0] for _, _, held in parts] == sorted(held[name][0] for _, _, held in parts)
         grads[name] = torch.cat([mine[name] for _, mine, _ in parts])
