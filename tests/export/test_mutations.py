@@ -55,7 +55,7 @@ def file(tmp_path_factory):
 
 
 @given(mutated())
-@settings(max_examples=300, deadline=None, phases=NO_SHRINK)
+@settings(max_examples=150, deadline=None, phases=NO_SHRINK)
 def test_a_lost_doubled_or_moved_op_is_named(file, found):
     rows, how, concerned = found
     file.write_text("\n".join(map(",".join, rows)))

@@ -75,7 +75,10 @@ def test_messages_of_a_link_are_received_in_the_order_sent(plan, way):
     assert all((np.diff(received) > 0).all() for received in links.values())
 
 
-LONG_RUNS = ("breadth-first", "gis", "zeropp", "zb-v", "interleaved-zb", "mixpipe", "dualpipe", "dualpipev")
+LONG_RUNS = (
+    *("breadth-first", "gis", "zeropp", "zb-v", "zb-v-auto", "interleaved-zb", "mixpipe", "dualpipe", "dualpipev"),
+    *("1f1b-v", "v-half", "v-auto"),
+)
 """Schedules that run so many ops of a chunk in a row that their links are full."""
 
 

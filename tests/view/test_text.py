@@ -108,6 +108,18 @@ def test_lanes(make) -> None:
     )
 
 
+@pytest.mark.parametrize("width", [60, 61, 79, 120, 180])
+def test_lanes_lose_their_middle_between_whole_blocks(make, width: int) -> None:
+    plan = make("dualpipev", ranks=2, micros=20, chunks=2).plan
+    for row, lane in zip(lanes(plan, width).splitlines()[1:], plan.lanes, strict=True):
+        assert len(row) <= width
+        head, dropped, tail = re.fullmatch(r"rank . +(.*) … (\d+) more … (.*)", row).groups()
+        shown = len(Lane.parse(head)) + len(Lane.parse(tail))
+        assert shown + int(dropped) == len(lane)
+        assert str(lane).startswith(f"{head} ")
+        assert str(lane).endswith(f" {tail}")
+
+
 def test_summary(make) -> None:
     assert summary(make(ranks=4, micros=8), unit="") == (
         "makespan  33  (27.3% bubble on the busiest rank)\n"

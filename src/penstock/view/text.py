@@ -110,11 +110,15 @@ def _shortened(lane: Lane, width: int) -> str:
     few = max(2, width // 4)
     if len(lane) <= 2 * few and len(text := str(lane)) <= width:
         return text
-    head, tail = str(lane[: min(few, len(lane))]).split(), str(lane[-min(few, len(lane)) :]).split()
-    kept = min(few, len(lane) // 2)
+    few = min(few, len(lane) // 2)
+    begin, end = few + int(lane.fused[few - 1]), len(lane) - few
+    end -= int(lane.fused[end - 1])
+    head, tail = str(lane[:begin]).split(), str(lane[max(begin, end) :]).split()
+    kept = max(1, min(len(head), len(tail)))
     while True:
-        dropped = len(lane) - 2 * kept
-        text = " ".join([*head[:kept], f"… {dropped} more …", *tail[len(tail) - kept :]])
+        shown = head[:kept] + tail[-kept:]
+        dropped = len(lane) - sum(1 + word.startswith("(") for word in shown)
+        text = " ".join([*head[:kept], f"… {dropped} more …", *tail[-kept:]])
         if len(text) <= width or kept == 1:
             return text
         kept -= 1
