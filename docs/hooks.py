@@ -21,11 +21,12 @@ from typing import Any, Literal, get_args, get_origin
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
-from penstock import SCHEDULES, Costs, Plan, add_sends, add_step, build, simulate
+from penstock import SCHEDULES, Costs, Plan, add_sends, add_step, build, simulate, split_vocabulary
 from penstock.cli_peer_rows import shipped
 from penstock.core.job import TABLES, RunSpec, Setting, settings
 from penstock.core.model import FAMILIES, Model, shipped_models
 from penstock.core.op import NEEDS, Hop, Kind, Need
+from penstock.cost import with_parts, with_whole
 from penstock.cost.profiles import LETTERS, profiles
 from penstock.schedules import Schedule
 from penstock.view import text
@@ -111,6 +112,27 @@ def lowered() -> str:
     return f"```text\n{plan.to_text()}```\n"
 
 
+def split_vocabulary_table() -> str:
+    """Makespans and peaks with a head of 1.6 forwards, whole and split."""
+    rows = []
+    for name, schedule in SCHEDULES.items():
+        chunks = schedule.least_chunks(8, 32)
+        if schedule.placement(8, chunks).chains > 1 or schedule.valid(8, 32, chunks):
+            continue
+        plan = build(name, 8, 32, chunks)
+        bare = Costs.uniform(plan.placement)
+        whole = simulate(plan, with_whole(bare, plan.placement, 1.6))
+        row = [f"`{name}`", f"{simulate(plan, bare).makespan_s:.4g}", f"{whole.makespan_s:.4g}"]
+        peaks = [f"{whole.peak_bytes.max():.3g}"]
+        for algorithm in (1, 2):
+            costs = with_parts(bare, plan.placement, algorithm, 1.6)
+            split = simulate(split_vocabulary(plan, algorithm, costs=costs), costs)
+            row.append(f"{split.makespan_s:.4g}")
+            peaks.append(f"{split.peak_bytes.max():.3g}")
+        rows.append([*row, " / ".join(peaks)])
+    return _table(["", "no head", "whole head", "algorithm 1", "algorithm 2", "peak micro-batches"], rows)
+
+
 def benchmarks() -> str:
     """What each benchmark says of itself."""
     rows = []
@@ -176,6 +198,7 @@ GENERATORS: dict[str, Callable[[], str]] = {
     "models": models,
     "families": families,
     "lowered plan": lowered,
+    "split vocabulary": split_vocabulary_table,
     "benchmarks": benchmarks,
     "json": json_figures,
     "profiles": cost_profiles,

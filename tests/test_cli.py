@@ -324,3 +324,51 @@ def test_wrong_noise_gets_one_line(penstock, line, says):
     code, _, err = penstock(line)
     assert code == 2
     assert says in err
+
+
+def makespan_of(penstock, tmp_path, line):
+    file = tmp_path / "figures.json"
+    code, _, err = penstock(f"{line} --json {file}")
+    assert (code, err) == (0, "")
+    return json.loads(file.read_text())
+
+
+def test_a_head_whole_or_split(penstock, tmp_path):
+    """1F1B on 4 ranks, 8 micro-batches: the last rank has 3 + 3 x 1.6 of work for each, or all have 3 + 3 x 1.6 / 4."""
+    line = "schedule 1f1b --ranks 4 --micros 8 --head 1.6"
+    whole, first, second = (makespan_of(penstock, tmp_path, f"{line} --vocabulary {a}") for a in (0, 1, 2))
+    assert whole["makespan"] == pytest.approx(8 * 7.8 + 3 * 3)
+    assert whole["lower_bound_makespan"] is not None
+    assert 8 * 4.2 < second["makespan"] <= first["makespan"] < 0.62 * whole["makespan"]
+    assert (first["peak_over_p"], second["peak_over_p"]) == (1.5, 1.25)
+    assert first["lower_bound_makespan"] is None  # bounds know nothing of vocabulary passes
+
+
+def test_simulate_splits_a_plan_from_a_file(penstock, tmp_path):
+    from penstock.lower import split_vocabulary
+
+    plan = api.build("zb-h1", ranks=2, micros=4)
+    for name, one in (("bare", plan), ("split", split_vocabulary(plan, 1))):
+        api.show(one, tmp_path / f"{name}.json")
+    ends = "--head 1 --embedding 0.1 --sends overlapped"
+    split = makespan_of(penstock, tmp_path, f"simulate {tmp_path}/split.json {ends}")
+    asked = makespan_of(penstock, tmp_path, f"simulate {tmp_path}/bare.json --vocabulary 1 {ends}")
+    whole = makespan_of(penstock, tmp_path, f"simulate {tmp_path}/bare.json {ends}")
+    assert split["makespan"] < whole["makespan"]
+    assert asked["makespan"] < whole["makespan"]
+    code, _, err = penstock(f"simulate {tmp_path}/split.json --vocabulary 2")
+    assert (code, "has the passes of 1 already" in err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("schedule all --ranks 2 --micros 4 --vocabulary 1", "--vocabulary 1: all keeps the ends whole; name the"),
+        ("schedule 1f1b --ranks 2 --micros 4 --head -1", "--head -1: times are finite and not negative"),
+        ("schedule chimera --ranks 2 --micros 4 --vocabulary 1", "'chimera' has 2 chains of stages"),
+    ],
+)
+def test_ends_that_cannot_be(penstock, line, says):
+    code, _, err = penstock(line)
+    assert code == 2
+    assert says in err

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         read_plan,
         show,
         simulate,
+        split_vocabulary,
         to_csv,
     )
     from penstock.core.costs import Costs
@@ -44,6 +45,7 @@ _HOME = {
     "read_plan": "penstock.api",
     "show": "penstock.api",
     "simulate": "penstock.api",
+    "split_vocabulary": "penstock.api",
     "to_csv": "penstock.api",
     "Costs": "penstock.core.costs",
     "Job": "penstock.core.job",
@@ -85,6 +87,7 @@ __all__ = [
     "run",
     "show",
     "simulate",
+    "split_vocabulary",
     "to_csv",
 ]
 

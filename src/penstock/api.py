@@ -12,7 +12,7 @@ from penstock.core.timeline import Timeline
 from penstock.core.words import suggest
 from penstock.engine import bounds, check, problems, simulate
 from penstock.export import read_csv, to_csv
-from penstock.lower import add_sends, add_step
+from penstock.lower import add_sends, add_step, split_vocabulary
 from penstock.schedules import build
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "read_plan",
     "show",
     "simulate",
+    "split_vocabulary",
     "to_csv",
 ]
 

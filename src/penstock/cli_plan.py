@@ -12,7 +12,7 @@ from cyclopts import Parameter
 from penstock.cli_figures import Files, facts_of, print_bounds, write_files
 from penstock.cli_noise import Noises, noise_facts, print_noise
 from penstock.cli_prices import Prices, pricing_of
-from penstock.cli_vocabulary import Ends, split_ends, with_ends
+from penstock.cli_vocabulary import Ends, ends_in, split_ends, with_ends
 
 if TYPE_CHECKING:
     from penstock.cli_tries import Sizes
@@ -153,6 +153,7 @@ def simulate(
     found = read_plan(plan)
     began = time.perf_counter()
     check(found)
+    ends = ends_in(found, ends)
     pricing = with_ends(pricing_of(prices), ends)
     found, costs = split_ends(found, pricing.on(found.placement), ends)
     if sends != "none":

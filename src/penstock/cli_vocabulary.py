@@ -41,15 +41,22 @@ def with_ends(pricing: Pricing, ends: Ends) -> Pricing:
     return replace(pricing, on=lambda place: with_whole(pricing.on(place), place, ends.head, ends.embedding))
 
 
+def ends_in(plan: Plan, ends: Ends) -> Ends:
+    """The ends as a plan has them that may hold vocabulary passes already."""
+    from penstock.lower import algorithm_of
+
+    has = algorithm_of(plan)
+    if has and ends.vocabulary not in (0, has):
+        raise ValueError(f"--vocabulary {ends.vocabulary}: plan {plan.name!r} has the passes of {has} already")
+    return replace(ends, vocabulary=has or ends.vocabulary)
+
+
 def split_ends(plan: Plan, costs: Costs, ends: Ends) -> tuple[Plan, Costs]:
     """The plan with the vocabulary passes asked for, unless it has them, and what it costs then."""
     from penstock.cost import with_parts
     from penstock.lower import algorithm_of, split_vocabulary
 
-    algorithm = algorithm_of(plan) or ends.vocabulary
-    if not algorithm:
+    if not ends.vocabulary:
         return plan, costs
-    if ends.vocabulary not in (0, algorithm):
-        raise ValueError(f"--vocabulary {ends.vocabulary}: plan {plan.name!r} has the passes of {algorithm} already")
-    costs = with_parts(costs, plan.placement, algorithm, ends.head, ends.embedding)
-    return plan if algorithm_of(plan) else split_vocabulary(plan, algorithm, costs=costs), costs
+    costs = with_parts(costs, plan.placement, ends.vocabulary, ends.head, ends.embedding)
+    return plan if algorithm_of(plan) else split_vocabulary(plan, ends.vocabulary, costs=costs), costs

@@ -126,7 +126,9 @@ FREE = [s for s in settings().values() if s.name not in ("stage_layers", "micro_
 
 
 @given(
-    free=st.fixed_dictionaries({}, optional={s.name: values_of(s.type) for s in FREE}),
+    free=st.fixed_dictionaries(
+        {}, optional={s.name: values_of(s.type) for s in FREE} | {"vocabulary": st.integers(0, 2)}
+    ),
     layers=st.none() | st.lists(st.integers(0, 9), min_size=1, max_size=8).map(tuple),
     micro_batches=st.integers(1, 64),
     each=st.integers(1, 64),

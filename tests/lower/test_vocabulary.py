@@ -120,6 +120,18 @@ def again(op):
     return [(Kind.R, op.stage, op.micro), op] if op.kind == Kind.I else [op]
 
 
+def test_blocks_stay_blocks():
+    """Of a forward that now comes earlier and of a backward, which takes as long as both or hides the shorter one."""
+    plan = build("dualpipev", ranks=4, micros=16, chunks=2)
+    for overlap in (0.0, 0.5):
+        bare = Costs.uniform(plan.placement, overlap=overlap)
+        costs = with_parts(bare, plan.placement, 1, 1.6)
+        split = split_vocabulary(plan, 1, costs=costs)
+        check(split)
+        assert split.fused.sum() > 0.9 * plan.fused.sum()
+        assert simulate(split, costs).makespan_s < simulate(plan, bare).makespan_s + 16 * 3 * 1.6 / 4 + 4
+
+
 def test_collectives_in_other_orders_on_ranks_are_caught():
     """Collectives of a rank run in lane order; two ranks that do not agree on it wait for each other for ever."""
     split = split_vocabulary(build("1f1b", ranks=2, micros=4), 1)

@@ -10,7 +10,8 @@ from penstock.core.costs import Costs
 from penstock.core.lane import Lane
 from penstock.core.op import AMONG_RANKS, VOCABULARY, Kind
 from penstock.core.plan import Plan
-from penstock.lower.weave_vocabulary import Passes, Unit, Woven, units_of, weave
+from penstock.lower.units import Unit, advanced, joined, units_of
+from penstock.lower.weave_vocabulary import Passes, Woven, weave
 
 PASS_SECONDS = {Kind.S: 0.25, Kind.T: 0.25, Kind.IF: 0.05, Kind.IB: 0.05}
 """Times by which passes are placed where the caller names none; a stage's ``F`` takes 1."""
@@ -32,7 +33,8 @@ def split_vocabulary(
     Passes stand where their ranks would come to them if all went as the costs say; as the collectives stand in one
     order on all ranks, what ran before runs with them. The last stage's backward comes later than it did, so each rank
     runs up to ``ahead`` more forwards before its backwards, no more than 2 (algorithm 1) or 1 (algorithm 2)
-    micro-batches of activations: as many as make the makespan least.
+    micro-batches of activations: as many as make the makespan least. Backwards of blocks form blocks with the forwards
+    that then stand before them.
 
     Args:
         plan: legal, of one chain, without sends.
@@ -55,7 +57,7 @@ def split_vocabulary(
     units = [units_of(plan, rank) for rank in range(plan.placement.ranks)]
     found: tuple[float, Woven] | None = None
     for count in _tries(plan, algorithm) if ahead is None else [ahead]:
-        woven = weave(plan, [_advanced(plan, lane, count) for lane in units], passes, costs)
+        woven = weave(plan, [joined(advanced(lane, count)) for lane in units], passes, costs)
         if woven is not None and (found is None or woven.makespan_s < found[0] * (1 - MATTERS)):
             found = woven.makespan_s, woven
     if found is None:
@@ -92,27 +94,12 @@ def _fits(plan: Plan, algorithm: int) -> None:
 
 def _tries(plan: Plan, algorithm: int) -> list[int]:
     """Numbers of further forwards worth a try."""
-    if not plan.trains or plan.fused.any():
-        return [0]  # a block holds its forward where it is
+    if not plan.trains:
+        return [0]
     chunks = max(len(plan.placement.on(rank)) for rank in range(plan.placement.ranks))
     fewest = min(len(plan.placement.on(rank)) for rank in range(plan.placement.ranks))
     most = (3 - algorithm) * fewest
     return sorted({count for half in range(5) if (count := -(-half * chunks // 2)) <= most} | {most})
-
-
-def _advanced(plan: Plan, units: list[Unit], count: int) -> list[Unit]:
-    """The same units, each that is no forward behind ``count`` forwards more."""
-    forwards = [unit for unit in units if unit.kind == Kind.F]
-    lane: list[Unit] = []
-    seen = given = 0
-    for unit in units:
-        if unit.kind == Kind.F:
-            seen += 1
-            continue
-        lane += forwards[given : seen + count]
-        given = max(given, min(seen + count, len(forwards)))
-        lane.append(unit)
-    return lane + forwards[given:]
 
 
 def _lane(plan: Plan, rank: int, woven: Woven, units: list[list[Unit]]) -> Lane:
@@ -123,7 +110,7 @@ def _lane(plan: Plan, rank: int, woven: Woven, units: list[list[Unit]]) -> Lane:
     for entry in woven.lanes[rank]:
         if isinstance(entry, Unit):
             rows += map(tuple, plan.ops[list(entry.ids)].tolist())
-            fused += plan.fused[list(entry.ids)].tolist()
+            fused += [False] * (len(entry.ids) - 2) + [entry.block, False][-len(entry.ids) :]
         else:
             rows.append((entry[0], part, entry[1]))
             fused.append(False)

@@ -11,9 +11,10 @@ import numpy as np
 
 from penstock.core.costs import Costs
 from penstock.core.needs import dependencies
-from penstock.core.op import WORK, Kind
+from penstock.core.op import Kind
 from penstock.core.placement import NO_STAGE
 from penstock.core.plan import Plan
+from penstock.lower.units import Unit
 
 EARLY = 3
 """Micro-batches whose input is embedded before the first stage needs it."""
@@ -22,30 +23,6 @@ MOST_LATE = 2
 
 Pass = tuple[Kind, int]
 """A vocabulary pass or collective: kind and micro-batch."""
-
-
-@dataclass(frozen=True, eq=False)
-class Unit:
-    """Ops of a lane that stay together: one that computes, or a block of two, and what is posted before it."""
-
-    ids: tuple[int, ...]
-    kind: Kind
-    """Of the first that computes."""
-
-
-def units_of(plan: Plan, rank: int) -> list[Unit]:
-    """The lane of a rank up to its last op that computes."""
-    a, b = int(plan.first[rank]), int(plan.first[rank + 1])
-    kinds, fused = plan.ops[a:b, 0].tolist(), plan.fused[a:b].tolist()
-    units, begun = [], a
-    for row, kind in enumerate(kinds, a):
-        if kind not in WORK or fused[row - a]:
-            continue
-        ids = tuple(range(begun, row + 1))
-        first = next(kinds[x - a] for x in ids if kinds[x - a] in WORK)
-        units.append(Unit(ids, Kind(first)))
-        begun = row + 1
-    return units
 
 
 @dataclass(frozen=True)
@@ -130,7 +107,8 @@ class _Play:
         self._nth = count()
         self._ops = plan.ops.tolist()
         self._rank_of = plan.rank_of_op.tolist()
-        self._seconds, self._hop_s = costs.of(plan).tolist(), costs.hop_s.tolist()
+        self._costs, self._hop_s = costs, costs.hop_s.tolist()
+        self._seconds = costs.seconds[plan.ops[:, 0], plan.ops[:, 1]].tolist()
         self._end: list[float | None] = [None] * len(plan)
         self._needed, self._after = _links(plan)
         self._first, self._last = place.prev.index(NO_STAGE), place.next.index(NO_STAGE)
@@ -212,7 +190,10 @@ class _Play:
         state = self.ranks[rank]
         unit = state.lane[state.at]
         state.at += 1
-        end_s = now_s + max(self._seconds[x] for x in unit.ids if self._ops[x][0] in WORK)
+        takes_s = self._seconds[unit.ids[-1]]
+        if unit.block:
+            takes_s = float(self._costs.fused_s(self._seconds[unit.ids[-2]], takes_s))
+        end_s = now_s + takes_s
         self._do(rank, unit, now_s, end_s)
         for x in unit.ids:
             self._end[x] = end_s
