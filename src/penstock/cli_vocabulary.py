@@ -42,14 +42,15 @@ def with_ends(pricing: Pricing, ends: Ends) -> Pricing:
 
 
 def split_ends(plan: Plan, costs: Costs, ends: Ends) -> tuple[Plan, Costs]:
-    """The plan with the vocabulary passes asked for, unless it has them, and what it costs then."""
+    """The plan with the vocabulary passes asked for, unless it has them, and what it costs then, of slices
+    the cost of one (``costs`` are of whole micro-batches)."""
     from penstock.cost import with_parts
     from penstock.lower import algorithm_of, split_vocabulary
 
     algorithm = algorithm_of(plan) or ends.vocabulary
     if not algorithm:
-        return plan, costs
+        return plan, costs.sliced(plan.slices)
     if ends.vocabulary not in (0, algorithm):
         raise ValueError(f"--vocabulary {ends.vocabulary}: plan {plan.name!r} has the passes of {algorithm} already")
-    costs = with_parts(costs, plan.placement, algorithm, ends.head, ends.embedding)
+    costs = with_parts(costs, plan.placement, algorithm, ends.head, ends.embedding).sliced(plan.slices)
     return plan if algorithm_of(plan) else split_vocabulary(plan, algorithm, costs=costs), costs

@@ -2,7 +2,7 @@
 
 The layers are transformers' own modules, so the mathematics is theirs. A stage calls them directly with the arguments
 that transformers' own forward would pass (causal or sliding-window mask, rotary tables, positions). Attention is
-PyTorch's SDPA, without a KV cache. There is no dropout: every dropout probability of a configuration is set to 0.
+PyTorch's SDPA, over the slice's own tokens and those of the slices before it (``slices``). There is no dropout: every dropout probability of a configuration is set to 0.
 """
 
 import copy
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from penstock.runtime.materialise import materialise
+from penstock.runtime.slices import KeysAndValues
 from penstock.runtime.split import WeightQueue, split_modules
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
@@ -101,6 +102,8 @@ class DecoderStage(nn.Module):
     fit together. Initial values follow Hugging Face's own rules, drawn on the CPU in float32 from a generator seeded
     by (`seed`, module name): every cut, dtype and device starts from the same numbers (rounded to `dtype`).
 
+    `slices`: of each sequence; above 1, `begin` must say which comes before each call of `forward`.
+
     `whole_ends`: False where the vocabulary is split over ranks: the first stage then takes embedded tokens, the last
     gives the hidden state behind its norm. `rows`: those of embedding and head that such a stage holds for others.
 
@@ -123,6 +126,7 @@ class DecoderStage(nn.Module):
         split: bool = True,
         whole_ends: bool = True,
         rows: range | None = None,
+        slices: int = 1,
     ) -> None:
         super().__init__()
         _check_layers(layers, config.num_hidden_layers, first, last)
@@ -147,7 +151,8 @@ class DecoderStage(nn.Module):
         self.queue = WeightQueue()
         self.unsplit = split_modules(self, self.queue) if split else []
         self._layers = tuple(self._part(self.family.layers).values())
-        self._calls = _LayerCalls(skeleton, self.family, layers, dtype, torch.device(device))
+        self.past = KeysAndValues(slices) if slices > 1 else None
+        self._calls = _LayerCalls(skeleton, self.family, layers, dtype, torch.device(device), self.past)
 
     def _adopt(self, base: nn.Module, layers: range, embedding: bool) -> None:
         """Take this stage's modules out of the whole model `base`, under the same names."""
@@ -170,8 +175,13 @@ class DecoderStage(nn.Module):
         """The module `name` of the base model."""
         return getattr(getattr(self, self.family.base), name)
 
+    def begin(self, micro: int, tokens: int) -> None:
+        """Say which micro-batch number comes next, and how many tokens its sequences (or slices) have."""
+        if self.past is not None:
+            self.past.begin(micro, tokens)
+
     def forward(self, x: Tensor, targets: Tensor | None = None) -> Tensor:
-        """Run one micro-batch through the stage.
+        """Run one micro-batch, or one slice of it, through the stage.
 
         `x`: token ids (micro, seq) int64 on the first stage, else the hidden state (micro, seq, hidden) of the one
         before, which must require a gradient if its gradient is wanted.
@@ -199,7 +209,8 @@ class DecoderStage(nn.Module):
         """Token (and learned position) embedding: (micro, seq), or embedded tokens already, -> (micro, seq, hidden)."""
         hidden = self.embedding()(ids) if self._embeds else ids
         if self.family.positions:
-            order = torch.arange(ids.shape[1], device=ids.device).unsqueeze(0)
+            start = self.past.start if self.past is not None else 0
+            order = torch.arange(start, start + ids.shape[1], device=ids.device).unsqueeze(0)
             hidden = hidden + self._part(self.family.positions)(order)
         return hidden
 
@@ -226,13 +237,24 @@ class _Zero(nn.Module):
 class _LayerCalls:
     """The arguments, besides the hidden state, with which transformers' own forward calls each layer of a stage.
 
-    They depend only on the shape of the micro-batch: recorded once per shape, then reused by every micro-batch.
+    They depend only on the shape of the micro-batch and where in its sequence it starts: recorded once for each, then
+    reused by every micro-batch. ``past`` is what they get for a cache.
     """
 
-    def __init__(self, skeleton: Any, family: Family, layers: range, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(
+        self,
+        skeleton: Any,
+        family: Family,
+        layers: range,
+        dtype: torch.dtype,
+        device: torch.device,
+        past: KeysAndValues | None = None,
+    ) -> None:
+        self.past = past
         self.base, self.layers, self.dtype, self.device = getattr(skeleton, family.base), layers, dtype, device
         self.config, self.learned = skeleton.config, family.positions is not None
-        self.cache: dict[tuple[torch.Size, torch.dtype], list[Call]] = {}
+        self.cache: dict[tuple[torch.Size, torch.dtype, int], list[Call]] = {}
+        self.most = _CACHED_SHAPES * (past.slices if past is not None else 1)
         self.recorders = [_Recorder(layer) for layer in getattr(self.base, family.layers)]
         setattr(self.base, family.layers, nn.ModuleList(self.recorders))
         setattr(self.base, family.norm, nn.Identity())
@@ -246,11 +268,11 @@ class _LayerCalls:
 
     def __call__(self, x: Tensor, ids: bool) -> list[Call]:
         """One (args, kwargs) per own layer, for ids (micro, seq) or a hidden state (micro, seq, hidden)."""
-        key = (x.shape, x.dtype)
+        key = (x.shape, x.dtype, self.past.start if self.past is not None else 0)
         calls = self.cache.get(key)
         if calls is None:
             self._check(x, ids)
-            if len(self.cache) == _CACHED_SHAPES:
+            if len(self.cache) == self.most:
                 del self.cache[next(iter(self.cache))]
             calls = self.cache[key] = self._record(x.shape[0], x.shape[1])
         return calls
@@ -258,7 +280,7 @@ class _LayerCalls:
     @torch.no_grad()
     def _record(self, micro: int, seq: int) -> list[Call]:
         hidden = torch.zeros((), dtype=self.dtype, device=self.device).expand(micro, seq, self.config.hidden_size)
-        self.base(inputs_embeds=hidden, use_cache=False)
+        self.base(inputs_embeds=hidden, use_cache=False, past_key_values=self.past)
         return [self.recorders[index].call for index in self.layers]
 
     def _check(self, x: Tensor, ids: bool) -> None:
@@ -268,8 +290,9 @@ class _LayerCalls:
             raise ValueError(f"the first stage takes int64 ids (micro, seq), not {got}")
         if not ids and (x.ndim != 3 or x.shape[2] != size or x.dtype != self.dtype):
             raise ValueError(f"this stage takes a {self.dtype} hidden state (micro, seq, {size}), not {got}")
-        if self.learned and x.shape[1] > limit:
-            raise ValueError(f"{x.shape[1]} tokens, but the model has {limit} learned positions; use seq <= {limit}")
+        tokens = x.shape[1] + (self.past.start if self.past is not None else 0)
+        if self.learned and tokens > limit:
+            raise ValueError(f"{tokens} tokens, but the model has {limit} learned positions; use seq <= {limit}")
 
 
 def _check_layers(layers: range, count: int, first: bool, last: bool) -> None:

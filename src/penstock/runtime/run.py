@@ -14,6 +14,7 @@ from penstock.core.jobfile import make_spec, spec_to_toml
 from penstock.core.model import Model
 from penstock.core.placement import NO_STAGE
 from penstock.core.plan import Plan
+from penstock.core.words import divisors
 from penstock.engine.check import check
 from penstock.lower import add_sends, add_step, algorithm_of, split_vocabulary
 from penstock.schedules import build
@@ -92,19 +93,31 @@ def plan_of(spec: RunSpec) -> Plan:
     if strategy.schedule.endswith((".json", ".txt")):
         plan = _plan_from(Path(strategy.schedule), spec)
     else:
-        plan = build(strategy.schedule, strategy.ranks, strategy.micro_batches, strategy.chunks)
+        options = {"slices": strategy.slices} if strategy.slices else {}
+        plan = build(strategy.schedule, strategy.ranks, strategy.micro_batches, strategy.chunks, **options)
     stages = plan.placement.stages
     if plan.placement.next != (*range(1, stages), NO_STAGE) or len(set(plan.placement.part_of)) < stages:
         raise ValueError(
             f"plan {plan.name!r} has more than one chain of stages; runs are of one chain 0, 1, .. {stages - 1}"
         )
     spec.check_model(Model.read(spec.model))
+    _check_slices(plan, spec)
     check(plan)
     plan = _with_vocabulary(plan, strategy.vocabulary)
     if not plan.lowered:
         plan = add_step(add_sends(plan, strategy.sends))
         check(plan)
     return plan
+
+
+def _check_slices(plan: Plan, spec: RunSpec) -> None:
+    """Refuse sequences that slices of equal length do not make up."""
+    length, slices = spec.job.seq_length, plan.slices
+    if length % slices:
+        raise ValueError(
+            f"slices={slices} does not divide seq_length={length}; use {divisors(length, near=slices)} slices, or "
+            f"seq_length={-(-length // slices) * slices}"
+        )
 
 
 def _with_vocabulary(plan: Plan, algorithm: int) -> Plan:
@@ -137,7 +150,8 @@ def _plan_from(path: Path, spec: RunSpec) -> Plan:
     strategy, ranks = spec.strategy, plan.placement.ranks
     wanted = {
         "ranks": (strategy.ranks, ranks),
-        "micro_batches": (strategy.micro_batches, plan.micros),
+        "micro_batches": (strategy.micro_batches, plan.micros // plan.slices),
+        "slices": (strategy.slices or plan.slices, plan.slices),
         "chunks": (strategy.chunks, plan.placement.stages // ranks),
     }
     if plan.placement.stages % ranks:

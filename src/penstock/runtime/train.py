@@ -85,14 +85,15 @@ class Trainer:
         cut = Model.read(spec.model).cut(plan.placement.stages, spec.strategy.stage_layers)
         dtype = dtype_of(spec.job.precision)
         micro = spec.sequences_per_micro_batch
-        carries = (micro, spec.job.seq_length, config.hidden_size)
+        carries = (micro, spec.job.seq_length // plan.slices, config.hidden_size)
         last = plan.placement.stages - 1
         split = set(plan.ops[plan.ops[:, 0] == Kind.I, 1].tolist())
         whole, rows = not algorithm_of(plan), rows_of(rank, plan.placement.ranks, config.vocab_size)
         held = {} if whole else {plan.placement.on(rank)[0]: rows}
         self.modules = {
             s: DecoderStage(
-                config, cut[s], s == 0, s == last, spec.job.seed, dtype, device, s in split, whole, held.get(s)
+                config, cut[s], s == 0, s == last, spec.job.seed, dtype, device, s in split, whole, held.get(s),
+                plan.slices,
             )
             for s in plan.placement.on(rank)
         }
@@ -194,8 +195,10 @@ class Trainer:
         self.optimizer.step(stage)
 
     def _micro_batches(self, batch: Batch) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-        """Inputs where the first stage is, targets where the last is; each of shape (micro, seq)."""
-        inputs, targets = (torch.from_numpy(rows).to(self.device).chunk(self.plan.micros) for rows in batch)
+        """Inputs where the first stage is, targets where the last is; each of shape (micro, seq / slices)."""
+        slices, whole = self.plan.slices, self.plan.micros // self.plan.slices
+        cut = (torch.from_numpy(rows).to(self.device).chunk(whole) for rows in batch)
+        inputs, targets = (tuple(part for each in rows for part in each.chunk(slices, 1)) for rows in cut)
         return inputs, targets
 
     def _probe(self) -> None:
@@ -203,7 +206,7 @@ class Trainer:
         carried = torch.zeros(self.stages[min(self.stages)]._carries, device=self.device)
         for s, stage in self.stages.items():
             x = inputs[0] if stage.first else carried.to(dtype_of(self.spec.job.precision))
-            self.trained.saved[s] = probe(stage, x, targets[0] if stage.last else None)
+            self.trained.saved[s] = probe(stage, x, targets[0] if stage.last else None, self.plan.slices)
 
     def _keep(self, wall_s: float) -> None:
         trained = self.trained
@@ -239,7 +242,7 @@ def evaluation_plan(plan: Plan) -> Plan:
         Lane.of([(Kind.F, s, i) for i in range(plan.micros) for s in sorted(placement.on(r))])
         for r in range(placement.ranks)
     )
-    bare = Plan("evaluation", placement, plan.micros, lanes)
+    bare = Plan("evaluation", placement, plan.micros, lanes, slices=plan.slices)
     check(bare)
     algorithm = algorithm_of(plan)
     if algorithm:
