@@ -15,6 +15,7 @@ from penstock.runtime.execute import Boundary, Executor
 from penstock.runtime.stage import Stage
 from penstock.runtime.transport import Links
 from penstock.schedules import SCHEDULES, build
+from penstock.schedules.table import slices_of
 
 WIDTH = 12
 ROWS = 3
@@ -52,7 +53,8 @@ def plan_of(name: str, ranks: int, micros: int, blocking: bool = False, step: bo
     elif name == "vee":
         bare = build(vee_lane, ranks, micros, 2, Placement.vee(ranks))
     else:
-        bare = build(name, ranks, micros, 2 if SCHEDULES[name].chunks else 1)
+        slices = slices_of(SCHEDULES[name].lane, {})
+        bare = build(name, ranks, micros // slices, 2 if SCHEDULES[name].chunks else 1)
     lowered = add_sends(bare, "blocking" if blocking else "overlapped") if ranks > 1 else bare
     plan = add_step(lowered) if step else lowered
     check(plan)

@@ -9,12 +9,16 @@ import pytest
 import torch
 from pipes import executor_of
 from ranks import on_ranks
-from runs import losses, plan_for, prepared
 from torch import Tensor, nn
+from runs import losses, plan_for, prepared, spec_in
 from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.models.llama.modeling_llama import LlamaRMSNorm
+from transformers.models.mistral.modeling_mistral import MistralRMSNorm
+from transformers.models.qwen2.modeling_qwen2 import Qwen2RMSNorm
+from transformers.models.qwen3.modeling_qwen3 import Qwen3RMSNorm
 
 from penstock.core.costs import Costs
-from penstock.core.op import Kind, Op
+from penstock.core.op import COMPUTE, Kind, Op
 from penstock.core.plan import Plan
 from penstock.engine import check, simulate
 from penstock.lower import add_sends
@@ -25,7 +29,6 @@ from penstock.runtime.run import plan_of as plan_of_spec
 from penstock.runtime.slices import KeysAndValues
 from penstock.runtime.train import Trainer
 from penstock.schedules import build
-from runs import spec_in
 
 MICROS, SLICES, SEQ, MICRO, LAYERS = 4, 3, 12, 2, 4
 EXACT = 1e-12
@@ -74,6 +77,21 @@ def reference(family: str) -> tuple[float, Grads]:
     return loss.item(), {name: param.grad.clone() for name, param in model.named_parameters()}
 
 
+def _norm_in_own_type(self: nn.Module, x: Tensor) -> Tensor:
+    eps: float = self.variance_epsilon
+    return self.weight * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + eps))
+
+
+@pytest.fixture
+def float64(monkeypatch: pytest.MonkeyPatch) -> None:
+    """RMSNorm in float64 on both sides. Its usual rounding to float32 makes 1e-7 of differences of 1e-16, and attention
+    over slices sums in another order."""
+    as_float = Tensor.float
+    monkeypatch.setattr(Tensor, "float", lambda x: x if x.dtype == torch.float64 else as_float(x))
+    for norm in (LlamaRMSNorm, MistralRMSNorm, Qwen2RMSNorm, Qwen3RMSNorm):
+        monkeypatch.setattr(norm, "forward", _norm_in_own_type)
+
+
 def sliced(rows: Tensor) -> list[Tensor]:
     return [part for each in rows.chunk(MICROS) for part in each.chunk(SLICES, 1)]
 
@@ -120,6 +138,7 @@ def compare(parts: list[tuple[float, Grads, int]], family: str) -> None:
 
 @pytest.mark.parametrize("family", CONFIGS)
 @pytest.mark.parametrize("name", ["seq1f1b", "seq1f1b-zb"])
+@pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("ranks", [1, 2, 4])
 def test_gradients_and_loss_are_those_of_one_device(ranks: int, name: str, family: str) -> None:
     plan = plan_of(name, ranks)
@@ -132,9 +151,8 @@ def test_gradients_and_loss_are_those_of_one_device(ranks: int, name: str, famil
 def test_boundary_tensors_are_as_many_as_simulated(name: str, ranks: int) -> None:
     plan = add_sends(build(name, ranks, MICROS, slices=SLICES))
     parts = on_ranks(ranks, lambda rank: on_rank(plan, rank, "llama"))
-    timeline = simulate(plan, Costs.uniform(plan.placement, boundary_bytes=1.0))
-    peaks = [curve.buffer_bytes.max() for curve in timeline.memory]
-    assert [peak for *_, peak in parts] == peaks or all(peak <= most for (*_, peak), most in zip(parts, peaks))
+    timeline = simulate(plan, Costs.uniform(plan.placement, rank_bytes=0.0, boundary_bytes=1.0))
+    assert [peak for *_, peak in parts] == timeline.peak_bytes.tolist()
 
 
 def test_keys_and_values_of_a_sequence_are_freed_with_its_first_slice_s_backward() -> None:
@@ -162,6 +180,7 @@ def test_twenty_steps_have_the_losses_of_whole_sequences(kind: str, tmp_path: Pa
     found = {}
     config = {} if kind == "llama" else {"model_type": "gpt2", **CONFIGS["gpt2"], "vocab_size": 256}
     for schedule, options in (("1f1b", {}), ("seq1f1b", {"slices": 4})):
+        (tmp_path / schedule).mkdir()
         folder, spec = prepared(tmp_path / schedule, config, schedule=schedule, **options, **WHAT)
         plan = plan_for(spec)
 
@@ -192,4 +211,4 @@ def test_a_schedule_without_slices_refuses_them(tmp_path: Path) -> None:
 def test_a_run_s_plan_has_the_slices_asked_for(tmp_path: Path) -> None:
     plan = plan_of_spec(spec_in(tmp_path, schedule="seq1f1b", slices=2))
     assert (plan.slices, plan.micros) == (2, 8)
-    assert plan.lanes[0][0] == Op(Kind.RECV_B, 0, 1) or plan.ops[:, 2].max() == 7
+    assert [op for op in plan.lanes[1] if op.kind in COMPUTE][:3] == [Op(Kind.F, 1, 0), Op(Kind.F, 1, 1), Op(Kind.B, 1, 1)]

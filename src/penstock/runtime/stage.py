@@ -36,7 +36,7 @@ class Stage:
         self.losses: list[Tensor] = []
         self._begin: Callable[[int, int], None] | None = getattr(module, "begin", None)
         self._carries = torch.Size(carries)
-        self._scale = torch.tensor(scale)
+        self._scale = torch.tensor(scale, dtype=torch.float64)
         self._kept: dict[int, tuple[Tensor | None, GradientEdge | Tensor | None]] = {}
         self._pending: dict[int, list[Work]] = {}
 
