@@ -108,7 +108,9 @@ class Costs:
         found: NDArray[np.float64] = self.seconds[kind, stage]
         if self.slice_factor:
             if len(self.slice_factor) != plan.slices:
-                raise ValueError(f"slice_factor has {len(self.slice_factor)} numbers; the plan has slices={plan.slices}")
+                raise ValueError(
+                    f"slice_factor={self.slice_factor}, but the plan has slices={plan.slices}; give as many"
+                )
             found = np.where(np.isin(kind, ATTENDING), found * np.array(self.slice_factor)[micro % plan.slices], found)
         first = np.flatnonzero(plan.fused)
         found[first] = found[first + 1] = self.fused_s(found[first], found[first + 1])
@@ -127,8 +129,13 @@ class Costs:
             return self
         seconds = self.seconds / slices
         seconds[list(OF_STAGE)] = self.seconds[list(OF_STAGE)]
-        sizes = {name: getattr(self, name) / slices for name in ("hop_s", "saved_bytes", "boundary_bytes")}
-        return replace(self, seconds=seconds, **sizes)
+        return replace(
+            self,
+            seconds=seconds,
+            hop_s=self.hop_s / slices,
+            saved_bytes=self.saved_bytes / slices,
+            boundary_bytes=self.boundary_bytes / slices,
+        )
 
     @classmethod
     def uniform(
@@ -191,8 +198,8 @@ class Costs:
             seconds = np.zeros((len(Kind), len(data["saved_bytes"])))
             for name, row in data["seconds"].items():
                 seconds[Kind[name]] = row
-            arrays = {name: np.array(data[name], dtype=np.float64) for name in ARRAYS[1:-1]}
-            whole = {"host_of": np.array(data["host_of"]), "overlap": data["overlap"]}
+            arrays: dict[str, Any] = {name: np.array(data[name], dtype=np.float64) for name in ARRAYS[1:-1]}
+            whole: dict[str, Any] = {"host_of": np.array(data["host_of"]), "overlap": data["overlap"]}
             return cls(seconds, **arrays, **whole, slice_factor=tuple(data.get("slice_factor", ())))
         except KeyError as missing:
             raise ValueError(f"the costs lack the key {missing}") from None

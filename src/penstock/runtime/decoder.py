@@ -2,7 +2,8 @@
 
 The layers are transformers' own modules, so the mathematics is theirs. A stage calls them directly with the arguments
 that transformers' own forward would pass (causal or sliding-window mask, rotary tables, positions). Attention is
-PyTorch's SDPA, over the slice's own tokens and those of the slices before it (``slices``). There is no dropout: every dropout probability of a configuration is set to 0.
+PyTorch's SDPA; over slices of a sequence, with the keys and values of those before (`slices`). There is no dropout:
+every dropout probability of a configuration is set to 0.
 """
 
 import copy
@@ -18,13 +19,10 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from penstock.runtime.calls import LayerCalls
 from penstock.runtime.materialise import materialise
 from penstock.runtime.slices import KeysAndValues
 from penstock.runtime.split import WeightQueue, split_modules
-
-Call = tuple[tuple[Any, ...], dict[str, Any]]
-
-_CACHED_SHAPES = 8  # a run has one or two shapes; the bound keeps masks of many lengths from piling up
 
 
 @dataclass(frozen=True)
@@ -152,7 +150,7 @@ class DecoderStage(nn.Module):
         self.unsplit = split_modules(self, self.queue) if split else []
         self._layers = tuple(self._part(self.family.layers).values())
         self.past = KeysAndValues(slices) if slices > 1 else None
-        self._calls = _LayerCalls(skeleton, self.family, layers, dtype, torch.device(device), self.past)
+        self._calls = LayerCalls(skeleton, self.family, layers, dtype, torch.device(device), self.past)
 
     def _adopt(self, base: nn.Module, layers: range, embedding: bool) -> None:
         """Take this stage's modules out of the whole model `base`, under the same names."""
@@ -213,86 +211,6 @@ class DecoderStage(nn.Module):
             order = torch.arange(start, start + ids.shape[1], device=ids.device).unsqueeze(0)
             hidden = hidden + self._part(self.family.positions)(order)
         return hidden
-
-
-class _Recorder(nn.Module):
-    """Stands in for a decoder layer: notes how it is called and passes the hidden state on."""
-
-    def __init__(self, layer: nn.Module) -> None:
-        super().__init__()
-        self.attention_type = getattr(layer, "attention_type", None)  # read by older versions of transformers
-
-    def forward(self, hidden: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        self.call: Call = args, kwargs
-        return hidden
-
-
-class _Zero(nn.Module):
-    """Stands in for a position embedding, which has no part in the arguments of the layers."""
-
-    def forward(self, ids: Tensor) -> Tensor:
-        return torch.zeros((), device=ids.device)
-
-
-class _LayerCalls:
-    """The arguments, besides the hidden state, with which transformers' own forward calls each layer of a stage.
-
-    They depend only on the shape of the micro-batch and where in its sequence it starts: recorded once for each, then
-    reused by every micro-batch. ``past`` is what they get for a cache.
-    """
-
-    def __init__(
-        self,
-        skeleton: Any,
-        family: Family,
-        layers: range,
-        dtype: torch.dtype,
-        device: torch.device,
-        past: KeysAndValues | None = None,
-    ) -> None:
-        self.past = past
-        self.base, self.layers, self.dtype, self.device = getattr(skeleton, family.base), layers, dtype, device
-        self.config, self.learned = skeleton.config, family.positions is not None
-        self.cache: dict[tuple[torch.Size, torch.dtype, int], list[Call]] = {}
-        self.most = _CACHED_SHAPES * (past.slices if past is not None else 1)
-        self.recorders = [_Recorder(layer) for layer in getattr(self.base, family.layers)]
-        setattr(self.base, family.layers, nn.ModuleList(self.recorders))
-        setattr(self.base, family.norm, nn.Identity())
-        setattr(self.base, family.embed, None)
-        if family.positions:
-            setattr(self.base, family.positions, _Zero())
-        for module in self.base.modules():  # what is left: rotary tables
-            if any(True for _ in module.buffers(recurse=False)):
-                module.to_empty(device=device, recurse=False)
-                skeleton._init_weights(module)
-
-    def __call__(self, x: Tensor, ids: bool) -> list[Call]:
-        """One (args, kwargs) per own layer, for ids (micro, seq) or a hidden state (micro, seq, hidden)."""
-        key = (x.shape, x.dtype, self.past.start if self.past is not None else 0)
-        calls = self.cache.get(key)
-        if calls is None:
-            self._check(x, ids)
-            if len(self.cache) == self.most:
-                del self.cache[next(iter(self.cache))]
-            calls = self.cache[key] = self._record(x.shape[0], x.shape[1])
-        return calls
-
-    @torch.no_grad()
-    def _record(self, micro: int, seq: int) -> list[Call]:
-        hidden = torch.zeros((), dtype=self.dtype, device=self.device).expand(micro, seq, self.config.hidden_size)
-        self.base(inputs_embeds=hidden, use_cache=False, past_key_values=self.past)
-        return [self.recorders[index].call for index in self.layers]
-
-    def _check(self, x: Tensor, ids: bool) -> None:
-        """Raise ValueError if `x` is not what a stage takes."""
-        size, limit, got = self.config.hidden_size, self.config.max_position_embeddings, f"{x.dtype} {tuple(x.shape)}"
-        if ids and (x.ndim != 2 or x.dtype != torch.int64):
-            raise ValueError(f"the first stage takes int64 ids (micro, seq), not {got}")
-        if not ids and (x.ndim != 3 or x.shape[2] != size or x.dtype != self.dtype):
-            raise ValueError(f"this stage takes a {self.dtype} hidden state (micro, seq, {size}), not {got}")
-        tokens = x.shape[1] + (self.past.start if self.past is not None else 0)
-        if self.learned and tokens > limit:
-            raise ValueError(f"{tokens} tokens, but the model has {limit} learned positions; use seq <= {limit}")
 
 
 def _check_layers(layers: range, count: int, first: bool, last: bool) -> None:

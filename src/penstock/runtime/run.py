@@ -93,7 +93,7 @@ def plan_of(spec: RunSpec) -> Plan:
     if strategy.schedule.endswith((".json", ".txt")):
         plan = _plan_from(Path(strategy.schedule), spec)
     else:
-        options = {"slices": strategy.slices} if strategy.slices else {}
+        options: dict[str, Any] = {"slices": strategy.slices} if strategy.slices else {}
         plan = build(strategy.schedule, strategy.ranks, strategy.micro_batches, strategy.chunks, **options)
     stages = plan.placement.stages
     if plan.placement.next != (*range(1, stages), NO_STAGE) or len(set(plan.placement.part_of)) < stages:

@@ -92,7 +92,16 @@ class Trainer:
         held = {} if whole else {plan.placement.on(rank)[0]: rows}
         self.modules = {
             s: DecoderStage(
-                config, cut[s], s == 0, s == last, spec.job.seed, dtype, device, s in split, whole, held.get(s),
+                config,
+                cut[s],
+                s == 0,
+                s == last,
+                spec.job.seed,
+                dtype,
+                device,
+                s in split,
+                whole,
+                held.get(s),
                 plan.slices,
             )
             for s in plan.placement.on(rank)
