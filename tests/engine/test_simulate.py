@@ -106,7 +106,7 @@ def test_slices_that_attend_to_more_take_longer():
     timeline = simulate(plan, uneven)
     assert (timeline.end_s - timeline.start_s).tolist() == [0.5, 1.5, 1.5, 0.5, 0.5, 1.5, 1.5, 0.5]
     assert Costs.from_dict(uneven.to_dict()).to_dict() == uneven.to_dict()
-    with pytest.raises(ValueError, match=r"slice_factor=\(0.5, 1.5\), but the plan has slices=4; give as many"):
+    with pytest.raises(ValueError, match=r"slice_factor=\(0.5, 1.5\), but the plan has slices=4; make them fit"):
         simulate(build("seq1f1b", 1, 2, slices=4), uneven)
     with pytest.raises(ValueError, match="factors are finite and not negative"):
         replace(costs, slice_factor=(-1.0, 1.0))

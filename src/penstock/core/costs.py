@@ -107,11 +107,12 @@ class Costs:
         kind, stage, micro = plan.ops.T
         found: NDArray[np.float64] = self.seconds[kind, stage]
         if self.slice_factor:
-            if len(self.slice_factor) != plan.slices:
+            factor = np.array(self.slice_factor)
+            if len(factor) != plan.slices:
                 raise ValueError(
-                    f"slice_factor={self.slice_factor}, but the plan has slices={plan.slices}; give as many"
+                    f"slice_factor={self.slice_factor}, but the plan has slices={plan.slices}; make them fit"
                 )
-            found = np.where(np.isin(kind, ATTENDING), found * np.array(self.slice_factor)[micro % plan.slices], found)
+            found = found * np.where(np.isin(kind, ATTENDING), factor[micro % plan.slices], 1.0)
         first = np.flatnonzero(plan.fused)
         found[first] = found[first + 1] = self.fused_s(found[first], found[first + 1])
         return found
