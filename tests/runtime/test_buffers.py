@@ -15,7 +15,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from penstock.core.costs import Costs
-from penstock.core.needs import dependencies, partners, predecessors
+from penstock.core.needs import dependencies, predecessors
 from penstock.core.op import RECVS, SENDS, Kind
 from penstock.core.plan import Plan
 from penstock.engine import simulate
@@ -117,7 +117,7 @@ def expected_alive(plan: Plan, rank: int) -> list[int]:
     """
     first, last = 0, plan.placement.stages - 1
     rank_of, next_, prev = plan.placement.rank_of, plan.placement.next, plan.placement.prev
-    before = predecessors(plan, partners(plan))
+    before = predecessors(plan)
     alive: set[Any] = set()
     counts = []
     for place, op in enumerate(plan.lanes[rank]):
