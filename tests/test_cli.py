@@ -10,7 +10,7 @@ from penstock import api
 from penstock.cli import main
 
 KEYS = [
-    *("name", "ranks", "micros", "chunks", "costs", "w_share", "memory", "makespan", "span", "bubble_span"),
+    *("name", "ranks", "micros", "slices", "chunks", "costs", "w_share", "memory", "makespan", "span", "bubble_span"),
     *("bubble_sync", "peak_over_p", "peak_by_rank", "lower_bound_span", "lower_bound_makespan", "gap_span"),
     *("gap_makespan", "bound_span_kind", "bound_makespan_kind", "messages", "message_bytes", "weight_copies"),
     "seconds",
@@ -372,3 +372,18 @@ def test_ends_that_cannot_be(penstock, line, says):
     code, _, err = penstock(line)
     assert code == 2
     assert says in err
+
+
+def test_slices_are_priced_as_shares_of_whole_micro_batches(penstock, tmp_path):
+    """1F1B's bubble of 3 (F + I + W), a fourth of it; and the same from a file of the plan."""
+    first, second, plan = tmp_path / "a.json", tmp_path / "b.json", tmp_path / "plan.json"
+    line = "--costs 2,2,1,0 --json"
+    assert penstock(f"schedule seq1f1b --ranks 4 --micros 8 --option slices=4 {line} {first}")[0] == 0
+    found = json.loads(first.read_text())
+    assert (found["micros"], found["slices"], found["makespan"]) == (8, 4, 8 * 5 + 3 * 5 / 4)
+    assert found["peak_over_p"] == (4 + 4 - 1) / 4 / 4
+    assert found["lower_bound_makespan"] <= found["makespan"]
+    api.show(api.build("seq1f1b", 4, 8, slices=4), plan)
+    assert penstock(f"simulate {plan} {line} {second}")[0] == 0
+    again = json.loads(second.read_text())
+    assert {**found, "seconds": 0} == {**again, "seconds": 0}

@@ -93,8 +93,12 @@ def read_plan(path: str | Path) -> Plan:
         raise ValueError(f"{path}: {error}") from None
 
 
+def _unit_costs(plan: Plan) -> Costs:
+    return Costs.uniform(plan.placement).sliced(plan.slices)
+
+
 def _timeline(thing: Plan | Timeline) -> Timeline:
-    return simulate(thing, Costs.uniform(thing.placement), "unit costs") if isinstance(thing, Plan) else thing
+    return simulate(thing, _unit_costs(thing), "unit costs") if isinstance(thing, Plan) else thing
 
 
 def _write_text(thing: Plan | Timeline, path: Path) -> None:

@@ -54,6 +54,7 @@ def facts_of(timeline: Timeline, pricing: Pricing, memory: float | None, took_s:
     plan, place = timeline.plan, timeline.plan.placement
     costs = pricing.on(place)
     whole = whole_bytes(place, costs)
+    costs = costs.sliced(plan.slices)
     peaks = [float(peak) / whole for peak in timeline.peak_bytes]
     limit = max(peaks) if memory is None else memory
     bound = bounds(place, plan.micros, costs, limit * whole) if _bounded(plan, costs) else None
@@ -61,7 +62,8 @@ def facts_of(timeline: Timeline, pricing: Pricing, memory: float | None, took_s:
     return {
         "name": plan.name,
         "ranks": place.ranks,
-        "micros": plan.micros,
+        "micros": plan.micros // plan.slices,
+        "slices": plan.slices,
         "chunks": max(map(place.rank_of.count, range(place.ranks))),
         "costs": pricing.figures,
         "w_share": pricing.w_share,

@@ -99,7 +99,7 @@ def attempt(name: str, chunks: int, options: Options, sizes: Sizes) -> Candidate
         )
         check(plan)
         costs = pricing.on(plan.placement)
-        timeline = simulate(plan, costs)
+        timeline = simulate(plan, costs.sliced(plan.slices))
     except ValueError as error:
         return result(None, reason=str(error).removeprefix(f"{name}: "))
     peak = peak_over_p(timeline, costs)

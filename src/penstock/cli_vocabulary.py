@@ -52,11 +52,12 @@ def ends_in(plan: Plan, ends: Ends) -> Ends:
 
 
 def split_ends(plan: Plan, costs: Costs, ends: Ends) -> tuple[Plan, Costs]:
-    """The plan with the vocabulary passes asked for, unless it has them, and what it costs then."""
+    """The plan with the vocabulary passes asked for, unless it has them, and what it costs then, of slices
+    the cost of one (``costs`` are of whole micro-batches)."""
     from penstock.cost import with_parts
     from penstock.lower import algorithm_of, split_vocabulary
 
     if not ends.vocabulary:
-        return plan, costs
-    costs = with_parts(costs, plan.placement, ends.vocabulary, ends.head, ends.embedding)
+        return plan, costs.sliced(plan.slices)
+    costs = with_parts(costs, plan.placement, ends.vocabulary, ends.head, ends.embedding).sliced(plan.slices)
     return plan if algorithm_of(plan) else split_vocabulary(plan, ends.vocabulary, costs=costs), costs

@@ -1,6 +1,9 @@
 import csv
+import itertools
 import math
+from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -185,3 +188,25 @@ def test_a_limit_that_holds_no_micro_batch_is_named():
         bounds(place, 4, uniform(place), 0.5)
     with pytest.raises(ValueError, match="memory_limit=nan"):
         bounds(place, 4, uniform(place), math.nan)
+
+
+def _breadth_first(r: int, p: int, m: int, v: int, slices: int = 3) -> list[str]:
+    last_first = [i * slices + j for i in range(m) for j in reversed(range(slices))]
+    return [f"{r}F{n}" for n in range(m * slices)] + [f"{r}B{n}" for n in last_first]
+
+
+@pytest.mark.parametrize("schedule", ["seq1f1b", "seq1f1b-zb", _breadth_first], ids=str)
+@pytest.mark.parametrize("uneven", [False, True])
+def test_no_order_of_slices_beats_the_bounds(schedule, uneven):
+    dice = np.random.default_rng(5)
+    for p, m, k in itertools.product((1, 2, 3, 5), (1, 2, 6), (2, 3, 4)):
+        plan = build(schedule, p, m, slices=k)
+        costs = Costs.uniform(plan.placement, *dice.uniform(0.2, 2, 3), link_s=dice.uniform(0, 0.5)).sliced(k)
+        if uneven:
+            costs = replace(costs, slice_factor=tuple(np.sort(dice.uniform(0.5, 2, k))))
+        timeline = simulate(plan, costs)
+        found = bounds(plan.placement, plan.micros, costs, timeline.peak_bytes.max())
+        assert found.makespan.seconds <= timeline.makespan_s * (1 + 1e-9)
+        assert found.span.seconds <= timeline.span_s * (1 + 1e-9)
+        if p == 1 and not uneven:
+            assert found.makespan.seconds == pytest.approx(timeline.makespan_s)

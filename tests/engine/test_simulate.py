@@ -1,4 +1,5 @@
 import csv
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -6,6 +7,7 @@ import pytest
 from penstock.cli_peer_rows import shipped
 from penstock.core.costs import Costs
 from penstock.core.lane import Lane
+from penstock.core.op import Kind
 from penstock.core.placement import Placement
 from penstock.core.plan import Plan
 from penstock.cost import profiles
@@ -95,3 +97,33 @@ def test_a_plan_of_200_000_ops_is_built_checked_and_simulated():
     timeline = simulate(plan, Costs.uniform(plan.placement))
     assert timeline.makespan_s == pytest.approx(3 * 512 + 63)
     assert not np.isnan(timeline.end_s).any()
+
+
+def test_slices_that_attend_to_more_take_longer():
+    plan = build("seq1f1b", 1, 2, slices=2)
+    costs = Costs.uniform(plan.placement, 2, 1, 1).sliced(2)
+    uneven = replace(costs, slice_factor=(0.5, 1.5))
+    timeline = simulate(plan, uneven)
+    assert (timeline.end_s - timeline.start_s).tolist() == [0.5, 1.5, 1.5, 0.5, 0.5, 1.5, 1.5, 0.5]
+    assert Costs.from_dict(uneven.to_dict()).to_dict() == uneven.to_dict()
+    with pytest.raises(ValueError, match=r"slice_factor=\(0.5, 1.5\), but the plan has slices=4; make them fit"):
+        simulate(build("seq1f1b", 1, 2, slices=4), uneven)
+    with pytest.raises(ValueError, match="factors are finite and not negative"):
+        replace(costs, slice_factor=(-1.0, 1.0))
+
+
+def test_costs_of_a_slice_are_its_share_and_what_a_step_takes_stays():
+    whole = Costs.uniform(Placement.loop(2), 4, 2, 1, 3, boundary_bytes=8, other_s={Kind.STEP: 5})
+    slice_ = whole.sliced(4)
+    assert slice_.seconds[[Kind.F, Kind.I, Kind.W, Kind.STEP], 0].tolist() == [1, 0.5, 0.25, 5]
+    assert (slice_.hop_s[0, 1], slice_.saved_bytes[0], slice_.boundary_bytes[0]) == (0.75, 0.25, 2)
+
+
+def test_as_many_micro_batches_of_a_slice_s_size_take_as_long_as_1f1b_of_them():
+    """On the last rank Seq1F1B's bubble is 1F1B's at micros x slices; only the peak is larger, by slices - 1."""
+    for p, m, k in [(4, 4, 4), (8, 2, 8)]:
+        sliced, plain = build("seq1f1b", p, m, slices=k), build("1f1b", p, m * k)
+        costs = Costs.uniform(sliced.placement)
+        a, b = simulate(sliced, costs), simulate(plain, costs)
+        assert a.makespan_s == b.makespan_s
+        assert a.peak_bytes.tolist() == [peak + k - 1 for peak in b.peak_bytes]

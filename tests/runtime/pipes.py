@@ -16,6 +16,7 @@ from penstock.runtime.messages import Boundary
 from penstock.runtime.stage import Stage
 from penstock.runtime.transport import Links
 from penstock.schedules import SCHEDULES, build
+from penstock.schedules.table import slices_of
 
 WAYS: tuple[Sends, ...] = get_args(Sends)
 WIDTH = 12
@@ -54,7 +55,8 @@ def plan_of(name: str, ranks: int, micros: int, sends: Sends = "overlapped", ste
     elif name == "vee":
         bare = build(vee_lane, ranks, micros, 2, Placement.vee(ranks))
     else:
-        bare = build(name, ranks, micros, 2 if SCHEDULES[name].chunks else 1)
+        slices = slices_of(SCHEDULES[name].lane, {})
+        bare = build(name, ranks, micros // slices, 2 if SCHEDULES[name].chunks else 1)
     bare = reduce_gradients(bare)
     lowered = add_sends(bare, sends) if ranks > 1 else bare
     plan = add_step(lowered) if step else lowered

@@ -61,7 +61,8 @@ def spec_in(where: Path, config: Mapping[str, Any] | None = None, **flags: Any) 
 
 def plan_for(spec: RunSpec) -> Plan:
     strategy = spec.strategy
-    bare = build(strategy.schedule, strategy.ranks, strategy.micro_batches, strategy.chunks)
+    options: dict[str, Any] = {"slices": strategy.slices} if strategy.slices else {}
+    bare = build(strategy.schedule, strategy.ranks, strategy.micro_batches, strategy.chunks, **options)
     if strategy.vocabulary:
         bare = split_vocabulary(bare, strategy.vocabulary)  # type: ignore[arg-type]
     bare = reduce_gradients(bare)

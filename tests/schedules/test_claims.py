@@ -59,7 +59,7 @@ def timeline_of(name, p, m, v, times, objective, options):
         return Costs.uniform(place, *times)
 
     plan = build(name, p, m, v, costs=costs, objective=objective, **options)
-    return simulate(plan, costs(plan.placement))
+    return simulate(plan, costs(plan.placement).sliced(plan.slices))
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
@@ -80,6 +80,7 @@ OPTIONS = [
     *(("interleaved", "group", p, group) for p in (1, 2, 3, 4, 7) for group in {p, p + 1, 2 * p, 3 * p - 1}),
     *(("gis", "group", p, group) for p in (1, 2, 3, 4, 7) for group in range((p + 1) // 2, p + 1)),
     *(("mixpipe", "inject", p, inject) for p in (2, 4, 8) for inject in range(p // 2, p + 1)),
+    *((name, "slices", p, k) for name in ("seq1f1b", "seq1f1b-zb") for p in (1, 2, 3, 7) for k in (1, 2, 3, 8)),
     *(("zeropp", "unit", p, unit) for p in (1, 2, 3, 4, 7) for unit in {1, p, 2 * p - 1, 3 * p}),
 ]
 
@@ -114,7 +115,8 @@ def test_plans_are_legal_and_hold_every_op_once(name):
         check(plan)
         kinds = plan.ops[:, 0]
         halves = (kinds == Kind.I).sum() + (kinds == Kind.W).sum() + 2 * (kinds == Kind.B).sum()
-        assert (kinds == Kind.F).sum() == halves / 2 == plan.placement.stages * m / plan.placement.chains
+        assert (kinds == Kind.F).sum() == halves / 2 == plan.placement.stages * plan.micros / plan.placement.chains
+        assert plan.micros == m * plan.slices
 
 
 @pytest.mark.parametrize(
@@ -163,6 +165,7 @@ def test_interleaved_with_one_chunk_is_1f1b_with_a_longer_warm_up():
         ("gis", (4, 9, 2), {"group": 1}, "group=1 is not between 2 and ranks=4; use 2"),
         ("mixpipe", (4, 8, 1), {"inject": 5}, "inject=5 is not between 2 and ranks=4; use 4"),
         ("mixpipe", (4, 8, 1), {"inject": 1}, "inject=1 is not between 2 and ranks=4; use 2"),
+        ("seq1f1b", (4, 9, 1), {"slices": 0}, "slices=0 of a sequence; use 1"),
         ("zeropp", (4, 9, 2), {"unit": 0}, "unit=0 is not a number of micro-batches; use 7"),
     ],
 )
@@ -227,4 +230,4 @@ def test_bubble_of_fused_blocks_is_deepseek_s(name, p, v, warm_up, overlap, time
 def test_large_plans_are_built_whole(name):
     v = next(v for v in (4, 2, 1) if v == 1 or (SCHEDULES[name].chunks and not SCHEDULES[name].valid(32, 256, v)))
     plan = build(name, 32, 256, v)
-    assert (plan.ops[:, 0] == Kind.F).sum() == 256 * plan.placement.stages // plan.placement.chains
+    assert (plan.ops[:, 0] == Kind.F).sum() == 256 * plan.slices * plan.placement.stages // plan.placement.chains

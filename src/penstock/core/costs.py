@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock.core.op import AMONG_RANKS, VOCABULARY, Kind
+from penstock.core.op import AMONG_RANKS, COMPUTE, OF_STAGE, VOCABULARY, Kind
 from penstock.core.placement import Placement
 from penstock.core.plan import Plan
 
@@ -25,6 +25,10 @@ ARRAYS = (
     "host_of",
 )
 """The fields of ``Costs`` that are arrays, in order."""
+
+
+ATTENDING = (*COMPUTE, Kind.R)
+"""Kinds that attend to earlier slices of a sequence."""
 
 
 def _unset() -> NDArray[Any]:
@@ -46,6 +50,8 @@ class Costs:
         host_share: share of what is kept that ``OFFLOAD`` moves to the host, shape (stages,); default all.
         weight_bytes: weights that ``UNSHARD`` gathers, shape (stages,); default 0.
         host_of: the host link of each rank, shape (ranks,); ranks of equal number share one. Default one each.
+        slice_factor: time of a forward or backward on each slice of a sequence by ``seconds``; none: 1 for each. Later
+            slices of equal length take longer, as they attend to more.
         overlap: share of the shorter op of a fused block that the longer one hides, 0 to 1.
     """
 
@@ -59,6 +65,7 @@ class Costs:
     weight_bytes: NDArray[np.float64] = field(default_factory=_unset)
     host_of: NDArray[np.int64] = field(default_factory=_unset)
     overlap: float = 0.0
+    slice_factor: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         stages, ranks = len(self.saved_bytes), len(self.hop_s)
@@ -81,6 +88,8 @@ class Costs:
             raise ValueError(f"hop_s is {self.hop_s.diagonal().max()} from a rank to itself; it must be 0")
         if self.host_of.max(initial=0) >= ranks:
             raise ValueError(f"host_of names link {self.host_of.max()}; host links count from 0 to {ranks - 1}")
+        if not all(0 <= factor < np.inf for factor in self.slice_factor):
+            raise ValueError(f"slice_factor={self.slice_factor}; factors are finite and not negative")
         if not 0 <= self.overlap <= 1:
             raise ValueError(f"overlap={self.overlap}; it is a share between 0 and 1")
 
@@ -95,11 +104,39 @@ class Costs:
 
     def of(self, plan: Plan) -> NDArray[np.float64]:
         """Time of each op id, of both ops of a block the block's: shape (ops,)."""
-        kind, stage, _ = plan.ops.T
+        kind, stage, micro = plan.ops.T
         found: NDArray[np.float64] = self.seconds[kind, stage]
+        if self.slice_factor:
+            factor = np.array(self.slice_factor)
+            if len(factor) != plan.slices:
+                raise ValueError(
+                    f"slice_factor={self.slice_factor}, but the plan has slices={plan.slices}; make them fit"
+                )
+            found = found * np.where(np.isin(kind, ATTENDING), factor[micro % plan.slices], 1.0)
         first = np.flatnonzero(plan.fused)
         found[first] = found[first + 1] = self.fused_s(found[first], found[first + 1])
         return found
+
+    def sliced(self, slices: int) -> Costs:
+        """Of one slice of a micro-batch, from those of the whole: 1/slices of times, messages and bytes. What does not
+        depend on tokens (weights and what is done with them once a step) stays.
+
+        Example:
+            >>> costs = Costs.uniform(Placement.loop(2)).sliced(4)
+            >>> float(costs.seconds[Kind.F, 0]), float(costs.saved_bytes[0])
+            (0.25, 0.25)
+        """
+        if slices == 1:
+            return self
+        seconds = self.seconds / slices
+        seconds[list(OF_STAGE)] = self.seconds[list(OF_STAGE)]
+        return replace(
+            self,
+            seconds=seconds,
+            hop_s=self.hop_s / slices,
+            saved_bytes=self.saved_bytes / slices,
+            boundary_bytes=self.boundary_bytes / slices,
+        )
 
     @classmethod
     def uniform(
@@ -148,6 +185,7 @@ class Costs:
             "seconds": {kind.name: self.seconds[kind].tolist() for kind in Kind if self.seconds[kind].any()},
             **{name: getattr(self, name).tolist() for name in ARRAYS[1:]},
             "overlap": self.overlap,
+            "slice_factor": list(self.slice_factor),
         }
 
     @classmethod
@@ -161,7 +199,8 @@ class Costs:
             seconds = np.zeros((len(Kind), len(data["saved_bytes"])))
             for name, row in data["seconds"].items():
                 seconds[Kind[name]] = row
-            arrays = {name: np.array(data[name], dtype=np.float64) for name in ARRAYS[1:-1]}
-            return cls(seconds, **arrays, host_of=np.array(data["host_of"]), overlap=data["overlap"])
+            arrays: dict[str, Any] = {name: np.array(data[name], dtype=np.float64) for name in ARRAYS[1:-1]}
+            whole: dict[str, Any] = {"host_of": np.array(data["host_of"]), "overlap": data["overlap"]}
+            return cls(seconds, **arrays, **whole, slice_factor=tuple(data.get("slice_factor", ())))
         except KeyError as missing:
             raise ValueError(f"the costs lack the key {missing}") from None

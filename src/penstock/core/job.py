@@ -86,6 +86,9 @@ class Strategy:
     schedule: str = _setting("1f1b", "a schedule's name, a plan (.json), or your own function as FILE.py:NAME")
     chunks: int = _setting(1, "virtual stages on each rank", low=1)
     micro_batches: int = _setting(8, "parts that the batch is cut into", low=1)
+    slices: int = _setting(
+        0, "parts that each sequence is cut into, by schedules that can; 0 leaves the number to the schedule", low=0
+    )
     stage_layers: tuple[int, ...] | None = _setting(
         None, "decoder layers of each virtual stage, in the order of the model; left out they are cut evenly", low=0
     )

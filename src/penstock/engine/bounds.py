@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -63,8 +63,10 @@ def bounds(
     Args:
         placement: where the stages live; every stage runs every micro-batch of its chain forward and backward, and
             chains share the micro-batches evenly.
-        micros: micro-batches per step.
-        costs: of this placement; times of messages count on every hop between ranks.
+        micros: micro-batches per step; of a plan with slices the number of all slices, which the bounds take to be
+            independent of each other.
+        costs: of this placement; times of messages count on every hop between ranks. Of unequal slices the quickest
+            counts.
         memory_limit: bytes of activations that any rank may hold.
         split: whether backwards may be split into ``I`` and ``W``; a bound for orders that only hold ``B`` is higher.
 
@@ -79,6 +81,8 @@ def bounds(
         >>> bounds(place, 8, Costs.uniform(place), 4.0, split=False).makespan.seconds  # what 1F1B takes
         33.0
     """
+    if costs.slice_factor:
+        costs = replace(costs, seconds=costs.seconds * min(costs.slice_factor), slice_factor=())
     paths = Paths(placement, costs, split)
     _check_limit(placement, costs, memory_limit)
     ranks, each = range(placement.ranks), micros // placement.chains

@@ -2,7 +2,8 @@
 
 The layers are transformers' own modules, so the mathematics is theirs. A stage calls them directly with the arguments
 that transformers' own forward would pass (causal or sliding-window mask, rotary tables, positions). Attention is
-PyTorch's SDPA, without a KV cache. There is no dropout: every dropout probability of a configuration is set to 0.
+PyTorch's SDPA; over slices of a sequence, with the keys and values of those before (`slices`). There is no dropout:
+every dropout probability of a configuration is set to 0.
 """
 
 import copy
@@ -18,12 +19,10 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from penstock.runtime.calls import LayerCalls
 from penstock.runtime.materialise import materialise
+from penstock.runtime.slices import KeysAndValues
 from penstock.runtime.split import WeightQueue, split_modules
-
-Call = tuple[tuple[Any, ...], dict[str, Any]]
-
-_CACHED_SHAPES = 8  # a run has one or two shapes; the bound keeps masks of many lengths from piling up
 
 
 @dataclass(frozen=True)
@@ -101,6 +100,8 @@ class DecoderStage(nn.Module):
     fit together. Initial values follow Hugging Face's own rules, drawn on the CPU in float32 from a generator seeded
     by (`seed`, module name): every cut, dtype and device starts from the same numbers (rounded to `dtype`).
 
+    `slices`: of each sequence; above 1, `begin` must say which comes before each call of `forward`.
+
     `whole_ends`: False where the vocabulary is split over ranks: the first stage then takes embedded tokens, the last
     gives the hidden state behind its norm. `rows`: those of embedding and head that such a stage holds for others.
 
@@ -123,6 +124,7 @@ class DecoderStage(nn.Module):
         split: bool = True,
         whole_ends: bool = True,
         rows: range | None = None,
+        slices: int = 1,
     ) -> None:
         super().__init__()
         _check_layers(layers, config.num_hidden_layers, first, last)
@@ -147,7 +149,8 @@ class DecoderStage(nn.Module):
         self.queue = WeightQueue()
         self.unsplit = split_modules(self, self.queue) if split else []
         self._layers = tuple(self._part(self.family.layers).values())
-        self._calls = _LayerCalls(skeleton, self.family, layers, dtype, torch.device(device))
+        self.past = KeysAndValues(slices) if slices > 1 else None
+        self._calls = LayerCalls(skeleton, self.family, layers, dtype, torch.device(device), self.past)
 
     def _adopt(self, base: nn.Module, layers: range, embedding: bool) -> None:
         """Take this stage's modules out of the whole model `base`, under the same names."""
@@ -170,8 +173,13 @@ class DecoderStage(nn.Module):
         """The module `name` of the base model."""
         return getattr(getattr(self, self.family.base), name)
 
+    def begin(self, micro: int, tokens: int) -> None:
+        """Say which micro-batch number comes next, and how many tokens its sequences (or slices) have."""
+        if self.past is not None:
+            self.past.begin(micro, tokens)
+
     def forward(self, x: Tensor, targets: Tensor | None = None) -> Tensor:
-        """Run one micro-batch through the stage.
+        """Run one micro-batch, or one slice of it, through the stage.
 
         `x`: token ids (micro, seq) int64 on the first stage, else the hidden state (micro, seq, hidden) of the one
         before, which must require a gradient if its gradient is wanted.
@@ -199,77 +207,10 @@ class DecoderStage(nn.Module):
         """Token (and learned position) embedding: (micro, seq), or embedded tokens already, -> (micro, seq, hidden)."""
         hidden = self.embedding()(ids) if self._embeds else ids
         if self.family.positions:
-            order = torch.arange(ids.shape[1], device=ids.device).unsqueeze(0)
+            start = self.past.start if self.past is not None else 0
+            order = torch.arange(start, start + ids.shape[1], device=ids.device).unsqueeze(0)
             hidden = hidden + self._part(self.family.positions)(order)
         return hidden
-
-
-class _Recorder(nn.Module):
-    """Stands in for a decoder layer: notes how it is called and passes the hidden state on."""
-
-    def __init__(self, layer: nn.Module) -> None:
-        super().__init__()
-        self.attention_type = getattr(layer, "attention_type", None)  # read by older versions of transformers
-
-    def forward(self, hidden: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        self.call: Call = args, kwargs
-        return hidden
-
-
-class _Zero(nn.Module):
-    """Stands in for a position embedding, which has no part in the arguments of the layers."""
-
-    def forward(self, ids: Tensor) -> Tensor:
-        return torch.zeros((), device=ids.device)
-
-
-class _LayerCalls:
-    """The arguments, besides the hidden state, with which transformers' own forward calls each layer of a stage.
-
-    They depend only on the shape of the micro-batch: recorded once per shape, then reused by every micro-batch.
-    """
-
-    def __init__(self, skeleton: Any, family: Family, layers: range, dtype: torch.dtype, device: torch.device) -> None:
-        self.base, self.layers, self.dtype, self.device = getattr(skeleton, family.base), layers, dtype, device
-        self.config, self.learned = skeleton.config, family.positions is not None
-        self.cache: dict[tuple[torch.Size, torch.dtype], list[Call]] = {}
-        self.recorders = [_Recorder(layer) for layer in getattr(self.base, family.layers)]
-        setattr(self.base, family.layers, nn.ModuleList(self.recorders))
-        setattr(self.base, family.norm, nn.Identity())
-        setattr(self.base, family.embed, None)
-        if family.positions:
-            setattr(self.base, family.positions, _Zero())
-        for module in self.base.modules():  # what is left: rotary tables
-            if any(True for _ in module.buffers(recurse=False)):
-                module.to_empty(device=device, recurse=False)
-                skeleton._init_weights(module)
-
-    def __call__(self, x: Tensor, ids: bool) -> list[Call]:
-        """One (args, kwargs) per own layer, for ids (micro, seq) or a hidden state (micro, seq, hidden)."""
-        key = (x.shape, x.dtype)
-        calls = self.cache.get(key)
-        if calls is None:
-            self._check(x, ids)
-            if len(self.cache) == _CACHED_SHAPES:
-                del self.cache[next(iter(self.cache))]
-            calls = self.cache[key] = self._record(x.shape[0], x.shape[1])
-        return calls
-
-    @torch.no_grad()
-    def _record(self, micro: int, seq: int) -> list[Call]:
-        hidden = torch.zeros((), dtype=self.dtype, device=self.device).expand(micro, seq, self.config.hidden_size)
-        self.base(inputs_embeds=hidden, use_cache=False)
-        return [self.recorders[index].call for index in self.layers]
-
-    def _check(self, x: Tensor, ids: bool) -> None:
-        """Raise ValueError if `x` is not what a stage takes."""
-        size, limit, got = self.config.hidden_size, self.config.max_position_embeddings, f"{x.dtype} {tuple(x.shape)}"
-        if ids and (x.ndim != 2 or x.dtype != torch.int64):
-            raise ValueError(f"the first stage takes int64 ids (micro, seq), not {got}")
-        if not ids and (x.ndim != 3 or x.shape[2] != size or x.dtype != self.dtype):
-            raise ValueError(f"this stage takes a {self.dtype} hidden state (micro, seq, {size}), not {got}")
-        if self.learned and x.shape[1] > limit:
-            raise ValueError(f"{x.shape[1]} tokens, but the model has {limit} learned positions; use seq <= {limit}")
 
 
 def _check_layers(layers: range, count: int, first: bool, last: bool) -> None:

@@ -25,17 +25,19 @@ Times = NDArray[np.float64]
 """Start and end of every op of one step in seconds of one clock: shape (2, ops)."""
 
 
-def probe(stage: Stage, x: Tensor, target: Tensor | None) -> tuple[float, float]:
+def probe(stage: Stage, x: Tensor, target: Tensor | None, slices: int = 1) -> tuple[float, float]:
     """Bytes a forward keeps for its backward, and the share of them that lives from ``I`` to ``W``.
 
-    Runs one micro-batch twice through the stage and leaves no gradient behind. What both runs keep in common (masks,
-    rotary tables, weights) is not counted.
+    Runs one micro-batch twice through the stage, all its slices, and leaves no gradient behind. What both runs keep in
+    common (masks, rotary tables, weights) is not counted; of slices it is the mean.
     """
-    seen = [_saved_by(stage, micro, x, target) for micro in (0, 1)]
-    saved = sum(size for storage, size in seen[0].items() if storage not in seen[1])
+    seen: list[dict[int, int]] = [{}, {}]
+    for micro in range(2 * slices):
+        seen[micro // slices] |= _saved_by(stage, micro, x, target)
+    saved = sum(size for storage, size in seen[0].items() if storage not in seen[1]) / slices
     grad = None if stage.last else _zero_gradient(stage, x)
     kept = 0
-    for micro in (0, 1):
+    for micro in reversed(range(2 * slices)):
         stage.backward_input(micro, grad)
         kept = stage.pending_bytes(micro)
         stage.backward_weight(micro)

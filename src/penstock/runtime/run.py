@@ -14,6 +14,7 @@ from penstock.core.jobfile import make_spec, spec_to_toml
 from penstock.core.model import Model
 from penstock.core.placement import NO_STAGE
 from penstock.core.plan import Plan
+from penstock.core.words import divisors
 from penstock.engine.check import check
 from penstock.lower import add_sends, add_step, algorithm_of, reduce_gradients, split_vocabulary
 from penstock.schedules import build
@@ -92,8 +93,10 @@ def plan_of(spec: RunSpec) -> Plan:
     if strategy.schedule.endswith(PLAN_FILES):
         plan = _plan_from(Path(strategy.schedule), spec)
     else:
-        plan = build(strategy.schedule, strategy.ranks, strategy.micro_batches, strategy.chunks)
+        options: dict[str, Any] = {"slices": strategy.slices} if strategy.slices else {}
+        plan = build(strategy.schedule, strategy.ranks, strategy.micro_batches, strategy.chunks, **options)
     spec.check_model(Model.read(spec.model), _parts(plan))
+    _check_slices(plan, spec)
     check(plan)
     plan = _with_vocabulary(plan, strategy.vocabulary)
     if not plan.lowered:
@@ -102,6 +105,16 @@ def plan_of(spec: RunSpec) -> Plan:
     elif plan is not reduce_gradients(plan):
         raise ValueError(f"plan {plan.name!r} never sums the gradients of replicas; add REDUCE_GRAD (reduce_gradients)")
     return plan
+
+
+def _check_slices(plan: Plan, spec: RunSpec) -> None:
+    """Refuse sequences that slices of equal length do not make up."""
+    length, slices = spec.job.seq_length, plan.slices
+    if length % slices:
+        raise ValueError(
+            f"slices={slices} does not divide seq_length={length}; use {divisors(length, near=slices)} slices, or "
+            f"seq_length={-(-length // slices) * slices}"
+        )
 
 
 def _with_vocabulary(plan: Plan, algorithm: int) -> Plan:
@@ -152,7 +165,8 @@ def _plan_from(path: Path, spec: RunSpec) -> Plan:
     even = len({len(plan.placement.on(rank)) for rank in range(ranks)}) == 1
     wanted = {
         "ranks": (strategy.ranks, ranks),
-        "micro_batches": (strategy.micro_batches, plan.micros),
+        "micro_batches": (strategy.micro_batches, plan.micros // plan.slices),
+        "slices": (strategy.slices or plan.slices, plan.slices),
         "chunks": (strategy.chunks, max(1, parts // ranks) if even else 1),
     }
     if not even and strategy.chunks > 1:

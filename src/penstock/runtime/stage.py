@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
@@ -14,7 +16,8 @@ class Stage:
 
     Args:
         module: ``module(x)`` gives the output; on the last stage ``module(x, target)`` the mean loss of the
-            micro-batch. Its ``queue`` attribute, if it has one, is the queue its layers split through.
+            micro-batch. Its ``queue`` attribute, if it has one, is the queue its layers split through. Its
+            ``begin(micro, tokens)``, if it has one, is told which micro-batch comes next.
         first, last: whether it takes the data and whether it gives the loss.
         carries: shape of the tensor that crosses stage boundaries.
         scale: factor of each micro-batch's loss, 1/m for the mean over the batch.
@@ -31,15 +34,16 @@ class Stage:
         if split and queue is None:
             self.unsplit = split_modules(module, self.queue)
         self.losses: list[Tensor] = []
+        self._begin: Callable[[int, int], None] | None = getattr(module, "begin", None)
         self._carries = torch.Size(carries)
-        self._scale = torch.tensor(scale)
+        self._scale = torch.tensor(scale, dtype=torch.float64)
         self._kept: dict[int, tuple[Tensor | None, GradientEdge | Tensor | None]] = {}
         self._pending: dict[int, list[Work]] = {}
 
     def forward(self, micro: int, x: Tensor, target: Tensor | None = None) -> Tensor:
         """F: the output to pass on; keeps the graph for the backward but not the output itself."""
         leaf = None if self.first else x.requires_grad_()
-        y = self.module(x) if target is None else self.module(x, target)
+        y = self._called(micro, x, target)
         if self.last:
             self.losses.append(y.detach())
             self._kept[micro] = (leaf, y)
@@ -50,11 +54,17 @@ class Stage:
 
     def evaluate(self, micro: int, x: Tensor, target: Tensor | None = None) -> Tensor:
         """F of a plan without backwards: keeps nothing."""
-        y = self.module(x) if target is None else self.module(x, target)
+        y = self._called(micro, x, target)
         if self.last:
             self.losses.append(y)
         else:
             self._check(y)
+        return y
+
+    def _called(self, micro: int, x: Tensor, target: Tensor | None) -> Tensor:
+        if self._begin is not None:
+            self._begin(micro, x.shape[1])
+        y: Tensor = self.module(x) if target is None else self.module(x, target)
         return y
 
     def backward(self, micro: int, grad: Tensor | None) -> Tensor | None:

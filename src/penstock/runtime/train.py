@@ -88,7 +88,7 @@ class Trainer:
         cut = Model.read(spec.model).cut(len(set(placement.part_of)), spec.strategy.stage_layers)
         dtype = dtype_of(spec.job.precision)
         micro = spec.sequences_per_micro_batch
-        carries = (micro, spec.job.seq_length, config.hidden_size)
+        carries = (micro, spec.job.seq_length // plan.slices, config.hidden_size)
         split = set(plan.ops[plan.ops[:, 0] == Kind.I, 1].tolist())
         ends = {s: (placement.prev[s] == NO_STAGE, placement.next[s] == NO_STAGE) for s in placement.on(rank)}
         whole, rows = not algorithm_of(plan), rows_of(rank, placement.ranks, config.vocab_size)
@@ -96,7 +96,16 @@ class Trainer:
         seed = spec.job.seed
         self.modules = {
             s: DecoderStage(
-                config, cut[placement.depth_of[s]], *end, seed, dtype, device, s in split, whole, held.get(s)
+                config,
+                cut[placement.depth_of[s]],
+                *end,
+                seed,
+                dtype,
+                device,
+                s in split,
+                whole,
+                held.get(s),
+                plan.slices,
             )
             for s, end in ends.items()
         }
@@ -200,8 +209,10 @@ class Trainer:
         self.optimizer.step(stage)
 
     def _micro_batches(self, batch: Batch) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-        """Inputs and targets by micro-batch; each of shape (micro, seq)."""
-        inputs, targets = (torch.from_numpy(rows).to(self.device).chunk(self.plan.micros) for rows in batch)
+        """Inputs and targets by micro-batch; each of shape (micro, seq / slices)."""
+        slices, whole = self.plan.slices, self.plan.micros // self.plan.slices
+        cut = (torch.from_numpy(rows).to(self.device).chunk(whole) for rows in batch)
+        inputs, targets = (tuple(part for each in rows for part in each.chunk(slices, 1)) for rows in cut)
         return inputs, targets
 
     def _probe(self) -> None:
@@ -209,7 +220,7 @@ class Trainer:
         carried = torch.zeros(self.stages[min(self.stages)]._carries, device=self.device)
         for s, stage in self.stages.items():
             x = inputs[0] if stage.first else carried.to(dtype_of(self.spec.job.precision))
-            self.trained.saved[s] = probe(stage, x, targets[0] if stage.last else None)
+            self.trained.saved[s] = probe(stage, x, targets[0] if stage.last else None, self.plan.slices)
 
     def _keep(self, wall_s: float) -> None:
         trained = self.trained
@@ -266,7 +277,7 @@ def evaluation_plan(plan: Plan) -> Plan:
         return nth[op.micro] + placement.depth_of[op.stage], placement.chain_of[op.stage]
 
     rows = [sorted([op for op in lane if op.kind == Kind.F], key=turn) for lane in plan.lanes]
-    bare = Plan("evaluation", placement, plan.micros, tuple(map(Lane.of, rows)))
+    bare = Plan("evaluation", placement, plan.micros, tuple(map(Lane.of, rows)), slices=plan.slices)
     check(bare)
     algorithm = algorithm_of(plan)
     if algorithm:

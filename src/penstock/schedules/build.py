@@ -14,7 +14,7 @@ from penstock.core.placement import Placement
 from penstock.core.plan import Plan
 from penstock.core.words import nearest, suggest
 from penstock.schedules.phases import expand
-from penstock.schedules.table import SCHEDULES, LaneFunction, options_of
+from penstock.schedules.table import SCHEDULES, LaneFunction, options_of, slices_of
 from penstock.schedules.task import Objective, Task, reads_costs
 from penstock.schedules.user import is_reference, load
 
@@ -42,7 +42,8 @@ def build(
             rank takes 1 for each of F, I and W.
         memory_limit: bytes of activations that any rank may hold, for schedules that read costs; default their own.
         objective: for schedules that read costs: ``sync`` the makespan, ``span`` the longest time of one rank.
-        options: knobs that the schedule has, for example ``group`` of ``interleaved``.
+        options: knobs that the schedule has, for example ``group`` of ``interleaved``. A knob ``slices`` cuts each
+            micro-batch into so many slices along its sequences: the plan has micros x slices numbers.
 
     Raises:
         ValueError: unknown name or option, or sizes the schedule cannot have; the message gives the nearest it can.
@@ -59,17 +60,19 @@ def build(
             raise ValueError(f"{size}={value}; it must be at least 1")
     name, lane, place = _look_up(schedule, ranks, micros, chunks, options)
     placement = placement or place(ranks, chunks)
+    slices = slices_of(lane, options)
+    micros *= slices
     begins = [chain * micros // placement.chains for chain in placement.chain_of]
     if reads_costs(lane):
-        priced = costs if isinstance(costs, Costs) else costs(placement)
+        priced = (costs if isinstance(costs, Costs) else costs(placement)).sliced(slices)
         rows = list(lane(Task(placement, micros, priced, memory_limit, objective), **options))
         if len(rows) != ranks:
             raise ValueError(f"{name} gave {len(rows)} lanes for {ranks} ranks; give one per rank")
     else:
-        rows = [lane(r, ranks, micros, chunks, **options) for r in range(ranks)]
+        rows = [lane(r, ranks, micros // slices, chunks, **options) for r in range(ranks)]
     on = map(placement.on, range(ranks))
     lanes = (_lane(ops, mine, [begins[s] for s in mine]) for ops, mine in zip(rows, on, strict=True))
-    return Plan(name, placement, micros, tuple(lanes))
+    return Plan(name, placement, micros, tuple(lanes), slices=slices)
 
 
 def _look_up(

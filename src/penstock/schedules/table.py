@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from inspect import signature
 from typing import Any
@@ -27,6 +27,8 @@ from penstock.schedules import (
     mixpipe,
     one_f_one_b,
     one_f_one_b_v,
+    seq1f1b,
+    seq1f1b_zb,
     v_auto,
     v_half,
     v_min,
@@ -59,6 +61,12 @@ def _proved(p: int, m: int, v: int, f: float, i: float, w: float, **options: int
 def options_of(lane: LaneFunction) -> tuple[str, ...]:
     """Names of the knobs that a schedule's function has behind ``r, p, m, v`` or ``task``."""
     return tuple(signature(lane).parameters)[1 if reads_costs(lane) else 4 :]
+
+
+def slices_of(lane: LaneFunction, options: Mapping[str, int]) -> int:
+    """Slices of each micro-batch: the knob ``slices`` of a schedule that has it, else 1."""
+    knob = signature(lane).parameters.get("slices")
+    return 1 if knob is None else int(options.get("slices", knob.default))
 
 
 @dataclass(frozen=True)
@@ -155,6 +163,10 @@ SCHEDULES: dict[str, Schedule] = {
     ),
     "zeropp": Schedule(
         zeropp.lane, zeropp.idle, zeropp.peak_micros, valid=zeropp.valid, chunks=True, holds=zeropp.holds
+    ),
+    "seq1f1b": Schedule(seq1f1b.lane, seq1f1b.idle, seq1f1b.peak_micros, valid=seq1f1b.valid),
+    "seq1f1b-zb": Schedule(
+        seq1f1b_zb.lane, seq1f1b_zb.idle, seq1f1b_zb.peak_micros, valid=seq1f1b.valid, holds=seq1f1b_zb.holds
     ),
     "zb-h1": Schedule(zb_h1.lane, zb_h1.idle, zb_h1.peak_micros, holds=zb_h1.holds),
     "zb-h2": Schedule(zb_h2.lane, zb_h2.idle, zb_h2.peak_micros, holds=zb_h2.holds, idle_span=zb_h2.idle_span),
