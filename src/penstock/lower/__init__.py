@@ -1,5 +1,6 @@
 """Passes from plan to plan: each adds work that the machines need and the schedule leaves out."""
 
+from penstock.lower.recompute import attention_shares, recompute, recompute_costs
 from penstock.lower.reduce import reduce_gradients
 from penstock.lower.sends import add_sends
 from penstock.lower.split import merge_backward, split_backward, two_bp
@@ -10,7 +11,10 @@ __all__ = [
     "add_sends",
     "add_step",
     "algorithm_of",
+    "attention_shares",
     "merge_backward",
+    "recompute",
+    "recompute_costs",
     "reduce_gradients",
     "split_backward",
     "split_vocabulary",
