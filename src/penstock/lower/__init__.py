@@ -1,5 +1,6 @@
 """Passes from plan to plan: each adds work that the machines need and the schedule leaves out."""
 
+from penstock.lower.offload import offload
 from penstock.lower.recompute import attention_shares, recompute, recompute_costs
 from penstock.lower.reduce import reduce_gradients
 from penstock.lower.sends import add_sends
@@ -13,6 +14,7 @@ __all__ = [
     "algorithm_of",
     "attention_shares",
     "merge_backward",
+    "offload",
     "recompute",
     "recompute_costs",
     "reduce_gradients",

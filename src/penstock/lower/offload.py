@@ -10,14 +10,16 @@ from numpy.typing import NDArray
 
 from penstock.core.costs import Costs
 from penstock.core.needs import NOTHING, index
-from penstock.core.op import Kind
+from penstock.core.op import HOST, Kind
 from penstock.core.plan import Plan
-from penstock.core.play import play
+from penstock.core.play import Played, play
 from penstock.lower.place import place
 from penstock.lower.recompute import lives
 
 MARGINS = (0.0, 0.5, 1.0, 2.0, 4.0)
 """How much earlier than needed a fetch is asked for, in fetches, in the order they are tried."""
+TRIES = 8
+"""How often the least wait that is worth a copy is doubled before the plan stays without."""
 
 
 class Wait(NamedTuple):
@@ -32,16 +34,18 @@ class Wait(NamedTuple):
     """Id of the ``R``, ``B`` or ``I``."""
     stage: int
     micro: int
+    gone_s: float = np.inf
+    """When they are on the host, if they move."""
 
 
 def offload(plan: Plan, costs: Costs, stages: Collection[int] | None = None, trips: float = 2.0) -> Plan:
     """The plan with ``OFFLOAD`` behind forwards and ``FETCH`` ahead of their backwards (PipeOffload: Wan et al. 2025,
-    arXiv:2503.01328): at these costs never slower than without.
+    arXiv:2503.01328): at these costs no op ends later than without.
 
     Host links are planned from the times at which the plan runs. Going out, a link takes what was made first, and
     leaves alone what it could not bring back in time; coming back, each fetch begins as late as the link and the moment
     of its use allow, and is asked for by the last op of its rank that ends before. Ranks that share a link
-    (``Costs.host_of``) so take turns. If the plan then runs slower, fetches are asked for earlier, and at last fewer
+    (``Costs.host_of``) so take turns. If an op then ends later, fetches are asked for earlier, and at last fewer
     activations are moved. How much of them moves says ``Costs.host_share``.
 
     Args:
@@ -58,7 +62,7 @@ def offload(plan: Plan, costs: Costs, stages: Collection[int] | None = None, tri
         >>> plan = build("gpipe", ranks=1, micros=3)
         >>> costs = Costs.uniform(plan.placement, other_s={Kind.OFFLOAD: 0.5, Kind.FETCH: 0.5})
         >>> print(offload(plan, costs).lanes[0])
-        0F0 0OFFLOAD0 0F1 0OFFLOAD1 0F2 0B2 0FETCH1 0B1 0FETCH0 0B0
+        0F0 0OFFLOAD0 0F1 0OFFLOAD1 0FETCH0 0F2 0OFFLOAD2 0FETCH1 0B0 0FETCH2 0B1 0B2
     """
     if trips < 1:
         raise ValueError(f"trips={trips}; what waits less than one way there and back cannot be moved; give 1 or more")
@@ -73,22 +77,27 @@ def offload(plan: Plan, costs: Costs, stages: Collection[int] | None = None, tri
     if np.isnan(played.end_s).any():
         raise ValueError(f"plan {plan.name!r} cannot run to its end; engine.check says why")
     waits = [one for one in _waits(plan, costs, played.start_s, played.end_s) if stages is None or one.stage in stages]
-    span_s = played.end_s.max(initial=0.0)
-    while True:
+    latest_s = played.end_s + 1e-9 * played.end_s.max(initial=0.0)
+    for _ in range(TRIES):
         moved = _outward(waits, costs, trips)
-        if not moved:
-            return plan
         for margin in MARGINS:
             new = _placed(plan, _inward(moved, costs, margin), played.end_s)
-            end_s = play(new, costs.of(new), costs.hop_s, costs.host_of).end_s
-            if not np.isnan(end_s).any() and end_s.max() <= span_s * (1 + 1e-9):
+            if _delays_nothing(plan, new, latest_s, play(new, costs.of(new), costs.hop_s, costs.host_of)):
                 return new
         trips *= 2
+    return plan
 
 
-def _waits(
-    plan: Plan, costs: Costs, start_s: NDArray[np.float64], end_s: NDArray[np.float64]
-) -> Iterator[Wait]:
+def _delays_nothing(plan: Plan, new: Plan, latest_s: NDArray[np.float64], played: Played) -> bool:
+    """Whether the ops of the plan end as early with the copies, and none comes back before it has gone."""
+    kind, stage, micro = new.ops.T
+    own = ~np.isin(kind, HOST) | (index(plan)[kind, stage, micro] != NOTHING)
+    fetch = np.flatnonzero(kind == Kind.FETCH)
+    gone_s = played.end_s[index(new)[Kind.OFFLOAD, stage[fetch], micro[fetch]]]
+    return bool((played.end_s[own] <= latest_s).all() and (played.start_s[fetch] >= gone_s).all())
+
+
+def _waits(plan: Plan, costs: Costs, start_s: NDArray[np.float64], end_s: NDArray[np.float64]) -> Iterator[Wait]:
     forward, back = lives(plan)
     ids = index(plan)
     again = ids[Kind.R].astype(np.int64)
@@ -109,7 +118,7 @@ def _outward(waits: list[Wait], costs: Costs, trips: float) -> list[Wait]:
         life_s = one.used_s - one.made_s
         if life_s >= trips * trip_s and life_s > 0 and gone_s + (trips - 1) * trip_s + back_s[one.stage] <= one.used_s:
             free[one.link] = gone_s
-            moved.append(one)
+            moved.append(one._replace(gone_s=float(gone_s)))
     return moved
 
 
@@ -123,14 +132,18 @@ def _inward(moved: list[Wait], costs: Costs, margin: float) -> Iterator[tuple[Wa
 
 
 def _placed(plan: Plan, fetches: Iterator[tuple[Wait, float]], end_s: NDArray[np.float64]) -> Plan:
-    """The plan with the copies: a fetch behind the last op of its rank that holds it and ends before it is asked."""
+    """The plan with the copies: a fetch behind the last op of its rank that ends before it is asked for."""
     clock = [np.maximum.accumulate(end_s[a:b]) for a, b in zip(plan.first[:-1], plan.first[1:], strict=True)]
     ops, ranks, places = [], [], []
     for one, ask_s in sorted(fetches, key=lambda fetch: fetch[1]):
         rank = int(plan.rank_of_op[one.made])
         first = int(plan.first[rank])
         ahead = first + int(np.searchsorted(clock[rank], ask_s * (1 + 1e-12), side="right"))
+        back_from = first + int(np.searchsorted(clock[rank], one.gone_s)) + 1
+        if back_from > one.used:
+            continue
         ops += [(Kind.OFFLOAD, one.stage, one.micro), (Kind.FETCH, one.stage, one.micro)]
         ranks += [rank, rank]
-        places += [4 * one.made + 2, 4 * min(max(ahead, one.made + 1), one.used)]
-    return place(plan, np.array(ops), np.array(ranks), np.array(places))
+        behind = one.made + (2 if plan.fused[one.made] else 1)
+        places += [4 * one.made + 2, 4 * min(max(ahead, behind, back_from), one.used)]
+    return place(plan, np.array(ops).reshape(-1, 3), np.array(ranks, dtype=np.int64), np.array(places))

@@ -11,12 +11,12 @@ import torch.distributed as dist
 from torch import Tensor
 
 from penstock.core.needs import partners, predecessors
-from penstock.core.op import AMONG_RANKS, RECVS, VOCABULARY, Kind, Op
+from penstock.core.op import AMONG_RANKS, HOST, RECVS, VOCABULARY, Kind, Op
 from penstock.core.plan import Plan
+from penstock.runtime.activations import Activations
 from penstock.runtime.clock import Clock
 from penstock.runtime.collectives import Pending
 from penstock.runtime.faults import OpError
-from penstock.runtime.recompute import Recompute
 from penstock.runtime.stage import Stage
 from penstock.runtime.transport import Links
 from penstock.runtime.vocabulary import Desk, Vocabulary
@@ -82,8 +82,7 @@ class Executor:
         self._before = predecessors(plan)
         self._peer = plan.rank_of_op[partner]
         first = int(plan.first[rank])
-        again = {(op.stage, op.micro) for op in plan.lanes[rank] if op.kind == Kind.R}
-        self._again = {pair: Recompute(stages[pair[0]]) for pair in again}
+        self.activations = Activations(plan, rank, stages)
         self._actions = [self._action(first + place, op) for place, op in enumerate(plan.lanes[rank])]
 
     def run(self, inputs: Sequence[Tensor], targets: Sequence[Tensor]) -> None:
@@ -149,9 +148,8 @@ class Executor:
             case Kind.W:
                 work, micro = self.stages[op.stage].backward_weight, op.micro
                 return lambda: work(micro)
-            case Kind.R:
-                rerun, micro = self._again[op.stage, op.micro].again, op.micro
-                return lambda: rerun(micro)
+            case kind if kind == Kind.R or kind in HOST:
+                return self.activations.action(op)
             case Kind.SEND_F | Kind.SEND_B:
                 return self._send(row, op)
             case Kind.RECV_F | Kind.RECV_B:
@@ -167,8 +165,7 @@ class Executor:
 
     def _forward(self, op: Op) -> Action:
         stage, micro, after = self.stages[op.stage], op.micro, self.plan.placement.next[op.stage]
-        maker = self._again.get((op.stage, micro), stage)
-        work = maker.forward if self.plan.trains else stage.evaluate
+        work = self.activations.forward(op)
         key, out = (Kind.F, op.stage, micro), (Kind.F, after, micro)
 
         def action() -> None:
@@ -194,7 +191,7 @@ class Executor:
                     )
                 self._inbox[out] = grad
 
-        return action
+        return self.activations.arrived(op, action)
 
     def _send(self, row: int, op: Op) -> Action:
         placement, blocking = self.plan.placement, self.plan.blocking
