@@ -4,6 +4,7 @@ import weakref
 from functools import partial
 from pipes import ROWS, WIDTH, block_executor, executor_of, plan_of, rows
 
+import numpy as np
 import pytest
 import torch
 from ranks import on_ranks
@@ -13,8 +14,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from penstock.core.costs import Costs
 from penstock.core.op import Kind
 from penstock.core.plan import Plan
-from penstock.engine import check
-from penstock.lower import offload, recompute
+from penstock.engine import check, simulate
+from penstock.lower import offload, recompute, shard
 
 
 def outcome(plan: Plan, rank: int) -> tuple[list[float], list[torch.Tensor]]:
@@ -93,7 +94,9 @@ def live_bytes(plan: Plan) -> list[int]:
     """Bytes of the storages that the graphs of all micro-batches hold, after each op, as autograd asks for them."""
     storages: dict[int, weakref.ref[torch.Tensor]] = {}
     executor = executor_of(plan, 0, {0: Deep()}, (1024, WIDTH))
-    own = {p.data_ptr() for p in executor.stages[0].module.parameters()}
+    maker = torch.Generator().manual_seed(1)
+    both = [torch.randn(1024, WIDTH, generator=maker, dtype=torch.float64) for _ in range(2 * plan.micros)]
+    own = {tensor.data_ptr() for tensor in (*executor.stages[0].module.parameters(), *both)}
     alive: list[int] = []
 
     class Watch(TorchDispatchMode):
@@ -122,22 +125,26 @@ def live_bytes(plan: Plan) -> list[int]:
         return note
 
     executor._actions = [noting(action) for action in executor._actions]
-    maker = torch.Generator().manual_seed(1)
-    both = [torch.randn(1024, WIDTH, generator=maker, dtype=torch.float64) for _ in range(2 * plan.micros)]
     executor.run(both[: plan.micros], both[plan.micros :])
     return alive
 
 
 def test_live_bytes_are_those_the_simulator_counts() -> None:
-    """After every op of plans that keep, recompute and move, in micro-batches' worth of activations; what stays of a
-    moved micro-batch is what the loss holds (no layer made it for the graph alone)."""
+    """After every op of plans that keep, recompute and move; and at the peak."""
     bare = plan_of("gpipe", 1, 4)
     usual = live_bytes(bare)
     each = usual[1] - usual[0]
     assert each == 5 * 1024 * WIDTH * 8 + 8  # four layers and the difference; the loss
     costs = Costs.uniform(bare.placement, other_s={Kind.OFFLOAD: 0.2, Kind.FETCH: 0.2})
     for plan in (bare, recompute(bare), offload(bare, costs), offload(recompute(bare, pairs=[(0, 1)]), costs)):
-        print(plan.lanes[0], [round(a / each, 3) for a in live_bytes(plan)])
+        found = [alive / each for alive in live_bytes(plan)]
+        changes = {Kind.F: 1, Kind.R: 1, Kind.B: -1, Kind.OFFLOAD: -1, Kind.FETCH: 1}
+        again = {op.micro for op in plan.lanes[0] if op.kind == Kind.R}
+        light = (Kind.F, Kind.OFFLOAD, Kind.FETCH)  # without a graph there is only the input, the first stage's data
+        steps = [0 if op.micro in again and op.kind in light else changes[op.kind] for op in plan.lanes[0]]
+        assert found == pytest.approx(np.cumsum(steps), abs=0.02)  # sums of gradients weigh 0.01
+        at_once = Costs.uniform(bare.placement)  # on a CPU the rank copies by itself
+        assert max(found) == pytest.approx(simulate(plan, at_once).peak_bytes.max(), abs=0.02)
 
 
 def test_dropout_draws_the_same_numbers_again_and_leaves_those_of_others() -> None:
@@ -160,3 +167,8 @@ def test_dropout_draws_the_same_numbers_again_and_leaves_those_of_others() -> No
     (usual, then), (again, after) = grads(plan), grads(recompute(plan))
     assert torch.equal(usual, again)
     assert torch.equal(then, after)
+
+
+def test_gathers_are_refused_with_the_reason() -> None:
+    with pytest.raises(ValueError, match="0UNSHARD cannot be run: ranks hold whole weights"):
+        block_executor(shard(plan_of("gpipe", 1, 2)), 0)

@@ -4,6 +4,7 @@ from penstock.lower.offload import offload
 from penstock.lower.recompute import attention_shares, recompute, recompute_costs
 from penstock.lower.reduce import reduce_gradients
 from penstock.lower.sends import add_sends
+from penstock.lower.shard import shard
 from penstock.lower.split import merge_backward, split_backward, two_bp
 from penstock.lower.step import add_step
 from penstock.lower.vocabulary import algorithm_of, split_vocabulary
@@ -18,6 +19,7 @@ __all__ = [
     "recompute",
     "recompute_costs",
     "reduce_gradients",
+    "shard",
     "split_backward",
     "split_vocabulary",
     "two_bp",

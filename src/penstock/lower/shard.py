@@ -25,9 +25,9 @@ class Gather(NamedTuple):
 
 
 def shard(plan: Plan, window: int = 3, window_bytes: float | None = None, costs: Costs | None = None) -> Plan:
-    """The plan with ``UNSHARD`` ahead of uses of a stage's weights and ``RESHARD`` behind (fully sharded data parallel).
+    """The plan with ``UNSHARD`` ahead of uses of a stage's weights and ``RESHARD`` behind.
 
-    A stage's weights stay for its next use while the window holds; where it does not, the stage whose next use is
+    So runs fully sharded data parallelism. A stage's weights stay for its next use while the window holds; where it does not, the stage whose next use is
     farthest goes, right after its last use (Belady 1966: no order of a rank's uses can be served with fewer gathers in
     as many places). A gather is asked for as soon as its place is free, so that it runs beside the uses before it.
 
@@ -44,7 +44,7 @@ def shard(plan: Plan, window: int = 3, window_bytes: float | None = None, costs:
         >>> from penstock.schedules import build
         >>> plan = build("breadth-first", ranks=1, micros=2, chunks=2)
         >>> print(shard(plan, window=1).lanes[0])
-        0UNSHARD 0F0 0F1 0RESHARD 1UNSHARD 1F0 1F1 1B0 1B1 1RESHARD 0UNSHARD 0B0 0B1 0RESHARD
+        0UNSHARD 0F0 0F1 0RESHARD 1UNSHARD 1F0 1F1 1B1 1B0 1RESHARD 0UNSHARD 0B1 0B0 0RESHARD
     """
     if window_bytes is not None and costs is None:
         raise ValueError(f"window_bytes={window_bytes:g} needs the costs that say how much each stage weighs")
@@ -59,6 +59,8 @@ def shard(plan: Plan, window: int = 3, window_bytes: float | None = None, costs:
         for one in _stays(_uses(plan, rank), size, room, "bytes" if by_bytes else "stages"):
             new.append((one.since, (Kind.UNSHARD, one.stage, NO_MICRO), rank))
             new.append((one.until, (Kind.RESHARD, one.stage, NO_MICRO), rank))
+    if not new:
+        return plan
     new.sort(key=lambda entry: (entry[0], entry[1][0] == Kind.UNSHARD))
     places, ops, ranks = zip(*new, strict=True)
     return place(plan, np.array(ops), np.array(ranks), np.array(places))
@@ -90,15 +92,19 @@ def _stays(
     since: dict[int, int] = {}
     last: dict[int, int] = {}
     stays, asked = [], 4 * uses[0][0] if uses else 0
-    for k, (row, end, stages) in enumerate(uses):
+    for _, end, stages in uses:
         if sum(size[s] for s in stages) > room:
-            raise ValueError(f"stages {stages} need {sum(size[s] for s in stages):g} {unit} gathered at once, "
-                             f"the window holds {room:g}; widen it")
+            raise ValueError(
+                f"stages {stages} need {sum(size[s] for s in stages):g} {unit} gathered at once, "
+                f"the window holds {room:g}; widen it"
+            )
         missing = [s for s in stages if s not in since]
         need = sum(float(size[s]) for s in missing)
         spare = room - sum(float(size[s]) for s in since)
         while missing and need > spare * (1 + 1e-12):
-            far = max((s for s in since if s not in stages), key=lambda s: (-coming[s][-1] if not coming[s] else coming[s][-1], s))
+            far = max(
+                (s for s in since if s not in stages), key=lambda s: (coming[s][-1] if coming[s] else len(uses), s)
+            )
             spare += float(size[far])
             asked = max(asked, last[far])
             stays.append(Gather(far, since.pop(far), last[far]))

@@ -160,6 +160,8 @@ class Executor:
                 data = (lambda micro: self._inputs[micro], lambda micro: self._targets[micro])
                 desk = Desk(self._inbox.__setitem__, self._take, *data)
                 return self._vocabulary.action(row - int(self.plan.first[self.rank]), op, desk)
+            case Kind.UNSHARD | Kind.RESHARD:
+                raise ValueError(f"{op} cannot be run: ranks hold whole weights, sharded over no replicas; simulate it")
             case _:
                 raise ValueError(f"plan {self.plan.name!r}: {op} cannot be run yet; penstock simulate can show it")
 
