@@ -95,7 +95,7 @@ def test_never_more_gathers_than_pytorch(name):
 
 
 def test_breadth_first_gathers_each_stage_twice():
-    """Lamy-Poirier 2022 (arXiv:2211.05953): once for all forwards, once for all backwards; the turn needs no new one."""
+    """Lamy-Poirier 2022 (arXiv:2211.05953): once for all forwards and for all backwards; the turn needs no new one."""
     plan = build("breadth-first", ranks=4, micros=8, chunks=4)
     assert [gathers(lane) for lane in shard(plan, window=1).lanes] == [2 * 4 - 1] * 4
     assert [gathers(lane) for lane in shard(plan, window=2).lanes] == [2 * 4 - 2] * 4

@@ -27,9 +27,10 @@ class Gather(NamedTuple):
 def shard(plan: Plan, window: int = 3, window_bytes: float | None = None, costs: Costs | None = None) -> Plan:
     """The plan with ``UNSHARD`` ahead of uses of a stage's weights and ``RESHARD`` behind.
 
-    So runs fully sharded data parallelism. A stage's weights stay for its next use while the window holds; where it does not, the stage whose next use is
-    farthest goes, right after its last use (Belady 1966: no order of a rank's uses can be served with fewer gathers in
-    as many places). A gather is asked for as soon as its place is free, so that it runs beside the uses before it.
+    So runs fully sharded data parallelism. A stage's weights stay for its next use while the window holds; where it
+    does not, the stage whose next use is farthest goes, right after its last use (Belady 1966: no other choice needs
+    fewer gathers for the same uses and room). A gather is asked for as soon as its place is free, so that it runs
+    beside the uses before it.
 
     Args:
         plan: legal, without such ops (a plan that has some stays as it is).
