@@ -2,6 +2,7 @@
 
 from penstock.engine.bounds import Bound, Bounds, bounds
 from penstock.engine.check import check, problems
+from penstock.engine.fit_memory import recompute_to_fit
 from penstock.engine.noise import Noise, Spread, noisy
 from penstock.engine.problem import IllegalPlan, Problem
 from penstock.engine.simulate import simulate
@@ -17,5 +18,6 @@ __all__ = [
     "check",
     "noisy",
     "problems",
+    "recompute_to_fit",
     "simulate",
 ]

@@ -17,8 +17,8 @@ UNIT_SECONDS = {Kind.F: 1.0, Kind.B: 2.0, Kind.I: 1.0, Kind.W: 1.0}
 """Times by which sums are ordered."""
 
 
-def reduce_gradients(plan: Plan, eager: bool = True) -> Plan:
-    """The plan with one ``REDUCE_GRAD`` for each stage that has replicas.
+def reduce_gradients(plan: Plan, eager: bool = True, every: bool = False) -> Plan:
+    """The plan with one ``REDUCE_GRAD`` for each stage that has replicas, or for every stage.
 
     A rank only starts a sum, and sums of a rank follow each other. They stand in one order on all ranks, that in which
     the last replicas have their gradients at unit times, so that none waits for another in a ring.
@@ -27,6 +27,8 @@ def reduce_gradients(plan: Plan, eager: bool = True) -> Plan:
         plan: legal. One that has sums already, or no replicas or no backwards, stays as it is.
         eager: start a sum right after the last gradient of its stage (or right after the sum before it in the common
             order), beside the work that is left (Li and Hoefler 2021, arXiv:2107.06925); else all behind that work.
+        every: also for stages without replicas in the plan, whose gradients are summed over data-parallel copies of
+            the whole pipeline.
 
     Example:
         >>> from penstock.schedules import build
@@ -35,7 +37,7 @@ def reduce_gradients(plan: Plan, eager: bool = True) -> Plan:
     """
     part_of, rank_of = plan.placement.part_of, plan.placement.rank_of
     copies = Counter(part_of)
-    stages = [s for s, part in enumerate(part_of) if copies[part] > 1]
+    stages = [s for s, part in enumerate(part_of) if every or copies[part] > 1]
     if not stages or not plan.trains or (plan.ops[:, 0] == Kind.REDUCE_GRAD).any():
         return plan
     last = _last_gradients(plan)

@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from penstock.core.op import AMONG_RANKS, COLLECTIVES, RECVS, VOCABULARY, Kind, Op
+from penstock.core.op import AMONG_RANKS, COLLECTIVES, HOST, RECVS, VOCABULARY, Kind, Op
 from penstock.core.plan import Plan
 from penstock.core.play import batches
+from penstock.runtime.activations import Activations
 from penstock.runtime.clock import Clock
 from penstock.runtime.faults import OpError
 from penstock.runtime.messages import Action, Boundary, Key, Messages
@@ -76,6 +77,7 @@ class Executor:
         if (plan.ops[:, 0] == Kind.REDUCE_GRAD).any():
             modules = {stage: held.module for stage, held in stages.items()}
             self._sums = GradientSums(plan, rank, modules, self.clock)
+        self.activations = Activations(plan, rank, stages)
         self._begins = self._blocks()
         self._actions = [action for block in self._begins for action in self._block(*block)]
 
@@ -170,6 +172,8 @@ class Executor:
             case Kind.W:
                 work, micro = self.stages[op.stage].backward_weight, op.micro
                 return lambda: work(micro)
+            case kind if kind == Kind.R or kind in HOST:
+                return self.activations.action(op)
             case Kind.SEND_F | Kind.SEND_B:
                 return self.messages.send(row, op)
             case Kind.RECV_F | Kind.RECV_B:
@@ -184,6 +188,8 @@ class Executor:
                 data = (lambda micro: self._inputs[micro], lambda micro: self._targets[micro])
                 desk = Desk(self.messages.inbox.__setitem__, self._take, *data)
                 return self._vocabulary.action(row - int(self.plan.first[self.rank]), op, desk)
+            case Kind.UNSHARD | Kind.RESHARD:
+                raise ValueError(f"{op} cannot be run: ranks hold whole weights, sharded over no replicas; simulate it")
             case _:
                 raise ValueError(f"plan {self.plan.name!r}: {op} cannot be run yet; penstock simulate can show it")
 
@@ -192,7 +198,7 @@ class Executor:
 
     def _forward(self, op: Op) -> Half:
         stage, micro, after = self.stages[op.stage], op.micro, self.plan.placement.next[op.stage]
-        run = stage.forward if self.plan.trains else stage.evaluate
+        run = self.activations.forward(op)
         key, out, inbox = (Kind.F, op.stage, micro), (Kind.F, after, micro), self.messages.inbox
 
         def take() -> Tensor:
@@ -223,7 +229,7 @@ class Executor:
                     )
                 inbox[out] = grad
 
-        return take, work
+        return take, self.activations.arrived(op, work)
 
     def _take(self, key: Key) -> Any:
         """What an op consumes; if it had to be waited for, the op begins now."""
