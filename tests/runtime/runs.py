@@ -64,7 +64,8 @@ def plan_for(spec: RunSpec) -> Plan:
     bare = build(strategy.schedule, strategy.ranks, strategy.micro_batches, strategy.chunks)
     if strategy.vocabulary:
         bare = split_vocabulary(bare, strategy.vocabulary)  # type: ignore[arg-type]
-    return add_step(add_sends(bare, strategy.sends) if strategy.ranks > 1 else bare)
+    lowered = add_sends(bare, strategy.sends) if strategy.ranks > 1 else bare
+    return add_step(lowered, "before" if strategy.optimizer_step == "barrier" else "after")
 
 
 def prepared(where: Path, config: Mapping[str, Any] | None = None, **flags: Any) -> tuple[Path, RunSpec]:

@@ -11,13 +11,14 @@ import torch.distributed as dist
 from torch import Tensor
 
 from penstock.core.needs import partners, predecessors
-from penstock.core.op import AMONG_RANKS, RECVS, VOCABULARY, Kind, Op
+from penstock.core.op import AMONG_RANKS, VOCABULARY, Kind, Op
 from penstock.core.plan import Plan
 from penstock.runtime.clock import Clock
 from penstock.runtime.collectives import Pending
-from penstock.runtime.faults import OpError
+from penstock.runtime.faults import FOR_NORM, OpError, whereabouts
 from penstock.runtime.stage import Stage
 from penstock.runtime.transport import Links
+from penstock.runtime.validate import Head
 from penstock.runtime.vocabulary import Desk, Vocabulary
 
 Action = Callable[[], None]
@@ -47,6 +48,8 @@ class Executor:
         boundary: what messages carry.
         step: called for each ``STEP`` with its stage.
         vocabulary: what runs vocabulary passes; needed where the plan has some.
+        settle: where steps are validated after they are taken: called at the place ``engine.cut`` gives; if it says
+            false, the weights were wrong, and the ops before that place are run again.
 
     Attributes:
         position: place in the lane of the op at work; -1 between steps.
@@ -63,12 +66,13 @@ class Executor:
         boundary: Boundary,
         step: Callable[[int], None] | None = None,
         vocabulary: Vocabulary | None = None,
+        settle: Callable[[], bool] | None = None,
     ) -> None:
         self.plan, self.rank, self.stages, self._links, self._boundary = plan, rank, stages, links, boundary
         self.position, self.waiting = -1, -1
         self.peak_buffers = self._buffers = 0
         self.clock = Clock.for_device(boundary.device)
-        self._step, self._vocabulary = step, vocabulary
+        self._step, self._vocabulary, self._settle = step, vocabulary, settle
         self._inputs: Sequence[Tensor] = ()
         self._targets: Sequence[Tensor] = ()
         self._inbox: dict[tuple[Kind, int, int], Tensor | Pending] = {}
@@ -82,6 +86,7 @@ class Executor:
         self._peer = plan.rank_of_op[partner]
         first = int(plan.first[rank])
         self._actions = [self._action(first + place, op) for place, op in enumerate(plan.lanes[rank])]
+        self._head = Head.of(plan, rank) if settle is not None else Head()
 
     def run(self, inputs: Sequence[Tensor], targets: Sequence[Tensor]) -> None:
         """One step.
@@ -95,25 +100,58 @@ class Executor:
         """
         self._inputs, self._targets = inputs, targets
         self._buffers = self.peak_buffers = 0
-        clock = self.clock
-        stamp, starts, ends = clock.stamp, clock.starts, clock.ends
-        starts.clear()
-        ends.clear()
         try:
             with torch.set_grad_enabled(self.plan.trains):
-                for position, action in enumerate(self._actions):
-                    self.position = position
-                    self._begun = stamp()
-                    action()
-                    starts.append(self._begun)
-                    ends.append(stamp())
+                self._run_head()
+                self._walk(self._actions[self._head.ops :], self._head.ops)
                 self._finish_sends()
                 if self._vocabulary is not None:
                     for position, ended in self._vocabulary.finish().items():
-                        ends[position] = ended
+                        self.clock.ends[position] = ended
         except Exception as error:
             raise OpError(self.rank, self.where(), error) from error
         self.position, self._inputs, self._targets = -1, (), ()
+
+    def _run_head(self) -> None:
+        """The ops before the last step is settled, again if it did not stand."""
+        actions = self._actions[: self._head.ops]
+        self._walk(actions)
+        if self._settle is None:
+            return
+        self.waiting = FOR_NORM
+        stands, self.waiting = self._settle(), -1
+        if stands:
+            return
+        for place in self._head.lost:
+            self._actions[place]()
+        first = int(self.plan.first[self.rank])
+        for key, (work, _, row) in list(self._receives.items()):
+            if row - first not in self._head.open:
+                if not self.plan.blocking:
+                    self._wait(work, row)
+                del self._receives[key]
+                self._buffers -= 1
+        self._finish_sends()
+        self._inbox.clear()
+        if self._vocabulary is not None:
+            self._vocabulary.finish()
+        for stage in self.stages.values():
+            stage.forget()
+        self._walk([(lambda: None) if n in self._head.open else action for n, action in enumerate(actions)])
+
+    def _walk(self, actions: Sequence[Action], at: int = 0) -> None:
+        """Run ops, the first of which stands at a place of the lane."""
+        clock = self.clock
+        stamp, starts, ends = clock.stamp, clock.starts, clock.ends
+        if at == 0:
+            starts.clear()
+            ends.clear()
+        for position, action in enumerate(actions, at):
+            self.position = position
+            self._begun = stamp()
+            action()
+            starts.append(self._begun)
+            ends.append(stamp())
 
     def take_losses(self) -> list[Tensor]:
         """Losses of the micro-batches since the last call; empty on ranks without a last stage."""
@@ -124,17 +162,7 @@ class Executor:
 
     def where(self) -> str:
         """The op at work and what it waits for, for people."""
-        position = self.position
-        if position < 0:
-            return "is between steps"
-        op = self.plan.lanes[self.rank][position]
-        if self.waiting < 0:
-            return f"is at {op} (stage {op.stage})"
-        message = self.plan.op(self.waiting)
-        if message.kind in AMONG_RANKS:
-            return f"waits at {op} (stage {op.stage}) for {message} of all ranks"
-        side = "from" if message.kind in RECVS else "to"
-        return f"waits at {op} (stage {op.stage}) for {message} {side} rank {self._peer[self.waiting]}"
+        return whereabouts(self.plan, self.rank, self.position, self.waiting)
 
     def _action(self, row: int, op: Op) -> Action:
         """The bound action of one op."""

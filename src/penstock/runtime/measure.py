@@ -115,7 +115,7 @@ def _collective_s(plan: Plan, lasted: NDArray[np.float64], kind: Kind) -> float:
 def _from_common_step(plan: Plan, step: Times) -> Times:
     """The same times, but the ``STEP``s begin when the last rank has come to its own: before, they waited for it."""
     rows = np.flatnonzero(plan.ops[:, 0] == Kind.STEP)
-    if not len(rows):
+    if not len(rows) or not plan.barrier:
         return step
     firsts = rows[np.unique(plan.rank_of_op[rows], return_index=True)[1]]
     adjusted = step.copy()

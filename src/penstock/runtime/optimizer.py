@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 import torch.distributed as dist
@@ -42,11 +42,13 @@ class Optimizer:
     Attributes:
         norm: norm of all gradients of the last step before clipping.
         total: the caller's own figure, summed over the ranks together with the norm (the loss).
+        left_out: steps left out in a row because their gradients were not finite.
     """
 
     def __init__(self, job: Job, modules: Mapping[int, nn.Module], plan: Plan, rank: int) -> None:
         self._job, self._modules = job, dict(modules)
-        self.norm, self.total, self.step_number = 0.0, 0.0, 0
+        self.norm, self.total, self.step_number, self.left_out = 0.0, 0.0, 0, 0
+        self._factor = 1.0
         placement = plan.placement
         self._ends = (0, placement.stages - 1)
         self._shared = {stage: dict(getattr(module, "tied", {})) for stage, module in modules.items()}
@@ -70,14 +72,68 @@ class Optimizer:
     def step(self, stage: int) -> None:
         """``STEP`` of one stage; the first on the rank also sums, measures and clips for all of them."""
         if stage == self._first_stage:
-            self._sum_shared()
-            self._clip()
+            sums = self.local_sums()
+            if dist.is_initialized() and dist.get_world_size() > 1:
+                dist.all_reduce(sums)
+            self._factor = self.judge(sums)
+            self.scale(self._factor)
+        if self._factor:
+            self.apply(stage)
+        self.clear(stage)
+
+    def apply(self, stage: int) -> None:
+        """AdamW on one stage with the gradients as they are."""
         adam = self._adams[stage]
         if adam is not None:
             for group in adam.param_groups:
                 group["lr"] = learning_rate(self._job, self.step_number)
             adam.step()
+
+    def clear(self, stage: int) -> None:
+        """Let the gradients of one stage go."""
+        adam = self._adams[stage]
+        if adam is not None:
             adam.zero_grad(set_to_none=True)
+
+    def local_sums(self) -> Tensor:
+        """Sum the gradients of shared weights over their holders; then this rank's part of the squared norm of all
+        gradients, and ``total``: shape (2,), float64."""
+        self._sum_shared()
+        first, last = self._ends
+        copies = {id(p) for p in self._shared.get(last, {}).values()} if last != first else set()
+        grads = self._grads()
+        counted = [_grad(p) for p in self._with_grad() if id(p) not in copies]
+        sums = torch.zeros(2, dtype=torch.float64, device=grads[0].device if grads else self._device)
+        if counted:
+            sums[0] = torch.stack([norm.double() for norm in torch._foreach_norm(counted)]).square().sum()
+        sums[1] = self.total
+        return sums
+
+    def judge(self, sums: Tensor) -> float:
+        """What the sums of all ranks demand of the gradients: a factor that brings their common norm down to
+        ``clip_norm`` (as ``clip_grad_norm_`` does), 1 to take them as they are, 0 to leave the step out.
+
+        Raises:
+            FloatingPointError: the norm is not finite, and no more steps in a row may be left out.
+        """
+        self.norm, self.total = math.sqrt(sums[0].item()), sums[1].item()
+        job = self._job
+        if math.isfinite(self.norm):
+            self.left_out = 0
+            return job.clip_norm / (self.norm + 1e-6) if job.clip_norm and self.norm > job.clip_norm else 1.0
+        if self.left_out == job.max_left_out:
+            raise FloatingPointError(
+                f"the gradient norm of step {self.step_number} is {self.norm}; lower learning_rate="
+                f"{job.learning_rate:g} or set clip_norm"
+            )
+        self.left_out += 1
+        return 0.0
+
+    def scale(self, factor: float) -> None:
+        """Multiply all gradients of this rank."""
+        grads = self._grads()
+        if grads and factor not in (0.0, 1.0):
+            torch._foreach_mul_(grads, factor)
 
     def _sum_shared(self) -> None:
         mine = [stage for stage in self._ends if self._shared.get(stage)]
@@ -91,31 +147,22 @@ class Optimizer:
                 both = _grad(first[name]) + _grad(last[name])
                 first[name].grad, last[name].grad = both, both.clone()
 
-    def _clip(self) -> None:
-        """Scale all gradients so that their common norm is at most ``clip_norm`` (as ``clip_grad_norm_`` does)."""
-        first, last = self._ends
-        copies = {id(p) for p in self._shared.get(last, {}).values()} if last != first else set()
-        params = [p for module in self._modules.values() for p in module.parameters() if p.grad is not None]
-        grads = [_grad(p) for p in params]
-        counted = [_grad(p) for p in params if id(p) not in copies]
-        sums = torch.zeros(2, dtype=torch.float64, device=grads[0].device if grads else self._device)
-        if counted:
-            sums[0] = torch.stack([norm.double() for norm in torch._foreach_norm(counted)]).square().sum()
-        sums[1] = self.total
-        if dist.is_initialized() and dist.get_world_size() > 1:
-            dist.all_reduce(sums)
-        self.norm, self.total = math.sqrt(sums[0].item()), sums[1].item()
-        if not math.isfinite(self.norm):
-            raise FloatingPointError(
-                f"the gradient norm of step {self.step_number} is {self.norm}; lower learning_rate="
-                f"{self._job.learning_rate:g} or set clip_norm"
-            )
-        if grads and self._job.clip_norm and self.norm > self._job.clip_norm:
-            torch._foreach_mul_(grads, self._job.clip_norm / (self.norm + 1e-6))
+    def _with_grad(self) -> list[nn.Parameter]:
+        return [p for module in self._modules.values() for p in module.parameters() if p.grad is not None]
+
+    def _grads(self) -> list[Tensor]:
+        return [_grad(p) for p in self._with_grad()]
 
     def state(self) -> dict[str, dict[str, Tensor]]:
         """Moments by full parameter name; created if there are none yet, so that a checkpoint can fill them."""
-        found: dict[str, dict[str, Tensor]] = {}
+        return {name: held for name, _, held in self._trained()}
+
+    def changed_by_step(self) -> list[Tensor]:
+        """All that a step changes on this rank, as it is held: weights that are trained, their moments and counts."""
+        return [tensor for _, param, held in self._trained() for tensor in (param.detach(), *held.values())]
+
+    def _trained(self) -> Iterator[tuple[str, nn.Parameter, dict[str, Tensor]]]:
+        """Full name, weight and moments of all that is trained."""
         for stage, module in self._modules.items():
             adam = self._adams[stage]
             for name, param in module.named_parameters():
@@ -125,8 +172,7 @@ class Optimizer:
                 if not held:
                     held["step"] = torch.zeros((), dtype=torch.float32, device=param.device)
                     held["exp_avg"], held["exp_avg_sq"] = torch.zeros_like(param), torch.zeros_like(param)
-                found[name] = held
-        return found
+                yield name, param, held
 
 
 def _grad(param: Tensor) -> Tensor:

@@ -101,9 +101,16 @@ def plan_of(spec: RunSpec) -> Plan:
     spec.check_model(Model.read(spec.model))
     check(plan)
     plan = _with_vocabulary(plan, strategy.vocabulary)
+    barrier = strategy.optimizer_step == "barrier"
     if not plan.lowered:
-        plan = add_step(add_sends(plan, strategy.sends))
+        plan = add_step(add_sends(plan, strategy.sends), "before" if barrier else "after")
         check(plan)
+    elif plan.barrier != barrier:
+        has = "barrier" if plan.barrier else "post-validation"
+        raise ValueError(
+            f"optimizer_step={strategy.optimizer_step}, but the plan in {strategy.schedule} has {has}; "
+            f"give --optimizer-step {has}"
+        )
     return plan
 
 

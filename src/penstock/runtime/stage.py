@@ -74,6 +74,11 @@ class Stage:
         """W: adds the gradients of the weights."""
         run_pending(self._pending.pop(micro))
 
+    def forget(self) -> None:
+        """Drop what forwards have left for backwards still to come, and their losses: they will be run again."""
+        self._kept.clear()
+        self.losses.clear()
+
     def pending_bytes(self, micro: int) -> int:
         """Bytes that ``W`` of a micro-batch still needs, each storage counted once."""
         seen: dict[int, int] = {}

@@ -33,6 +33,7 @@ from penstock.runtime.progress import Progress
 from penstock.runtime.rows import as_rows
 from penstock.runtime.stage import Stage
 from penstock.runtime.transport import Links
+from penstock.runtime.validate import PostValidation
 from penstock.runtime.vocabulary import SplitEnds
 
 WARM_STEPS = 2
@@ -57,6 +58,10 @@ class Trained:
     held_out_before: float = math.nan
     held_out: float = math.nan
     peak_buffers: int = 0
+    rollbacks: int = 0
+    """Optimizer steps taken back (post-validation)."""
+    rollback_bytes: int = 0
+    """What is kept to take one back."""
     boundary_bytes: float = 0.0
 
 
@@ -108,9 +113,13 @@ class Trainer:
         own = SplitEnds.of(self.modules, held, scale, config.vocab_size, device) if held else None
         self._rows = own.held if own else {}
         passes = [own.vocabulary(each, rank, boundary) if own else None for each in (plan, looks)]
-        self.trainer = Executor(plan, rank, self.stages, links, boundary, self._step, passes[0])
+        self.validation = None if plan.barrier else PostValidation(self.optimizer, self._report)
+        settle = None if self.validation is None else self.validation.settle
+        self.trainer = Executor(plan, rank, self.stages, links, boundary, self._step, passes[0], settle)
         self.evaluator = Executor(looks, rank, self.stages, links, boundary, None, passes[1])
         self.done = 0
+        self._metrics: MetricsFile | None = None
+        self._progress = Progress(spec.job.steps, shown=False)
 
     @property
     def unsplit(self) -> list[str]:
@@ -146,6 +155,7 @@ class Trainer:
     def train(self, metrics: MetricsFile | None, progress: Progress) -> Trained:
         """All steps that are left; rank 0 gives the metrics file."""
         job, every = self.spec.job, self.spec.run.checkpoint_every
+        self._metrics, self._progress = metrics, progress
         self._probe()
         self.trained.held_out_before = self.evaluate()
         progress.begin(self.done, self.trained.held_out_before)
@@ -155,12 +165,12 @@ class Trainer:
             self.done += 1
             wall_s = time.perf_counter() - begun
             self._keep(wall_s)
-            row = self._row(wall_s)
-            if metrics is not None:
-                metrics.append(self.done, row)
-            progress.step(self.done, row)
+            if self.validation is None:
+                self._report()
             if every and (self.done % every == 0 or self.done == job.steps):
+                self._settle()
                 checkpoint.save(self.folder / "checkpoints", self.done, self._state())
+        self._settle()
         self.trained.loss = self.optimizer.total
         self.trained.held_out = self.evaluate()
         return self.trained
@@ -191,7 +201,23 @@ class Trainer:
         if losses or stage == min(self.stages):
             self.optimizer.total = torch.stack(losses).double().mean().item() if losses else 0.0
         self.optimizer.step_number = self.done + 1
-        self.optimizer.step(stage)
+        (self.validation or self.optimizer).step(stage)
+
+    def _settle(self) -> None:
+        """Make the last step final, before anyone reads the weights for good."""
+        if self.validation is not None:
+            self.validation.settle()
+            self.trained.rollbacks = self.validation.rollbacks
+            self.trained.rollback_bytes = self.validation.held_bytes
+
+    def _report(self, stood: bool = True) -> None:
+        """The figures of the last step, once they are final."""
+        row = self._row(self.trained.wall_s[self.done])
+        if self.validation is not None:
+            row["taken_back"] = int(not stood)
+        if self._metrics is not None:
+            self._metrics.append(self.done, row)
+        self._progress.step(self.done, row)
 
     def _micro_batches(self, batch: Batch) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         """Inputs where the first stage is, targets where the last is; each of shape (micro, seq)."""
