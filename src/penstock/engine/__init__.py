@@ -5,6 +5,7 @@ from penstock.engine.check import check, problems
 from penstock.engine.noise import Noise, Spread, noisy
 from penstock.engine.problem import IllegalPlan, Problem
 from penstock.engine.simulate import simulate
+from penstock.engine.steady import period_s
 
 __all__ = [
     "Bound",
@@ -16,6 +17,7 @@ __all__ = [
     "bounds",
     "check",
     "noisy",
+    "period_s",
     "problems",
     "simulate",
 ]
