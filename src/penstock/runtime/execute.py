@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,20 +16,11 @@ from penstock.runtime.clock import Clock
 from penstock.runtime.collectives import Pending
 from penstock.runtime.faults import FOR_NORM, OpError, whereabouts
 from penstock.runtime.stage import Stage
-from penstock.runtime.transport import Links
+from penstock.runtime.transport import Boundary, Links
 from penstock.runtime.validate import Head
 from penstock.runtime.vocabulary import Desk, Vocabulary
 
 Action = Callable[[], None]
-
-
-@dataclass(frozen=True)
-class Boundary:
-    """The tensor that crosses stage boundaries: the same for every micro-batch."""
-
-    shape: tuple[int, ...]
-    dtype: torch.dtype
-    device: torch.device
 
 
 class Executor:

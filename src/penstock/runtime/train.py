@@ -24,7 +24,7 @@ from penstock.lower import add_sends, algorithm_of, split_vocabulary
 from penstock.runtime import checkpoint
 from penstock.runtime.corpus import Batch, Corpus, read_corpus
 from penstock.runtime.decoder import DecoderStage, load_config
-from penstock.runtime.execute import Boundary, Executor
+from penstock.runtime.execute import Executor
 from penstock.runtime.measure import probe
 from penstock.runtime.metrics import MetricsFile
 from penstock.runtime.optimizer import Optimizer, learning_rate
@@ -32,7 +32,7 @@ from penstock.runtime.part import rows_of
 from penstock.runtime.progress import Progress
 from penstock.runtime.rows import as_rows
 from penstock.runtime.stage import Stage
-from penstock.runtime.transport import Links
+from penstock.runtime.transport import Boundary, Links
 from penstock.runtime.validate import PostValidation
 from penstock.runtime.vocabulary import SplitEnds
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -9,6 +11,15 @@ from torch import Tensor
 from penstock.core.needs import partners
 from penstock.core.op import SENDS
 from penstock.core.plan import Plan
+
+
+@dataclass(frozen=True)
+class Boundary:
+    """The tensor that crosses stage boundaries: the same for every micro-batch."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    device: torch.device
 
 
 class Links:
