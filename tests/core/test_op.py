@@ -76,6 +76,7 @@ def test_the_rule_is_what_training_needs():
         Kind.REDUCE_E: {((Kind.IF,), Hop.SAME)},
         Kind.BCAST_E: {(gradient, Hop.FIRST_HERE)},
         Kind.IB: {((Kind.BCAST_E,), Hop.SAME)},
+        Kind.UPDATE: {((Kind.B, Kind.W), Hop.SAME)},
     }
     weights = ((Kind.UNSHARD,), Hop.SAME)
     late = {((Kind.R,), Hop.SAME), ((Kind.FETCH,), Hop.SAME), weights}

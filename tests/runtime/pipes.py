@@ -60,9 +60,9 @@ def plan_of(name: str, ranks: int, micros: int, blocking: bool = False, step: bo
 
 
 def runs(name: str) -> bool:
-    """Whether the runtime takes a schedule: one chain of stages, each weight on one of them."""
+    """Whether a schedule has one chain of stages, each weight on one of them, and gradients as one process."""
     placement = SCHEDULES[name].placement(2, 2 if SCHEDULES[name].chunks else 1)
-    return placement == Placement(placement.rank_of)
+    return SCHEDULES[name].gradient_equal and placement == Placement(placement.rank_of)
 
 
 FEW = ["gpipe", "1f1b", "interleaved", "zb-h1", "eager", "vee"]

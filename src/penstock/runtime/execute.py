@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -170,6 +171,8 @@ class Executor:
                 return self._receive(row, op)
             case Kind.STEP:
                 return lambda: self._finish_step(op.stage)
+            case Kind.UPDATE if self._step is not None:
+                return partial(self.stages[op.stage].update, partial(self._step, op.stage))
             case kind if kind in VOCABULARY + AMONG_RANKS and self._vocabulary is not None:
                 data = (lambda micro: self._inputs[micro], lambda micro: self._targets[micro])
                 desk = Desk(self._inbox.__setitem__, self._take, *data)

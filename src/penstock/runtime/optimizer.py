@@ -12,6 +12,9 @@ from torch import Tensor, nn
 from penstock.core.job import Job
 from penstock.core.plan import Plan
 
+ADAM_EPS = 1e-8
+"""What AdamW adds to the root of its mean of squares."""
+
 
 def learning_rate(job: Job, step: int) -> float:
     """Rate of a step (1, 2, ...): linear warm-up, then half a cosine down to ``min_learning_rate_ratio``.
@@ -67,7 +70,7 @@ class Optimizer:
         groups = [group for group in groups if group["params"]]
         if not groups:
             return None
-        return torch.optim.AdamW(groups, lr=0.0, betas=(self._job.beta1, self._job.beta2), fused=True)
+        return torch.optim.AdamW(groups, lr=0.0, betas=(self._job.beta1, self._job.beta2), eps=ADAM_EPS, fused=True)
 
     def step(self, stage: int) -> None:
         """``STEP`` of one stage; the first on the rank also sums, measures and clips for all of them."""
@@ -88,6 +91,20 @@ class Optimizer:
             for group in adam.param_groups:
                 group["lr"] = learning_rate(self._job, self.step_number)
             adam.step()
+
+    def predicted(self, stage: int, updates: int) -> dict[str, Tensor]:
+        """Weights of a stage after so many updates more, if each goes as AdamW's running means say (weight decay left
+        out; Guan et al. 2019, arXiv:1911.04610), by parameter name."""
+        job, adam = self._job, self._adams[stage]
+        found = {name: param.detach() for name, param in self._modules[stage].named_parameters()}
+        for name, param in self._modules[stage].named_parameters():
+            held = adam.state.get(param) if adam is not None else None
+            if held and updates:
+                t = held["step"].item()
+                mean, square = held["exp_avg"] / (1 - job.beta1**t), held["exp_avg_sq"] / (1 - job.beta2**t)
+                rate = updates * learning_rate(job, self.step_number)
+                found[name] = found[name] - rate * mean / (square.sqrt() + ADAM_EPS)
+        return found
 
     def clear(self, stage: int) -> None:
         """Let the gradients of one stage go."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from penstock.runtime.split import WeightQueue, Work, backward, run_pending, split_modules
+from penstock.runtime.stale import Stale
 
 
 class Stage:
@@ -31,6 +34,7 @@ class Stage:
         if split and queue is None:
             self.unsplit = split_modules(module, self.queue)
         self.losses: list[Tensor] = []
+        self.stale: Stale | None = None
         self._carries = torch.Size(carries)
         self._scale = torch.tensor(scale)
         self._kept: dict[int, tuple[Tensor | None, GradientEdge | Tensor | None]] = {}
@@ -39,7 +43,10 @@ class Stage:
     def forward(self, micro: int, x: Tensor, target: Tensor | None = None) -> Tensor:
         """F: the output to pass on; keeps the graph for the backward but not the output itself."""
         leaf = None if self.first else x.requires_grad_()
-        y = self.module(x) if target is None else self.module(x, target)
+        if self.stale is None:
+            y = self.module(x) if target is None else self.module(x, target)
+        else:
+            y = self.stale.run(micro, *((x,) if target is None else (x, target)))
         if self.last:
             self.losses.append(y.detach())
             self._kept[micro] = (leaf, y)
@@ -60,7 +67,10 @@ class Stage:
     def backward(self, micro: int, grad: Tensor | None) -> Tensor | None:
         """B: adds the gradients of the weights, gives that of the input (None on the first stage)."""
         leaf, root = self._kept.pop(micro)
-        return backward(root, self._factor(root) if grad is None else grad, leaf)
+        found = backward(root, self._factor(root) if grad is None else grad, leaf)
+        if self.stale is not None:
+            self.stale.done(micro)
+        return found
 
     def backward_input(self, micro: int, grad: Tensor | None) -> Tensor | None:
         """I: gives the gradient of the input and keeps what ``W`` needs."""
@@ -73,6 +83,14 @@ class Stage:
     def backward_weight(self, micro: int) -> None:
         """W: adds the gradients of the weights."""
         run_pending(self._pending.pop(micro))
+
+    def update(self, step: Callable[[], None]) -> None:
+        """UPDATE: ``step`` applies the gradients that have come since the last one."""
+        if self.stale is None:
+            raise ValueError("the stage keeps no versions of its weights, so it cannot update while others run")
+        self.stale.collect()
+        step()
+        self.stale.advance()
 
     def forget(self) -> None:
         """Drop what forwards have left for backwards still to come, and their losses: they will be run again."""

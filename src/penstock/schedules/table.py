@@ -29,7 +29,7 @@ from penstock.schedules import (
     one_f_one_b_v,
     pipedream,
     pipedream_2bw,
-    pipedream_predicted,
+    spectrain,
     v_auto,
     v_half,
     v_min,
@@ -215,7 +215,5 @@ SCHEDULES: dict[str, Schedule] = {
     "pipedream-2bw": Schedule(
         pipedream_2bw.lane, pipedream_2bw.idle, pipedream_2bw.peak_micros, valid=pipedream_2bw.valid, weights="double"
     ),
-    "pipedream-predicted": Schedule(
-        pipedream_predicted.lane, one_f_one_b.idle, one_f_one_b.peak_micros, weights="predicted"
-    ),
+    "spectrain": Schedule(spectrain.lane, one_f_one_b.idle, one_f_one_b.peak_micros, weights="predicted"),
 }
