@@ -65,6 +65,8 @@ def plan_for(spec: RunSpec) -> Plan:
     if strategy.vocabulary:
         bare = split_vocabulary(bare, strategy.vocabulary)  # type: ignore[arg-type]
     lowered = add_sends(bare, strategy.sends) if strategy.ranks > 1 else bare
+    if bare.weights != "synced":
+        return lowered
     return add_step(lowered, "before" if strategy.optimizer_step == "barrier" else "after")
 
 

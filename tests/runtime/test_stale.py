@@ -1,14 +1,19 @@
 """Plans that never flush, on real ranks, against one process that is late by the documented number of updates."""
 
+import os
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from pipes import ROWS, WIDTH, blocks, rows
 from typing import Any
 
 import pytest
 import torch
 from ranks import on_ranks
+from runs import losses, prepared, run_forked, spec_in
+from runs import rows as metrics
 from torch import Tensor
 from torch.func import functional_call
 
@@ -17,9 +22,11 @@ from penstock.core.plan import Plan
 from penstock.engine.staleness import versions
 from penstock.lower import add_sends
 from penstock.runtime.execute import Executor
-from penstock.runtime.optimizer import Optimizer
+from penstock.runtime.optimizer import Optimizer, learning_rate
+from penstock.runtime.run import plan_of
 from penstock.runtime.stage import Stage
 from penstock.runtime.stale import Stale, micros_per_update
+from penstock.runtime.train import Trainer
 from penstock.runtime.transport import Boundary, Links
 from penstock.schedules import build
 
@@ -42,15 +49,15 @@ def on_rank(plan: Plan, rank: int, windows: int) -> tuple[dict[int, Any], list[f
 
     links = Links(plan, rank) if plan.placement.ranks > 1 else None
     executor = Executor(plan, rank, stages, links, Boundary(CARRIES, torch.float64, torch.device("cpu")), step)
-    losses = []
+    seen = []
     for window in range(windows):
         optimizer.step_number = window + 1
         for stage in stages.values():
             assert stage.stale is not None
             stage.stale.begin()
         executor.run(*rows(plan.micros, seed=window))
-        losses += [loss.item() for loss in executor.take_losses()]
-    return {s: m.state_dict() for s, m in modules.items()}, losses, [s.stale.most for s in stages.values() if s.stale]
+        seen += [loss.item() for loss in executor.take_losses()]
+    return {s: m.state_dict() for s, m in modules.items()}, seen, [s.stale.most for s in stages.values() if s.stale]
 
 
 @dataclass
@@ -97,14 +104,14 @@ Late = Callable[[int, int], tuple[int, int]]
 
 def emulated(p: int, m: int, group: int, late: Late, windows: int) -> tuple[dict[int, Any], list[float]]:
     """One process, one micro-batch after the other, each stage with the version that ``late`` says."""
-    modules, losses = blocks(range(p), p), []
+    modules, seen = blocks(range(p), p), []
     histories = {}
     for s, module in modules.items():
         own = {name: param.detach().clone() for name, param in module.named_parameters()}
         zeros = {name: (torch.zeros_like(w), torch.zeros_like(w)) for name, w in own.items()}
         histories[s] = History([own], [zeros])
     for window in range(windows):
-        rate = _rate(window + 1)
+        rate = learning_rate(JOB, window + 1)
         histories = {s: history.last() for s, history in histories.items()}
         sums: dict[int, dict[str, Tensor]] = {}
         for i, (x, target) in enumerate(zip(*rows(m, seed=window), strict=True)):
@@ -113,7 +120,7 @@ def emulated(p: int, m: int, group: int, late: Late, windows: int) -> tuple[dict
                 weights = histories[s].ahead(*late(s, i), rate)
                 used[s] = {name: w.clone().requires_grad_() for name, w in weights.items()}
                 x = functional_call(modules[s], used[s], (x,) if s < p - 1 else (x, target))
-            losses.append(x.item())
+            seen.append(x.item())
             (x / group).backward()
             for s, weights in used.items():
                 mine = sums.setdefault(s, {})
@@ -124,13 +131,50 @@ def emulated(p: int, m: int, group: int, late: Late, windows: int) -> tuple[dict
                 for s, grads in sums.items():
                     histories[s].update(grads, rate)
                 sums = {}
-    return {s: history.weights[-1] for s, history in histories.items()}, losses
+    return {s: history.weights[-1] for s, history in histories.items()}, seen
 
 
-def _rate(step: int) -> float:
-    from penstock.runtime.optimizer import learning_rate
+def test_a_run_learns_and_resumes(tmp_path: Path) -> None:
+    """Whole runs: the losses fall, and a run that goes on from a checkpoint ends with the same."""
+    flags = {"schedule": "pipedream", "clip_norm": 0.0, "steps": 12, "warmup_steps": 0, "learning_rate": 0.01}
+    (tmp_path / "whole").mkdir()
+    folder, spec = prepared(tmp_path / "whole", **flags)
+    assert run_forked(folder, spec).codes == [0, 0]
+    found = losses(folder)
+    assert found[12] < found[1] - 0.5
+    assert all(row["gradient_norm"] is None for row in metrics(folder))
 
-    return learning_rate(JOB, step)
+    def before(rank: int) -> None:
+        train_step = Trainer._train_step
+
+        def stop(self: Trainer) -> None:
+            if self.done == 7:
+                os.kill(os.getpid(), signal.SIGKILL)
+            train_step(self)
+
+        Trainer._train_step = stop  # type: ignore[method-assign]
+
+    folder, spec = prepared(tmp_path, **flags)
+    assert run_forked(folder, spec, before).codes == [-signal.SIGKILL] * 2
+    folder, spec = prepared(tmp_path, resume=True, **flags)
+    assert run_forked(folder, spec).codes == [0, 0]
+    assert losses(folder) == found
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        ({"clip_norm": 1.0}, "clip_norm=1, but in 'pipedream' no norm over all stages exists; give --clip-norm 0"),
+        ({"optimizer_step": "post-validation"}, "'pipedream' has no step to validate"),
+        ({"config": {"tie_word_embeddings": True}}, "whose copies would drift apart with 'pipedream'"),
+    ],
+    ids=str,
+)
+def test_what_needs_all_gradients_is_refused(flags: dict[str, Any], says: str, tmp_path: Path) -> None:
+    config = flags.pop("config", None)
+    spec = spec_in(tmp_path, config, **{"schedule": "pipedream", "clip_norm": 0.0, **flags})
+    with pytest.raises(ValueError, match=says):
+        plan_of(spec)
 
 
 def pipedream(p: int) -> Late:
@@ -154,9 +198,9 @@ def test_it_is_as_late_as_documented(name: str, late: Callable[[int], Late], who
     """Losses and weights after two windows, float64, to 1e-12; and the versions held are those that are computed."""
     bare = build(name, p, m)
     plan = add_sends(bare) if p > 1 else bare
-    expected, losses = emulated(p, m, p if whole else 1, late(p), 2)
+    expected, seen = emulated(p, m, p if whole else 1, late(p), 2)
     parts = on_ranks(p, lambda rank: on_rank(plan, rank, 2)) if p > 1 else [on_rank(plan, 0, 2)]
-    assert parts[-1][1] == pytest.approx(losses, rel=0, abs=1e-12)
+    assert parts[-1][1] == pytest.approx(seen, rel=0, abs=1e-12)
     kept = versions(bare).kept(bare)
     for rank, (weights, _, most) in enumerate(parts):
         for stage, found in weights.items():

@@ -37,10 +37,9 @@ class Executor:
         stages: the stages of this rank by virtual stage number.
         links: None where the plan has one rank.
         boundary: what messages carry.
-        step: called for each ``STEP`` with its stage.
+        step: called for each ``STEP`` or ``UPDATE`` with its stage.
         vocabulary: what runs vocabulary passes; needed where the plan has some.
-        settle: where steps are validated after they are taken: called at the place ``engine.cut`` gives; if it says
-            false, the weights were wrong, and the ops before that place are run again.
+        settle: called at the place ``engine.cut`` gives; if it says false, the ops before that place are run again.
 
     Attributes:
         position: place in the lane of the op at work; -1 between steps.

@@ -82,7 +82,7 @@ def measured_costs(
     lasted = np.median(times[:, 1] - times[:, 0], axis=0)
     seconds = np.zeros((len(Kind), placement.stages))
     kind, stage, _ = plan.ops.T
-    for k in (Kind.F, Kind.B, Kind.I, Kind.W, Kind.STEP, *VOCABULARY):
+    for k in (Kind.F, Kind.B, Kind.I, Kind.W, Kind.STEP, Kind.UPDATE, *VOCABULARY):
         for s in range(placement.stages):
             rows = (kind == k) & (stage == s)
             if rows.any():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from penstock.runtime.part import rows_of
 from penstock.runtime.progress import Progress
 from penstock.runtime.rows import as_rows
 from penstock.runtime.stage import Stage
+from penstock.runtime.stale import Stale, micros_per_update
 from penstock.runtime.transport import Boundary, Links
 from penstock.runtime.validate import PostValidation
 from penstock.runtime.vocabulary import SplitEnds
@@ -101,7 +103,7 @@ class Trainer:
             )
             for s in plan.placement.on(rank)
         }
-        scale = 1 / plan.micros
+        scale = 1 / (plan.micros if plan.weights == "synced" else micros_per_update(plan))
         self.stages = {
             s: Stage(m, s == 0 and whole, s == last and whole, carries, scale) for s, m in self.modules.items()
         }
@@ -157,6 +159,9 @@ class Trainer:
         job, every = self.spec.job, self.spec.run.checkpoint_every
         self._metrics, self._progress = metrics, progress
         self._probe()
+        if self.plan.weights != "synced":
+            for s, stage in self.stages.items():
+                stage.stale = Stale(self.modules[s], self.plan, s, partial(self.optimizer.predicted, s))
         self.trained.held_out_before = self.evaluate()
         progress.begin(self.done, self.trained.held_out_before)
         while self.done < job.steps:
@@ -185,22 +190,36 @@ class Trainer:
         for batch in batches:
             self.evaluator.run(*self._micro_batches(batch))
             losses += self.evaluator.take_losses()
+        return self._mean_loss(losses, len(batches) * self.plan.micros)
+
+    def _mean_loss(self, losses: list[Tensor], count: int) -> float:
+        """Mean over all ranks, of which those without a last stage have none."""
         total = torch.zeros(1, dtype=torch.float64, device=self.device)
         if losses:
             total += torch.stack(losses).double().sum()
         if dist.is_initialized():
             dist.all_reduce(total)
-        return total.item() / (len(batches) * self.plan.micros)
+        return total.item() / count
 
     def _train_step(self) -> None:
         inputs, targets = self._micro_batches(self.corpus.batch(self.done))
+        stale = [stage.stale for stage in self.stages.values() if stage.stale is not None]
+        for each in stale:
+            each.begin()
         self.trainer.run(inputs, targets)
+        if stale:
+            self.optimizer.total = self._mean_loss(self.trainer.take_losses(), self.plan.micros)
 
     def _step(self, stage: int) -> None:
+        """``STEP``, or in a plan without flush ``UPDATE``, of one stage."""
+        self.optimizer.step_number = self.done + 1
+        if self.stages[stage].stale is not None:
+            self.optimizer.apply(stage)
+            self.optimizer.clear(stage)
+            return
         losses = self.trainer.take_losses()
         if losses or stage == min(self.stages):
             self.optimizer.total = torch.stack(losses).double().mean().item() if losses else 0.0
-        self.optimizer.step_number = self.done + 1
         (self.validation or self.optimizer).step(stage)
 
     def _settle(self) -> None:
@@ -243,7 +262,7 @@ class Trainer:
         return {
             "loss": self.optimizer.total,
             "learning_rate": learning_rate(job, self.done),
-            "gradient_norm": self.optimizer.norm,
+            "gradient_norm": self.optimizer.norm if self.plan.weights == "synced" else None,
             "step_s": round(wall_s, 6),
             "tokens_per_s": round(job.tokens_per_step / wall_s, 1),
         }
