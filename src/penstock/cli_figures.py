@@ -82,24 +82,21 @@ def facts_of(timeline: Timeline, pricing: Pricing, memory: float | None, took_s:
         "message_bytes": sent,
         "weight_copies": place.stages // len(set(place.part_of)),
         "gradient_equal": plan.weights == "synced",
+        "weights": plan.weights,
         **_of_updates(plan),
         "seconds": took_s,
     }
 
 
 def _of_updates(plan: Plan) -> dict[str, Any]:
-    """Of a plan without flush: which weights forwards run with, and per stage the most updates by which a gradient is
-    late and the most versions of the weights held."""
+    """Of a plan without flush, per stage: the most updates by which a gradient is late, and the most versions of the
+    weights held."""
     if plan.weights == "synced":
-        return {}
+        return {"staleness": None, "weight_versions": None}
     from penstock.engine.staleness import versions
 
     found = versions(plan)
-    return {
-        "weights": plan.weights,
-        "staleness": found.staleness.max(axis=1).tolist(),
-        "weight_versions": found.kept(plan).tolist(),
-    }
+    return {"staleness": found.staleness.max(axis=1).tolist(), "weight_versions": found.kept(plan).tolist()}
 
 
 def _bounded(plan: Plan, costs: Costs) -> bool:
