@@ -70,8 +70,11 @@ def job_keys() -> str:
 
 def schedules() -> str:
     """The table of schedules with their papers and claims."""
-    rows = [(f"`{name}`", _source(one), _first(one.idle), _first(one.peak_micros)) for name, one in SCHEDULES.items()]
-    return _table(("name", "what it is", "idle time per step", "peak memory"), rows)
+    rows = [
+        (f"`{name}`", _source(one), _first(one.idle), _first(one.peak_micros), "yes" if one.gradient_equal else "no")
+        for name, one in SCHEDULES.items()
+    ]
+    return _table(("name", "what it is", "idle time per step", "peak memory", "trains as one process"), rows)
 
 
 def schedule_pages() -> str:

@@ -13,7 +13,7 @@ KEYS = [
     *("name", "ranks", "micros", "slices", "chunks", "costs", "w_share", "memory", "makespan", "span", "bubble_span"),
     *("bubble_sync", "peak_over_p", "peak_by_rank", "lower_bound_span", "lower_bound_makespan", "gap_span"),
     *("gap_makespan", "bound_span_kind", "bound_makespan_kind", "messages", "message_bytes", "weight_copies"),
-    "seconds",
+    *("gradient_equal", "weights", "staleness", "weight_versions", "seconds"),
 ]
 
 
@@ -276,6 +276,18 @@ def test_all_schedules_are_ranked_by_what_is_asked(penstock, tmp_path):
     penstock([*line[:1], "zb-h1", *line[2:], "--json", single])
     assert json.loads(single.read_text())["makespan"] == by_name["zb-h1", 1]["makespan"]
     assert by_name["1f1b", 1]["messages"] == 2 * 8  # an inner rank sends outputs up and gradients down
+
+
+def test_schedules_without_a_flush_say_so(penstock, tmp_path):
+    found = []
+    for name in ("pipedream", "1f1b"):
+        code, out, _ = penstock(["schedule", name, "--ranks", "4", "--micros", "8", "--json", tmp_path / "one.json"])
+        found.append(json.loads((tmp_path / "one.json").read_text()))
+        assert (code, "not gradient-equal: weights stashed" in out) == (0, name == "pipedream")
+    late, synced = found
+    assert [late[key] for key in ("gradient_equal", "weights")] == [False, "stashed"]
+    assert [late[key] for key in ("staleness", "weight_versions")] == [[3, 2, 1, 0], [4, 3, 2, 1]]
+    assert [synced[key] for key in ("gradient_equal", "weights", "staleness")] == [True, "synced", None]
 
 
 def test_all_with_too_little_memory_says_why_none_fits(penstock):

@@ -10,7 +10,7 @@ from penstock.core.files import whole_file, write_whole
 from penstock.core.plan import Plan
 from penstock.core.timeline import Timeline
 from penstock.core.words import suggest
-from penstock.engine import bounds, check, problems, simulate
+from penstock.engine import bounds, check, period_s, problems, simulate
 from penstock.export import read_csv, to_csv
 from penstock.lower import add_sends, add_step, split_vocabulary
 from penstock.schedules import build
@@ -21,6 +21,7 @@ __all__ = [
     "bounds",
     "build",
     "check",
+    "period_s",
     "problems",
     "read_csv",
     "read_plan",

@@ -106,6 +106,9 @@ def _print_ranking(ranked: list[dict[str, Any]], key: str) -> None:
             str(facts["weight_copies"]),
         )
     Console().print(table)
+    late = [facts["name"] for facts in ranked if not facts["gradient_equal"]]
+    if late:
+        print(f"not gradient-equal, weights move while micro-batches are in flight: {', '.join(late)}")
 
 
 def _print_rest(found: list[Candidate], fitting: set[str], more: int) -> None:

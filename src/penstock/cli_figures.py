@@ -83,8 +83,22 @@ def facts_of(timeline: Timeline, pricing: Pricing, memory: float | None, took_s:
         "messages": messages,
         "message_bytes": sent,
         "weight_copies": place.stages // len(set(place.part_of)),
+        "gradient_equal": plan.weights == "synced",
+        "weights": plan.weights,
+        **_of_updates(plan),
         "seconds": took_s,
     }
+
+
+def _of_updates(plan: Plan) -> dict[str, Any]:
+    """Of a plan without flush, per stage: the most updates by which a gradient is late, and the most versions of the
+    weights held."""
+    if plan.weights == "synced":
+        return {"staleness": None, "weight_versions": None}
+    from penstock.engine.staleness import versions
+
+    found = versions(plan)
+    return {"staleness": found.staleness.max(axis=1).tolist(), "weight_versions": found.kept(plan).tolist()}
 
 
 def _bounded(plan: Plan, costs: Costs) -> bool:
@@ -200,6 +214,11 @@ def print_bounds(facts: dict[str, Any]) -> None:
         bound = [f"{least:.6g}", f"{facts[f'gap_{what}']:.2f} %", facts[f"bound_{what}_kind"]] if least else []
         table.add_row(what, f"{facts[what]:.6g}", f"{facts[bubble]:.2f} %", *bound)
     Console().print(table)
+    if not facts["gradient_equal"]:
+        print(
+            f"not gradient-equal: weights {facts['weights']}, by stage at most {as_word(facts['staleness'])} updates "
+            f"late, {as_word(facts['weight_versions'])} versions; a window that fills and drains once"
+        )
     print(
         f"peak memory {facts['peak_over_p']:.4g} of 1F1B's; bounds within {facts['memory']:.4g}; "
         f"built, checked and simulated in {facts['seconds']:.3f} s"

@@ -45,7 +45,7 @@ def test_what_is_not_an_op_is_named(text, says):
 
 def test_the_rule_covers_every_kind():
     assert set(NEEDS) == set(Kind)
-    assert {*WORK, *POSTED, Kind.RESHARD, Kind.STEP} == set(Kind)
+    assert {*WORK, *POSTED, Kind.RESHARD, Kind.STEP, Kind.UPDATE} == set(Kind)
     assert {*SENDS, *RECVS, *HOST, *COLLECTIVES} == set(POSTED)
     assert not {*WORK, *OF_STAGE} & {*SENDS, *RECVS, *HOST}
 
@@ -76,6 +76,7 @@ def test_the_rule_is_what_training_needs():
         Kind.REDUCE_E: {((Kind.IF,), Hop.SAME)},
         Kind.BCAST_E: {(gradient, Hop.FIRST_HERE)},
         Kind.IB: {((Kind.BCAST_E,), Hop.SAME)},
+        Kind.UPDATE: {((Kind.B, Kind.W), Hop.SAME)},
     }
     weights = ((Kind.UNSHARD,), Hop.SAME)
     late = {((Kind.R,), Hop.SAME), ((Kind.FETCH,), Hop.SAME), weights}

@@ -19,7 +19,7 @@ SIZES = [(1, 3), (2, 2), (2, 8), (4, 3), (4, 16)]
 
 
 def one_chain(name, p, v):
-    return SCHEDULES[name].placement(p, v).chains == 1
+    return SCHEDULES[name].gradient_equal and SCHEDULES[name].placement(p, v).chains == 1
 
 
 def built(name, p, m):

@@ -65,7 +65,7 @@ def plan_of(name: str, ranks: int, micros: int, sends: Sends = "overlapped", ste
 
 
 FEW = ["gpipe", "1f1b", "interleaved", "zb-h1", "chimera", "bitpipe", "eager", "vee"]
-PLANS = [*SCHEDULES, "eager", "vee"]
+PLANS = [*(name for name, schedule in SCHEDULES.items() if schedule.gradient_equal), "eager", "vee"]
 
 
 class Block(nn.Module):

@@ -65,8 +65,10 @@ def plan_for(spec: RunSpec) -> Plan:
     bare = build(strategy.schedule, strategy.ranks, strategy.micro_batches, strategy.chunks, **options)
     if strategy.vocabulary:
         bare = split_vocabulary(bare, strategy.vocabulary)  # type: ignore[arg-type]
-    bare = reduce_gradients(bare)
-    return add_step(add_sends(bare, strategy.sends) if strategy.ranks > 1 else bare)
+    lowered = add_sends(reduce_gradients(bare), strategy.sends) if strategy.ranks > 1 else bare
+    if bare.weights != "synced":
+        return lowered
+    return add_step(lowered, "before" if strategy.optimizer_step == "barrier" else "after")
 
 
 def prepared(where: Path, config: Mapping[str, Any] | None = None, **flags: Any) -> tuple[Path, RunSpec]:

@@ -17,11 +17,11 @@ from penstock.core.lane import Lane
 from penstock.core.op import SENDS, Kind, Sends
 from penstock.core.plan import Plan
 from penstock.engine import IllegalPlan, check
+from penstock.runtime.evaluation import evaluation_plan
 from penstock.runtime.execute import Executor
 from penstock.runtime.faults import OpError
 from penstock.runtime.messages import Boundary
 from penstock.runtime.stage import Stage
-from penstock.runtime.train import evaluation_plan
 from penstock.schedules import build
 
 

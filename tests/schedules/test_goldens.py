@@ -31,9 +31,15 @@ SIZES = {
     "interleaved-zb": [(2, 3, 1), (2, 4, 2), (4, 4, 3)],
 }
 USUAL = [(2, 3, 1), (4, 4, 1), (4, 2, 1)]
+
+
+def stepped(plan):
+    return add_step(plan) if plan.weights == "synced" else plan
+
+
 LOWERINGS = {
     "plain": lambda plan: plan,
-    "overlapped": lambda plan: add_step(add_sends(plan)),
+    "overlapped": lambda plan: stepped(add_sends(plan)),
     "blocking": lambda plan: add_sends(plan, sends="blocking"),
 }
 CASES = [(name, *size) for name in SCHEDULES for size in SIZES.get(name, USUAL)]

@@ -17,6 +17,7 @@ from penstock.core.op import Sends
 from penstock.core.words import divisors, suggest
 
 BYTE_VOCAB = 256  # a token is a byte
+OptimizerStep = Literal["barrier", "post-validation"]
 
 
 def _setting(
@@ -50,6 +51,9 @@ class Job:
     beta1: float = _setting(0.9, "AdamW's decay of the mean of gradients", low=0.0, high=0.999999)
     beta2: float = _setting(0.95, "AdamW's decay of the mean of squared gradients", low=0.0, high=0.999999)
     clip_norm: float = _setting(1.0, "largest norm of all gradients together; 0 never clips", low=0.0)
+    max_left_out: int = _setting(
+        0, "steps in a row left out because a gradient is not finite; one more ends the run", low=0
+    )
     seed: int = _setting(0, "seed of the first weights and of the order of the data", low=0, high=2**63 - 1)
     precision: Literal["float32", "float64", "bfloat16"] = _setting(
         "float32", "type of weights, activations and gradients"
@@ -95,6 +99,11 @@ class Strategy:
     sends: Sends = _setting("overlapped", "whether a rank computes while it sends, or waits")  # noqa: RUF009
     vocabulary: int = _setting(
         0, "split embedding and head over all ranks by this algorithm, 1 or 2; 0 keeps them whole", low=0, high=2
+    )
+    optimizer_step: OptimizerStep = _setting(  # noqa: RUF009
+        "barrier",
+        "'barrier': all ranks wait for the norm of the gradients; 'post-validation': each steps when it is done, and "
+        "undoes the step if the norm demands it (a copy of weights and moments more)",
     )
 
     def __post_init__(self) -> None:

@@ -64,6 +64,9 @@ class Kind(IntEnum):
     """Gradient of the input embedding to every rank."""
     IB = 23
     """Backward of this rank's part of the input embedding."""
+    UPDATE = 24
+    """Apply the stage's gradients since its last ``UPDATE`` at once, for this stage alone; its micro-batch is the last
+    of them."""
 
 
 COMPUTE = (Kind.F, Kind.B, Kind.I, Kind.W)
@@ -88,6 +91,11 @@ OF_STAGE = (Kind.STEP, Kind.UNSHARD, Kind.RESHARD, Kind.REDUCE_GRAD)
 Sends = Literal["overlapped", "blocking", "batched"]
 """Overlapped messages pass while their ranks compute. Blocking ones hold both ranks until the message has passed;
 batched ones too, but those that stand next to each other in a lane are posted together and pass as one."""
+Weights = Literal["synced", "stashed", "double", "predicted"]
+"""Which weights forwards run with. ``synced``: those after the last step, which all ranks take together. The others are
+of plans that hold ``UPDATE`` and never flush; a backward runs with the weights of its forward. ``stashed``: the
+stage's newest (PipeDream); ``double``: those before its newest group's update, on all stages alike (PipeDream-2BW);
+``predicted``: where the stage's newest will have gone by the time the gradient is applied, if they go on as before."""
 NO_MICRO = -1
 """The micro-batch of an op that belongs to none (``OF_STAGE``)."""
 
@@ -201,6 +209,7 @@ NEEDS: dict[Kind, tuple[Need, ...]] = {
     Kind.REDUCE_E: (Need((Kind.IF,), Hop.SAME),),
     Kind.BCAST_E: (Need((Kind.B, Kind.I), Hop.FIRST_HERE),),
     Kind.IB: (Need((Kind.BCAST_E,), Hop.SAME),),
+    Kind.UPDATE: (Need((Kind.B, Kind.W), Hop.SAME),),
 }
 """What each kind needs: the one dependency rule. The check, the simulator, the lowering of sends and the runtime read
 it. Two rules stand apart, because they are global: ``STEP`` comes last in its lane and begins when every rank has done

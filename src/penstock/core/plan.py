@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock.core.lane import Lane
-from penstock.core.op import RECVS, SENDS, Kind, Op, Sends
+from penstock.core.op import RECVS, SENDS, Kind, Op, Sends, Weights
 from penstock.core.placement import Placement
 from penstock.core.words import suggest
 
@@ -37,6 +37,8 @@ class Plan:
             and the ones after it in the backward (keys and values of attention). 1: all are whole.
         barrier: the optimizer's steps begin when every rank has done all else; without, each when its own rank has,
             and a step that should have been scaled or left out is undone later (post-validation).
+        weights: which weights forwards run with; all but ``synced`` are of plans with ``UPDATE``, whose gradients
+            differ from those of one process.
 
     Raises:
         ValueError: the number of lanes is not the number of ranks. (Whether the plan can run is for ``engine.check``.)
@@ -55,6 +57,7 @@ class Plan:
     in_flight: int | None = None
     slices: int = 1
     barrier: bool = True
+    weights: Weights = "synced"
 
     def __post_init__(self) -> None:
         if self.in_flight is not None and self.in_flight < 1:
@@ -63,8 +66,9 @@ class Plan:
             raise ValueError(f"{len(self.lanes)} lanes for {self.placement.ranks} ranks; give one lane per rank")
         if self.micros < 1:
             raise ValueError(f"micros={self.micros}; a step has at least one micro-batch")
-        if self.sends not in get_args(Sends):
-            raise ValueError(f"sends {self.sends}: {suggest(self.sends, get_args(Sends))}")
+        for name, value, known in (("sends", self.sends, Sends), ("weights", self.weights, Weights)):
+            if value not in get_args(known):
+                raise ValueError(f"{name} {value}: {suggest(value, get_args(known))}")
         if self.slices < 1 or self.micros % self.slices:
             raise ValueError(f"slices={self.slices} does not divide micros={self.micros}; all have as many")
 
@@ -141,6 +145,7 @@ class Plan:
             "in_flight": self.in_flight,
             "slices": self.slices,
             "barrier": self.barrier,
+            "weights": self.weights,
             "rank_of": list(placement.rank_of),
             "prev": list(placement.prev),
             "part_of": list(placement.part_of),
@@ -167,7 +172,7 @@ class Plan:
             lanes = tuple(Lane.parse(text) for text in data["lanes"])
         except (TypeError, AttributeError) as wrong:
             raise ValueError(f"the plan holds a value of the wrong type: {wrong}") from None
-        how = (data["sends"], data["in_flight"], data["slices"], data["barrier"])
+        how = (data["sends"], data["in_flight"], data["slices"], data["barrier"], data["weights"])
         return cls(data["name"], placement, data["micros"], lanes, *how)
 
     def to_json(self) -> str:
@@ -196,6 +201,7 @@ class Plan:
             f"sends {self.sends} {self.in_flight or ''}".rstrip(),
             *([f"slices {self.slices}"] if self.slices > 1 else []),
             *([] if self.barrier else ["barrier no"]),
+            *([] if self.weights == "synced" else [f"weights {self.weights}"]),
             f"rank_of {_words(placement.rank_of)}",
             f"prev {_words(placement.prev)}",
             f"part_of {_words(placement.part_of)}",
@@ -221,7 +227,8 @@ class Plan:
         bound = _numbers("sends", in_flight)[0] if in_flight else None
         (micros,), (slices,) = _numbers("micros", facts["micros"]), _numbers("slices", facts.get("slices", "1"))
         barrier = facts.get("barrier") != "no"
-        return cls(facts["plan"], placement, micros, lanes, how, bound, slices, barrier)  # type: ignore[arg-type]
+        weights = facts.get("weights", "synced")
+        return cls(facts["plan"], placement, micros, lanes, how, bound, slices, barrier, weights)  # type: ignore[arg-type]
 
 
 _TYPES: dict[str, Any] = {
@@ -231,6 +238,7 @@ _TYPES: dict[str, Any] = {
     "in_flight": int | None,
     "slices": int,
     "barrier": bool,
+    "weights": str,
     "rank_of": list,
     "prev": list,
     "part_of": list,

@@ -6,6 +6,7 @@ from penstock.engine.fit_memory import recompute_to_fit
 from penstock.engine.noise import Noise, Spread, noisy
 from penstock.engine.problem import IllegalPlan, Problem
 from penstock.engine.simulate import simulate
+from penstock.engine.steady import period_s
 
 __all__ = [
     "Bound",
@@ -17,6 +18,7 @@ __all__ = [
     "bounds",
     "check",
     "noisy",
+    "period_s",
     "problems",
     "recompute_to_fit",
     "simulate",

@@ -17,6 +17,7 @@ from penstock.engine.check_extras import extras
 from penstock.engine.deadlock import deadlock
 from penstock.engine.memory import memory
 from penstock.engine.problem import IllegalPlan, Problem, name
+from penstock.engine.staleness import updates
 
 
 def check(plan: Plan, costs: Costs | None = None, memory_limit: float | None = None) -> None:
@@ -57,7 +58,7 @@ def problems(plan: Plan, costs: Costs | None = None, memory_limit: float | None 
         >>> [(one.rank, one.op, one.message) for one in found]
         [(1, '1B0', 'is missing'), (1, '1B1', 'is missing')]
     """
-    checks: tuple[Callable[[Plan], Iterator[Problem]], ...] = (_out_of_place, _incomplete, extras, _messages)
+    checks: tuple[Callable[[Plan], Iterator[Problem]], ...] = (_out_of_place, _incomplete, extras, updates, _messages)
     for one in checks:
         found = list(one(plan))
         if found:

@@ -86,6 +86,8 @@ def _fits(plan: Plan, algorithm: int) -> None:
         raise ValueError(f"algorithm={algorithm}; use 1 or 2")
     if plan.lowered:
         raise ValueError(f"plan {plan.name!r} has sends already; call split_vocabulary before add_sends")
+    if plan.weights != "synced":
+        raise ValueError(f"plan {plan.name!r} updates its stages one by one; vocabulary passes need one step for all")
     if plan.placement.chains > 1:
         raise ValueError(f"plan {plan.name!r} has {plan.placement.chains} chains of stages; vocabulary passes follow 1")
     if {*VOCABULARY, *AMONG_RANKS} & set(plan.ops[:, 0].tolist()):

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from penstock.core.op import AMONG_RANKS, COLLECTIVES, HOST, RECVS, VOCABULARY, Kind, Op
+from penstock.core.op import AMONG_RANKS, HOST, VOCABULARY, Kind, Op
 from penstock.core.plan import Plan
 from penstock.core.play import batches
 from penstock.runtime.activations import Activations
 from penstock.runtime.clock import Clock
-from penstock.runtime.faults import OpError
+from penstock.runtime.faults import FOR_NORM, OpError, whereabouts
 from penstock.runtime.messages import Action, Boundary, Key, Messages
 from penstock.runtime.stage import Stage
 from penstock.runtime.sums import GradientSums
 from penstock.runtime.transport import Links
+from penstock.runtime.validate import Head
 from penstock.runtime.vocabulary import Desk, Vocabulary
 
 Half = tuple[Callable[[], Any], Callable[[Any], None]]
@@ -43,9 +45,10 @@ class Executor:
         stages: the stages of this rank by virtual stage number.
         links: None where the plan has one rank.
         boundary: what messages carry.
-        step: called for each ``STEP`` with its stage.
+        step: called for each ``STEP`` or ``UPDATE`` with its stage.
         vocabulary: what runs vocabulary passes; needed where the plan has some.
         overlap: runs the two halves of each fused block.
+        settle: called at the place ``engine.cut`` gives; if it says false, the ops before that place are run again.
 
     Attributes:
         position: place in the lane of the op at work; -1 between steps.
@@ -62,12 +65,13 @@ class Executor:
         step: Callable[[int], None] | None = None,
         vocabulary: Vocabulary | None = None,
         overlap: Overlap = in_turn,
+        settle: Callable[[], bool] | None = None,
     ) -> None:
         self.plan, self.rank, self.stages = plan, rank, stages
         self.position = -1
         self.messages = Messages(plan, rank, links, boundary)
         self.clock = Clock.for_device(boundary.device)
-        self._step, self._vocabulary, self._overlap = step, vocabulary, overlap
+        self._step, self._vocabulary, self._settle, self._overlap = step, vocabulary, settle, overlap
         self._inputs: Sequence[Tensor] = ()
         self._targets: Sequence[Tensor] = ()
         self._begun = self.clock.stamp()
@@ -80,6 +84,7 @@ class Executor:
         self.activations = Activations(plan, rank, stages)
         self._begins = self._blocks()
         self._actions = [action for block in self._begins for action in self._block(*block)]
+        self._head = Head.of(plan, rank) if settle is not None else Head()
 
     def run(self, inputs: Sequence[Tensor], targets: Sequence[Tensor]) -> None:
         """One step.
@@ -93,24 +98,16 @@ class Executor:
         """
         self._inputs, self._targets = inputs, targets
         self.messages.buffers = self.messages.peak_buffers = 0
-        clock = self.clock
-        stamp, starts, ends = clock.stamp, clock.starts, clock.ends
-        starts.clear()
-        ends.clear()
         try:
             with torch.set_grad_enabled(self.plan.trains):
-                for position, action in enumerate(self._actions):
-                    self.position = position
-                    self._begun = stamp()
-                    action()
-                    starts.append(self._begun)
-                    ends.append(stamp())
+                self._run_head()
+                self._walk(self._actions[self._head.ops :], self._head.ops)
                 self.messages.finish_sends()
                 self._finish_sums()
                 self._stamp_blocks()
                 if self._vocabulary is not None:
                     for position, ended in self._vocabulary.finish().items():
-                        ends[position] = ended
+                        self.clock.ends[position] = ended
         except Exception as error:
             raise OpError(self.rank, self.where(), error) from error
         self.position, self._inputs, self._targets = -1, (), ()
@@ -119,6 +116,39 @@ class Executor:
     def peak_buffers(self) -> int:
         """Most boundary tensors alive at once in the last step, receives posted and sends held."""
         return self.messages.peak_buffers
+
+    def _run_head(self) -> None:
+        """The ops before the last step is settled, again if it did not stand."""
+        actions = self._actions[: self._head.ops]
+        self._walk(actions)
+        if self._settle is None:
+            return
+        self.messages.waiting = FOR_NORM
+        stands, self.messages.waiting = self._settle(), -1
+        if stands:
+            return
+        for place in self._head.lost:
+            self._actions[place]()
+        self.messages.drop(self._head.open)
+        if self._vocabulary is not None:
+            self._vocabulary.finish()
+        for stage in self.stages.values():
+            stage.forget()
+        self._walk([_nothing if n in self._head.open else action for n, action in enumerate(actions)])
+
+    def _walk(self, actions: Sequence[Action], at: int = 0) -> None:
+        """Run ops, the first of which stands at a place of the lane."""
+        clock = self.clock
+        stamp, starts, ends = clock.stamp, clock.starts, clock.ends
+        if at == 0:
+            starts.clear()
+            ends.clear()
+        for position, action in enumerate(actions, at):
+            self.position = position
+            self._begun = stamp()
+            action()
+            starts.append(self._begun)
+            ends.append(stamp())
 
     def take_losses(self) -> list[Tensor]:
         """Losses of the micro-batches since the last call; empty on ranks without a last stage."""
@@ -129,19 +159,7 @@ class Executor:
 
     def where(self) -> str:
         """The op at work and what it waits for, for people."""
-        position = self.position
-        if position < 0:
-            return "is between steps"
-        op = self.plan.lanes[self.rank][position]
-        waiting = self.messages.waiting
-        if waiting < 0:
-            return f"is at {op} (stage {op.stage})"
-        message = self.plan.op(waiting)
-        if message.kind in COLLECTIVES:
-            others = "ranks" if message.kind in AMONG_RANKS else "replicas"
-            return f"waits at {op} (stage {op.stage}) for {message} of all {others}"
-        side = "from" if message.kind in RECVS else "to"
-        return f"waits at {op} (stage {op.stage}) for {message} {side} rank {self.messages.peer[waiting]}"
+        return whereabouts(self.plan, self.rank, self.position, self.messages.waiting)
 
     def _blocks(self) -> list[tuple[int, int]]:
         """Id of the first op and number of ops of all that starts and ends as one: single ops, fused blocks, batches of
@@ -184,6 +202,8 @@ class Executor:
                 return lambda: begin(row, op.stage)
             case Kind.STEP:
                 return lambda: self._finish_step(op.stage)
+            case Kind.UPDATE if self._step is not None:
+                return partial(self.stages[op.stage].update, partial(self._step, op.stage))
             case kind if kind in VOCABULARY + AMONG_RANKS and self._vocabulary is not None:
                 data = (lambda micro: self._inputs[micro], lambda micro: self._targets[micro])
                 desk = Desk(self.messages.inbox.__setitem__, self._take, *data)

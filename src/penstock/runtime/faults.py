@@ -13,6 +13,10 @@ from datetime import timedelta
 
 from torch.distributed.distributed_c10d import Store
 
+from penstock.core.needs import partners
+from penstock.core.op import AMONG_RANKS, COLLECTIVES, RECVS
+from penstock.core.plan import Plan
+
 POLL_S = 0.25
 GRACE_S = 3.0
 """How long a rank that lost a peer waits for the peer's own account, and a rank told to stop has to do so by itself."""
@@ -20,6 +24,33 @@ GRACE_S = 3.0
 _PR_SET_PDEATHSIG = 1
 
 LOST = ("Connection closed by peer", "Connection reset", "Broken pipe", "Socket", "NCCL", "Timed out", "timed out")
+
+
+FOR_NORM = -2
+"""Stands for the id of a message where a rank waits for the norm of the last step (post-validation)."""
+
+
+def whereabouts(plan: Plan, rank: int, position: int, waiting: int) -> str:
+    """Where a rank is in its lane, for people.
+
+    Args:
+        position: place in the lane of the op at work; -1 between steps.
+        waiting: id of the message or collective it waits for, ``FOR_NORM``, or -1 if nothing.
+    """
+    if position < 0:
+        return "is between steps"
+    op = plan.lanes[rank][position]
+    if waiting == FOR_NORM:
+        return f"waits after {op} (stage {op.stage}) for the norm of the last step's gradients"
+    if waiting < 0:
+        return f"is at {op} (stage {op.stage})"
+    message = plan.op(waiting)
+    if message.kind in COLLECTIVES:
+        others = "ranks" if message.kind in AMONG_RANKS else "replicas"
+        return f"waits at {op} (stage {op.stage}) for {message} of all {others}"
+    side = "from" if message.kind in RECVS else "to"
+    peer = plan.rank_of_op[partners(plan)[waiting]]
+    return f"waits at {op} (stage {op.stage}) for {message} {side} rank {peer}"
 
 
 class OpError(RuntimeError):

@@ -90,7 +90,7 @@ def measured_costs(
     alone = ~(plan.fused | np.r_[False, plan.fused[:-1]])
     sums = kind == Kind.REDUCE_GRAD
     lasted[sums] = np.median(summing_s(plan, times), axis=0)[sums]
-    for k in (Kind.F, Kind.B, Kind.I, Kind.W, Kind.STEP, Kind.REDUCE_GRAD, *VOCABULARY):
+    for k in (Kind.F, Kind.B, Kind.I, Kind.W, Kind.STEP, Kind.UPDATE, Kind.REDUCE_GRAD, *VOCABULARY):
         for s in range(placement.stages):
             rows = alone & (kind == k) & (stage == s)
             if rows.any():
@@ -124,7 +124,7 @@ def _collective_s(plan: Plan, lasted: NDArray[np.float64], kind: Kind) -> float:
 def _from_common_step(plan: Plan, step: Times) -> Times:
     """The same times, but the ``STEP``s begin when the last rank has come to its own: before, they waited for it."""
     rows = np.flatnonzero(plan.ops[:, 0] == Kind.STEP)
-    if not len(rows):
+    if not len(rows) or not plan.barrier:
         return step
     firsts = rows[np.unique(plan.rank_of_op[rows], return_index=True)[1]]
     adjusted = step.copy()

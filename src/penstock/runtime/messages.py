@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -173,6 +173,17 @@ class Messages:
         """The rank at the other end of a message, and the tag."""
         kind, stage, micro = self._key(op)
         return int(self.peer[row]), (int(kind) * self.plan.placement.stages + stage) * self.plan.micros + micro
+
+    def drop(self, kept: Collection[int]) -> None:
+        """Take back what was sent and received for nothing, all but the receives at some places of the lane."""
+        for key, (work, _, row) in list(self._receives.items()):
+            if row - self._first not in kept:
+                if work is not None:
+                    self.wait(work, row)
+                del self._receives[key]
+                self.buffers -= 1
+        self.finish_sends()
+        self.inbox.clear()
 
     def finish_sends(self) -> None:
         """Let all sent tensors go."""

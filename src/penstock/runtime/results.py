@@ -18,9 +18,11 @@ from penstock.core.job import RunSpec
 from penstock.core.plan import Plan
 from penstock.core.timeline import Timeline
 from penstock.engine.simulate import simulate
+from penstock.engine.steady import period_s
 from penstock.runtime.clock import offset_s
 from penstock.runtime.measure import measured_costs, measured_timeline
-from penstock.runtime.train import CALIBRATION_STEPS, WARM_STEPS, Trained
+from penstock.runtime.train import CALIBRATION_STEPS, WARM_STEPS
+from penstock.runtime.trained import Trained
 
 
 def collect(
@@ -40,6 +42,7 @@ def collect(
         "times": {step: trained.times[step] + offset for step in wanted},
         "saved": trained.saved,
         "peak_buffers": trained.peak_buffers,
+        "rollback_bytes": trained.rollback_bytes,
         "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     }
     ranks = _gather(mine, rank, plan.placement.ranks)
@@ -50,7 +53,10 @@ def collect(
     costs = measured_costs(plan, [steps[step] for step in first], saved, trained.boundary_bytes)
     predicted = simulate(plan, costs)
     measured = measured_timeline(plan, steps[shown], costs)
-    result = _result(spec, trained, predicted, measured, later or first)
+    result = _result(spec, trained, (predicted, measured), period_s(plan, costs), later or first)
+    if not plan.barrier:
+        result["rollbacks"] = trained.rollbacks
+        result["rollback_bytes"] = [each["rollback_bytes"] for each in ranks]
     result["peak_boundary_tensors"] = [each["peak_buffers"] for each in ranks]
     result["peak_rss_bytes"] = [each["peak_rss_bytes"] for each in ranks]
     for name, content in (
@@ -92,8 +98,10 @@ def _gather(mine: dict[str, Any], rank: int, ranks: int) -> list[dict[str, Any]]
 
 
 def _result(
-    spec: RunSpec, trained: Trained, predicted: Timeline, measured: Timeline, judged: list[int]
+    spec: RunSpec, trained: Trained, timelines: tuple[Timeline, Timeline], predicted_s: float, judged: list[int]
 ) -> dict[str, Any]:
+    predicted, measured = timelines
+    bubbles = [each.bubble_sync if each.plan.barrier else each.bubble_span for each in timelines]
     measured_s = statistics.median(trained.wall_s[step] for step in judged)
     return {
         "model": spec.model,
@@ -103,11 +111,11 @@ def _result(
         "train_loss": _number(trained.loss),
         "held_out_loss": _number(trained.held_out),
         "held_out_loss_before": _number(trained.held_out_before),
-        "predicted_step_s": predicted.step_s,
+        "predicted_step_s": predicted_s,
         "measured_step_s": measured_s,
-        "step_error": predicted.step_s / measured_s - 1,
-        "predicted_bubble": predicted.bubble_sync,
-        "measured_bubble": measured.bubble_sync,
+        "step_error": predicted_s / measured_s - 1,
+        "predicted_bubble": bubbles[0],
+        "measured_bubble": bubbles[1],
         "predicted_peak_bytes": predicted.peak_bytes.tolist(),
         "measured_peak_bytes": measured.peak_bytes.tolist(),
         "tokens_per_s": spec.job.tokens_per_step / measured_s,

@@ -12,6 +12,7 @@ from penstock.core.files import write_whole
 from penstock.core.job import PLAN_FILES, RunSpec
 from penstock.core.jobfile import make_spec, spec_to_toml
 from penstock.core.model import Model
+from penstock.core.op import Kind
 from penstock.core.placement import NO_STAGE
 from penstock.core.plan import Plan
 from penstock.core.words import divisors
@@ -99,9 +100,23 @@ def plan_of(spec: RunSpec) -> Plan:
     _check_slices(plan, spec)
     check(plan)
     plan = _with_vocabulary(plan, strategy.vocabulary)
+    barrier = strategy.optimizer_step == "barrier"
+    if plan.weights != "synced":
+        _check_flush_free(plan, spec)
     if not plan.lowered:
-        plan = add_step(add_sends(reduce_gradients(plan), strategy.sends))
+        plan = add_sends(reduce_gradients(plan), strategy.sends)
+        plan = add_step(plan, "before" if barrier else "after") if plan.weights == "synced" else plan
         check(plan)
+        if not barrier and (plan.sends == "batched" or set(plan.ops[:, 0].tolist()) & {Kind.R, Kind.OFFLOAD}):
+            raise ValueError(
+                "post-validation runs neither with batched sends nor with recompute or offload; take barrier"
+            )
+    elif plan.barrier != barrier:
+        has = "barrier" if plan.barrier else "post-validation"
+        raise ValueError(
+            f"optimizer_step={strategy.optimizer_step}, but the plan in {strategy.schedule} has {has}; "
+            f"give --optimizer-step {has}"
+        )
     elif plan is not reduce_gradients(plan):
         raise ValueError(f"plan {plan.name!r} never sums the gradients of replicas; add REDUCE_GRAD (reduce_gradients)")
     return plan
@@ -115,6 +130,20 @@ def _check_slices(plan: Plan, spec: RunSpec) -> None:
             f"slices={slices} does not divide seq_length={length}; use {divisors(length, near=slices)} slices, or "
             f"seq_length={-(-length // slices) * slices}"
         )
+
+
+def _check_flush_free(plan: Plan, spec: RunSpec) -> None:
+    """What needs the gradients of all stages together cannot be had where each applies its own."""
+    if spec.job.clip_norm:
+        raise ValueError(
+            f"clip_norm={spec.job.clip_norm:g}, but in {plan.name!r} no norm over all stages exists; give --clip-norm 0"
+        )
+    if spec.strategy.optimizer_step != "barrier":
+        raise ValueError(f"optimizer_step={spec.strategy.optimizer_step}, but {plan.name!r} has no step to validate")
+    if Model.read(spec.model).tied and plan.placement.stages > 1:
+        raise ValueError(f"{spec.model} has tied embeddings, whose copies would drift apart with {plan.name!r}")
+    if not set(plan.ops[:, 0].tolist()).isdisjoint((Kind.I, Kind.W)):
+        raise ValueError(f"plan {plan.name!r} splits backwards; with updates a run takes whole ones")
 
 
 def _with_vocabulary(plan: Plan, algorithm: int) -> Plan:

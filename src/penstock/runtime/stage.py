@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from penstock.runtime.split import WeightQueue, Work, backward, run_pending, split_modules
+from penstock.runtime.stale import Stale
 
 
 class Stage:
@@ -35,6 +36,7 @@ class Stage:
             self.unsplit = split_modules(module, self.queue)
         self.losses: list[Tensor] = []
         self._begin: Callable[[int, int], None] | None = getattr(module, "begin", None)
+        self.stale: Stale | None = None
         self._carries = torch.Size(carries)
         self._scale = torch.tensor(scale, dtype=torch.float64)
         self._kept: dict[int, tuple[Tensor | None, GradientEdge | Tensor | None]] = {}
@@ -62,15 +64,21 @@ class Stage:
         return y
 
     def _called(self, micro: int, x: Tensor, target: Tensor | None) -> Tensor:
+        arguments = (x,) if target is None else (x, target)
+        if self.stale is not None:
+            return self.stale.run(micro, *arguments)
         if self._begin is not None:
             self._begin(micro, x.shape[1])
-        y: Tensor = self.module(x) if target is None else self.module(x, target)
+        y: Tensor = self.module(*arguments)
         return y
 
     def backward(self, micro: int, grad: Tensor | None) -> Tensor | None:
         """B: adds the gradients of the weights, gives that of the input (None on the first stage)."""
         leaf, root = self._kept.pop(micro)
-        return backward(root, self._factor(root) if grad is None else grad, leaf)
+        found = backward(root, self._factor(root) if grad is None else grad, leaf)
+        if self.stale is not None:
+            self.stale.done(micro)
+        return found
 
     def backward_input(self, micro: int, grad: Tensor | None) -> Tensor | None:
         """I: gives the gradient of the input and keeps what ``W`` needs."""
@@ -83,6 +91,19 @@ class Stage:
     def backward_weight(self, micro: int) -> None:
         """W: adds the gradients of the weights."""
         run_pending(self._pending.pop(micro))
+
+    def update(self, step: Callable[[], None]) -> None:
+        """UPDATE: ``step`` applies the gradients that have come since the last one."""
+        if self.stale is None:
+            raise ValueError("the stage keeps no versions of its weights, so it cannot update while others run")
+        self.stale.collect()
+        step()
+        self.stale.advance()
+
+    def forget(self) -> None:
+        """Drop what forwards have left for backwards still to come, and their losses: they will be run again."""
+        self._kept.clear()
+        self.losses.clear()
 
     def pending_bytes(self, micro: int) -> int:
         """Bytes that ``W`` of a micro-batch still needs, each storage counted once."""

@@ -4,27 +4,24 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.distributed as dist
-from numpy.typing import NDArray
 from torch import Tensor
 
 from penstock.core.job import RunSpec
-from penstock.core.lane import Lane
 from penstock.core.model import Model
-from penstock.core.op import Kind, Op
+from penstock.core.op import Kind
 from penstock.core.placement import NO_STAGE
 from penstock.core.plan import Plan
-from penstock.engine.check import check
-from penstock.lower import add_sends, algorithm_of, split_vocabulary
+from penstock.lower import algorithm_of
 from penstock.runtime import checkpoint
 from penstock.runtime.corpus import Batch, Corpus, read_corpus
 from penstock.runtime.decoder import DecoderStage, load_config
+from penstock.runtime.evaluation import evaluation_plan
 from penstock.runtime.execute import Executor
 from penstock.runtime.measure import probe
 from penstock.runtime.messages import Boundary
@@ -34,7 +31,10 @@ from penstock.runtime.part import rows_of
 from penstock.runtime.progress import Progress
 from penstock.runtime.rows import as_rows
 from penstock.runtime.stage import Stage
+from penstock.runtime.stale import Stale, micros_per_update
+from penstock.runtime.trained import Trained
 from penstock.runtime.transport import Links
+from penstock.runtime.validate import PostValidation
 from penstock.runtime.vocabulary import SplitEnds
 
 WARM_STEPS = 2
@@ -43,23 +43,6 @@ CALIBRATION_STEPS = 6
 """Steps after those from which the prediction takes its costs."""
 KEPT_STEPS = 512
 """Steps whose op times a rank keeps."""
-
-
-@dataclass
-class Trained:
-    """What one rank knows at the end."""
-
-    times: dict[int, NDArray[np.float64]] = field(default_factory=dict)
-    """Op times of the lane by step, shape (2, ops of the lane)."""
-    wall_s: dict[int, float] = field(default_factory=dict)
-    """Time of each whole step on this rank."""
-    saved: dict[int, tuple[float, float]] = field(default_factory=dict)
-    """Per stage, bytes kept by a forward and the share of them kept until ``W``."""
-    loss: float = math.nan
-    held_out_before: float = math.nan
-    held_out: float = math.nan
-    peak_buffers: int = 0
-    boundary_bytes: float = 0.0
 
 
 def dtype_of(precision: str) -> torch.dtype:
@@ -109,7 +92,7 @@ class Trainer:
             )
             for s, end in ends.items()
         }
-        scale = 1 / plan.micros
+        scale = 1 / (plan.micros if plan.weights == "synced" else micros_per_update(plan))
         self.stages = {
             s: Stage(m, ends[s][0] and whole, ends[s][1] and whole, carries, scale) for s, m in self.modules.items()
         }
@@ -121,9 +104,13 @@ class Trainer:
         own = SplitEnds.of(self.modules, held, scale, config.vocab_size, device) if held else None
         self._rows = own.held if own else {}
         passes = [own.vocabulary(each, rank, boundary) if own else None for each in (plan, looks)]
-        self.trainer = Executor(plan, rank, self.stages, links, boundary, self._step, passes[0])
+        self.validation = None if plan.barrier else PostValidation(self.optimizer, self._report)
+        settle = None if self.validation is None else self.validation.settle
+        self.trainer = Executor(plan, rank, self.stages, links, boundary, self._step, passes[0], settle=settle)
         self.evaluator = Executor(looks, rank, self.stages, links, boundary, None, passes[1])
         self.done = 0
+        self._metrics: MetricsFile | None = None
+        self._progress = Progress(spec.job.steps, shown=False)
 
     @property
     def unsplit(self) -> list[str]:
@@ -161,7 +148,11 @@ class Trainer:
     def train(self, metrics: MetricsFile | None, progress: Progress) -> Trained:
         """All steps that are left; rank 0 gives the metrics file."""
         job, every = self.spec.job, self.spec.run.checkpoint_every
+        self._metrics, self._progress = metrics, progress
         self._probe()
+        if self.plan.weights != "synced":
+            for s, stage in self.stages.items():
+                stage.stale = Stale(self.modules[s], self.plan, s, partial(self.optimizer.predicted, s))
         self.trained.held_out_before = self.evaluate()
         progress.begin(self.done, self.trained.held_out_before)
         while self.done < job.steps:
@@ -170,12 +161,12 @@ class Trainer:
             self.done += 1
             wall_s = time.perf_counter() - begun
             self._keep(wall_s)
-            row = self._row(wall_s)
-            if metrics is not None:
-                metrics.append(self.done, row)
-            progress.step(self.done, row)
+            if self.validation is None:
+                self._report()
             if every and (self.done % every == 0 or self.done == job.steps):
+                self._settle()
                 checkpoint.save(self.folder / "checkpoints", self.done, self._state())
+        self._settle()
         self.trained.loss = self.optimizer.total
         self.trained.held_out = self.evaluate()
         return self.trained
@@ -190,23 +181,53 @@ class Trainer:
         for batch in batches:
             self.evaluator.run(*self._micro_batches(batch))
             losses += self.evaluator.take_losses()
+        return self._mean_loss(losses, len(batches) * self.plan.micros)
+
+    def _mean_loss(self, losses: list[Tensor], count: int) -> float:
+        """Mean over all ranks, of which those without a last stage have none."""
         total = torch.zeros(1, dtype=torch.float64, device=self.device)
         if losses:
             total += torch.stack(losses).double().sum()
         if dist.is_initialized():
             dist.all_reduce(total)
-        return total.item() / (len(batches) * self.plan.micros)
+        return total.item() / count
 
     def _train_step(self) -> None:
         inputs, targets = self._micro_batches(self.corpus.batch(self.done))
+        stale = [stage.stale for stage in self.stages.values() if stage.stale is not None]
+        for each in stale:
+            each.begin()
         self.trainer.run(inputs, targets)
+        if stale:
+            self.optimizer.total = self._mean_loss(self.trainer.take_losses(), self.plan.micros)
 
     def _step(self, stage: int) -> None:
+        """``STEP``, or in a plan without flush ``UPDATE``, of one stage."""
+        self.optimizer.step_number = self.done + 1
+        if self.stages[stage].stale is not None:
+            self.optimizer.apply(stage)
+            self.optimizer.clear(stage)
+            return
         if stage == self.optimizer.first_stage:
             losses = self.trainer.take_losses()
             self.optimizer.total = torch.stack(losses).double().sum().item() / self.plan.micros if losses else 0.0
-        self.optimizer.step_number = self.done + 1
-        self.optimizer.step(stage)
+        (self.validation or self.optimizer).step(stage)
+
+    def _settle(self) -> None:
+        """Make the last step final, before anyone reads the weights for good."""
+        if self.validation is not None:
+            self.validation.settle()
+            self.trained.rollbacks = self.validation.rollbacks
+            self.trained.rollback_bytes = self.validation.held_bytes
+
+    def _report(self, stood: bool = True) -> None:
+        """The figures of the last step, once they are final."""
+        row = self._row(self.trained.wall_s[self.done])
+        if self.validation is not None:
+            row["taken_back"] = int(not stood)
+        if self._metrics is not None:
+            self._metrics.append(self.done, row)
+        self._progress.step(self.done, row)
 
     def _micro_batches(self, batch: Batch) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         """Inputs and targets by micro-batch; each of shape (micro, seq / slices)."""
@@ -234,7 +255,7 @@ class Trainer:
         return {
             "loss": self.optimizer.total,
             "learning_rate": learning_rate(job, self.done),
-            "gradient_norm": self.optimizer.norm,
+            "gradient_norm": self.optimizer.norm if self.plan.weights == "synced" else None,
             "step_s": round(wall_s, 6),
             "tokens_per_s": round(job.tokens_per_step / wall_s, 1),
         }
@@ -262,26 +283,3 @@ class Trainer:
             for name, param in module.named_parameters():
                 if param.data_ptr() != loaded[name].data_ptr():
                     param.detach().copy_(loaded[name])
-
-
-def evaluation_plan(plan: Plan) -> Plan:
-    """Forwards alone, each micro-batch through the chain it takes in training; those that can run first come first."""
-    placement = plan.placement
-    chain_of = {op.micro: placement.chain_of[op.stage] for lane in plan.lanes for op in lane if op.kind == Kind.F}
-    nth, on_chain = {}, [0] * placement.chains
-    for i in sorted(chain_of):
-        nth[i] = on_chain[chain_of[i]]
-        on_chain[chain_of[i]] += 1
-
-    def turn(op: Op) -> tuple[int, int]:
-        return nth[op.micro] + placement.depth_of[op.stage], placement.chain_of[op.stage]
-
-    rows = [sorted([op for op in lane if op.kind == Kind.F], key=turn) for lane in plan.lanes]
-    bare = Plan("evaluation", placement, plan.micros, tuple(map(Lane.of, rows)), slices=plan.slices)
-    check(bare)
-    algorithm = algorithm_of(plan)
-    if algorithm:
-        bare = split_vocabulary(bare, algorithm)
-    lowered = add_sends(bare, plan.sends)
-    check(lowered)
-    return lowered

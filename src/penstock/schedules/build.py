@@ -72,7 +72,8 @@ def build(
         rows = [lane(r, ranks, micros // slices, chunks, **options) for r in range(ranks)]
     on = map(placement.on, range(ranks))
     lanes = (_lane(ops, mine, [begins[s] for s in mine]) for ops, mine in zip(rows, on, strict=True))
-    return Plan(name, placement, micros, tuple(lanes), slices=slices)
+    weights = SCHEDULES[name].weights if name in SCHEDULES else "synced"
+    return Plan(name, placement, micros, tuple(lanes), slices=slices, weights=weights)
 
 
 def _look_up(

@@ -11,8 +11,8 @@ from penstock.core.lane import Lane
 from penstock.core.op import Kind
 
 Phase = tuple[int, str]
-"""How many times, and the words: a kind and a local chunk (none means 0), ``w`` for the oldest ``W`` that waits, or a
-fused block of two words, ``F0+B1``."""
+"""How many times, and the words: a kind (``U`` for an update) and a local chunk (none means 0), ``w`` for the oldest
+``W`` that waits, or a fused block of two words, ``F0+B1``."""
 
 
 def expand(phases: Iterable[Phase], chunks: Sequence[int], begins: Sequence[int] = ()) -> Lane:
@@ -72,11 +72,11 @@ def _word(word: str, chunks: Sequence[int]) -> tuple[int, int]:
     if word == "w":
         return _OLDEST_W, 0
     letter, chunk = word[:1], word[1:] or "0"
-    if letter not in "FBIW" or not chunk.isdecimal():
-        raise ValueError(f"{word!r} is not a word of a phase; write F, B, I or W with a chunk number, or w")
+    if letter not in "FBIWU" or not chunk.isdecimal():
+        raise ValueError(f"{word!r} is not a word of a phase; write F, B, I, W or U with a chunk number, or w")
     if int(chunk) >= len(chunks):
         raise ValueError(f"{word!r}: this rank has chunks 0..{len(chunks) - 1}")
-    return Kind[letter], chunks[int(chunk)]
+    return Kind.UPDATE if letter == "U" else Kind[letter], chunks[int(chunk)]
 
 
 def _count_up(group: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from penstock.core.op import Op
+from penstock.core.op import Op, Weights
 from penstock.core.placement import Placement
 from penstock.schedules import (
     bitpipe,
@@ -27,8 +27,11 @@ from penstock.schedules import (
     mixpipe,
     one_f_one_b,
     one_f_one_b_v,
+    pipedream,
+    pipedream_2bw,
     seq1f1b,
     seq1f1b_zb,
+    spectrain,
     v_auto,
     v_half,
     v_min,
@@ -93,6 +96,13 @@ class Schedule:
     """Idle time of the busiest rank from its first compute to its last, where it differs from ``idle``."""
     copies: int = 1
     """Copies of the weights over all ranks."""
+    weights: Weights = "synced"
+    """Which weights forwards run with."""
+
+    @property
+    def gradient_equal(self) -> bool:
+        """Whether it trains as one process would, up to rounding."""
+        return self.weights == "synced"
 
     def least_chunks(self, p: int, m: int, **options: int) -> int:
         """The fewest chunks per rank it can have at these sizes; if none will do, those whose reason is not chunks.
@@ -213,4 +223,9 @@ SCHEDULES: dict[str, Schedule] = {
     "v-auto": Schedule(
         v_auto.lanes, v_auto.idle, v_auto.peak_micros, Placement.vee, v_auto.valid, chunks=True, holds=v_auto.holds
     ),
+    "pipedream": Schedule(pipedream.lane, one_f_one_b.idle, one_f_one_b.peak_micros, weights="stashed"),
+    "pipedream-2bw": Schedule(
+        pipedream_2bw.lane, pipedream_2bw.idle, pipedream_2bw.peak_micros, valid=pipedream_2bw.valid, weights="double"
+    ),
+    "spectrain": Schedule(spectrain.lane, one_f_one_b.idle, one_f_one_b.peak_micros, weights="predicted"),
 }

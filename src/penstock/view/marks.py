@@ -38,6 +38,7 @@ COLOURS: dict[Kind, str] = {
     Kind.REDUCE_E: "#c8c8c8",
     Kind.BCAST_E: "#c8c8c8",
     Kind.IB: "#6fbba8",
+    Kind.UPDATE: "#cc79a7",
 }
 """Near the palette of Okabe and Ito (2008): told apart with every common colour blindness; black text reads on each."""
 
@@ -66,6 +67,7 @@ PHRASES: dict[Kind, str] = {
     Kind.REDUCE_E: "reduce the embedding",
     Kind.BCAST_E: "broadcast the embedding's gradient",
     Kind.IB: "embedding gradient of a vocabulary part",
+    Kind.UPDATE: "update of one stage",
 }
 MESSAGES = SENDS + RECVS
 

@@ -1,0 +1,30 @@
+"""What one rank knows at the end of a run."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass
+class Trained:
+    """What one rank knows at the end."""
+
+    times: dict[int, NDArray[np.float64]] = field(default_factory=dict)
+    """Op times of the lane by step, shape (2, ops of the lane)."""
+    wall_s: dict[int, float] = field(default_factory=dict)
+    """Time of each whole step on this rank."""
+    saved: dict[int, tuple[float, float]] = field(default_factory=dict)
+    """Per stage, bytes kept by a forward and the share of them kept until ``W``."""
+    loss: float = math.nan
+    held_out_before: float = math.nan
+    held_out: float = math.nan
+    peak_buffers: int = 0
+    rollbacks: int = 0
+    """Optimizer steps taken back (post-validation)."""
+    rollback_bytes: int = 0
+    """What is kept to take one back."""
+    boundary_bytes: float = 0.0
