@@ -146,6 +146,21 @@ def test_too_much_memory_names_what_fits(penstock, name, memory, says):
     assert says in err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ("v-auto --memory 0.1", "--memory 0.1 does not hold one micro-batch; v-auto needs at least 0.25"),
+        ("zb-1p --memory inf", "--memory inf: give a positive fraction of 1F1B's peak"),
+        ("--all --memory inf", "--memory inf: give a positive fraction of 1F1B's peak"),
+        ("/tmp:f", "unknown schedule '/tmp:f'; choose one, or FILE.py:FUNCTION"),
+    ],
+)
+def test_limits_and_names_that_cannot_be_say_what_can(penstock, arguments, says):
+    code, _, err = penstock(f"schedule {arguments} --ranks 4 --micros 8")
+    assert (code, err.count("\n")) == (2, 1)
+    assert says in err
+
+
 def test_fewer_micro_batches_are_advised_where_no_other_schedule_fits(penstock, monkeypatch):
     monkeypatch.setattr("penstock.cli_fit.candidates", lambda sizes: iter(()))
     code, _, err = penstock("schedule 1f1b --ranks 8 --micros 16 --memory 0.5")

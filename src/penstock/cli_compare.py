@@ -24,8 +24,6 @@ def compare(sizes: Sizes, csv_file: Path | None, files: Files) -> None:
     Raises:
         ValueError: none can be had.
     """
-    if sizes.memory is not None and not sizes.memory > 0:
-        raise ValueError(f"--memory {sizes.memory:g}: give a positive fraction of 1F1B's peak, for example 1.0")
     found = list(candidates(sizes))
     key = "makespan" if sizes.objective == "sync" else "span"
     rows = [(one, facts_about(one, sizes)) for one in found if one.timeline is not None]

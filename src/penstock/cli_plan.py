@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,7 +81,7 @@ def schedule(
     _ready(csv, files)
     if ranks * micros * (chunks or 1) > MOST_OPS:
         raise ValueError(f"ranks x micros x chunks = {ranks * micros * (chunks or 1):,}; at most {MOST_OPS:,} forwards")
-    if memory is not None and not memory > 0:
+    if memory is not None and not 0 < memory < math.inf:
         raise ValueError(f"--memory {memory:g}: give a positive fraction of 1F1B's peak, for example 1.0")
     sizes = Sizes(ranks, micros, chunks, memory, _objective(goal), with_ends(pricing_of(prices), ends))
     if not _is_all(name, every):

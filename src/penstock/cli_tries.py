@@ -12,6 +12,7 @@ from penstock.core.placement import Placement
 from penstock.core.timeline import Timeline
 from penstock.engine import check, simulate
 from penstock.schedules import SCHEDULES, build
+from penstock.schedules.task import reads_costs
 
 if TYPE_CHECKING:
     from penstock.core.costs import Costs
@@ -109,11 +110,17 @@ def attempt(name: str, chunks: int, options: Options, sizes: Sizes) -> Candidate
 
 
 def limit_bytes(name: str, ranks: int, chunks: int, memory: float | None, pricing: Pricing) -> float | None:
-    """A fraction of 1F1B's peak in bytes, for the placement that a schedule has."""
+    """A fraction of 1F1B's peak in bytes, for the placement that a schedule has.
+
+    Raises:
+        ValueError: a schedule that keeps any limit cannot hold one micro-batch.
+    """
     from penstock.cost import whole_bytes
 
     if memory is None:
         return None
+    if name in SCHEDULES and reads_costs(SCHEDULES[name].lane) and memory * ranks < 1 - 1e-9:
+        raise ValueError(f"--memory {memory:g} does not hold one micro-batch; {name} needs at least {1 / ranks:.6g}")
     place = (SCHEDULES[name].placement if name in SCHEDULES else Placement.loop)(ranks, chunks)
     return memory * whole_bytes(place, pricing.on(place))
 

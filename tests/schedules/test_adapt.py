@@ -22,6 +22,7 @@ from penstock.schedules.zb_1p import limits
 MODEL = (10.402, 10.248, 7.698, 0.460)
 """The 28.3B model of table 9 at 256 micro-batches (Qi et al. 2023, arXiv:2401.10241)."""
 NAMED = {"zb-1p": ("1f1b", "zb-h1", "zb-h2"), "zb-2p": ("1f1b", "zb-h1", "zb-h2"), "zb-v-auto": ("zb-v",)}
+VEES = ("zb-v", "v-half", "v-min", "1f1b-v")
 
 
 def chunks(name):
@@ -217,3 +218,30 @@ def test_large_plans_are_built_soon(name, most_s):
         took.append(time.process_time() - began)
     assert len(plan) == 3 * 256 * 32 * chunks(name)
     assert min(took) < most_s
+
+
+@pytest.mark.parametrize("times", [(1.0, 1.1, 0.9, 0.05), (1.0, 2.0, 0.5, 3.0), (5.0, 1.0, 0.2, 0.0)])
+@pytest.mark.parametrize("share", [0.625, 0.75, 1.0])
+@pytest.mark.parametrize("objective", ["sync", "span"])
+def test_on_a_vee_no_named_order_beats_the_search_and_the_longer_search_is_no_worse(times, share, objective):
+    f, i, w, link = times
+    p, place = 8, Placement.vee(8)
+    costs = Costs.uniform(place, f_s=f / 2, i_s=i / 2, w_s=w / 2, link_s=link)
+    limit = 2 * share * p
+
+    def took(name, **given):
+        timeline = simulate(build(name, p, 13, 2, costs=lambda _: costs, objective=objective, **given), costs)
+        return seconds(timeline, objective), timeline.peak_bytes.max()
+
+    auto, peak = took("zb-v-auto", memory_limit=limit)
+    longer, longer_peak = took("v-auto", memory_limit=limit)
+    assert max(peak, longer_peak) <= limit * (1 + 1e-9)
+    assert longer <= auto * (1 + 1e-9)
+    named = [took(name) for name in VEES]
+    assert auto <= min((time_s for time_s, held in named if held <= limit * (1 + 1e-9)), default=np.inf) * (1 + 1e-9)
+
+
+def test_no_limit_is_no_number_to_round():
+    plan = build("zb-1p", 4, 8, memory_limit=np.inf)
+    check(plan)
+    assert simulate(plan, Costs.uniform(plan.placement)).makespan_s <= 8 * 3 + 3 + 1e-9

@@ -80,18 +80,25 @@ def adapt(
 
 def _search(weaver: Weaver, orders: Iterable[Order], named: Iterable[Order]) -> Trial:
     """The best of all orders and dials; one that no order can beat ends the search."""
-    best: dict[bool, Trial] = {}
+    best: dict[tuple[bool, bool], Trial] = {}
     for trial in _trials(weaver, orders, named):
-        start = bool(trial.budget[0] < 0)
+        start = (_is_woven(weaver, trial), bool(np.ravel(trial.budget)[0] < 0))
         if start not in best or trial.seconds < best[start].seconds:
             best[start] = trial
             if weaver.unbeaten(trial.seconds):
                 return trial
+    first = min(best.values(), key=lambda trial: trial.seconds)
+    best = {start: trial for start, trial in best.items() if trial is first or not _is_woven(weaver, trial)}
     found = min((_hurry(weaver, trial) for trial in best.values()), key=lambda trial: trial.seconds)
     if weaver.unbeaten(found.seconds):
         return found
     improved = [_improve(weaver, trial, seed) for seed in SEEDS for trial in best.values()]
     return min(found, *improved, key=lambda trial: trial.seconds)
+
+
+def _is_woven(weaver: Weaver, trial: Trial) -> bool:
+    """Whether an order holds its ``W``."""
+    return len(trial.order) > weaver.problem.sizes[0] * weaver.problem.sizes[3]
 
 
 def _trials(weaver: Weaver, orders: Iterable[Order], named: Iterable[Order]) -> Iterator[Trial]:

@@ -86,9 +86,9 @@ def _look_up(
         _check_options(name, options_of(schedule) if options else (), options)
         return name, schedule, Placement.loop
     if schedule not in SCHEDULES:
-        raise ValueError(
-            f"unknown schedule {schedule!r}; did you mean {nearest(schedule, SCHEDULES)}? ({', '.join(SCHEDULES)})"
-        )
+        alike = nearest(schedule, SCHEDULES)
+        meant = f"did you mean {alike}?" if alike else "choose one, or FILE.py:FUNCTION"
+        raise ValueError(f"unknown schedule {schedule!r}; {meant} ({', '.join(SCHEDULES)})")
     found = SCHEDULES[schedule]
     if v > 1 and not found.chunks:
         others = ", ".join(name for name, one in SCHEDULES.items() if one.chunks)

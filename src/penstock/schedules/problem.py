@@ -109,7 +109,7 @@ class Problem:
         begin, gradient = self.first_f_s[mine].min(), self.first_i_s[mine].min()
         fits = len(mine) * self.task.micros
         if self.size[0, mine].min() > 0:
-            fits = min(fits, math.floor(self.limit[rank] / self.size[0, mine].min() * (1 + 1e-9)))
+            fits = math.floor(min(fits, self.limit[rank] / self.size[0, mine].min() * (1 + 1e-9)))
         wait = max(0.0, gradient - begin - fits * self.seconds[0, mine].max())
         return float(self.work_s[rank] + wait + (begin if self.task.objective == "sync" else 0.0))
 

@@ -7,7 +7,6 @@ the cool-down together as it does the warm-up.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock.core.compiled import COMPILE_FROM_OPS, compiled
+from penstock.core.compiled import COMPILE_FROM_OPS, compiled, native
 from penstock.core.op import Kind
 from penstock.schedules.task import Objective
 from penstock.schedules.work import Work
@@ -119,8 +118,8 @@ def best(work: Work, orders: Sequence[NDArray[np.int64]], objective: Objective, 
 
 
 def _loop(played: int) -> Callable[..., None]:
-    """The loop for so many ops in all; the compiled one also where numba is loaded anyway."""
-    return compiled(_walk, COMPILE_FROM_OPS if "numba" in sys.modules else played)
+    """The loop for so many ops in all; the compiled one also where loops are compiled anyway."""
+    return compiled(_walk, COMPILE_FROM_OPS if native.cache_info().currsize else played)
 
 
 def _walk(order: Any, links: Any, facts: Any, habit: Any, out: Any) -> None:

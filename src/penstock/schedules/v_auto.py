@@ -1,30 +1,26 @@
 """V-Auto: the best order on a V of two chunks within a limit of memory (idea: Qi et al. 2024, arXiv:2405.15362)."""
 
-from dataclasses import replace
-from itertools import count, islice
-
 import numpy as np
 from numpy.typing import NDArray
 
 from penstock.core.op import Kind
 from penstock.core.placement import Placement
-from penstock.schedules import v_half, v_min, zb_v
+from penstock.schedules import zb_v, zb_v_auto
 from penstock.schedules.reorder import PLAYS, best
 from penstock.schedules.task import Task
+from penstock.schedules.v_starts import v_starts
 from penstock.schedules.vary import vary
 from penstock.schedules.work import Work
 
 TRIES = 1000
 """Variations of the best order where the user asks for no other number."""
-MOST_PLAYED = 5_000_000
+MOST_PLAYED = 2_000_000
 """Ops that are played in all where plans are so large that fewer are tried; an op takes about 0.3 us."""
-STEP, PERIODS = 0.5, 3
-"""Slots by which periods are lengthened, and how many of those that keep the limit are tried."""
 KINDS = (Kind.F, Kind.I, Kind.W)
 
 
 def lanes(task: Task, tries: int | None = None) -> list[NDArray[np.int64]]:
-    """The best that V-Min, V-Half and ZB-V become at the task's costs within its limit, varied again and again.
+    """The best of what ``zb-v-auto`` finds and what V-Min, V-Half and ZB-V become at the task's costs, varied further.
 
     Args:
         task: on a V of two chunks; without a limit, 1F1B's memory is taken: as many micro-batches as there are ranks.
@@ -42,23 +38,13 @@ def lanes(task: Task, tries: int | None = None) -> list[NDArray[np.int64]]:
     if not limit >= one * (1 - 1e-9):
         raise ValueError(f"memory_limit={limit:.6g} does not hold one micro-batch; it needs at least {one:.6g}")
     work = Work.of(task, KINDS, limit)
-    starts = _starts(work, p, task.micros)
+    starts = [work.of_rows(zb_v_auto.lanes(task)), *v_starts(work, p, task.micros)]
     ops = len(work.codes)
     if tries is None:
         tries = min(TRIES, ops, MOST_PLAYED // (4 * ops))
     plays = min(len(starts) * PLAYS, MOST_PLAYED // ops)
     run = best(work, starts, task.objective, plays)
     return work.lanes(vary(work, run, task.objective, tries).order)
-
-
-def _starts(work: Work, p: int, m: int) -> list[NDArray[np.int64]]:
-    """Orders to begin with that keep the limit: V-Min's and V-Half's at the shortest periods that do, and ZB-V's."""
-    zero_bubble = work.of_rows(zb_v.lane(r, p, m, 2) for r in range(p))
-    found = [zero_bubble] if work.fits(zero_bubble) else []
-    for block in (v_min.block(p), v_half.block(p)):
-        slowed = (replace(block, period=block.period + STEP * n).order(work) for n in count())
-        found += islice(filter(work.fits, slowed), PERIODS)
-    return found
 
 
 def valid(p: int, m: int, v: int, tries: int | None = None) -> str:

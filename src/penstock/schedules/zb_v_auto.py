@@ -4,17 +4,27 @@ The order for equal times is that of ``zb-v``; here W move to where ranks wait a
 gradients with them.
 """
 
+from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from penstock.core.compiled import COMPILE_FROM_OPS
 from penstock.core.op import Kind
+from penstock.core.placement import Placement
 from penstock.schedules import zb_v
 from penstock.schedules.adapt import adapt
-from penstock.schedules.problem import Problem
+from penstock.schedules.problem import KINDS, Problem
+from penstock.schedules.reorder import PLAYS, best
 from penstock.schedules.task import Task
+from penstock.schedules.v_starts import v_starts
+from penstock.schedules.work import Work
 from penstock.schedules.zb_1p import limits
+
+MOST_PLAYED = 1_500_000
+"""Ops that are played in all before the search; an op takes about 0.3 us."""
 
 
 def lanes(task: Task) -> list[NDArray[Any]]:
@@ -34,9 +44,22 @@ def lanes(task: Task) -> list[NDArray[Any]]:
         raise ValueError(
             f"rank_of={task.placement.rank_of} is no V, which goes up the ranks and back; use Placement.vee"
         )
-    rows = [zb_v.lane(int(up), p, m, 2) for up in np.argsort(problem.rank_of[:p])]
+    rows: list[NDArray[Any]] = [zb_v.lane(int(up), p, m, 2) for up in np.argsort(problem.rank_of[:p])]
     kept = [row[row[:, 0] != Kind.W] for row in rows]
-    return adapt(problem, [problem.woven(kept)], [problem.woven(rows)])
+    return adapt(problem, [problem.woven(kept)], map(problem.woven, chain([rows], _played(problem))))
+
+
+def _played(problem: Problem) -> Iterator[list[NDArray[Any]]]:
+    """Rows of the best that V-Min, V-Half and ZB-V become, where their placement is the task's and all ranks fit."""
+    task, limit = problem.task, float(problem.limit.min())
+    p = task.placement.ranks
+    if task.placement != Placement.vee(p) or limit < problem.rank_bytes.max() * (1 - 1e-9):
+        return
+    work = Work.of(task, tuple(KINDS), limit)
+    starts = v_starts(work, p, task.micros)
+    most = MOST_PLAYED if problem.large else COMPILE_FROM_OPS - 1
+    plays = min(len(starts) * PLAYS, most // len(work.codes))
+    yield [*work.lanes(best(work, starts, task.objective, plays).order)]
 
 
 def valid(p: int, m: int, v: int) -> str:
