@@ -24,6 +24,15 @@ than it prints."""
 VEES = ("ZBVZeroBubble", "DualPipeV")
 
 
+def held() -> list[str]:
+    """Schedules that PyTorch can hold: one copy of each weight, whole micro-batches, gradients as of one device."""
+    from penstock.schedules import SCHEDULES
+    from penstock.schedules.table import slices_of
+
+    fit = {name: one for name, one in SCHEDULES.items() if one.copies == 1 and one.gradient_equal}
+    return [name for name, one in fit.items() if slices_of(one.lane, {}) == 1]
+
+
 def fake_stages(on: tuple[int, ...], stages: int, ranks: int) -> list[Any]:
     """Stages of rank 0 that need no process group."""
     fakes = []

@@ -195,7 +195,7 @@ def _breadth_first(r: int, p: int, m: int, v: int, slices: int = 3) -> list[str]
     return [f"{r}F{n}" for n in range(m * slices)] + [f"{r}B{n}" for n in last_first]
 
 
-@pytest.mark.parametrize("schedule", ["seq1f1b", "seq1f1b-zb", _breadth_first], ids=str)
+@pytest.mark.parametrize("schedule", ["seq1f1b", "seq1f1b-zb", _breadth_first], ids=["seq1f1b", "seq1f1b-zb", "own"])
 @pytest.mark.parametrize("uneven", [False, True])
 def test_no_order_of_slices_beats_the_bounds(schedule, uneven):
     dice = np.random.default_rng(5)

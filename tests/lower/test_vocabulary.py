@@ -64,9 +64,11 @@ def test_a_split_head_is_quicker_than_a_whole_one(name, p, m, algorithm):
     if plan is None:
         pytest.skip("the schedule has no such size")
     bare = Costs.uniform(plan.placement)
-    split = split_vocabulary(plan, algorithm, costs=(costs := with_parts(bare, plan.placement, algorithm, 1.6, 0.1)))
+    costs = with_parts(bare, plan.placement, algorithm, 1.6, 0.1).sliced(plan.slices)
+    split = split_vocabulary(plan, algorithm, costs=costs)
     check(split)
-    whole_s = simulate(plan, with_whole(bare, plan.placement, 1.6, 0.1)).makespan_s
+    whole_s = simulate(plan, with_whole(bare, plan.placement, 1.6, 0.1).sliced(plan.slices)).makespan_s
+    bare = bare.sliced(plan.slices)
     split_s, bare_s = simulate(split, costs).makespan_s, simulate(plan, bare).makespan_s
     assert split_s < 0.7 * whole_s
     share_s = m * (3 * 1.6 + 2 * 0.1) / p

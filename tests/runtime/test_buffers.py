@@ -20,6 +20,7 @@ from penstock.core.op import RECVS, SENDS, Kind
 from penstock.core.placement import NO_STAGE
 from penstock.core.plan import Plan
 from penstock.engine import simulate
+from penstock.schedules import SCHEDULES
 
 BOUNDARY_BYTES = ROWS * WIDTH * 8
 
@@ -56,6 +57,8 @@ def dawdle(action: Any, seconds: float) -> Any:
 @pytest.mark.parametrize("ranks", [2, 3, 4, 8])
 @pytest.mark.parametrize("name", PLANS)
 def test_the_prediction_does_not_depend_on_durations(name: str, ranks: int) -> None:
+    if name in SCHEDULES and SCHEDULES[name].valid(ranks, 24, 2 if SCHEDULES[name].chunks else 1):
+        pytest.skip("the schedule has no such size")
     plan = plan_of(name, ranks, 24)
     assert len({tuple(predicted(plan, seed)) for seed in range(20)}) == 1
 
