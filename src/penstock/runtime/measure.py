@@ -90,7 +90,7 @@ def measured_costs(
     alone = ~(plan.fused | np.r_[False, plan.fused[:-1]])
     sums = kind == Kind.REDUCE_GRAD
     lasted[sums] = np.median(summing_s(plan, times), axis=0)[sums]
-    for k in (Kind.F, Kind.B, Kind.I, Kind.W, Kind.STEP, Kind.UPDATE, Kind.REDUCE_GRAD, *VOCABULARY):
+    for k in (Kind.F, Kind.B, Kind.I, Kind.W, Kind.R, Kind.STEP, Kind.UPDATE, Kind.REDUCE_GRAD, *VOCABULARY):
         for s in range(placement.stages):
             rows = alone & (kind == k) & (stage == s)
             if rows.any():
