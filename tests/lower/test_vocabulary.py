@@ -57,7 +57,7 @@ def test_every_schedule_of_one_chain(name, algorithm):
 
 @pytest.mark.parametrize("algorithm", [1, 2])
 @pytest.mark.parametrize("name", ONE_CHAIN)
-@pytest.mark.parametrize(("p", "m"), [(4, 16), (8, 32)])
+@pytest.mark.parametrize(("p", "m"), [(4, 16), pytest.param(8, 32, marks=pytest.mark.slow)])
 def test_a_split_head_is_quicker_than_a_whole_one(name, p, m, algorithm):
     """The head costs as much as 1.6 forwards of a rank. Split, the busiest rank has its share and little more."""
     plan = built(name, p, m)

@@ -169,7 +169,7 @@ def forked(folder: Path, spec: RunSpec, before: Callable[[int], None] | None = N
 
 
 def run_forked(
-    folder: Path, spec: RunSpec, before: Callable[[int], None] | None = None, timeout_s: float = 30.0
+    folder: Path, spec: RunSpec, before: Callable[[int], None] | None = None, timeout_s: float = 60.0
 ) -> Ended:
     return forked(folder, spec, before).wait(timeout_s)
 

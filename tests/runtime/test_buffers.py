@@ -60,7 +60,7 @@ def test_the_prediction_does_not_depend_on_durations(name: str, ranks: int) -> N
     if name in SCHEDULES and SCHEDULES[name].valid(ranks, 24, 2 if SCHEDULES[name].chunks else 1):
         pytest.skip("the schedule has no such size")
     plan = plan_of(name, ranks, 24)
-    assert len({tuple(predicted(plan, seed)) for seed in range(20)}) == 1
+    assert len({tuple(predicted(plan, seed)) for seed in range(6)}) == 1
 
 
 def test_nor_does_what_is_held() -> None:
@@ -179,7 +179,7 @@ def watched_step(plan: Plan, rank: int) -> tuple[list[int], int, int]:
         return alive, storages.alive(), executor.peak_buffers
 
 
-@pytest.mark.parametrize("ranks", [2, 4])
+@pytest.mark.parametrize("ranks", [2, pytest.param(4, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", PLANS)
 def test_the_executor_holds_what_the_simulator_says_and_no_tensor_longer_than_it_must(name: str, ranks: int) -> None:
     """The peak on every rank, with sends that overlap, that block, and in batches; and after every op the storages of

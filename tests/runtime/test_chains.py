@@ -56,9 +56,9 @@ def keep_copies(folder: Path) -> Callable[[int], None]:
 @pytest.mark.parametrize(
     ("schedule", "ranks", "chunks", "micros", "tied"),
     [
-        ("chimera", 2, 1, 4, True),
+        pytest.param("chimera", 2, 1, 4, True, marks=pytest.mark.slow),
         ("bitpipe", 2, 2, 4, True),
-        ("dualpipe", 2, 1, 4, False),
+        pytest.param("dualpipe", 2, 1, 4, False, marks=pytest.mark.slow),
         ("dualpipe", 2, 1, 4, True),
         ("dualpipev", 2, 2, 4, True),
         ("chimera", 4, 1, 4, True),

@@ -149,7 +149,7 @@ def also(*one: object) -> Any:
     return pytest.param(*one, marks=pytest.mark.slow)
 
 
-@pytest.mark.parametrize(("family", "ranks"), [("llama", 2), ("gpt2", 4), also("llama", 4), also("gpt2", 2)])
+@pytest.mark.parametrize(("family", "ranks"), [("llama", 2), also("gpt2", 4), also("llama", 4), also("gpt2", 2)])
 @pytest.mark.parametrize("name", PLANS)
 def test_decoders(name: str, family: str, ranks: int) -> None:
     """All kinds of sends, against transformers' model on the whole batch."""

@@ -95,6 +95,7 @@ def test_killed_while_a_checkpoint_is_written(
     assert losses(folder) == untouched
 
 
+@pytest.mark.slow
 def test_killed_with_its_whole_process_group_and_resumed_at_once(untouched: dict[int, float], tmp_path: Path) -> None:
     """As users do: torchrun's agent, SIGKILL to the launcher's group, the next attempt without a pause."""
     folder, _ = prepared(tmp_path, **LONG)

@@ -139,7 +139,7 @@ def compare(parts: list[tuple[float, Grads, int]], family: str) -> None:
 @pytest.mark.parametrize("family", CONFIGS)
 @pytest.mark.parametrize("name", ["seq1f1b", "seq1f1b-zb"])
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("ranks", [1, 2, 4])
+@pytest.mark.parametrize("ranks", [1, 2, pytest.param(4, marks=pytest.mark.slow)])
 def test_gradients_and_loss_are_those_of_one_device(ranks: int, name: str, family: str) -> None:
     plan = plan_of(name, ranks)
     parts = [on_rank(plan, 0, family)] if ranks == 1 else on_ranks(ranks, lambda rank: on_rank(plan, rank, family))

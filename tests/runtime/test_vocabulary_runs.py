@@ -49,7 +49,7 @@ def test_ten_steps(kind: str, schedule: str, algorithm: int, ranks: int, tmp_pat
     ("before", "after"),
     [
         ({"vocabulary": 1}, {"vocabulary": 0}),
-        ({"vocabulary": 0}, {"vocabulary": 2}),
+        pytest.param({"vocabulary": 0}, {"vocabulary": 2}, marks=pytest.mark.slow),
         ({"vocabulary": 2}, {"vocabulary": 1, "ranks": 4}),
     ],
 )
@@ -113,6 +113,7 @@ def test_a_rank_that_fails_while_others_wait_for_its_part(tmp_path: Path) -> Non
     ]
 
 
+@pytest.mark.slow
 def test_a_hang_names_the_collective(tmp_path: Path) -> None:
     folder, _ = prepared(tmp_path, vocabulary=2, timeout_s=2.0)
     ended = launched(folder, ["sleep", 1, "1S2", 3]).wait()
