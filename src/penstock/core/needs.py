@@ -169,7 +169,7 @@ def _rings(plan: Plan) -> NDArray[np.int32]:
     part = np.array(place.part_of)
     rows = np.flatnonzero(kind == Kind.REDUCE_GRAD)
     if len(rows):
-        nth = _nth(stage[rows])
+        nth = count_up(stage[rows])
         _close(ring, rows, part[stage[rows]] * (nth.max() + 1) + nth, np.bincount(part)[part[stage[rows]]])
     if of_kind(kind, AMONG_RANKS).any():
         for collective in AMONG_RANKS:
@@ -178,13 +178,19 @@ def _rings(plan: Plan) -> NDArray[np.int32]:
     return ring
 
 
-def _nth(values: NDArray[np.int32]) -> NDArray[np.int64]:
-    """How often each entry's value stood before it."""
+def count_up(values: NDArray[Any]) -> NDArray[np.int64]:
+    """How often each entry's value stood before it.
+
+    Example:
+        >>> count_up(np.array([7, 3, 7, 7])).tolist()
+        [0, 0, 1, 2]
+    """
     order = np.argsort(values, kind="stable")
-    _, first, counts = np.unique(values[order], return_index=True, return_counts=True)
-    nth = np.empty(len(values), dtype=np.int64)
-    nth[order] = np.arange(len(values)) - np.repeat(first, counts)
-    return nth
+    ordered = values[order]
+    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
+    counted = np.empty(len(values), dtype=np.int64)
+    counted[order] = np.arange(len(values)) - np.repeat(starts, np.diff(np.r_[starts, len(values)]))
+    return counted
 
 
 def _close(ring: NDArray[np.int32], rows: NDArray[np.intp], group: NDArray[Any], size: NDArray[Any]) -> None:

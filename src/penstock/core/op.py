@@ -73,6 +73,7 @@ COMPUTE = (Kind.F, Kind.B, Kind.I, Kind.W)
 """The passes that every stage runs on every micro-batch."""
 SENDS = (Kind.SEND_F, Kind.SEND_B)
 RECVS = (Kind.RECV_F, Kind.RECV_B)
+MESSAGES = (*SENDS, *RECVS)
 HOST = (Kind.OFFLOAD, Kind.FETCH)
 """Copies over the host link, one direction each."""
 VOCABULARY = (Kind.S, Kind.T, Kind.IF, Kind.IB)
@@ -83,7 +84,7 @@ AMONG_RANKS = (Kind.BCAST_H, Kind.REDUCE_S, Kind.REDUCE_T, Kind.REDUCE_E, Kind.B
 COLLECTIVES = (Kind.UNSHARD, Kind.REDUCE_GRAD, *AMONG_RANKS)
 WORK = (*COMPUTE, Kind.R, *VOCABULARY)
 """What keeps a rank's compute busy."""
-POSTED = (*SENDS, *RECVS, *HOST, *COLLECTIVES)
+POSTED = (*MESSAGES, *HOST, *COLLECTIVES)
 """What a rank only starts, to go on at once: it runs on a link and ends later. (Sends and receives may hold the rank:
 ``Plan.sends``.)"""
 OF_STAGE = (Kind.STEP, Kind.UNSHARD, Kind.RESHARD, Kind.REDUCE_GRAD)

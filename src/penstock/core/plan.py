@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock.core.lane import Lane
-from penstock.core.op import RECVS, SENDS, Kind, Op, Sends, Weights
+from penstock.core.op import MESSAGES, Kind, Op, Sends, Weights
 from penstock.core.placement import Placement
 from penstock.core.words import suggest
 
@@ -114,16 +114,20 @@ class Plan:
         return np.concatenate([lane.fused for lane in self.lanes])
 
     @cached_property
+    def _present(self) -> NDArray[np.bool_]:
+        """Whether the lanes hold an op of each kind."""
+        found: NDArray[np.bool_] = np.bincount(self.ops[:, 0].clip(0), minlength=len(Kind)) > 0
+        return found
+
+    @property
     def lowered(self) -> bool:
         """Whether sends and receives stand in the lanes."""
-        kinds = np.bincount(self.ops[:, 0].clip(0), minlength=len(Kind)) > 0
-        return bool(kinds[list(SENDS + RECVS)].any())
+        return bool(self._present[list(MESSAGES)].any())
 
-    @cached_property
+    @property
     def trains(self) -> bool:
         """Whether any backward stands in the lanes (a plan of forwards alone evaluates)."""
-        kinds = np.bincount(self.ops[:, 0].clip(0), minlength=len(Kind)) > 0
-        return bool(kinds[[Kind.B, Kind.I, Kind.W]].any())
+        return bool(self._present[[Kind.B, Kind.I, Kind.W]].any())
 
     def op(self, op_id: int) -> Op:
         """The op of an id."""

@@ -6,12 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock.core.needs import dependencies, predecessors, rings
-from penstock.core.op import RECVS, SENDS, Kind
+from penstock.core.op import MESSAGES, Kind
 from penstock.core.plan import Plan
 from penstock.core.play import Played
 from penstock.engine.problem import Problem, name
-
-MESSAGES = SENDS + RECVS
 
 
 def deadlock(plan: Plan, played: Played) -> list[Problem]:

@@ -12,6 +12,7 @@ from penstock.core.costs import Costs
 from penstock.core.op import WORK
 from penstock.core.plan import Plan
 from penstock.core.play import play
+from penstock.core.timeline import Timeline
 from penstock.engine.check import in_place, stuck
 
 
@@ -88,7 +89,7 @@ def noisy(plan: Plan, costs: Costs, noise: Noise, draws: int = 100) -> Spread:
     work = np.isin(plan.ops[:, 0], WORK)
     factor = np.array([noise.slow.get(rank, 1.0) for rank in range(ranks)])[plan.rank_of_op]
     seconds = costs.of(plan) * np.where(work, factor, 1.0)
-    found = np.array([_once(plan, costs, seconds * _factors(plan, work, noise, draw), work) for draw in range(draws)])
+    found = np.array([_once(plan, costs, seconds * _factors(plan, work, noise, draw)) for draw in range(draws)])
     return Spread(found[:, 0], found[:, 1])
 
 
@@ -102,11 +103,8 @@ def _factors(plan: Plan, work: NDArray[np.bool_], noise: Noise, draw: int) -> ND
     return factors
 
 
-def _once(plan: Plan, costs: Costs, seconds: NDArray[np.float64], work: NDArray[np.bool_]) -> tuple[float, float]:
+def _once(plan: Plan, costs: Costs, seconds: NDArray[np.float64]) -> tuple[float, float]:
     played = play(plan, seconds, costs.hop_s, costs.host_of)
     stuck(plan, played)
-    rank = plan.rank_of_op[work]
-    first, last = np.full(plan.placement.ranks, np.inf), np.full(plan.placement.ranks, -np.inf)
-    np.minimum.at(first, rank, played.start_s[work])
-    np.maximum.at(last, rank, played.end_s[work])
-    return float(last.max()), float((last - first).max())
+    timeline = Timeline(plan, "noisy", played.start_s, played.end_s, played.waited_for, ())
+    return timeline.makespan_s, timeline.span_s

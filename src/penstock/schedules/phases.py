@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock.core.lane import Lane
+from penstock.core.needs import count_up
 from penstock.core.op import Kind
 
 Phase = tuple[int, str]
@@ -49,7 +50,7 @@ def expand(phases: Iterable[Phase], chunks: Sequence[int], begins: Sequence[int]
         return Lane.of([])
     kind, stage, fused = np.array(words)[np.concatenate(repeats)].T
     waiting = kind == _OLDEST_W
-    micro = _count_up(np.where(kind == Kind.I, Kind.B, kind) * (max(chunks) + 1) + stage)
+    micro = count_up(np.where(kind == Kind.I, Kind.B, kind) * (max(chunks) + 1) + stage)
     if any(begins):
         micro += np.array([dict(zip(chunks, begins, strict=True)).get(s, 0) for s in stage.tolist()])
     if waiting.any():
@@ -77,17 +78,6 @@ def _word(word: str, chunks: Sequence[int]) -> tuple[int, int]:
     if int(chunk) >= len(chunks):
         raise ValueError(f"{word!r}: this rank has chunks 0..{len(chunks) - 1}")
     return Kind.UPDATE if letter == "U" else Kind[letter], chunks[int(chunk)]
-
-
-def _count_up(group: NDArray[np.int64]) -> NDArray[np.int64]:
-    """How often each entry's value stood before it."""
-    order = np.argsort(group, kind="stable")
-    ordered = group[order]
-    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
-    count = np.arange(len(group)) - np.repeat(starts, np.diff(np.r_[starts, len(group)]))
-    back = np.empty_like(count)
-    back[order] = count
-    return back
 
 
 def _take_oldest(

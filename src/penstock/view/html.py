@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock.core.op import COMPUTE, Kind
+from penstock.core.op import COMPUTE, MESSAGES, Kind
 from penstock.core.timeline import Timeline
-from penstock.view.marks import COLOURS, MESSAGES, PHRASES, holds_rank, local_chunks, memory_text, messages, time_text
+from penstock.view.marks import COLOURS, PHRASES, holds_rank, local_chunks, memory_text, messages, time_text
 
 SCRIPTS = ("data.js", "theme.js", "ticks.js", "view.js", "lane.js", "chain.js", "panel.js", "hover.js", "hands.js",
            "chart.js", "main.js")  # fmt: skip

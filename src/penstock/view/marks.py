@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock.core.needs import dependencies, partners
-from penstock.core.op import POSTED, RECVS, SENDS, Kind
+from penstock.core.op import MESSAGES, POSTED, RECVS, Kind
 from penstock.core.plan import Plan
 from penstock.core.timeline import Timeline
 from penstock.units import human_bytes, human_s
@@ -69,7 +69,6 @@ PHRASES: dict[Kind, str] = {
     Kind.IB: "embedding gradient of a vocabulary part",
     Kind.UPDATE: "update of one stage",
 }
-MESSAGES = SENDS + RECVS
 
 
 def time_text(value: float, unit: str) -> str:

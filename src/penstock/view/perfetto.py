@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock.core.needs import NOTHING
-from penstock.core.op import COLLECTIVES, HOST, NO_MICRO, Op
+from penstock.core.op import COLLECTIVES, HOST, MESSAGES, NO_MICRO, Op
 from penstock.core.timeline import Timeline
-from penstock.view.marks import MESSAGES, PHRASES, Messages, bar_end_s, bar_name, bars, messages
+from penstock.view.marks import PHRASES, Messages, bar_end_s, bar_name, bars, messages
 
 Event = dict[str, Any]
 COMPUTE_TRACK = 0

@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock.core.op import COMPUTE, Kind
+from penstock.core.op import COMPUTE, MESSAGES, Kind
 from penstock.core.plan import Plan
 from penstock.core.timeline import MemoryCurve, Timeline
 from penstock.view.marks import (
     COLOURS,
-    MESSAGES,
     PHRASES,
     bar_end_s,
     bars,

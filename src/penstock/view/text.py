@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock.core.lane import Lane
-from penstock.core.op import NO_MICRO, Kind
+from penstock.core.op import MESSAGES, NO_MICRO, Kind
 from penstock.core.plan import Plan
 from penstock.core.timeline import Timeline
-from penstock.view.marks import COLOURS, MESSAGES, bar_end_s, bar_name, bars, memory_text, tick_texts, ticks, time_text
+from penstock.view.marks import COLOURS, bar_end_s, bar_name, bars, memory_text, tick_texts, ticks, time_text
 
 IDLE = "·"
 GOES_ON = "─"
