@@ -117,13 +117,15 @@ def executor_of(
     dtype: torch.dtype = torch.float64,
     step: Callable[[int], None] | None = None,
     overlap: Overlap = in_turn,
+    settle: Callable[[], bool] | None = None,
 ) -> Executor:
     """The executor of one rank; chains begin and end with stages that have none before and behind them."""
     place = plan.placement
     ends = {s: (place.prev[s] == NO_STAGE, place.next[s] == NO_STAGE) for s in modules}
     stages = {s: Stage(m, *ends[s], carries, 1 / plan.micros) for s, m in modules.items()}
     links = Links(plan, rank) if plan.placement.ranks > 1 else None
-    return Executor(plan, rank, stages, links, Boundary(carries, dtype, torch.device("cpu")), step, overlap=overlap)
+    boundary = Boundary(carries, dtype, torch.device("cpu"))
+    return Executor(plan, rank, stages, links, boundary, step, overlap=overlap, settle=settle)
 
 
 def block_executor(plan: Plan, rank: int, dtype: torch.dtype = torch.float64, **options: Any) -> Executor:

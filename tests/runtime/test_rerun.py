@@ -2,7 +2,7 @@
 
 import weakref
 from functools import partial
-from pipes import ROWS, WIDTH, block_executor, executor_of, plan_of, rows
+from pipes import ROWS, WIDTH, block_executor, blocks_on, executor_of, plan_of, rows
 
 import numpy as np
 import pytest
@@ -12,15 +12,20 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from penstock.core.costs import Costs
-from penstock.core.op import Kind
+from penstock.core.op import Kind, Sends
 from penstock.core.plan import Plan
 from penstock.engine import check, simulate
-from penstock.lower import offload, recompute, shard
+from penstock.engine.cut import cut
+from penstock.lower import add_step, offload, recompute, shard
+from penstock.runtime.execute import Executor
 
 
 def outcome(plan: Plan, rank: int) -> tuple[list[float], list[torch.Tensor]]:
-    executor = block_executor(plan, rank)
-    executor.run(*rows(plan.micros))
+    return outcome_of(block_executor(plan, rank))
+
+
+def outcome_of(executor: Executor) -> tuple[list[float], list[torch.Tensor]]:
+    executor.run(*rows(executor.plan.micros))
     assert not any(one._kept for one in executor.activations.again.values())
     assert not any(one.moved_bytes or one._away or one._saved for one in executor.activations.hosts.values())
     losses = [loss.item() for loss in executor.take_losses()]
@@ -54,6 +59,27 @@ def test_copies_to_the_host_change_no_gradient(name: str, ranks: int, also: bool
     for (losses, grads), (others, same) in zip(usual, on_ranks(ranks, partial(outcome, moved)), strict=True):
         assert losses == others
         assert all((a - b).abs().max() <= 1e-12 for a, b in zip(grads, same, strict=True))
+
+
+@pytest.mark.parametrize("sends", ["overlapped", "batched"])
+def test_forwards_that_are_undone_leave_nothing(sends: Sends) -> None:
+    """Post-validation runs them again: the same gradients, and nothing of the first time on the host or kept."""
+    plan = add_step(plan_of("gpipe", 2, 6, sends), "after")
+    costs = Costs.uniform(plan.placement, other_s={Kind.OFFLOAD: 0.1, Kind.FETCH: 0.1})
+    plan = recompute(offload(plan, costs), pairs=[(0, 3), (1, 3)])
+    check(plan)
+    head = np.arange(len(plan)) < cut(plan).at[plan.rank_of_op]
+    assert {Kind.F, Kind.OFFLOAD} <= set(plan.ops[head, 0].tolist())
+
+    def work(rank: int, stands: bool) -> tuple[list[float], list[torch.Tensor]]:
+        executor = executor_of(plan, rank, blocks_on(plan, rank), (ROWS, WIDTH), settle=lambda: stands)
+        return outcome_of(executor)
+
+    for (losses, grads), (others, same) in zip(
+        on_ranks(2, lambda rank: work(rank, True)), on_ranks(2, lambda rank: work(rank, False)), strict=True
+    ):
+        assert losses == others
+        assert all(torch.equal(a, b) for a, b in zip(grads, same, strict=True))
 
 
 def test_a_forward_keeps_no_graph_until_r() -> None:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from ranks import on_ranks
@@ -17,11 +18,18 @@ from test_optimizer import JOB, Piece, plan_on
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
+from penstock.core.costs import Costs
+from penstock.core.op import HOST, Kind
+from penstock.core.plan import Plan
+from penstock.engine import check
+from penstock.engine.cut import cut
+from penstock.lower import offload, recompute
 from penstock.runtime.optimizer import Optimizer
 from penstock.runtime.run import plan_of
 from penstock.runtime.train import Trainer
 from penstock.runtime.validate import PostValidation
 
+Passed = Callable[[Plan], Plan]
 HOWS = ("barrier", "post-validation")
 
 
@@ -47,11 +55,18 @@ def watched(folder: Path, infinite_at: int = 0) -> Callable[[int], None]:
     return before
 
 
-def ran(where: Path, how: str, infinite_at: int = 0, config: Any = None, **flags: Any) -> tuple[Path, list[Any]]:
+def ran(
+    where: Path, how: str, infinite_at: int = 0, config: Any = None, passed: Passed | None = None, **flags: Any
+) -> tuple[Path, list[Any]]:
     """The results folder of a run, and the weights, moments and counts that each rank ended with."""
     where = where / how
     where.mkdir()
     folder, spec = prepared(where, config, optimizer_step=how, **flags)
+    if passed is not None:
+        file = folder / "plan.json"
+        plan = passed(Plan.from_json(file.read_text()))
+        check(plan)
+        file.write_text(plan.to_json())
     ended = run_forked(folder, spec, watched(folder, infinite_at))
     assert ended.codes == [0] * spec.strategy.ranks, ended.lines
     return folder, [torch.load(folder / f"end{rank}.pt") for rank in range(spec.strategy.ranks)]
@@ -114,6 +129,34 @@ def test_no_step_or_every_step_is_taken_back(
     """Also where messages hold ranks, where stages lie in a V, where weights are shared, and on one rank."""
     _, after = both(tmp_path, clip_norm=clip_norm, checkpoint_every=4, **facts)
     assert sum(row["taken_back"] for row in after) == count
+
+
+def moved(plan: Plan) -> Plan:
+    """With copies to the host, all that wait long enough for a quick link."""
+    return offload(plan, Costs.uniform(plan.placement, other_s=dict.fromkeys(HOST, 0.1)), trips=1.0)
+
+
+@pytest.mark.parametrize(
+    ("passed", "flags", "in_head"),
+    [
+        (None, {"schedule": "interleaved", "chunks": 2, "sends": "batched"}, Kind.SEND_F),
+        (recompute, {"schedule": "zb-h2"}, Kind.R),
+        (recompute, {"schedule": "gpipe", "sends": "batched"}, Kind.SEND_F),
+        (moved, {"schedule": "zb-h2"}, Kind.OFFLOAD),
+        (moved, {"schedule": "gpipe", "sends": "batched"}, Kind.FETCH),
+        (lambda plan: moved(recompute(plan, keep=1)), {"schedule": "interleaved", "chunks": 2}, Kind.OFFLOAD),
+    ],
+    ids=["batched", "recompute", "recompute batched", "offload", "offload batched", "recompute and offload"],
+)
+def test_it_ends_as_with_a_barrier_after_other_passes(
+    passed: Passed | None, flags: dict[str, Any], in_head: Kind, tmp_path: Path
+) -> None:
+    """With steps that stand and steps taken back, and ops of those passes among what is run again."""
+    _, after = both(tmp_path, passed=passed, clip_norm=SOME, steps=8, **flags)
+    assert 1 <= sum(row["taken_back"] for row in after) <= 7
+    plan = Plan.from_json((tmp_path / "post-validation" / "run" / "plan.json").read_text())
+    at = cut(plan).at
+    assert (in_head == plan.ops[np.arange(len(plan)) < at[plan.rank_of_op], 0]).any()
 
 
 def test_the_result_says_what_it_took(tmp_path: Path) -> None:

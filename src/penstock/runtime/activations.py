@@ -55,6 +55,11 @@ class Activations:
 
         return after
 
+    def forget(self) -> None:
+        """Drop what forwards have left to be made again or moved: they will be run again."""
+        for each in (*self.again.values(), *self.hosts.values()):
+            each.forget()
+
     def _has(self, kind: Kind, op: Op) -> bool:
         """Whether the plan has an op of another kind for the same stage and micro-batch."""
         return bool(index(self.plan)[kind, op.stage, op.micro] != NOTHING)

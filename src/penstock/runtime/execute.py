@@ -132,6 +132,7 @@ class Executor:
         self.messages.drop(self._head.open)
         if self._vocabulary is not None:
             self._vocabulary.finish()
+        self.activations.forget()
         for stage in self.stages.values():
             stage.forget()
         self._walk([_nothing if n in self._head.open else action for n, action in enumerate(actions)])

@@ -82,6 +82,12 @@ class Host:
         if event is not None:
             event.wait()
 
+    def forget(self) -> None:
+        """Drop what was moved of forwards that will be run again; copies on their way end unseen."""
+        for kept in (self._saved, self._away, self._arrives):
+            kept.clear()
+        self.moved_bytes = 0
+
     def _pack(self, saved: dict[int, torch.UntypedStorage], tensor: Tensor) -> Tensor:
         if tensor.grad_fn is not None and tensor.untyped_storage()._cdata not in self._own:
             _note(saved, tensor)

@@ -36,6 +36,10 @@ class Recompute:
             self.stage.forward(micro, x, target)
             del self.stage.losses[losses:]
 
+    def forget(self) -> None:
+        """Drop the inputs of forwards that will be run again."""
+        self._kept.clear()
+
 
 def _random_state(device: torch.device) -> list[Tensor]:
     """State of the generators a forward may draw from."""

@@ -107,10 +107,6 @@ def plan_of(spec: RunSpec) -> Plan:
         plan = add_sends(reduce_gradients(plan), strategy.sends)
         plan = add_step(plan, "before" if barrier else "after") if plan.weights == "synced" else plan
         check(plan)
-        if not barrier and (plan.sends == "batched" or set(plan.ops[:, 0].tolist()) & {Kind.R, Kind.OFFLOAD}):
-            raise ValueError(
-                "post-validation runs neither with batched sends nor with recompute or offload; take barrier"
-            )
     elif plan.barrier != barrier:
         has = "barrier" if plan.barrier else "post-validation"
         raise ValueError(
