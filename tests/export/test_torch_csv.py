@@ -22,6 +22,12 @@ def built(name):
     return build(name, 4, 8, 3 if name == "interleaved" else SCHEDULES[name].least_chunks(4, 8))
 
 
+def without_sums(plan):
+    """The lanes without sums of gradients, which stand in the file of sends and receives alone."""
+    kept = [lane.codes[:, 0] != Kind.REDUCE_GRAD for lane in plan.lanes]
+    return tuple(Lane(lane.codes[rows], lane.fused[rows]) for lane, rows in zip(plan.lanes, kept, strict=True))
+
+
 def written(tmp_path, text):
     file = tmp_path / "mine.csv"
     file.write_text(text)
@@ -44,7 +50,7 @@ def test_round_trip(name, tmp_path):
             to_csv(plan)
         return
     back = read_csv(written(tmp_path, to_csv(plan)))
-    assert (back.placement, back.micros, back.lanes) == (plan.placement, plan.micros, plan.lanes)
+    assert (back.placement, back.micros, back.lanes) == (plan.placement, plan.micros, without_sums(plan))
     assert to_csv(add_step(add_sends(plan))) == to_csv(plan)
 
 
@@ -68,7 +74,7 @@ def test_pytorch_reads_it(name, tmp_path):
     """Its runtime loads the file of either format; the one it lowers itself comes back legal."""
     plan = built(name)
     runtime = torch_peer.loaded(written(tmp_path, to_csv(plan)), plan)
-    for rank, lane in enumerate(plan.lanes):
+    for rank, lane in enumerate(without_sums(plan)):
         assert " ".join(map(str, runtime.pipeline_order[rank])) == str(lane)
     lowered = read_csv(torch_peer.dumped(runtime, tmp_path, "compute_comms"))
     assert lowered.lowered
@@ -77,7 +83,7 @@ def test_pytorch_reads_it(name, tmp_path):
     runtime = torch_peer.loaded(written(tmp_path, to_csv(sent, comms=True)), plan, "compute_comms")
     back = read_csv(torch_peer.dumped(runtime, tmp_path, "compute_comms"))
     assert problems(back) + torch_problems(back) == []
-    for lane, mine in zip(back.lanes, sent.lanes, strict=True):
+    for lane, mine in zip(back.lanes, without_sums(sent), strict=True):
         kept = ~np.isin(lane.codes[:, 0], (Kind.UNSHARD, Kind.RESHARD, Kind.REDUCE_GRAD))
         assert Lane(lane.codes[kept], lane.fused[kept]) == mine
 

@@ -77,7 +77,7 @@ def test_messages_of_a_link_are_received_in_the_order_sent(plan, way):
 
 LONG_RUNS = (
     *("breadth-first", "gis", "zeropp", "zb-v", "zb-v-auto", "interleaved-zb", "mixpipe", "dualpipe", "dualpipev"),
-    *("1f1b-v", "v-half", "v-auto"),
+    *("modular", "1f1b-v", "v-half", "v-auto"),
 )
 """Schedules that run so many ops of a chunk in a row that their links are full."""
 

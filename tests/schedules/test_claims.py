@@ -8,7 +8,7 @@ import pytest
 from penstock.core.costs import Costs
 from penstock.core.op import Kind, Sends
 from penstock.engine import check, simulate
-from penstock.lower import add_sends
+from penstock.lower import add_sends, reduce_gradients
 from penstock.schedules import SCHEDULES, build
 from penstock.schedules.task import reads_costs
 
@@ -173,6 +173,20 @@ def test_interleaved_with_one_chunk_is_1f1b_with_a_longer_warm_up():
 def test_wrong_options_are_named_with_the_nearest_that_can(name, sizes, options, says):
     with pytest.raises(ValueError, match=says):
         build(name, *sizes, **options)
+
+
+@pytest.mark.parametrize(("p", "m", "v"), [(1, 2, 2), (2, 4, 1), (2, 4, 2), (4, 8, 4), (4, 4, 2)])
+def test_modular_is_breadth_first_with_sums_of_which_only_the_last_is_not_hidden(p, m, v):
+    bare, modular = build("breadth-first", p, m, v), build("modular", p, m, v)
+    assert reduce_gradients(bare, every=True).lanes == modular.lanes
+    assert reduce_gradients(modular) is modular
+    free = simulate(bare, Costs.uniform(bare.placement)).makespan_s
+    most_s = 2 * m / v
+    for sum_s in (0.1 * most_s, most_s):
+        costs = Costs.uniform(bare.placement, other_s={Kind.REDUCE_GRAD: v * sum_s})
+        assert simulate(modular, costs).end_s.max() == pytest.approx(free + sum_s)
+    costs = Costs.uniform(bare.placement, other_s={Kind.REDUCE_GRAD: v * 2 * most_s})
+    assert simulate(modular, costs).end_s.max() == pytest.approx(free - (v - 1) * most_s + v * 2 * most_s)
 
 
 @pytest.mark.parametrize(("p", "m"), [(2, 4), (4, 8), (8, 16)])

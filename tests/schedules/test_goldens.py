@@ -13,6 +13,7 @@ from penstock.schedules import SCHEDULES, build
 SIZES = {
     "interleaved": [(2, 2, 2), (2, 4, 2), (4, 4, 3), (2, 5, 2)],
     "breadth-first": [(2, 3, 2), (4, 4, 3)],
+    "modular": [(2, 3, 2), (4, 4, 3)],
     "gis": [(2, 4, 2), (4, 6, 2)],
     "gis-h": [(4, 4, 2), (4, 8, 3)],
     "hanayo": [(2, 3, 2), (4, 4, 2), (2, 4, 4)],

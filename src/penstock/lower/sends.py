@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock.core.needs import active, dependencies
-from penstock.core.op import NEEDS, RECVS, Kind, Sends
+from penstock.core.needs import active, dependencies, of_kind
+from penstock.core.op import NEEDS, RECVS, WORK, Kind, Sends
 from penstock.core.plan import Plan
 from penstock.core.play import Played, play
 from penstock.lower.place import place
@@ -128,7 +128,9 @@ Places = tuple[Ids, Ids]
 
 def _overlapped(plan: Plan, messages: _Messages, played: Played, ahead: int, in_flight: int) -> Places:
     begin = plan.first[plan.rank_of_op[messages.consumer]]
-    post = 4 * np.maximum(messages.consumer - ahead + 1, begin)
+    work = np.flatnonzero(of_kind(plan.ops[:, 0], WORK))
+    nth = np.searchsorted(work, messages.consumer) - ahead + 1
+    post = 4 * np.maximum(work[np.maximum(nth, 0)], begin)
     link = plan.rank_of_op[messages.maker] * plan.placement.ranks + plan.rank_of_op[messages.consumer]
     order = np.argsort(link, kind="stable")
     for rows in np.split(order, np.flatnonzero(np.diff(link[order])) + 1):

@@ -57,8 +57,10 @@ class Activations:
 
     def forget(self) -> None:
         """Drop what forwards have left to be made again or moved: they will be run again."""
-        for each in (*self.again.values(), *self.hosts.values()):
-            each.forget()
+        for again in self.again.values():
+            again.forget()
+        for host in self.hosts.values():
+            host.forget()
 
     def _has(self, kind: Kind, op: Op) -> bool:
         """Whether the plan has an op of another kind for the same stage and micro-batch."""

@@ -1,7 +1,6 @@
 """Breadth-first, also looped BFS: a chunk runs all micro-batches before the next (Lamy-Poirier 2022, arXiv:2211.05953).
 
-Modular pipelines with layered gradient accumulation (Lamy-Poirier 2021, arXiv:2106.02679) are this order with one layer
-per chunk; each layer's gradients are then whole, and its weights used, in one stretch of time.
+``modular`` is this order with a sum of gradients behind each chunk.
 """
 
 

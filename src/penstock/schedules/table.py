@@ -25,6 +25,7 @@ from penstock.schedules import (
     interleaved,
     interleaved_zb,
     mixpipe,
+    modular,
     one_f_one_b,
     one_f_one_b_v,
     pipedream,
@@ -126,6 +127,7 @@ SCHEDULES: dict[str, Schedule] = {
         interleaved.lane, interleaved.idle, interleaved.peak_micros, valid=interleaved.valid, chunks=True
     ),
     "breadth-first": Schedule(breadth_first.lane, breadth_first.idle, breadth_first.peak_micros, chunks=True),
+    "modular": Schedule(modular.lane, breadth_first.idle, breadth_first.peak_micros, chunks=True),
     "eager-1f1b": Schedule(eager_1f1b.lane, eager_1f1b.idle, eager_1f1b.peak_micros),
     "gis": Schedule(gis.lane, gis.idle, gis.peak_micros, valid=gis.valid, chunks=True, holds=gis.holds),
     "gis-h": Schedule(gis_h.lane, gis_h.idle, gis_h.peak_micros, chunks=True, holds=gis_h.holds),
