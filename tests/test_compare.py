@@ -7,6 +7,7 @@ import pytest
 
 from penstock.cli_tries import KNOBS
 from penstock.schedules import SCHEDULES
+from penstock.schedules.table import options_of
 
 
 @pytest.fixture
@@ -41,6 +42,9 @@ def test_text_shows_the_best_of_each_schedule_and_files_the_best_of_each_number_
     assert {v for name, v in pairs if name == "hanayo"} == {2, 4, 8}
     shown = [line[0] for line in lines_of(out)]
     assert sorted(shown) == sorted(SCHEDULES)
+    sliced = [name for name in shown if "slices" in options_of(SCHEDULES[name].lane)]
+    assert len(sliced) == 3
+    assert f"each of k slices of a sequence is taken to cost 1/k, whatever it attends to: {', '.join(sliced)}\n" in out
     best = {}
     for row in rows:
         best.setdefault(row["name"], row["makespan"])

@@ -107,6 +107,9 @@ def _print_ranking(ranked: list[dict[str, Any]], key: str) -> None:
     late = [facts["name"] for facts in ranked if not facts["gradient_equal"]]
     if late:
         print(f"not gradient-equal, weights move while micro-batches are in flight: {', '.join(late)}")
+    sliced = [facts["name"] for facts in ranked if facts["slices"] > 1]
+    if sliced:
+        print(f"each of k slices of a sequence is taken to cost 1/k, whatever it attends to: {', '.join(sliced)}")
 
 
 def _print_rest(found: list[Candidate], fitting: set[str], more: int) -> None:

@@ -28,9 +28,10 @@ from penstock.runtime.progress import Progress
 from penstock.runtime.run import plan_of as plan_of_spec
 from penstock.runtime.slices import KeysAndValues
 from penstock.runtime.train import Trainer
-from penstock.schedules import build
+from penstock.schedules import SCHEDULES, build
 
 MICROS, SLICES, SEQ, MICRO, LAYERS = 4, 3, 12, 2, 4
+NAMES = ["seq1f1b", "seq1f1b-i", "seq1f1b-zb"]
 EXACT = 1e-12
 Grads = dict[str, Tensor]
 LLAMA = {
@@ -97,7 +98,8 @@ def sliced(rows: Tensor) -> list[Tensor]:
 
 
 def plan_of(name: str, ranks: int, **options: int) -> Plan:
-    bare = build(name, ranks, MICROS, slices=SLICES, **options)
+    chunks = min(2, LAYERS // ranks) if SCHEDULES[name].chunks else 1
+    bare = build(name, ranks, MICROS, chunks, slices=SLICES, **options)
     plan = add_sends(bare) if ranks > 1 else bare
     check(plan)
     return plan
@@ -121,7 +123,7 @@ def on_rank(plan: Plan, rank: int, family: str) -> tuple[float, Grads, int]:
     grads: Grads = {}
     for module in modules.values():
         for name, param in module.named_parameters():
-            grads[name] = param.grad
+            grads[name] = grads[name] + param.grad if name in grads else param.grad
     return loss, grads, executor.peak_buffers
 
 
@@ -137,7 +139,7 @@ def compare(parts: list[tuple[float, Grads, int]], family: str) -> None:
 
 
 @pytest.mark.parametrize("family", CONFIGS)
-@pytest.mark.parametrize("name", ["seq1f1b", "seq1f1b-zb"])
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("ranks", [1, 2, pytest.param(4, marks=pytest.mark.slow)])
 def test_gradients_and_loss_are_those_of_one_device(ranks: int, name: str, family: str) -> None:
@@ -147,9 +149,9 @@ def test_gradients_and_loss_are_those_of_one_device(ranks: int, name: str, famil
 
 
 @pytest.mark.parametrize("ranks", [2, 4])
-@pytest.mark.parametrize("name", ["seq1f1b", "seq1f1b-zb"])
+@pytest.mark.parametrize("name", NAMES)
 def test_boundary_tensors_are_as_many_as_simulated(name: str, ranks: int) -> None:
-    plan = add_sends(build(name, ranks, MICROS, slices=SLICES))
+    plan = plan_of(name, ranks)
     parts = on_ranks(ranks, lambda rank: on_rank(plan, rank, "llama"))
     timeline = simulate(plan, Costs.uniform(plan.placement, rank_bytes=0.0, boundary_bytes=1.0))
     assert [peak for *_, peak in parts] == timeline.peak_bytes.tolist()

@@ -77,11 +77,12 @@ def test_idle_and_peak_are_as_claimed_for_other_times(name, times):
         same(name, p, m, v, times)
 
 
+SLICED = ("seq1f1b", "seq1f1b-i", "seq1f1b-zb")
 OPTIONS = [
     *(("interleaved", "group", p, group) for p in (1, 2, 3, 4, 7) for group in {p, p + 1, 2 * p, 3 * p - 1}),
     *(("gis", "group", p, group) for p in (1, 2, 3, 4, 7) for group in range((p + 1) // 2, p + 1)),
     *(("mixpipe", "inject", p, inject) for p in (2, 4, 8) for inject in range(p // 2, p + 1)),
-    *((name, "slices", p, k) for name in ("seq1f1b", "seq1f1b-zb") for p in (1, 2, 3, 7) for k in (1, 2, 3, 8)),
+    *((name, "slices", p, k) for name in SLICED for p in (1, 2, 3, 7) for k in (1, 2, 3, 8)),
     *(("zeropp", "unit", p, unit) for p in (1, 2, 3, 4, 7) for unit in {1, p, 2 * p - 1, 3 * p}),
 ]
 
@@ -187,6 +188,11 @@ def test_modular_is_breadth_first_with_sums_of_which_only_the_last_is_not_hidden
         assert simulate(modular, costs).end_s.max() == pytest.approx(free + sum_s)
     costs = Costs.uniform(bare.placement, other_s={Kind.REDUCE_GRAD: v * 2 * most_s})
     assert simulate(modular, costs).end_s.max() == pytest.approx(free - (v - 1) * most_s + v * 2 * most_s)
+
+
+@pytest.mark.parametrize(("p", "m", "v"), [(2, 4, 2), (4, 8, 3), (3, 7, 1)])
+def test_seq1f1b_i_of_whole_sequences_is_interleaved_1f1b(p, m, v):
+    assert build("seq1f1b-i", p, m, v, slices=1).lanes == build("interleaved", p, m, v).lanes
 
 
 @pytest.mark.parametrize(("p", "m"), [(2, 4), (4, 8), (8, 16)])

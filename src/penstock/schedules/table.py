@@ -31,6 +31,7 @@ from penstock.schedules import (
     pipedream,
     pipedream_2bw,
     seq1f1b,
+    seq1f1b_i,
     seq1f1b_zb,
     spectrain,
     v_auto,
@@ -177,6 +178,7 @@ SCHEDULES: dict[str, Schedule] = {
         zeropp.lane, zeropp.idle, zeropp.peak_micros, valid=zeropp.valid, chunks=True, holds=zeropp.holds
     ),
     "seq1f1b": Schedule(seq1f1b.lane, seq1f1b.idle, seq1f1b.peak_micros, valid=seq1f1b.valid),
+    "seq1f1b-i": Schedule(seq1f1b_i.lane, seq1f1b_i.idle, seq1f1b_i.peak_micros, valid=seq1f1b.valid, chunks=True),
     "seq1f1b-zb": Schedule(
         seq1f1b_zb.lane, seq1f1b_zb.idle, seq1f1b_zb.peak_micros, valid=seq1f1b.valid, holds=seq1f1b_zb.holds
     ),
