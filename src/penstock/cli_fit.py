@@ -11,12 +11,15 @@ from penstock.schedules import SCHEDULES
 def fitting(name: str, chunks: int, sizes: Sizes) -> str:
     """The fastest other schedule that fits, else the most micro-batches with which this one does, as words.
 
+    Schedules with slices are left out: what a slice takes is assumed, not known.
+
     Args:
         name: the schedule that does not fit, as the user gave it.
         chunks: its chunks per rank.
         sizes: the sizes, the limit and the objective; the advice may name any number of chunks.
     """
-    fit = [one for one in candidates(replace(sizes, chunks=None)) if one.timeline is not None]
+    tried = candidates(replace(sizes, chunks=None))
+    fit = [one for one in tried if one.timeline is not None and one.timeline.plan.slices == 1]
     if fit:
         best = min(fit, key=lambda one: _rank(one, sizes))
         return f"{best} fits with {best.peak:.4g}"

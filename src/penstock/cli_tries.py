@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from penstock.core.placement import Placement
 from penstock.core.timeline import Timeline
 from penstock.engine import check, simulate
 from penstock.schedules import SCHEDULES, build
+from penstock.schedules.build import placement_of
 from penstock.schedules.task import reads_costs
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def limit_bytes(name: str, ranks: int, chunks: int, memory: float | None, pricin
         return None
     if name in SCHEDULES and reads_costs(SCHEDULES[name].lane) and memory * ranks < 1 - 1e-9:
         raise ValueError(f"--memory {memory:g} does not hold one micro-batch; {name} needs at least {1 / ranks:.6g}")
-    place = (SCHEDULES[name].placement if name in SCHEDULES else Placement.loop)(ranks, chunks)
+    place = placement_of(name, ranks, chunks)
     return memory * whole_bytes(place, pricing.on(place))
 
 

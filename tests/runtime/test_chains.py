@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from ranks import on_ranks
-from runs import losses, prepared, run_forked, spec_in
+from runs import losses, plan_for, prepared, run_forked, spec_in
 from runs import rows as metrics
 from torch.distributed.checkpoint import FileSystemReader
 
@@ -128,6 +128,17 @@ def test_uneven_numbers_of_stages_from_a_file(tmp_path: Path) -> None:
     assert set(ended.codes) == {0}, ended.lines
     alone = trained(tmp_path / "alone", tied=False, ranks=1)
     assert losses(folder) == pytest.approx(losses(alone), abs=1e-5)
+
+
+def test_uneven_numbers_of_stages_from_a_function(tmp_path: Path) -> None:
+    """The file says where its stages live; the job how many layers each of them has."""
+    schedule = Path(__file__).parents[2] / "examples" / "uneven.py"
+    flags = {"schedule": str(schedule), "ranks": 2, "stage_layers": (1, 1, 2)}
+    spec = spec_in(tmp_path, **flags, **RUN)
+    assert plan_of_run(spec) == plan_for(spec)
+    assert plan_for(spec).placement.rank_of == (0, 0, 1)
+    folder = trained(tmp_path / "uneven", tied=False, **flags)
+    assert losses(folder) == pytest.approx(losses(trained(tmp_path / "alone", tied=False, ranks=1)), abs=1e-5)
 
 
 def test_what_a_run_needs_of_a_plan(tmp_path: Path) -> None:

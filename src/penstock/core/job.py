@@ -108,8 +108,8 @@ class Strategy:
 
     def __post_init__(self) -> None:
         _check_fields(self)
-        planned = self.schedule.endswith(PLAN_FILES)
-        if self.stage_layers is not None and not planned and len(self.stage_layers) != self.stages:
+        own = self.schedule.endswith(PLAN_FILES) or self.schedule.partition(":")[0].endswith(".py")
+        if self.stage_layers is not None and not own and len(self.stage_layers) != self.stages:
             raise ValueError(
                 f"stage_layers={list(self.stage_layers)} has {len(self.stage_layers)} numbers for ranks={self.ranks} "
                 f"x chunks={self.chunks} = {self.stages} stages; give {self.stages} numbers"
@@ -117,7 +117,7 @@ class Strategy:
 
     @property
     def stages(self) -> int:
-        """Virtual stages of all ranks together, replicas not counted; a plan in a file may have others."""
+        """Virtual stages of all ranks together, replicas not counted; files of the user's may place others."""
         return self.ranks * self.chunks
 
 

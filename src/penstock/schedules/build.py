@@ -14,7 +14,7 @@ from penstock.core.placement import Placement
 from penstock.core.plan import Plan
 from penstock.core.words import nearest, suggest
 from penstock.schedules.phases import expand
-from penstock.schedules.table import SCHEDULES, LaneFunction, options_of, slices_of
+from penstock.schedules.table import SCHEDULES, LaneFunction, Schedule, options_of, slices_of
 from penstock.schedules.task import Objective, Task, reads_costs
 from penstock.schedules.user import is_reference, load
 
@@ -36,8 +36,8 @@ def build(
         schedule: a name of the table, a function ``lane(r, p, m, v)`` of one rank's lane or ``lanes(task)`` of all
             lanes (see ``Task``), or ``FILE.py:NAME`` of such a function.
         ranks, micros, chunks: sizes p, m and v.
-        placement: where stages live; default the schedule's own, for a function a loop. Chains share the
-            micro-batches evenly, in order.
+        placement: where stages live; default the schedule's own, for a function in a file what ``placement(p, v)``
+            beside it gives, else a loop. Chains share the micro-batches evenly, in order.
         costs: what schedules that read costs are made for, of the placement or as a function of it; default every
             rank takes 1 for each of F, I and W.
         memory_limit: bytes of activations that any rank may hold, for schedules that read costs; default their own.
@@ -76,20 +76,35 @@ def build(
     return Plan(name, placement, micros, tuple(lanes), slices=slices, weights=weights)
 
 
-def _look_up(
-    schedule: str | LaneFunction, p: int, m: int, v: int, options: dict[str, int]
-) -> tuple[str, LaneFunction, Any]:
-    if not callable(schedule) and is_reference(schedule):
-        schedule = load(schedule)
-    if callable(schedule):
-        name = getattr(schedule, "__name__", "schedule").replace("_", "-")
-        _check_options(name, options_of(schedule) if options else (), options)
-        return name, schedule, Placement.loop
+def placement_of(schedule: str, ranks: int, chunks: int) -> Placement:
+    """Where the stages of a schedule live: one of the table, or ``FILE.py:NAME``.
+
+    Raises:
+        ValueError: no such schedule, or the file's ``placement`` gives none for these sizes.
+    """
+    place = load(schedule)[1] if is_reference(schedule) else _named(schedule).placement
+    return place(ranks, chunks)
+
+
+def _named(schedule: str) -> Schedule:
     if schedule not in SCHEDULES:
         alike = nearest(schedule, SCHEDULES)
         meant = f"did you mean {alike}?" if alike else "choose one, or FILE.py:FUNCTION"
         raise ValueError(f"unknown schedule {schedule!r}; {meant} ({', '.join(SCHEDULES)})")
-    found = SCHEDULES[schedule]
+    return SCHEDULES[schedule]
+
+
+def _look_up(
+    schedule: str | LaneFunction, p: int, m: int, v: int, options: dict[str, int]
+) -> tuple[str, LaneFunction, Any]:
+    place: Callable[[int, int], Placement] = Placement.loop
+    if not callable(schedule) and is_reference(schedule):
+        schedule, place = load(schedule)
+    if callable(schedule):
+        name = getattr(schedule, "__name__", "schedule").replace("_", "-")
+        _check_options(name, options_of(schedule) if options else (), options)
+        return name, schedule, place
+    found = _named(schedule)
     if v > 1 and not found.chunks:
         others = ", ".join(name for name, one in SCHEDULES.items() if one.chunks)
         raise ValueError(f"{schedule} has one chunk per rank, not chunks={v}; use chunks=1 or {others}")

@@ -1,12 +1,12 @@
-"""Modular pipeline with layered gradient accumulation: breadth-first, each chunk's gradients summed as soon as they are
-whole (Lamy-Poirier 2021, arXiv:2106.02679)."""
+"""Modular pipeline: breadth-first, each chunk's gradients summed once whole (Lamy-Poirier 2021, arXiv:2106.02679)."""
 
 from penstock.schedules import breadth_first
 
 
 def lane(r: int, p: int, m: int, v: int) -> list[str]:
-    """The order of breadth-first, and behind a chunk's last backward the sum of its gradients over data-parallel copies
-    of the pipeline, which runs beside the backwards of the next chunk. The paper takes one layer per chunk.
+    """Layered gradient accumulation: the order of breadth-first, and behind a chunk's last backward the sum of its
+    gradients over data-parallel copies of the pipeline, which runs beside the backwards of the next chunk. The paper
+    takes one layer per chunk.
 
     A sum takes no time unless the costs give ``REDUCE_GRAD`` some. If that is no more than a chunk's backwards of all
     micro-batches take, only the sum of each rank's last chunk is not hidden.
