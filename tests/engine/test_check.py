@@ -1,23 +1,28 @@
 """Every kind of illegal plan is caught; the message names rank, op, what it waits for and a fix that helps."""
 
 import re
+from collections import Counter
 from dataclasses import replace
 from typing import get_args
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from penstock.core.costs import Costs
 from penstock.core.lane import Lane
-from penstock.core.op import Op, Sends
+from penstock.core.needs import partners
+from penstock.core.op import SENDS, Op, Sends
 from penstock.core.placement import Placement
 from penstock.core.plan import Plan
+from penstock.core.play import batches
 from penstock.engine import IllegalPlan, check, problems, simulate
 from penstock.lower import add_sends, add_step
 from penstock.schedules import build
 from randoms import plans
+
+QUICK = settings(max_examples=60, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 
 
 def two_ranks(first, second, micros=1, **more):
@@ -102,6 +107,33 @@ def test_a_full_link_can_hold_up_its_own_receiver():
     assert problems(plan) == []
     (found,) = problems(replace(plan, in_flight=1))
     assert "rank 0 waits at 0SEND_F1 for 1RECV_F0, which stands behind 4F2 on rank 1" in found.message
+
+
+def test_a_batch_may_not_ask_for_more_of_a_link_than_is_let_in_flight():
+    """The runtime posts a batch at once; only what stands in batches of its own can wait for room."""
+    lanes = ("0F0 0F1 0SEND_F0 0SEND_F1", "1RECV_F0 1RECV_F1 1F0 1F1")
+    plan = Plan("mine", Placement.loop(2), 2, tuple(map(Lane.parse, lanes)), "batched")
+    assert problems(plan) == problems(replace(plan, in_flight=2)) == []
+    (found,) = problems(replace(plan, in_flight=1))
+    assert (found.rank, found.op) == (0, "0SEND_F1")
+    assert found.message == "passes in one batch with 0SEND_F0, and in_flight=1 of a link"
+    apart = ("0F0 0SEND_F0 0F1 0SEND_F1", "1RECV_F0 1F0 1RECV_F1 1F1")
+    assert problems(replace(plan, in_flight=1, lanes=tuple(map(Lane.parse, apart)))) == []
+
+
+@QUICK
+@given(plans(), st.integers(1, 2))
+def test_batches_that_are_let_in_flight_run_as_without_a_bound(plan, in_flight):
+    plan = add_sends(plan, "batched")
+    bounded = replace(plan, in_flight=in_flight)
+    links = [
+        (int(plan.rank_of_op[row]), int(plan.rank_of_op[partners(plan)[row]]), int(row - batches(plan)[row, 0]))
+        for row in np.flatnonzero(np.isin(plan.ops[:, 0], SENDS))
+    ]
+    assert bool(problems(bounded)) == (max(Counter(links).values(), default=0) > in_flight)
+    if not problems(bounded):
+        costs = Costs.uniform(plan.placement, link_s=0.3)
+        assert np.array_equal(simulate(bounded, costs).end_s, simulate(plan, costs).end_s)
 
 
 def test_what_a_fix_moves_helps():

@@ -60,6 +60,8 @@ def rings(plan: Plan) -> NDArray[np.int32]:
 def predecessors(plan: Plan) -> NDArray[np.int32]:
     """Id of the send that must have arrived before each send may start, so that its link holds no more than
     ``plan.in_flight`` messages; ``NOTHING`` for other ops and where there is no bound. Shape (ops,).
+
+    Within a batch nothing arrives before all of it is posted; the check refuses one that asks for more of a link.
     """
     return plan.memo(_predecessors)
 

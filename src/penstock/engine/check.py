@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock.core.costs import Costs
-from penstock.core.needs import MISSING, NOTHING, dependencies, index, partners
+from penstock.core.needs import MISSING, NOTHING, dependencies, index, partners, predecessors
 from penstock.core.op import COMPUTE, NEEDS, OF_STAGE, RECVS, SENDS, Hop, Kind, Op
 from penstock.core.placement import NO_STAGE
 from penstock.core.plan import Plan
-from penstock.core.play import Played, play
+from penstock.core.play import Played, batches, play
 from penstock.engine.check_extras import extras
 from penstock.engine.deadlock import deadlock
 from penstock.engine.memory import memory
@@ -192,6 +192,7 @@ def _messages(plan: Plan) -> Iterator[Problem]:
             yield Problem(int(plan.rank_of_op[row]), str(op), f"its other end {other} is missing on rank {where}",
                           f"add {other} to rank {where}")  # fmt: skip
     yield from _out_of_order(plan, partner)
+    yield from _crowded(plan)
 
 
 def _other_end(plan: Plan, op: Op) -> Op | None:
@@ -214,6 +215,16 @@ def _out_of_order(plan: Plan, partner: NDArray[np.int32]) -> Iterator[Problem]:
             order = f"{name(plan, sent[k + 1])} stands behind {name(plan, sent[k])} on rank {plan.rank_of_op[sent[k]]}"
             yield Problem(int(plan.rank_of_op[received[k]]), early, f"is received before {late}, but sent after it: "
                           f"{order}", f"put {late} before {early}")  # fmt: skip
+
+
+def _crowded(plan: Plan) -> Iterator[Problem]:
+    """Sends that wait for room on their link for a message of their own batch, which passes only with them."""
+    before = predecessors(plan)
+    rows = np.flatnonzero(before >= 0)
+    for row in rows[rows - before[rows] <= batches(plan)[rows, 0]]:
+        message = f"passes in one batch with {name(plan, before[row])}, and in_flight={plan.in_flight} of a link"
+        fix = "raise in_flight, or leave it out: a batch has arrived when its rank goes on"
+        yield Problem(int(plan.rank_of_op[row]), name(plan, row), message, fix)
 
 
 def _memory(plan: Plan, played: Played, costs: Costs, limit: float) -> Iterator[Problem]:

@@ -59,14 +59,15 @@ def _of_user(reference: str, file: str, work: Callable[[], T]) -> T:
 def _placement(given: Any, reference: str, p: int, v: int) -> Placement:
     """What a user's ``placement(p, v)`` gave: a ``Placement``, or the rank of each stage in the order of the model."""
     said = f"schedule {reference!r}: placement({p}, {v})"
-    if not isinstance(given, Placement):
+    place = given
+    if not isinstance(place, Placement):
         if not isinstance(given, list | tuple) or not all(isinstance(rank, int) for rank in given):
             ranks = list(range(p)) * v
             raise ValueError(f"{said} gave {given!r}; return the rank of each stage, for example {ranks}")
         try:
-            given = Placement(tuple(given))
+            place = Placement(tuple(given))
         except ValueError as error:
             raise ValueError(f"{said}: {error}") from None
-    if given.ranks != p:
-        raise ValueError(f"{said} gave stages to {given.ranks} ranks, not to {p}; each of them needs one")
-    return given
+    if place.ranks != p:
+        raise ValueError(f"{said} gave stages to {place.ranks} ranks, not to {p}; each of them needs one")
+    return place
