@@ -64,6 +64,22 @@ def test_a_fast_link_leaves_two_chunks_per_rank(name, v, without, round_trip_s):
         assert after.makespan_s == before.makespan_s
 
 
+@pytest.mark.parametrize("v", [2, 4, 6, 8])
+@pytest.mark.parametrize("round_trip_s", [0.1, 1.0])
+def test_half_of_the_chunks_take_more_than_half_of_the_memory(v, round_trip_s):
+    """Wan et al. 2025, table 1: PO-H keeps (v+2)/(8v) M; the excess, what is on its way, does not grow with ranks."""
+    for p in (8, 16, 32):
+        plan = build("uniform", ranks=p, micros=3 * p, chunks=v)
+        costs = link(plan.placement, round_trip_s)
+        moved = offload(plan, costs, stages=range(v // 2 * p))
+        before, after = simulate(plan, costs), simulate(moved, costs)
+        assert (moved.ops[:, 0] == Kind.FETCH).sum() == v // 2 * p * plan.micros
+        assert after.makespan_s == before.makespan_s
+        kept, theirs = round(after.peak_bytes.max() * v, 9), (v + 2) / 8 * p
+        assert theirs < kept <= theirs + v // 2
+        assert kept < before.peak_bytes.max() * v / 2
+
+
 def test_a_slow_link_moves_what_waits_long_and_delays_nothing():
     plan = build("gis-h", ranks=8, micros=16, chunks=2)
     peaks, moved = [], []

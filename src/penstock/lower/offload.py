@@ -51,7 +51,8 @@ def offload(plan: Plan, costs: Costs, stages: Collection[int] | None = None, tri
     Args:
         plan: legal. What it moves already stays as it is.
         costs: what it will run with.
-        stages: whose activations; default all.
+        stages: whose activations; default all. Those of the first half of the chunks live longest: where each chunk's
+            take the same memory at any time (``uniform``), the others are (v+2)/(8v) of 1F1B's, the paper's PO-H.
         trips: leave alone what waits less than so many times the way there and back.
 
     Raises:

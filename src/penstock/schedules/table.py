@@ -34,6 +34,7 @@ from penstock.schedules import (
     seq1f1b_i,
     seq1f1b_zb,
     spectrain,
+    uniform,
     v_auto,
     v_half,
     v_min,
@@ -132,6 +133,7 @@ SCHEDULES: dict[str, Schedule] = {
     "eager-1f1b": Schedule(eager_1f1b.lane, eager_1f1b.idle, eager_1f1b.peak_micros),
     "gis": Schedule(gis.lane, gis.idle, gis.peak_micros, valid=gis.valid, chunks=True, holds=gis.holds),
     "gis-h": Schedule(gis_h.lane, gis_h.idle, gis_h.peak_micros, chunks=True, holds=gis_h.holds),
+    "uniform": Schedule(uniform.lane, uniform.idle, uniform.peak_micros, chunks=True, holds=uniform.holds),
     "hanayo": Schedule(
         hanayo.lane, hanayo.idle, hanayo.peak_micros, Placement.vee, hanayo.valid, chunks=True, holds=hanayo.holds
     ),
