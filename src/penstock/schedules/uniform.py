@@ -21,7 +21,7 @@ def lane(r: int, p: int, m: int, v: int) -> NDArray[np.int64]:
     Example:
         >>> from penstock.schedules import build
         >>> str(build("uniform", ranks=2, micros=2, chunks=2).lanes[1])
-        '1F0 3F0 3B0 1F1 1B0 3F1 3B1 1B1'
+        '1F0 3F0 3B0 1F1 3F1 3B1 1B0 1B1'
     """
     starts = np.concatenate([_forwards(r, p, v), _backwards(r, p, v)])
     kind, chunk = np.repeat([Kind.F, Kind.B], v), np.tile(np.arange(v), 2)
