@@ -72,7 +72,8 @@ def schedule(
         micros: micro-batches per step.
         chunks: model chunks per rank; left out, the fewest that the schedule can have, with all several.
         every: every schedule, as the name all.
-        option: a knob of the schedule as NAME=NUMBER, for example group=4 of interleaved; may be given more than once.
+        option: a knob of the schedule as NAME=NUMBER, for example group=4 of interleaved, slices=8 and attention=30 (per
+            cent of the time, which unequal slices even out) of seq1f1b; may be given more than once.
         memory: limit of activations, as a fraction of 1F1B's peak (as many micro-batches as there are ranks).
         csv: write the plan as PyTorch's compute-only CSV; with all, the table.
     """
@@ -183,11 +184,12 @@ def _objective(goal: Goal) -> Literal["sync", "span"]:
 def _fewest(name: str, sizes: Sizes, options: dict[str, int]) -> int:
     """Chunks for a schedule whose user named none."""
     from penstock.schedules import SCHEDULES
-    from penstock.schedules.table import options_of
+    from penstock.schedules.table import knobs_of, own_options
 
-    if name not in SCHEDULES or min(sizes.ranks, sizes.micros) < 1 or {*options} - {*options_of(SCHEDULES[name].lane)}:
+    if name not in SCHEDULES or min(sizes.ranks, sizes.micros) < 1 or {*options} - {*knobs_of(SCHEDULES[name].lane)}:
         return 1
-    return SCHEDULES[name].least_chunks(sizes.ranks, sizes.micros, **options)
+    own = own_options(SCHEDULES[name].lane, options)
+    return SCHEDULES[name].least_chunks(sizes.ranks, sizes.micros, **own)
 
 
 def _option(text: str) -> tuple[str, int]:

@@ -122,9 +122,10 @@ def executor_of(
     """The executor of one rank; chains begin and end with stages that have none before and behind them."""
     place = plan.placement
     ends = {s: (place.prev[s] == NO_STAGE, place.next[s] == NO_STAGE) for s in modules}
-    stages = {s: Stage(m, *ends[s], carries, 1 / plan.micros) for s, m in modules.items()}
+    lengths = plan.slice_lengths
+    stages = {s: Stage(m, *ends[s], carries, 1 / plan.micros, lengths=lengths) for s, m in modules.items()}
     links = Links(plan, rank) if plan.placement.ranks > 1 else None
-    boundary = Boundary(carries, dtype, torch.device("cpu"))
+    boundary = Boundary(carries, dtype, torch.device("cpu"), lengths)
     return Executor(plan, rank, stages, links, boundary, step, overlap=overlap, settle=settle)
 
 

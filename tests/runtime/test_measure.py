@@ -183,7 +183,7 @@ def counted(stage: Stage, x: Tensor, target: Tensor | None, grad: Tensor | None)
 def test_probe_of_a_plain_stage_by_hand() -> None:
     stage = Stage(blocks([1], 3)[1], False, False, (ROWS, WIDTH), 1.0)
     x = torch.randn(ROWS, WIDTH, dtype=torch.float64)
-    saved, share = probe(stage, x, None)
+    saved, share = probe(stage, [x], None)
     inner = 20
     # linear: x; norm: its input, mean, 1/std; tanh and second linear: one and the same tensor
     assert saved == 8 * (ROWS * WIDTH + ROWS * (inner + 2) + ROWS * inner)
@@ -205,7 +205,7 @@ def test_probe_counts_what_is_alive(model: str, part: str) -> None:
     ids = torch.randint(0, 256, (2, 16), generator=maker)
     x = ids if first else torch.randn(2, 16, config.hidden_size, generator=maker)
     target, grad = (ids, None) if last else (None, torch.randn(2, 16, config.hidden_size, generator=maker))
-    saved, share = probe(stage, x, target)
+    saved, share = probe(stage, [x], None if target is None else [target])
     true_saved, true_share = counted(stage, x, target, grad)
     assert saved == pytest.approx(true_saved, rel=0.01)
     assert share == pytest.approx(true_share, rel=0.01)
@@ -216,7 +216,7 @@ def test_a_stage_without_layers_can_be_probed(tmp_path: Path) -> None:
     stage = Stage(
         DecoderStage(load_config(tmp_path / "config.json"), range(2, 2), False, False), False, False, (2, 4, 8), 1
     )
-    assert probe(stage, torch.zeros(2, 4, 8), None)[0] <= 2 * 4 * 8 * 4
+    assert probe(stage, [torch.zeros(2, 4, 8)], None)[0] <= 2 * 4 * 8 * 4
 
 
 # -- a real run ----------------------------------------------------------------------------------------------------

@@ -118,8 +118,8 @@ class Costs:
         return found
 
     def sliced(self, slices: int) -> Costs:
-        """Of one slice of a micro-batch, from those of the whole: 1/slices of times, messages and bytes. What does not
-        depend on tokens (weights and what is done with them once a step) stays.
+        """Of the mean slice of a micro-batch, from those of the whole: 1/slices of times, messages and bytes. What does
+        not depend on tokens (weights and what is done with them once a step) stays.
 
         Example:
             >>> costs = Costs.uniform(Placement.loop(2)).sliced(4)

@@ -17,6 +17,7 @@ from penstock.core.op import Sends
 from penstock.core.words import divisors, suggest
 
 BYTE_VOCAB = 256  # a token is a byte
+SliceBy = Literal["length", "time"]
 OptimizerStep = Literal["barrier", "post-validation"]
 
 
@@ -92,6 +93,9 @@ class Strategy:
     micro_batches: int = _setting(8, "parts that the batch is cut into", low=1)
     slices: int = _setting(
         0, "parts that each sequence is cut into, by schedules that can; 0 leaves the number to the schedule", low=0
+    )
+    slice_by: SliceBy = _setting(  # noqa: RUF009
+        "length", "'length': slices of as many tokens; 'time': cut so that, with attention, all take as long"
     )
     stage_layers: tuple[int, ...] | None = _setting(
         None, "decoder layers of each virtual stage, in the order of the model; left out they are cut evenly", low=0

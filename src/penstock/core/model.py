@@ -61,6 +61,12 @@ class Model:
         name, source = _locate(str(path_or_name))
         return model_from_config(name, _read_json(source), str(source))
 
+    def attention_share(self, tokens: int) -> float:
+        """Share of causal attention in the operations of the layers on a sequence: of scores and of what they weigh,
+        beside two for each parameter and token."""
+        attention = tokens * self.heads * self.head_dim
+        return attention / (attention + self.layer_parameters)
+
     def cut(self, stages: int, stage_layers: tuple[int, ...] | None = None) -> tuple[range, ...]:
         """Return the decoder layers of each virtual stage, in the order of the model.
 

@@ -39,6 +39,8 @@ class Plan:
             and a step that should have been scaled or left out is undone later (post-validation).
         weights: which weights forwards run with; all but ``synced`` are of plans with ``UPDATE``, whose gradients
             differ from those of one process.
+        slice_lengths: of the slices of a sequence, in tokens or any other unit; empty: all are of equal length. Of
+            unequal ones each is taken to take as long, unless ``Costs.slice_factor`` says otherwise.
 
     Raises:
         ValueError: the number of lanes is not the number of ranks. (Whether the plan can run is for ``engine.check``.)
@@ -58,6 +60,7 @@ class Plan:
     slices: int = 1
     barrier: bool = True
     weights: Weights = "synced"
+    slice_lengths: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.in_flight is not None and self.in_flight < 1:
@@ -71,6 +74,8 @@ class Plan:
                 raise ValueError(f"{name} {value}: {suggest(value, get_args(known))}")
         if self.slices < 1 or self.micros % self.slices:
             raise ValueError(f"slices={self.slices} does not divide micros={self.micros}; all have as many")
+        if self.slice_lengths and (len(self.slice_lengths) != self.slices or min(self.slice_lengths) < 1):
+            raise ValueError(f"slice_lengths={self.slice_lengths}; give one for each of {self.slices} slices, above 0")
 
     def __len__(self) -> int:
         return len(self.ops)
@@ -150,6 +155,7 @@ class Plan:
             "slices": self.slices,
             "barrier": self.barrier,
             "weights": self.weights,
+            "slice_lengths": list(self.slice_lengths),
             "rank_of": list(placement.rank_of),
             "prev": list(placement.prev),
             "part_of": list(placement.part_of),
@@ -166,6 +172,7 @@ class Plan:
         if not isinstance(data, dict) or data.get("penstock_plan") != FORMAT:
             version = data.get("penstock_plan") if isinstance(data, dict) else None
             raise ValueError(f"not a Penstock plan of format {FORMAT} (penstock_plan={version!r})")
+        data = dict[str, Any](slice_lengths=[]) | data
         for key, kinds in _TYPES.items():
             if key not in data:
                 raise ValueError(f"the plan lacks the key {key!r}")
@@ -177,7 +184,7 @@ class Plan:
         except (TypeError, AttributeError) as wrong:
             raise ValueError(f"the plan holds a value of the wrong type: {wrong}") from None
         how = (data["sends"], data["in_flight"], data["slices"], data["barrier"], data["weights"])
-        return cls(data["name"], placement, data["micros"], lanes, *how)
+        return cls(data["name"], placement, data["micros"], lanes, *how, tuple(data["slice_lengths"]))
 
     def to_json(self) -> str:
         """One JSON object; ``from_json`` reads it back."""
@@ -204,6 +211,7 @@ class Plan:
             f"micros {self.micros}",
             f"sends {self.sends} {self.in_flight or ''}".rstrip(),
             *([f"slices {self.slices}"] if self.slices > 1 else []),
+            *([f"slice_lengths {_words(self.slice_lengths)}"] if self.slice_lengths else []),
             *([] if self.barrier else ["barrier no"]),
             *([] if self.weights == "synced" else [f"weights {self.weights}"]),
             f"rank_of {_words(placement.rank_of)}",
@@ -232,7 +240,9 @@ class Plan:
         (micros,), (slices,) = _numbers("micros", facts["micros"]), _numbers("slices", facts.get("slices", "1"))
         barrier = facts.get("barrier") != "no"
         weights = facts.get("weights", "synced")
-        return cls(facts["plan"], placement, micros, lanes, how, bound, slices, barrier, weights)  # type: ignore[arg-type]
+        lengths = _numbers("slice_lengths", facts.get("slice_lengths", ""))
+        more = (how, bound, slices, barrier, weights, lengths)
+        return cls(facts["plan"], placement, micros, lanes, *more)  # type: ignore[arg-type]
 
 
 _TYPES: dict[str, Any] = {
@@ -243,6 +253,7 @@ _TYPES: dict[str, Any] = {
     "slices": int,
     "barrier": bool,
     "weights": str,
+    "slice_lengths": list,
     "rank_of": list,
     "prev": list,
     "part_of": list,

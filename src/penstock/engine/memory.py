@@ -12,6 +12,7 @@ from penstock.core.costs import Costs
 from penstock.core.needs import NOTHING, dependencies, index, of_kind, predecessors
 from penstock.core.op import HOST, RECVS, SENDS, Hop, Kind
 from penstock.core.plan import Plan
+from penstock.core.slicing import by_mean
 from penstock.core.timeline import MemoryCurve
 
 
@@ -61,6 +62,8 @@ def _activations(plan: Plan, start_s: NDArray[np.float64], end_s: NDArray[np.flo
         moved = kept * costs.host_share[stage]
         for one, size in ((Kind.F, kept), (Kind.R, saved[stage] - kept), (Kind.OFFLOAD, -moved), (Kind.FETCH, moved)):
             change = np.where(kind == one, size, change)
+    if plan.slice_lengths:
+        change = change * by_mean(plan.slice_lengths, plan.slices)[micro % plan.slices]
     return _at_ends(plan, start_s, end_s, change)
 
 
@@ -88,8 +91,9 @@ def _buffers(plan: Plan, start_s: NDArray[np.float64], end_s: NDArray[np.float64
     hop[[Kind.RECV_F, Kind.SEND_B]] = Hop.PREV  # these carry the output, or its gradient, of the stage before
     for kinds, until in ((SENDS, _released), (RECVS, _consumed)):
         rows = np.flatnonzero(of_kind(plan.ops[:, 0], kinds)) if costs.boundary_bytes.any() else none
-        kind, stage, _ = plan.ops[rows].T
+        kind, stage, micro = plan.ops[rows].T
         size = costs.boundary_bytes[plan.placement.hops[hop[kind], stage]]
+        size = size * by_mean(plan.slice_lengths, plan.slices)[micro % plan.slices]
         rows, size = rows[size > 0], size[size > 0]
         if len(rows):
             rank, (free, turn) = plan.rank_of_op[rows], until(plan, rows, start_s, end_s)

@@ -78,7 +78,7 @@ def in_a_row(plan: Plan, steps: int) -> Plan:
         codes[:, :, 2] += np.where(codes[:, :, 2] == NO_MICRO, 0, plan.micros * np.arange(steps)[:, None])
         return Lane(codes.reshape(-1, 3), np.tile(lane.fused, steps))
 
-    how = (plan.sends, plan.in_flight, plan.slices, plan.barrier, plan.weights)
+    how = (plan.sends, plan.in_flight, plan.slices, plan.barrier, plan.weights, plan.slice_lengths)
     return Plan(plan.name, plan.placement, plan.micros * steps, tuple(map(shifted, plan.lanes)), *how)
 
 

@@ -100,7 +100,8 @@ class DecoderStage(nn.Module):
     fit together. Initial values follow Hugging Face's own rules, drawn on the CPU in float32 from a generator seeded
     by (`seed`, module name): every cut, dtype and device starts from the same numbers (rounded to `dtype`).
 
-    `slices`: of each sequence; above 1, `begin` must say which comes before each call of `forward`.
+    `slices`: of each sequence; above 1, `begin` must say which comes before each call of `forward`. `lengths`: their
+    tokens, where they are not equal.
 
     `whole_ends`: False where the vocabulary is split over ranks: the first stage then takes embedded tokens, the last
     gives the hidden state behind its norm. `rows`: those of embedding and head that such a stage holds for others.
@@ -125,6 +126,7 @@ class DecoderStage(nn.Module):
         whole_ends: bool = True,
         rows: range | None = None,
         slices: int = 1,
+        lengths: tuple[int, ...] = (),
     ) -> None:
         super().__init__()
         _check_layers(layers, config.num_hidden_layers, first, last)
@@ -149,7 +151,7 @@ class DecoderStage(nn.Module):
         self.queue = WeightQueue()
         self.unsplit = split_modules(self, self.queue) if split else []
         self._layers = tuple(self._part(self.family.layers).values())
-        self.past = KeysAndValues(slices) if slices > 1 else None
+        self.past = KeysAndValues(slices, lengths) if slices > 1 else None
         self._calls = LayerCalls(skeleton, self.family, layers, dtype, torch.device(device), self.past)
 
     def _adopt(self, base: nn.Module, layers: range, embedding: bool) -> None:

@@ -22,7 +22,8 @@ def evaluation_plan(plan: Plan) -> Plan:
         return nth[op.micro] + placement.depth_of[op.stage], placement.chain_of[op.stage]
 
     rows = [sorted([op for op in lane if op.kind == Kind.F], key=turn) for lane in plan.lanes]
-    bare = Plan("evaluation", placement, plan.micros, tuple(map(Lane.of, rows)), slices=plan.slices)
+    lanes = tuple(map(Lane.of, rows))
+    bare = Plan("evaluation", placement, plan.micros, lanes, slices=plan.slices, slice_lengths=plan.slice_lengths)
     check(bare)
     algorithm = algorithm_of(plan)
     if algorithm:

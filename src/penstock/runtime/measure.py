@@ -25,34 +25,40 @@ Times = NDArray[np.float64]
 """Start and end of every op of one step in seconds of one clock: shape (2, ops)."""
 
 
-def probe(stage: Stage, x: Tensor, target: Tensor | None, slices: int = 1) -> tuple[float, float]:
+def probe(stage: Stage, xs: Sequence[Tensor], targets: Sequence[Tensor] | None) -> tuple[float, float]:
     """Bytes a forward keeps for its backward, and the share of them that lives from ``I`` to ``W``.
 
     Runs one micro-batch twice through the stage, all its slices, and leaves no gradient behind. What both runs keep in
     common (masks, rotary tables, weights) is not counted; of slices it is the mean.
+
+    Args:
+        stage: at rest.
+        xs: input of each slice; one if the micro-batch is whole.
+        targets: of each, for the last stage.
     """
+    slices = len(xs)
     seen: list[dict[int, int]] = [{}, {}]
     for micro in range(2 * slices):
-        seen[micro // slices] |= _saved_by(stage, micro, x, target)
+        seen[micro // slices] |= _saved_by(stage, micro, xs, targets)
     saved = sum(size for storage, size in seen[0].items() if storage not in seen[1]) / slices
-    grad = None if stage.last else _zero_gradient(stage, x)
-    kept = 0
+    kept = 0.0
     for micro in reversed(range(2 * slices)):
-        stage.backward_input(micro, grad)
-        kept = stage.pending_bytes(micro)
+        stage.backward_input(micro, None if stage.last else _zero_gradient(stage, micro, xs[0]))
+        kept += stage.pending_bytes(micro)
         stage.backward_weight(micro)
+    kept /= 2 * slices
     stage.losses.clear()
     stage.module.zero_grad(set_to_none=True)
     return float(saved), kept / saved if saved else 0.0
 
 
-def _zero_gradient(stage: Stage, x: Tensor) -> Tensor:
+def _zero_gradient(stage: Stage, micro: int, x: Tensor) -> Tensor:
     """Of the stage's output; a stage without weights passes on the type it gets."""
     like = x if x.is_floating_point() else next(stage.module.parameters())
-    return torch.zeros(stage._carries, dtype=like.dtype, device=like.device)
+    return torch.zeros(stage.carries(micro), dtype=like.dtype, device=like.device)
 
 
-def _saved_by(stage: Stage, micro: int, x: Tensor, target: Tensor | None) -> dict[int, int]:
+def _saved_by(stage: Stage, micro: int, xs: Sequence[Tensor], targets: Sequence[Tensor] | None) -> dict[int, int]:
     """Sizes of the storages one forward saves, by address; they stay alive until its backward."""
     found: dict[int, int] = {}
 
@@ -62,7 +68,8 @@ def _saved_by(stage: Stage, micro: int, x: Tensor, target: Tensor | None) -> dic
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        stage.forward(micro, x.clone() if stage.first else x.clone().detach(), target)
+        x = xs[micro % len(xs)].clone()
+        stage.forward(micro, x if stage.first else x.detach(), targets[micro % len(xs)] if targets else None)
     return found
 
 

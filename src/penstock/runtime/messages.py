@@ -23,11 +23,23 @@ Key = tuple[Kind, int, int]
 
 @dataclass(frozen=True)
 class Boundary:
-    """The tensor that crosses stage boundaries: the same for every micro-batch."""
+    """The tensor that crosses stage boundaries: the same for every micro-batch, but for the length of slices.
+
+    Args:
+        shape: (micro, tokens, ...).
+        dtype, device: its type and where it lives.
+        lengths: tokens of the slices of a sequence, where they are not equal.
+    """
 
     shape: tuple[int, ...]
     dtype: torch.dtype
     device: torch.device
+    lengths: tuple[int, ...] = ()
+
+    def empty(self, micro: int) -> Tensor:
+        """A buffer for that of a micro-batch."""
+        tokens = self.lengths[micro % len(self.lengths) :][:1] if self.lengths else self.shape[1:2]
+        return torch.empty((*self.shape[:1], *tokens, *self.shape[2:]), dtype=self.dtype, device=self.device)
 
 
 class Messages:
@@ -71,10 +83,6 @@ class Messages:
             raise ValueError(f"stage {stage} gave {tensor.dtype}, but the pipeline carries {dtype}")
         return tensor if tensor.is_contiguous() else tensor.contiguous()
 
-    def _buffer(self) -> Tensor:
-        boundary = self._boundary
-        return torch.empty(boundary.shape, dtype=boundary.dtype, device=boundary.device)
-
     def send(self, row: int, op: Op) -> Action:
         """The bound action of a send, op id ``row``."""
         to, tag, before, blocking = *self._way(row, op), int(self._before[row]), self.plan.blocking
@@ -99,7 +107,7 @@ class Messages:
         assert links is not None
 
         def action() -> None:
-            buffer = self._buffer()
+            buffer = self._boundary.empty(op.micro)
             work = links.recv(buffer, of, tag)
             self._count(1)
             if blocking:
@@ -117,7 +125,7 @@ class Messages:
 
         def action() -> None:
             tensors = [
-                self._outgoing(key, op.stage) if op.kind in SENDS else self._buffer()
+                self._outgoing(key, op.stage) if op.kind in SENDS else self._boundary.empty(op.micro)
                 for key, op in zip(keys, ops, strict=True)
             ]
             works = links.batch(tensors, ways)

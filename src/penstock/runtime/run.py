@@ -15,6 +15,7 @@ from penstock.core.model import Model
 from penstock.core.op import Kind
 from penstock.core.placement import NO_STAGE
 from penstock.core.plan import Plan
+from penstock.core.slicing import equal_time, rounded
 from penstock.core.words import divisors
 from penstock.engine.check import check
 from penstock.lower import add_sends, add_step, algorithm_of, reduce_gradients, split_vocabulary
@@ -97,7 +98,7 @@ def plan_of(spec: RunSpec) -> Plan:
         options: dict[str, Any] = {"slices": strategy.slices} if strategy.slices else {}
         plan = build(strategy.schedule, strategy.ranks, strategy.micro_batches, strategy.chunks, **options)
     spec.check_model(Model.read(spec.model), _parts(plan))
-    _check_slices(plan, spec)
+    plan = _with_slices(plan, spec)
     check(plan)
     plan = _with_vocabulary(plan, strategy.vocabulary)
     barrier = strategy.optimizer_step == "barrier"
@@ -118,14 +119,24 @@ def plan_of(spec: RunSpec) -> Plan:
     return plan
 
 
-def _check_slices(plan: Plan, spec: RunSpec) -> None:
-    """Refuse sequences that slices of equal length do not make up."""
+def _with_slices(plan: Plan, spec: RunSpec) -> Plan:
+    """The plan with the lengths of its slices, if they are not equal; sequences that cannot be cut so are refused."""
     length, slices = spec.job.seq_length, plan.slices
-    if length % slices:
+    if spec.strategy.slice_by == "time" and not plan.slice_lengths:
+        if slices == 1:
+            raise ValueError(f"slice_by=time, but {plan.name!r} does not slice sequences; take slice_by=length")
+        shares = equal_time(slices, Model.read(spec.model).attention_share(length))
+        plan = replace(plan, slice_lengths=rounded(shares, length))
+    if plan.slice_lengths:
+        rounded(plan.slice_lengths, length)
+        if spec.strategy.vocabulary or algorithm_of(plan):
+            raise ValueError(f"{plan.name!r} has slices of unequal length, which vocabulary passes do not take yet")
+    elif length % slices:
         raise ValueError(
             f"slices={slices} does not divide seq_length={length}; use {divisors(length, near=slices)} slices, or "
             f"seq_length={-(-length // slices) * slices}"
         )
+    return plan
 
 
 def _check_flush_free(plan: Plan, spec: RunSpec) -> None:

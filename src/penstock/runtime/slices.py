@@ -19,9 +19,9 @@ from torch.autograd import Function
 class _Row:
     """Keys or values of one layer and one sequence, and the sum of their gradients; both (micro, heads, seq, size)."""
 
-    def __init__(self, own: Tensor, slices: int) -> None:
-        micro, heads, tokens, size = own.shape
-        self._held = torch.empty(micro, heads, tokens * slices, size, dtype=own.dtype, device=own.device)
+    def __init__(self, own: Tensor, tokens: int) -> None:
+        micro, heads, _, size = own.shape
+        self._held = torch.empty(micro, heads, tokens, size, dtype=own.dtype, device=own.device)
         self._grads: Tensor | None = None
 
     def extend(self, own: Tensor, start: int) -> Tensor:
@@ -61,7 +61,8 @@ class KeysAndValues:
     """What attention of transformers takes for its cache: keys and values of the slices before the one at work.
 
     Args:
-        slices: of each sequence, of equal length.
+        slices: of each sequence.
+        lengths: their tokens; empty: as many in each.
 
     Attributes:
         start: tokens of the sequence before the slice at work.
@@ -69,8 +70,9 @@ class KeysAndValues:
 
     is_compileable = False
 
-    def __init__(self, slices: int) -> None:
-        self.slices, self.start = slices, 0
+    def __init__(self, slices: int, lengths: tuple[int, ...] = ()) -> None:
+        self.slices, self.start, self._lengths = slices, 0, lengths
+        self._tokens = 0
         self._at = 0
         self._open: dict[int, dict[tuple[int, str], _Row]] = {}
 
@@ -78,7 +80,8 @@ class KeysAndValues:
         """Say which slice comes next: its micro-batch number and its length. The rows of a sequence are let go with
         its last slice; the graphs that need them keep them."""
         sequence, self._at = divmod(micro, self.slices)
-        self.start = self._at * tokens
+        self.start = sum(self._lengths[: self._at]) if self._lengths else self._at * tokens
+        self._tokens = sum(self._lengths) or self.slices * tokens
         if self._at == 0:
             self._open[sequence] = {}
         self._rows = self._open[sequence] if self._at < self.slices - 1 else self._open.pop(sequence)
@@ -89,7 +92,7 @@ class KeysAndValues:
 
     def _extended(self, own: Tensor, which: tuple[int, str]) -> Tensor:
         if self._at == 0:
-            self._rows[which] = _Row(own, self.slices)
+            self._rows[which] = _Row(own, self._tokens)
         found: Tensor = _Extend.apply(own, self._rows[which], self.start)
         return found
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
+from penstock.core.slicing import by_mean
 from penstock.runtime.split import WeightQueue, Work, backward, run_pending, split_modules
 from penstock.runtime.stale import Stale
 
@@ -22,11 +23,20 @@ class Stage:
         first, last: whether it takes the data and whether it gives the loss.
         carries: shape of the tensor that crosses stage boundaries.
         scale: factor of each micro-batch's loss, 1/m for the mean over the batch.
+        lengths: tokens of the slices of a sequence, where they are not equal. A micro-batch is one of them, and its
+            loss counts by its tokens.
         split: make a module without ``queue`` split its backward; not needed where only whole backwards run.
     """
 
     def __init__(
-        self, module: nn.Module, first: bool, last: bool, carries: tuple[int, ...], scale: float, split: bool = True
+        self,
+        module: nn.Module,
+        first: bool,
+        last: bool,
+        carries: tuple[int, ...],
+        scale: float,
+        split: bool = True,
+        lengths: tuple[int, ...] = (),
     ) -> None:
         self.module, self.first, self.last = module, first, last
         queue = getattr(module, "queue", None)
@@ -37,7 +47,8 @@ class Stage:
         self.losses: list[Tensor] = []
         self._begin: Callable[[int, int], None] | None = getattr(module, "begin", None)
         self.stale: Stale | None = None
-        self._carries = torch.Size(carries)
+        self._carries, self._lengths = torch.Size(carries), lengths
+        self._weight = by_mean(lengths, len(lengths)).tolist() if lengths else []
         self._scale = torch.tensor(scale, dtype=torch.float64)
         self._kept: dict[int, tuple[Tensor | None, GradientEdge | Tensor | None]] = {}
         self._pending: dict[int, list[Work]] = {}
@@ -47,10 +58,10 @@ class Stage:
         leaf = None if self.first else x.requires_grad_()
         y = self._called(micro, x, target)
         if self.last:
-            self.losses.append(y.detach())
+            self.losses.append(self._weighed(y.detach(), micro))
             self._kept[micro] = (leaf, y)
             return y
-        self._check(y)
+        self._check(y, micro)
         self._kept[micro] = (leaf, get_gradient_edge(y) if y.requires_grad else None)
         return y.detach()
 
@@ -58,9 +69,9 @@ class Stage:
         """F of a plan without backwards: keeps nothing."""
         y = self._called(micro, x, target)
         if self.last:
-            self.losses.append(y)
+            self.losses.append(self._weighed(y, micro))
         else:
-            self._check(y)
+            self._check(y, micro)
         return y
 
     def _called(self, micro: int, x: Tensor, target: Tensor | None) -> Tensor:
@@ -75,7 +86,7 @@ class Stage:
     def backward(self, micro: int, grad: Tensor | None) -> Tensor | None:
         """B: adds the gradients of the weights, gives that of the input (None on the first stage)."""
         leaf, root = self._kept.pop(micro)
-        found = backward(root, self._factor(root) if grad is None else grad, leaf)
+        found = backward(root, self._weighed(self._factor(root), micro) if grad is None else grad, leaf)
         if self.stale is not None:
             self.stale.done(micro)
         return found
@@ -120,9 +131,19 @@ class Stage:
             self._scale = self._scale.to(loss)
         return self._scale
 
-    def _check(self, y: Tensor) -> None:
-        if y.shape != self._carries:
+    def carries(self, micro: int) -> torch.Size:
+        """Shape of what crosses stage boundaries of a micro-batch."""
+        if not self._lengths:
+            return self._carries
+        return torch.Size((self._carries[0], self._lengths[micro % len(self._lengths)], *self._carries[2:]))
+
+    def _weighed(self, loss: Tensor, micro: int) -> Tensor:
+        """A loss, or its gradient, by the tokens it is the mean of."""
+        return loss * self._weight[micro % len(self._weight)] if self._weight else loss
+
+    def _check(self, y: Tensor, micro: int) -> None:
+        if y.shape != self.carries(micro):
             raise ValueError(
-                f"the stage gave {tuple(y.shape)}, but the pipeline carries {tuple(self._carries)}; "
+                f"the stage gave {tuple(y.shape)}, but the pipeline carries {tuple(self.carries(micro))}; "
                 "all micro-batches and boundaries must have one shape"
             )

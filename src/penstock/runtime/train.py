@@ -17,6 +17,7 @@ from penstock.core.model import Model
 from penstock.core.op import Kind
 from penstock.core.placement import NO_STAGE
 from penstock.core.plan import Plan
+from penstock.core.slicing import rounded
 from penstock.lower import algorithm_of
 from penstock.runtime import checkpoint
 from penstock.runtime.corpus import Batch, Corpus, read_corpus
@@ -72,6 +73,8 @@ class Trainer:
         dtype = dtype_of(spec.job.precision)
         micro = spec.sequences_per_micro_batch
         carries = (micro, spec.job.seq_length // plan.slices, config.hidden_size)
+        lengths = rounded(plan.slice_lengths, spec.job.seq_length) if plan.slice_lengths else ()
+        self._lengths = lengths or (carries[1],) * plan.slices
         split = set(plan.ops[plan.ops[:, 0] == Kind.I, 1].tolist())
         ends = {s: (placement.prev[s] == NO_STAGE, placement.next[s] == NO_STAGE) for s in placement.on(rank)}
         whole, rows = not algorithm_of(plan), rows_of(rank, placement.ranks, config.vocab_size)
@@ -89,17 +92,20 @@ class Trainer:
                 whole,
                 held.get(s),
                 plan.slices,
+                lengths,
             )
             for s, end in ends.items()
         }
         scale = 1 / (plan.micros if plan.weights == "synced" else micros_per_update(plan))
         self.stages = {
-            s: Stage(m, ends[s][0] and whole, ends[s][1] and whole, carries, scale) for s, m in self.modules.items()
+            s: Stage(m, ends[s][0] and whole, ends[s][1] and whole, carries, scale, lengths=lengths)
+            for s, m in self.modules.items()
         }
         self.optimizer = Optimizer(spec.job, self.modules, plan, rank)
         links = Links(plan, rank) if plan.placement.ranks > 1 else None
-        boundary = Boundary(carries, dtype, device)
-        self.trained = Trained(boundary_bytes=float(math.prod(carries) * dtype.itemsize))
+        boundary = Boundary(carries, dtype, device, lengths)
+        tokens = micro * spec.job.seq_length / plan.slices
+        self.trained = Trained(boundary_bytes=tokens * config.hidden_size * dtype.itemsize)
         looks = evaluation_plan(plan)
         own = SplitEnds.of(self.modules, held, scale, config.vocab_size, device) if held else None
         self._rows = own.held if own else {}
@@ -230,18 +236,18 @@ class Trainer:
         self._progress.step(self.done, row)
 
     def _micro_batches(self, batch: Batch) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-        """Inputs and targets by micro-batch; each of shape (micro, seq / slices)."""
-        slices, whole = self.plan.slices, self.plan.micros // self.plan.slices
+        """Inputs and targets by micro-batch or slice; each of shape (micro, tokens)."""
+        whole = self.plan.micros // self.plan.slices
         cut = (torch.from_numpy(rows).to(self.device).chunk(whole) for rows in batch)
-        inputs, targets = (tuple(part for each in rows for part in each.chunk(slices, 1)) for rows in cut)
+        inputs, targets = (tuple(part for each in rows for part in each.split(self._lengths, 1)) for rows in cut)
         return inputs, targets
 
     def _probe(self) -> None:
-        inputs, targets = self._micro_batches(self.corpus.batch(0))
-        carried = torch.zeros(self.stages[min(self.stages)]._carries, device=self.device)
+        slices, dtype = range(self.plan.slices), dtype_of(self.spec.job.precision)
+        inputs, targets = (of[: len(slices)] for of in self._micro_batches(self.corpus.batch(0)))
         for s, stage in self.stages.items():
-            x = inputs[0] if stage.first else carried.to(dtype_of(self.spec.job.precision))
-            self.trained.saved[s] = probe(stage, x, targets[0] if stage.last else None, self.plan.slices)
+            carried = [torch.zeros(stage.carries(k), dtype=dtype, device=self.device) for k in slices]
+            self.trained.saved[s] = probe(stage, inputs if stage.first else carried, targets if stage.last else None)
 
     def _keep(self, wall_s: float) -> None:
         trained = self.trained

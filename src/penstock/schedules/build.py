@@ -14,7 +14,7 @@ from penstock.core.placement import Placement
 from penstock.core.plan import Plan
 from penstock.core.words import nearest, suggest
 from penstock.schedules.phases import expand
-from penstock.schedules.table import SCHEDULES, LaneFunction, Schedule, options_of, slices_of
+from penstock.schedules.table import SCHEDULES, LaneFunction, Schedule, knobs_of, lengths_of, own_options, slices_of
 from penstock.schedules.task import Objective, Task, reads_costs
 from penstock.schedules.user import is_reference, load
 
@@ -43,7 +43,9 @@ def build(
         memory_limit: bytes of activations that any rank may hold, for schedules that read costs; default their own.
         objective: for schedules that read costs: ``sync`` the makespan, ``span`` the longest time of one rank.
         options: knobs that the schedule has, for example ``group`` of ``interleaved``. A knob ``slices`` cuts each
-            micro-batch into so many slices along its sequences: the plan has micros x slices numbers.
+            micro-batch into so many slices along its sequences: the plan has micros x slices numbers. Schedules with
+            slices also take ``attention``, per cent of a sequence's time that it takes: slices are then cut so that
+            each takes as long, the later the shorter.
 
     Raises:
         ValueError: unknown name or option, or sizes the schedule cannot have; the message gives the nearest it can.
@@ -60,7 +62,7 @@ def build(
             raise ValueError(f"{size}={value}; it must be at least 1")
     name, lane, place = _look_up(schedule, ranks, micros, chunks, options)
     placement = placement or place(ranks, chunks)
-    slices = slices_of(lane, options)
+    slices, lengths, options = slices_of(lane, options), lengths_of(lane, options), own_options(lane, options)
     micros *= slices
     begins = [chain * micros // placement.chains for chain in placement.chain_of]
     if reads_costs(lane):
@@ -73,7 +75,7 @@ def build(
     on = map(placement.on, range(ranks))
     lanes = (_lane(ops, mine, [begins[s] for s in mine]) for ops, mine in zip(rows, on, strict=True))
     weights = SCHEDULES[name].weights if name in SCHEDULES else "synced"
-    return Plan(name, placement, micros, tuple(lanes), slices=slices, weights=weights)
+    return Plan(name, placement, micros, tuple(lanes), slices=slices, weights=weights, slice_lengths=lengths)
 
 
 def placement_of(schedule: str, ranks: int, chunks: int) -> Placement:
@@ -102,14 +104,14 @@ def _look_up(
         schedule, place = load(schedule)
     if callable(schedule):
         name = getattr(schedule, "__name__", "schedule").replace("_", "-")
-        _check_options(name, options_of(schedule) if options else (), options)
+        _check_options(name, knobs_of(schedule) if options else (), options)
         return name, schedule, place
     found = _named(schedule)
     if v > 1 and not found.chunks:
         others = ", ".join(name for name, one in SCHEDULES.items() if one.chunks)
         raise ValueError(f"{schedule} has one chunk per rank, not chunks={v}; use chunks=1 or {others}")
-    _check_options(schedule, options_of(found.lane), options)
-    reason = found.valid(p, m, v, **options)
+    _check_options(schedule, knobs_of(found.lane), options)
+    reason = found.valid(p, m, v, **own_options(found.lane, options))
     if reason:
         raise ValueError(f"{schedule}: {reason}")
     return schedule, found.lane, found.placement

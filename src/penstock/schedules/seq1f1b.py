@@ -1,7 +1,8 @@
 """Seq1F1B: 1F1B over the slices of each sequence (Sun et al. 2024, arXiv:2406.03488).
 
-The paper balances slices by cutting them at unequal lengths, so that each takes as many operations, attention to
-earlier slices counted; here they are of equal length, and ``Costs.slice_factor`` says how much longer later ones take.
+The paper cuts slices at unequal lengths, so that each takes as many operations, attention to earlier slices counted:
+the option ``attention``. Without it they are of equal length, and ``Costs.slice_factor`` says how much longer later
+ones take.
 """
 
 import numpy as np

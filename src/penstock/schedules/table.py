@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from penstock.core.op import Op, Weights
 from penstock.core.placement import Placement
+from penstock.core.slicing import equal_time, rounded
 from penstock.schedules import (
     bitpipe,
     breadth_first,
@@ -50,6 +51,8 @@ from penstock.schedules.phases import Phase
 from penstock.schedules.task import reads_costs
 
 Ops = NDArray[Any] | Iterable[Phase] | Iterable[Op] | Iterable[str]
+FINE = 10_000
+"""Units of a sequence in which lengths of its slices are given where its tokens are not known."""
 MOST_CHUNKS = 8
 """How many chunks per rank are looked at for the fewest that a schedule can have."""
 LaneFunction = Callable[..., Any]
@@ -73,6 +76,26 @@ def slices_of(lane: LaneFunction, options: Mapping[str, int]) -> int:
     """Slices of each micro-batch: the knob ``slices`` of a schedule that has it, else 1."""
     knob = signature(lane).parameters.get("slices")
     return 1 if knob is None else int(options.get("slices", knob.default))
+
+
+def lengths_of(lane: LaneFunction, options: Mapping[str, int]) -> tuple[int, ...]:
+    """Lengths of the slices by ``attention``, per cent of a sequence's time; none where all are equal."""
+    if "attention" not in options or "attention" in options_of(lane):
+        return ()
+    if not 0 <= options["attention"] <= 100:
+        raise ValueError(f"attention={options['attention']} per cent of a sequence's time; give 0 to 100")
+    return rounded(equal_time(slices_of(lane, options), options["attention"] / 100), FINE)
+
+
+def knobs_of(lane: LaneFunction) -> tuple[str, ...]:
+    """Names of all options: the function's own, and ``attention`` where it has slices."""
+    own = options_of(lane)
+    return (*own, "attention") if "slices" in own and "attention" not in own else own
+
+
+def own_options(lane: LaneFunction, options: Mapping[str, int]) -> dict[str, int]:
+    """Those of the options that are the function's own."""
+    return {option: value for option, value in options.items() if option in options_of(lane)}
 
 
 @dataclass(frozen=True)
