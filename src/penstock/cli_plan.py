@@ -72,8 +72,8 @@ def schedule(
         micros: micro-batches per step.
         chunks: model chunks per rank; left out, the fewest that the schedule can have, with all several.
         every: every schedule, as the name all.
-        option: a knob of the schedule as NAME=NUMBER, for example group=4 of interleaved, slices=8 and attention=30 (per
-            cent of the time, which unequal slices even out) of seq1f1b; may be given more than once.
+        option: a knob of the schedule as NAME=NUMBER, for example group=4 of interleaved; may be given more than once.
+            Schedules with slices also take attention, per cent of the time, which unequal slices then even out.
         memory: limit of activations, as a fraction of 1F1B's peak (as many micro-batches as there are ranks).
         csv: write the plan as PyTorch's compute-only CSV; with all, the table.
     """
