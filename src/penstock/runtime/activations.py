@@ -42,7 +42,8 @@ class Activations:
         keeping: Keeping | None = None,
     ) -> None:
         self.plan, self.stages, self._begins, keeping = plan, stages, begins, keeping or Keeping()
-        kinds = {kind: {op.stage for op in plan.lanes[rank] if op.kind == kind} for kind in (Kind.R, Kind.OFFLOAD)}
+        self.lane = plan.lanes[rank]
+        kinds = {kind: {op.stage for op in self.lane if op.kind == kind} for kind in (Kind.R, Kind.OFFLOAD)}
         self.again = {s: Recompute(stages[s], keeping.selective) for s in kinds[Kind.R]}
         self._links: tuple[HostLink, ...] = ()
         if kinds[Kind.OFFLOAD]:

@@ -86,6 +86,10 @@ class Recompute:
         tensors = [*self.held(micro), *self._kept[micro].random]
         return sum({t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in tensors}.values())
 
+    def has(self, micro: int) -> bool:
+        """Whether a micro-batch waits for its ``R``."""
+        return micro in self._kept
+
     def drop(self, micro: int) -> None:
         """Let go what was kept of a micro-batch that will not be made again."""
         del self._kept[micro]

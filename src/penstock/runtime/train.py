@@ -25,6 +25,7 @@ from penstock.runtime.evaluation import evaluation_plan
 from penstock.runtime.execute import Executor
 from penstock.runtime.keeping import Keeping
 from penstock.runtime.measure import probe
+from penstock.runtime.measure_kept import probe_shares
 from penstock.runtime.messages import Boundary
 from penstock.runtime.metrics import MetricsFile
 from penstock.runtime.optimizer import Optimizer, learning_rate
@@ -153,6 +154,8 @@ class Trainer:
         job, every = self.spec.job, self.spec.run.checkpoint_every
         self._metrics, self._progress = metrics, progress
         self._probe()
+        first = self._micro_batches(self.corpus.batch(0))
+        self.trained.shares = probe_shares(self.trainer.activations, self.trained.saved, *first)
         if self.plan.weights != "synced":
             for s, stage in self.stages.items():
                 stage.stale = Stale(self.modules[s], self.plan, s, partial(self.optimizer.predicted, s))
