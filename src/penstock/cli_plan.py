@@ -75,8 +75,8 @@ def schedule(
         chunks: model chunks per rank; left out, the fewest that the schedule can have, with all several.
         every: every schedule, as the name all.
         option: a knob of the schedule as NAME=NUMBER, for example group=4 of interleaved; may be given more than once.
-        passes: change the plan before it is judged: recompute, offload, shard, reduce, split, merge or 2bp, with
-            options as in offload=0.5,stages=0+1; may be given more than once, and they go in order.
+        passes: change the plan before it is judged, for example recompute=selective or offload=0.5,stages=0+1; may be
+            given more than once, and they go in order. Unknown names list all passes.
         memory: limit of activations, as a fraction of 1F1B's peak (as many micro-batches as there are ranks), after
             all passes.
         csv: write the plan as PyTorch's compute-only CSV; with all, the table.
@@ -140,8 +140,8 @@ def simulate(
         plan: a plan of Penstock (.json or .txt), or PyTorch's compute-only CSV (.csv).
         sends: add sends and receives first: overlapped with compute, blocking, or blocking
             in batches. With none the plan stays as it is.
-        passes: change the plan before it gets its sends: recompute, offload, shard, reduce, split, merge or 2bp, with
-            options as in offload=0.5,stages=0+1; may be given more than once, and they go in order.
+        passes: change the plan before it gets its sends, for example recompute=selective or offload=0.5,stages=0+1; may
+            be given more than once, and they go in order. Unknown names list all passes.
     """
     from penstock.api import read_plan
     from penstock.engine import check

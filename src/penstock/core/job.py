@@ -104,7 +104,7 @@ class Strategy:
     )
     offload: str = _setting(
         "",
-        "let this share of activations, to 1, wait in host memory, with options as --pass offload= of penstock "
+        "let this share of activations, above 0 to 1, wait in host memory, with options as --pass offload= of penstock "
         "schedule has them ('0.5,stages=0'); empty: none",
     )
     costs: str = _setting(

@@ -62,31 +62,10 @@ def read(text: str, table: Mapping[str, Callable[..., Any]]) -> tuple[Callable[.
     return table[name], found
 
 
-def shown(name: str, function: Callable[..., Any]) -> str:
-    """A pass and its options for people.
-
-    Example:
-        >>> def shift(plan, costs, by: int = 1, late: bool = False): ...
-        >>> shown("shift", shift)
-        'shift=NUMBER,late=yes|no'
-    """
-    kinds = {option: _form(kind) for option, (kind, _) in options_of(function).items()}
-    words = [form if place == 0 else f"{option}={form}" for place, (option, form) in enumerate(kinds.items())]
-    return f"{name}={','.join(words)}" if words else name
-
-
 def _bare(kind: Any) -> Any:
     """The type of an option that may be left out."""
     parts = [part for part in get_args(kind) if part is not NoneType]
     return parts[0] if NoneType in get_args(kind) else kind
-
-
-def _form(kind: Any) -> str:
-    if get_origin(kind) is Literal:
-        return "|".join(get_args(kind))
-    if get_origin(kind) is tuple:
-        return "N+N+..."
-    return "|".join(WORDS) if kind is bool else "NUMBER"
 
 
 def _value(text: str, kind: Any, where: str) -> Any:
