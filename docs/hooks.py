@@ -10,6 +10,7 @@ import ast
 import contextlib
 import dataclasses
 import importlib
+import inspect
 import io
 import re
 import sys
@@ -28,6 +29,8 @@ from penstock.core.model import FAMILIES, Model, shipped_models
 from penstock.core.op import NEEDS, Hop, Kind, Need
 from penstock.cost import with_parts, with_whole
 from penstock.cost.profiles import LETTERS, profiles
+from penstock.engine.options import WORDS, options_of
+from penstock.engine.passes import PASSES
 from penstock.schedules import Schedule
 from penstock.view import text
 from penstock.view.marks import PHRASES
@@ -113,6 +116,27 @@ def lowered() -> str:
     """A small plan as text, with sends and steps."""
     plan: Plan = add_step(add_sends(build("zb-h1", ranks=2, micros=2)))
     return f"```text\n{plan.to_text()}```\n"
+
+
+def passes() -> str:
+    """The passes of ``--pass`` and their options, from the functions themselves."""
+    rows = []
+    for name, function in PASSES.items():
+        said = dict(re.findall(r"^    (\w+): (.*?)(?=^    \w+: |\Z)", f"{inspect.getdoc(function)}\n", re.M | re.S))
+        for place, (option, (kind, _)) in enumerate(options_of(function).items()):
+            text = f"{name}={_form(kind)}" if place == 0 else f"{option}={_form(kind)}"
+            rows.append((_first(function) if place == 0 else "", f"`{text}`", " ".join(said[option].split())))
+        if not options_of(function):
+            rows.append((_first(function), f"`{name}`", ""))
+    return _table(("pass", "as text", "option"), rows)
+
+
+def _form(kind: Any) -> str:
+    if get_origin(kind) is Literal:
+        return "/".join(get_args(kind))
+    if get_origin(kind) is tuple:
+        return "N+N+..."
+    return "/".join(WORDS) if kind is bool else "NUMBER"
 
 
 def split_vocabulary_table() -> str:
@@ -201,6 +225,7 @@ GENERATORS: dict[str, Callable[[], str]] = {
     "models": models,
     "families": families,
     "lowered plan": lowered,
+    "passes": passes,
     "split vocabulary": split_vocabulary_table,
     "benchmarks": benchmarks,
     "json": json_figures,

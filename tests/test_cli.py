@@ -10,7 +10,8 @@ from penstock import api
 from penstock.cli import main
 
 KEYS = [
-    *("name", "ranks", "micros", "slices", "chunks", "costs", "w_share", "memory", "makespan", "span", "bubble_span"),
+    *("name", "ranks", "micros", "slices", "chunks", "costs", "w_share", "passes", "memory", "bound_memory"),
+    *("makespan", "span", "bubble_span"),
     *("bubble_sync", "peak_over_p", "peak_by_rank", "lower_bound_span", "lower_bound_makespan", "gap_span"),
     *("gap_makespan", "bound_span_kind", "bound_makespan_kind", "messages", "message_bytes", "weight_copies"),
     *("gradient_equal", "weights", "staleness", "weight_versions", "seconds"),
@@ -228,12 +229,12 @@ def test_nothing_is_written_if_one_file_cannot_be(penstock, tmp_path):
 
 
 def test_bugs_keep_their_traceback(monkeypatch):
-    from penstock import engine
+    from penstock import cli_tries
 
     def broken(*args):
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(engine, "simulate", broken)
+    monkeypatch.setattr(cli_tries, "simulate", broken)
     with pytest.raises(RuntimeError, match="a bug"):
         main(["schedule", "1f1b", "--ranks", "2", "--micros", "2"])
 

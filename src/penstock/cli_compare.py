@@ -51,7 +51,7 @@ def compare(sizes: Sizes, csv_file: Path | None, files: Files) -> None:
 def facts_about(one: Candidate, sizes: Sizes) -> dict[str, Any]:
     """The figures of a schedule by the names that scripts read, with its knobs."""
     assert one.timeline is not None
-    facts = facts_of(one.timeline, sizes.pricing, sizes.memory, one.seconds)
+    facts = facts_of(one.timeline, sizes.pricing, sizes.memory, one.seconds, sizes.passes)
     return {"name": one.name, "options": one.options} | facts
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from cyclopts import Parameter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from penstock.core.costs import Costs
     from penstock.core.plan import Plan
@@ -39,7 +39,9 @@ class Files:
     """The timeline as a picture (.png or .svg)."""
 
 
-def facts_of(timeline: Timeline, pricing: Pricing, memory: float | None, took_s: float) -> dict[str, Any]:
+def facts_of(
+    timeline: Timeline, pricing: Pricing, memory: float | None, took_s: float, passes: Sequence[str] = ()
+) -> dict[str, Any]:
     """The figures of a timeline by the names that scripts read; gaps and bubbles in per cent.
 
     Args:
@@ -47,6 +49,7 @@ def facts_of(timeline: Timeline, pricing: Pricing, memory: float | None, took_s:
         pricing: what its ops cost.
         memory: the limit that the bounds know, as a fraction of 1F1B's peak; ``None`` means what the plan needs.
         took_s: seconds it took to build, check and simulate.
+        passes: what changed the plan.
     """
     from penstock.cost import whole_bytes
     from penstock.engine import bounds
@@ -57,7 +60,8 @@ def facts_of(timeline: Timeline, pricing: Pricing, memory: float | None, took_s:
     costs = costs.sliced(plan.slices)
     peaks = [float(peak) / whole for peak in timeline.peak_bytes]
     limit = max(peaks) if memory is None else memory
-    bound = bounds(place, plan.micros, costs, limit * whole) if _bounded(plan, costs) else None
+    within = None if _saves_memory(plan) else limit
+    bound = bounds(place, plan.micros, costs, _bytes(within, whole)) if _bounded(plan, costs) else None
     messages, sent = _sent(plan, costs)
     return {
         "name": plan.name,
@@ -67,7 +71,9 @@ def facts_of(timeline: Timeline, pricing: Pricing, memory: float | None, took_s:
         "chunks": max(map(place.rank_of.count, range(place.ranks))),
         "costs": pricing.figures,
         "w_share": pricing.w_share,
+        "passes": list(passes),
         "memory": limit,
+        "bound_memory": within,
         "makespan": timeline.makespan_s,
         "span": timeline.span_s,
         "bubble_span": 100 * timeline.bubble_span,
@@ -102,14 +108,28 @@ def _of_updates(plan: Plan) -> dict[str, Any]:
 
 
 def _bounded(plan: Plan, costs: Costs) -> bool:
-    """Whether the bounds hold for a plan: they know neither recompute nor copies to a host, no work that overlaps
-    on one rank, and no vocabulary passes."""
+    """Whether the bounds hold for a plan: they know no work that overlaps on one rank and no vocabulary passes."""
     import numpy as np
 
-    from penstock.core.op import HOST, VOCABULARY, Kind
+    from penstock.core.op import VOCABULARY
 
-    beyond = np.isin(plan.ops[:, 0], (Kind.R, *HOST, *VOCABULARY)).any() or (plan.fused.any() and costs.overlap > 0)
+    beyond = np.isin(plan.ops[:, 0], VOCABULARY).any() or (plan.fused.any() and costs.overlap > 0)
     return plan.trains and not beyond
+
+
+def _saves_memory(plan: Plan) -> bool:
+    """Whether a plan holds less than its forwards keep, by work or copies that the bounds do not know. What no order
+    beats within any memory it does not beat either: without them it would run as fast."""
+    import numpy as np
+
+    from penstock.core.op import HOST, Kind
+
+    return bool(np.isin(plan.ops[:, 0], (Kind.R, *HOST)).any())
+
+
+def _bytes(limit: float | None, whole: float) -> float:
+    """A limit as a fraction of 1F1B's peak in bytes; none: infinite."""
+    return float("inf") if limit is None else limit * whole
 
 
 def gap(value: float, least: float) -> float:
@@ -214,12 +234,13 @@ def print_bounds(facts: dict[str, Any]) -> None:
         bound = [f"{least:.6g}", f"{facts[f'gap_{what}']:.2f} %", facts[f"bound_{what}_kind"]] if least else []
         table.add_row(what, f"{facts[what]:.6g}", f"{facts[bubble]:.2f} %", *bound)
     Console().print(table)
+    within = "any" if facts["bound_memory"] is None else f"{facts['bound_memory']:.4g}"
     if not facts["gradient_equal"]:
         print(
             f"not gradient-equal: weights {facts['weights']}, by stage at most {as_word(facts['staleness'])} updates "
             f"late, {as_word(facts['weight_versions'])} versions; a window that fills and drains once"
         )
     print(
-        f"peak memory {facts['peak_over_p']:.4g} of 1F1B's; bounds within {facts['memory']:.4g}; "
+        f"peak memory {facts['peak_over_p']:.4g} of 1F1B's; bounds within {within}; "
         f"built, checked and simulated in {facts['seconds']:.3f} s"
     )

@@ -43,6 +43,7 @@ class Goal:
 
 DEFAULT_PRICES, DEFAULT_ENDS, DEFAULT_NOISES = Prices(), Ends(), Noises()
 DEFAULT_FILES, DEFAULT_GOAL = Files(), Goal()
+Passes = Annotated[tuple[str, ...], Parameter(name="--pass", negative="", show_default=False)]
 
 
 def schedule(
@@ -54,6 +55,7 @@ def schedule(
     chunks: Annotated[int | None, Parameter(name=["--chunks", "-v"])] = None,
     every: Annotated[bool, Parameter(name="--all", negative="", show_default=False)] = False,
     option: Annotated[tuple[str, ...], Parameter(negative="", show_default=False)] = (),
+    passes: Passes = (),
     memory: float | None = None,
     goal: Goal = DEFAULT_GOAL,
     csv: Path | None = None,
@@ -74,7 +76,10 @@ def schedule(
         every: every schedule, as the name all.
         option: a knob of the schedule as NAME=NUMBER, for example group=4 of interleaved; may be given more than once.
             Schedules with slices also take attention, per cent of the time, which unequal slices then even out.
-        memory: limit of activations, as a fraction of 1F1B's peak (as many micro-batches as there are ranks).
+        passes: change the plan before it is judged, for example recompute=selective or offload=0.5,stages=0+1; may be
+            given more than once, and they go in order. Unknown names list all passes.
+        memory: limit of activations, as a fraction of 1F1B's peak (as many micro-batches as there are ranks), after
+            all passes.
         csv: write the plan as PyTorch's compute-only CSV; with all, the table.
     """
     from penstock.cli_tries import Sizes
@@ -84,7 +89,7 @@ def schedule(
         raise ValueError(f"ranks x micros x chunks = {ranks * micros * (chunks or 1):,}; at most {MOST_OPS:,} forwards")
     if memory is not None and not 0 < memory < math.inf:
         raise ValueError(f"--memory {memory:g}: give a positive fraction of 1F1B's peak, for example 1.0")
-    sizes = Sizes(ranks, micros, chunks, memory, _objective(goal), with_ends(pricing_of(prices), ends))
+    sizes = Sizes(ranks, micros, chunks, memory, _objective(goal), with_ends(pricing_of(prices), ends), passes)
     if not _is_all(name, every):
         _one(name, dict(map(_option, option)), sizes, ends, csv, noises, files)
     elif noises != DEFAULT_NOISES:
@@ -103,29 +108,18 @@ def _one(
     name: str, options: dict[str, Any], sizes: Sizes, ends: Ends, csv: Path | None, noises: Noises, files: Files
 ) -> None:
     """The command for one schedule."""
-    from penstock.cli_tries import limit_bytes
-    from penstock.engine import check
+    from penstock.cli_tries import made
     from penstock.export import to_csv
-    from penstock.schedules import build
 
     began = time.perf_counter()
     chunks = sizes.chunks or _fewest(name, sizes, options)
-    plan = build(
-        name,
-        sizes.ranks,
-        sizes.micros,
-        chunks,
-        costs=sizes.pricing.on,
-        memory_limit=limit_bytes(name, sizes.ranks, chunks, sizes.memory, sizes.pricing),
-        objective=sizes.objective,
-        **options,
+    timeline, costs = made(
+        name, chunks, options, sizes, lambda plan: split_ends(plan, sizes.pricing.on(plan.placement), ends)
     )
-    plan, costs = split_ends(plan, sizes.pricing.on(plan.placement), ends)
-    check(plan)
-    timeline = _simulate(plan, costs)
+    plan = timeline.plan
     took_s = time.perf_counter() - began
     _check_memory(timeline, name, chunks, sizes)
-    facts = facts_of(timeline, sizes.pricing, sizes.memory, took_s) | noise_facts(plan, costs, noises)
+    facts = facts_of(timeline, sizes.pricing, sizes.memory, took_s, sizes.passes) | noise_facts(plan, costs, noises)
     outputs = {csv: to_csv(plan)} if csv else {}
     _report(timeline, facts, files, outputs)
 
@@ -135,6 +129,7 @@ def simulate(
     /,
     *,
     sends: Literal["none", "overlapped", "blocking", "batched"] = "none",
+    passes: Passes = (),
     prices: Prices = DEFAULT_PRICES,
     ends: Ends = DEFAULT_ENDS,
     noises: Noises = DEFAULT_NOISES,
@@ -146,9 +141,12 @@ def simulate(
         plan: a plan of Penstock (.json or .txt), or PyTorch's compute-only CSV (.csv).
         sends: add sends and receives first: overlapped with compute, blocking, or blocking
             in batches. With none the plan stays as it is.
+        passes: change the plan before it gets its sends, for example recompute=selective or offload=0.5,stages=0+1; may
+            be given more than once, and they go in order. Unknown names list all passes.
     """
     from penstock.api import read_plan
     from penstock.engine import check
+    from penstock.engine.passes import apply_passes
     from penstock.lower import add_sends
 
     _ready(None, files)
@@ -157,11 +155,12 @@ def simulate(
     check(found)
     ends = ends_in(found, ends)
     pricing = with_ends(pricing_of(prices), ends)
-    found, costs = split_ends(found, pricing.on(found.placement), ends)
+    found, costs = apply_passes(*split_ends(found, pricing.on(found.placement), ends), passes)
     if sends != "none":
         found = add_sends(found, sends)
     timeline = _simulate(found, costs)
-    facts = facts_of(timeline, pricing, None, time.perf_counter() - began) | noise_facts(found, costs, noises)
+    took_s = time.perf_counter() - began
+    facts = facts_of(timeline, pricing, None, took_s, passes) | noise_facts(found, costs, noises)
     _report(timeline, facts, files, {})
 
 

@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 from penstock.core.timeline import Timeline
 from penstock.engine import check, simulate
+from penstock.engine.passes import apply_passes
 from penstock.schedules import SCHEDULES, build
 from penstock.schedules.build import placement_of
 from penstock.schedules.task import reads_costs
 
 if TYPE_CHECKING:
     from penstock.core.costs import Costs
+    from penstock.core.plan import Plan
     from penstock.cost import Pricing
+    from penstock.engine.passes import Passed
     from penstock.schedules.task import Objective
 
 CHUNKS = (1, 2, 4, 8)
@@ -40,6 +43,7 @@ class Sizes:
         memory: most activations of any rank, as a fraction of 1F1B's peak; ``None`` means any.
         objective: what counts.
         pricing: what ops cost.
+        passes: what changes each plan before it is judged (``engine.passes``).
     """
 
     ranks: int
@@ -48,6 +52,7 @@ class Sizes:
     memory: float | None
     objective: Objective
     pricing: Pricing
+    passes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -87,26 +92,52 @@ def attempt(name: str, chunks: int, options: Options, sizes: Sizes) -> Candidate
     if chunks > 1 and name in SCHEDULES and not SCHEDULES[name].chunks:
         return result(None, reason="has one chunk per rank")
     try:
-        limit = limit_bytes(name, sizes.ranks, chunks, sizes.memory, pricing)
+        timeline, _ = made(name, chunks, options, sizes, lambda plan: (plan, _sliced(plan, pricing)))
+    except ValueError as error:
+        return result(None, reason=str(error).removeprefix(f"{name}: "))
+    peak = peak_over_p(timeline, pricing.on(timeline.plan.placement))
+    if sizes.memory is not None and exceeds(peak, sizes.memory):
+        return result(None, peak, f"peaks at {peak:.4g} of 1F1B's memory")
+    return result(timeline, peak)
+
+
+def made(
+    name: str, chunks: int, options: Options, sizes: Sizes, priced: Callable[[Plan], Passed]
+) -> tuple[Timeline, Costs]:
+    """One schedule built, checked, changed by the passes and simulated, and what its ops cost.
+
+    One that reads costs keeps the limit of memory as it is built; but where passes follow, which may save memory, only
+    if without it too much is left behind them.
+
+    Args:
+        name, chunks, options, sizes: which.
+        priced: makes a plan ready for the passes, and prices it.
+
+    Raises:
+        ValueError: it cannot be had. (Whether it keeps the limit is the caller's to say.)
+    """
+    for memory in (None, sizes.memory) if sizes.passes and sizes.memory else (sizes.memory,):
         plan = build(
             name,
             sizes.ranks,
             sizes.micros,
             chunks,
-            costs=pricing.on,
-            memory_limit=limit,
+            costs=sizes.pricing.on,
+            memory_limit=limit_bytes(name, sizes.ranks, chunks, memory, sizes.pricing),
             objective=sizes.objective,
             **options,
         )
         check(plan)
-        costs = pricing.on(plan.placement)
-        timeline = simulate(plan, costs.sliced(plan.slices))
-    except ValueError as error:
-        return result(None, reason=str(error).removeprefix(f"{name}: "))
-    peak = peak_over_p(timeline, costs)
-    if sizes.memory is not None and exceeds(peak, sizes.memory):
-        return result(None, peak, f"peaks at {peak:.4g} of 1F1B's memory")
-    return result(timeline, peak)
+        plan, costs = apply_passes(*priced(plan), sizes.passes)
+        check(plan)
+        timeline = simulate(plan, costs)
+        if not exceeds(peak_over_p(timeline, sizes.pricing.on(plan.placement)), sizes.memory or math.inf):
+            break
+    return timeline, costs
+
+
+def _sliced(plan: Plan, pricing: Pricing) -> Costs:
+    return pricing.on(plan.placement).sliced(plan.slices)
 
 
 def limit_bytes(name: str, ranks: int, chunks: int, memory: float | None, pricing: Pricing) -> float | None:

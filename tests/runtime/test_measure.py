@@ -1,6 +1,7 @@
 """Costs found in the times of steps are those that made them; what a stage keeps is counted right."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from pipes import FEW, ROWS, WIDTH, blocks, plan_of
 from typing import Any
@@ -21,9 +22,11 @@ from penstock.core.plan import Plan
 from penstock.core.play import play
 from penstock.core.timeline import Timeline
 from penstock.engine import simulate
+from penstock.lower import add_sends, add_step, offload, recompute
 from penstock.runtime.decoder import DecoderStage, load_config
 from penstock.runtime.measure import Times, measured_costs, measured_timeline, probe
 from penstock.runtime.stage import Stage
+from penstock.schedules import build
 
 
 def true_costs(plan: Plan, hop_s: float, dice: np.random.Generator, overlap: float = 0.0) -> Costs:
@@ -80,6 +83,33 @@ def test_costs_are_found_again(name: str, sends: Sends, hop_s: float) -> None:
     assert (found.saved_bytes == 10).all()
     assert (found.w_share == 0.5).all()
     assert (found.boundary_bytes == 1).all()
+
+
+@pytest.mark.parametrize("name", ["gpipe", "1f1b", "zb-h1"])
+def test_recompute_and_copies_are_found_again(name: str) -> None:
+    """Copies that queue on a link, some of them when another is under way; the rank sees when each ends."""
+    bare, dice = build(name, 4, 16), np.random.default_rng(3)
+    costs = true_costs(bare, 0.2e-3, dice)
+    seconds = costs.seconds.copy()
+    seconds[[Kind.R, Kind.OFFLOAD, Kind.FETCH]] = dice.uniform(1e-3, 2e-3, (3, 4))
+    costs = replace(costs, seconds=seconds, kept_share=np.full(4, 0.3), host_share=np.full(4, 0.8))
+    plan = add_step(add_sends(offload(recompute(bare, keep=1), costs, trips=1.0)))
+    assert {Kind.R, Kind.OFFLOAD, Kind.FETCH} <= set(plan.ops[:, 0].tolist())
+    steps = [as_ranks_see(plan, costs, dice, 0.01) for _ in range(6)]
+    found = measured_costs(plan, steps, [(10.0, 0.5)] * 4, 1.0, [(0.3, 0.8)] * 4)
+    used = np.zeros_like(costs.seconds, dtype=bool)
+    used[plan.ops[:, 0], plan.ops[:, 1]] = True
+    used[list(SENDS + RECVS)] = False
+    assert found.seconds[used] == pytest.approx(costs.seconds[used] * 1.005, rel=0.01)
+    assert (found.kept_share == 0.3).all()
+    assert (found.host_share == 0.8).all()
+    links = found.hop_s[found.hop_s > 0]
+    assert links == pytest.approx(np.full(len(links), 0.2e-3), rel=0.25)
+    expected, predicted = simulate(plan, costs), simulate(plan, found)
+    assert predicted.step_s == pytest.approx(expected.step_s * 1.005, rel=0.02)
+    assert predicted.peak_bytes == pytest.approx(expected.peak_bytes)
+    measured = measured_timeline(plan, steps[0], found)
+    assert measured.peak_bytes == pytest.approx(expected.peak_bytes)
 
 
 @pytest.mark.parametrize("name", ["dualpipe", "dualpipev"])

@@ -101,6 +101,21 @@ class Strategy:
         None, "decoder layers of each virtual stage, in the order of the model; left out they are cut evenly", low=0
     )
     sends: Sends = _setting("overlapped", "whether a rank computes while it sends, or waits")  # noqa: RUF009
+    recompute: str = _setting(
+        "",
+        "make activations again before the backward: 'full' or 'selective', with options as --pass recompute= of "
+        "penstock schedule has them ('full,keep=1'); empty: none",
+    )
+    offload: str = _setting(
+        "",
+        "let this share of activations, above 0 to 1, wait in host memory, with options as --pass offload= of penstock "
+        "schedule has them ('0.5,stages=0'); empty: none",
+    )
+    costs: str = _setting(
+        "1,1,1,0",
+        "what schedules and passes that read costs believe, as --costs of penstock schedule; the costs.json of an "
+        "earlier run is measured",
+    )
     vocabulary: int = _setting(
         0, "split embedding and head over all ranks by this algorithm, 1 or 2; 0 keeps them whole", low=0, high=2
     )

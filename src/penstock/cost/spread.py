@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from penstock.core.words import divisors, suggest
 
 Array = NDArray[np.float64]
 TIMES = ("F", "I", "W")
+PER_STAGE = ("saved_bytes", "w_share", "boundary_bytes", "kept_share", "host_share", "weight_bytes")
 KEYS = ("per", *TIMES, "link", "layers", "first", "last", "saved_bytes", "boundary_bytes", "w_share")
 
 
@@ -39,8 +40,8 @@ def exactly(data: dict[str, Any]) -> Callable[[Placement], Costs]:
                 "state them per rank or per layer, which fits any number of stages"
             )
         row = np.array(placement.part_of) if stages == parts else np.arange(stages)
-        per_stage = (costs.saved_bytes[row], costs.w_share[row], costs.boundary_bytes[row])
-        return Costs(costs.seconds[:, row], costs.hop_s, *per_stage)
+        per_stage = {name: getattr(costs, name)[row] for name in PER_STAGE}
+        return replace(costs, seconds=costs.seconds[:, row], **per_stage)
 
     return on
 

@@ -57,8 +57,8 @@ def bounds(
 ) -> Bounds:
     """What no order of forwards and backwards can beat.
 
-    Plans that recompute, move activations to host memory or overlap fused blocks hold less or take less, and may
-    beat it.
+    Plans that recompute or move activations to host memory hold less than the bounds believe: for them only those
+    without a limit hold. Plans that overlap fused blocks take less, and may beat all.
 
     Args:
         placement: where the stages live; every stage runs every micro-batch of its chain forward and backward, and

@@ -64,7 +64,7 @@ def two_bp(plan: Plan, fill: bool = True) -> Plan:
         fill: put ``W``, oldest first, where its rank would wait if every op took the same time; else all at the end.
 
     Raises:
-        ValueError: the plan has sends, or its lanes cannot run to their end.
+        ValueError: the plan has sends or applies gradients as they come, or its lanes cannot run to their end.
 
     Example:
         >>> from penstock.schedules import build
@@ -73,6 +73,8 @@ def two_bp(plan: Plan, fill: bool = True) -> Plan:
         0F0 0F1 0I0 0W0 0I1 0W1 | 0F0 0F1 0I0 0I1 0W0 0W1
     """
     _without_sends(plan, "two_bp")
+    if plan.weights != "synced":
+        raise ValueError(f"plan {plan.name!r} applies gradients as they come; those of its weights cannot be late")
     split = split_backward(plan)
     kept = [lane.codes[:, 0] != Kind.W for lane in split.lanes]
     ahead = split.with_lanes(Lane(lane.codes[k], lane.fused[k]) for lane, k in zip(split.lanes, kept, strict=True))

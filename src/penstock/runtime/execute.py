@@ -15,6 +15,7 @@ from penstock.core.play import batches
 from penstock.runtime.activations import Activations
 from penstock.runtime.clock import Clock
 from penstock.runtime.faults import FOR_NORM, OpError, whereabouts
+from penstock.runtime.keeping import Keeping
 from penstock.runtime.messages import Action, Boundary, Key, Messages
 from penstock.runtime.stage import Stage
 from penstock.runtime.sums import GradientSums
@@ -49,6 +50,7 @@ class Executor:
         vocabulary: what runs vocabulary passes; needed where the plan has some.
         overlap: runs the two halves of each fused block.
         settle: called at the place ``engine.cut`` gives; if it says false, the ops before that place are run again.
+        keeping: what recompute keeps and how much goes to the host.
 
     Attributes:
         position: place in the lane of the op at work; -1 between steps.
@@ -66,6 +68,7 @@ class Executor:
         vocabulary: Vocabulary | None = None,
         overlap: Overlap = in_turn,
         settle: Callable[[], bool] | None = None,
+        keeping: Keeping | None = None,
     ) -> None:
         self.plan, self.rank, self.stages = plan, rank, stages
         self.position = -1
@@ -81,7 +84,7 @@ class Executor:
         if (plan.ops[:, 0] == Kind.REDUCE_GRAD).any():
             modules = {stage: held.module for stage, held in stages.items()}
             self._sums = GradientSums(plan, rank, modules, self.clock)
-        self.activations = Activations(plan, rank, stages)
+        self.activations = Activations(plan, rank, stages, self.clock, self._begin, keeping)
         self._begins = self._blocks()
         self._actions = [action for block in self._begins for action in self._block(*block)]
         self._head = Head.of(plan, rank) if settle is not None else Head()
@@ -105,9 +108,9 @@ class Executor:
                 self.messages.finish_sends()
                 self._finish_sums()
                 self._stamp_blocks()
-                if self._vocabulary is not None:
-                    for position, ended in self._vocabulary.finish().items():
-                        self.clock.ends[position] = ended
+                collected = self._vocabulary.finish().items() if self._vocabulary is not None else ()
+                for position, ended in (*self.activations.finish(), *collected):
+                    self.clock.ends[position] = ended
         except Exception as error:
             raise OpError(self.rank, self.where(), error) from error
         self.position, self._inputs, self._targets = -1, (), ()
@@ -192,7 +195,7 @@ class Executor:
                 work, micro = self.stages[op.stage].backward_weight, op.micro
                 return lambda: work(micro)
             case kind if kind == Kind.R or kind in HOST:
-                return self.activations.action(op)
+                return self.activations.action(row - int(self.plan.first[self.rank]), op)
             case Kind.SEND_F | Kind.SEND_B:
                 return self.messages.send(row, op)
             case Kind.RECV_F | Kind.RECV_B:
@@ -250,14 +253,18 @@ class Executor:
                     )
                 inbox[out] = grad
 
-        return take, self.activations.arrived(op, work)
+        return self.activations.arrived(op, take), work
 
     def _take(self, key: Key) -> Any:
         """What an op consumes; if it had to be waited for, the op begins now."""
         tensor, waited = self.messages.take(key)
         if waited:
-            self._begun = self.clock.stamp()
+            self._begin()
         return tensor
+
+    def _begin(self) -> None:
+        """The op at work begins now: it has waited until now."""
+        self._begun = self.clock.stamp()
 
     def _fused(self, forward: Op, backward: Op) -> Action:
         (take_x, run_forward), (take_grad, run_backward) = self._half(forward), self._half(backward)
@@ -269,10 +276,8 @@ class Executor:
         return action
 
     def _finish_sums(self) -> None:
-        if self._sums is not None:
-            first = int(self.plan.first[self.rank])
-            for row, ended in self._sums.finish(self.messages.wait):
-                self.clock.ends[row - first] = ended
+        for row, ended in self._sums.finish(self.messages.wait) if self._sums is not None else ():
+            self.clock.ends[row - int(self.plan.first[self.rank])] = ended
 
     def _stamp_blocks(self) -> None:
         """All ops of a block start and end with it."""
@@ -284,7 +289,7 @@ class Executor:
     def _finish_step(self, stage: int) -> None:
         self.messages.finish_sends()
         self._finish_sums()
-        self._begun = self.clock.stamp()
+        self._begin()
         if self._step is not None:
             self._step(stage)
 

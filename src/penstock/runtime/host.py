@@ -5,86 +5,135 @@ so that graph and kept functions stay as they are; the way back fills it again. 
 the graph made and the stage's input. Never moved: parameters and buffers of the stage, tensors without a graph of their
 own (masks and tables may serve many micro-batches, statistics are small), and the output that is handed on.
 
-On a GPU copies run on a stream of their own per direction, to pinned memory, beside the compute; memory is free for
-others once the copy has ended. On a CPU a copy is made at once, by the rank itself.
+Copies run beside the rank's compute, those of one direction one after the other: on a GPU on a stream of their own, to
+pinned memory, where memory is free for others once the copy has ended; on a CPU in a thread.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
+from penstock.runtime.clock import Clock
+from penstock.runtime.recompute import Recompute
 from penstock.runtime.stage import Stage
+
+Wait = Callable[[], bool]
+"""Waits for a copy; says whether there was something to wait for."""
+
+
+class HostLink:
+    """One direction of a rank's link to its host.
+
+    Args:
+        device: where the rank computes.
+        clock: stamps the ends of copies.
+    """
+
+    def __init__(self, device: torch.device, clock: Clock) -> None:
+        self._clock = clock
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._thread = ThreadPoolExecutor(1) if self._stream is None else None
+        self._begun: list[tuple[int, Callable[[], Any]]] = []
+
+    def start(self, place: int, copy: Callable[[], None]) -> Wait:
+        """Begin a copy for the op at a place of the lane, behind those that were begun before."""
+        if self._thread is not None:
+            ending: Future[Any] = self._thread.submit(self._run, copy)
+            self._begun.append((place, ending.result))
+            return partial(_result, ending)
+        assert self._stream is not None
+        self._stream.wait_stream(torch.cuda.current_stream(self._stream.device))
+        with torch.cuda.stream(self._stream):
+            ended = self._run(copy)
+        self._begun.append((place, lambda: ended))
+        return partial(_event, ended)
+
+    def finish(self) -> Iterator[tuple[int, Any]]:
+        """Wait for all copies: the place of each and the clock's stamp of its end."""
+        begun, self._begun = self._begun, []
+        for place, ended in begun:
+            yield place, ended()
+
+    def _run(self, copy: Callable[[], None]) -> Any:
+        copy()
+        return self._clock.stamp()
 
 
 class Host:
     """The activations of one stage that move, by micro-batch.
 
+    Args:
+        stage: whose.
+        links: out and back.
+        share: share of what can move that does: storages, the largest first, as long as their bytes do not exceed it.
+
     Attributes:
-        moved_bytes: what lies on the host now.
+        moved_bytes: what lies on the host now, or is on its way there.
     """
 
-    def __init__(self, stage: Stage) -> None:
+    def __init__(self, stage: Stage, links: tuple[HostLink, HostLink], share: float = 1.0) -> None:
         self.moved_bytes = 0
         module = stage.module
+        self._links, self._share = links, share
         self._own = {t.untyped_storage()._cdata for t in (*module.parameters(), *module.buffers())}
         self._first = stage.first
         self._saved: dict[int, dict[int, torch.UntypedStorage]] = {}
-        self._away: dict[int, list[tuple[torch.UntypedStorage, Tensor]]] = {}
-        self._arrives: dict[int, torch.cuda.Event] = {}
-        device = next((t.device for t in module.parameters()), torch.device("cpu"))
-        self._streams = [torch.cuda.Stream(device) for _ in range(2)] if device.type == "cuda" else []
+        self._away: dict[int, list[_Moved]] = {}
+        self._gone: dict[int, Wait] = {}
+        self._arrives: dict[int, Wait] = {}
 
-    def forward(self, work: Callable[..., Tensor], micro: int, x: Tensor, target: Tensor | None = None) -> Tensor:
-        """Run a forward and note what it saves; its input counts too, but not the data of the first stage."""
+    def forward(
+        self, work: Callable[..., Tensor], again: Recompute | None, micro: int, x: Tensor, target: Tensor | None = None
+    ) -> Tensor:
+        """Run a forward and note what it saves, or keeps to be made again; its input counts too, but not the data of
+        the first stage."""
         saved: dict[int, torch.UntypedStorage] = {}
         with saved_tensors_hooks(partial(self._pack, saved), lambda tensor: tensor):
             y = work(micro, x, target)
-        if not self._first:
-            _note(saved, x)
+        for tensor in again.held(micro) if again else () if self._first else (x,):
+            _note(saved, tensor)
         saved.pop(y.untyped_storage()._cdata, None)
         self._saved[micro] = saved
         return y
 
-    def offload(self, micro: int) -> None:
-        """OFFLOAD: the copy out."""
-        self._away[micro] = [
-            (storage, self._out(storage)) for storage in self._saved.pop(micro).values() if storage.resizable()
-        ]
-        self.moved_bytes += sum(copy.nbytes for _, copy in self._away[micro])
+    def offload(self, place: int, micro: int) -> None:
+        """OFFLOAD, at a place of the lane: the copy out."""
+        moved = self._away[micro] = [_Moved(one) for one in self._chosen(self._saved.pop(micro).values())]
+        self.moved_bytes += sum(one.size for one in moved)
+        self._gone[micro] = self._links[0].start(place, partial(_out, moved))
 
-    def fetch(self, micro: int) -> None:
-        """FETCH: the copy back, which ``arrived`` waits for."""
-        pairs = self._away.pop(micro)
-        self.moved_bytes -= sum(copy.nbytes for _, copy in pairs)
-        for storage, copy in pairs:
-            storage.resize_(copy.nbytes)
-        if not self._streams:
-            for storage, copy in pairs:
-                _bytes(storage).copy_(copy)
-            return
-        stream = self._streams[1]
-        stream.wait_stream(torch.cuda.current_stream(stream.device))
-        with torch.cuda.stream(stream):
-            for storage, copy in pairs:
-                whole = _bytes(storage)
-                whole.copy_(copy, non_blocking=True)
-                whole.record_stream(stream)
-            self._arrives[micro] = stream.record_event()
+    def fetch(self, place: int, micro: int) -> None:
+        """FETCH, at a place of the lane: the copy back, which ``arrived`` waits for."""
+        moved, gone = self._away.pop(micro), self._gone.pop(micro)
+        self.moved_bytes -= sum(one.size for one in moved)
+        for one in moved:
+            if one.on_gpu:
+                one.make_room()  # memory of the stream that computes with it
+        self._arrives[micro] = self._links[1].start(place, partial(_back, moved, gone))
 
-    def arrived(self, micro: int) -> None:
-        """Let compute wait for the copy back of a micro-batch."""
-        event = self._arrives.pop(micro, None)
-        if event is not None:
-            event.wait()
+    def arrived(self, micro: int) -> bool:
+        """Let compute wait for the copy back of a micro-batch; whether there was something to wait for."""
+        return self._arrives.pop(micro)()
+
+    def _chosen(self, saved: Iterable[torch.UntypedStorage]) -> list[torch.UntypedStorage]:
+        able = sorted((one for one in saved if one.resizable()), key=lambda one: -one.nbytes())
+        left, chosen = self._share * sum(one.nbytes() for one in able) * (1 + 1e-9), []
+        for one in able:
+            if one.nbytes() <= left:
+                left -= one.nbytes()
+                chosen.append(one)
+        return chosen
 
     def forget(self) -> None:
         """Drop what was moved of forwards that will be run again; copies on their way end unseen."""
-        for kept in (self._saved, self._away, self._arrives):
+        for kept in (self._saved, self._away, self._gone, self._arrives):
             kept.clear()
         self.moved_bytes = 0
 
@@ -93,19 +142,58 @@ class Host:
             _note(saved, tensor)
         return tensor.detach()  # the tensor itself would hold the node that saves it
 
-    def _out(self, storage: torch.UntypedStorage) -> Tensor:
-        whole = _bytes(storage)
-        if not self._streams:
-            copy = whole.clone()
-        else:
-            stream = self._streams[0]
-            copy = torch.empty(whole.shape, dtype=whole.dtype, pin_memory=True)
-            stream.wait_stream(torch.cuda.current_stream(stream.device))
-            with torch.cuda.stream(stream):
-                copy.copy_(whole, non_blocking=True)
-            whole.record_stream(stream)  # the allocator gives the memory away only after the copy
-        storage.resize_(0)
-        return copy
+
+class _Moved:
+    """One storage and, while it is empty, its copy; both ways are for the thread or the stream of a link."""
+
+    def __init__(self, storage: torch.UntypedStorage) -> None:
+        self.storage, self.size = storage, storage.nbytes()
+        self.on_gpu = storage.device.type == "cuda"
+        self._copy = torch.empty(0)
+
+    def out(self) -> None:
+        whole = _bytes(self.storage)
+        self._copy = torch.empty(whole.shape, dtype=whole.dtype, pin_memory=self.on_gpu)
+        self._copy.copy_(whole, non_blocking=self.on_gpu)
+        self._used(whole)
+        self.storage.resize_(0)
+
+    def make_room(self) -> None:
+        self.storage.resize_(self.size)
+
+    def back(self) -> None:
+        whole = _bytes(self.storage)
+        whole.copy_(self._copy, non_blocking=self.on_gpu)
+        self._used(whole)
+
+    def _used(self, whole: Tensor) -> None:
+        """Let memory go to others only when the copy, which the host does not wait for, has ended."""
+        if self.on_gpu:
+            whole.record_stream(torch.cuda.current_stream(whole.device))
+
+
+def _out(moved: list[_Moved]) -> None:
+    for one in moved:
+        one.out()
+
+
+def _back(moved: list[_Moved], gone: Wait) -> None:
+    gone()
+    for one in moved:
+        if not one.on_gpu:
+            one.make_room()
+        one.back()
+
+
+def _result(ending: Future[Any]) -> bool:
+    waits = not ending.done()
+    ending.result()
+    return waits
+
+
+def _event(event: torch.cuda.Event) -> bool:
+    event.wait()
+    return True
 
 
 def _note(saved: dict[int, torch.UntypedStorage], tensor: Tensor) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -11,11 +12,11 @@ from torch import Tensor
 
 from penstock.core.costs import Costs
 from penstock.core.needs import NOTHING, dependencies, partners
-from penstock.core.op import AMONG_RANKS, POSTED, RECVS, VOCABULARY, Kind
+from penstock.core.op import AMONG_RANKS, HOST, POSTED, RECVS, VOCABULARY, Kind
 from penstock.core.plan import Plan
 from penstock.core.timeline import Timeline
 from penstock.engine.memory import memory
-from penstock.runtime.measure_blocks import fill_halves, same_block, summing_s
+from penstock.runtime.measure_blocks import copying_s, fill_halves, same_block, summing_s
 from penstock.runtime.stage import Stage
 
 WAITED_S = 20e-6
@@ -74,20 +75,26 @@ def _saved_by(stage: Stage, micro: int, xs: Sequence[Tensor], targets: Sequence[
 
 
 def measured_costs(
-    plan: Plan, steps: Sequence[Times], saved: Sequence[tuple[float, float]], boundary_bytes: float
+    plan: Plan,
+    steps: Sequence[Times],
+    saved: Sequence[tuple[float, float]],
+    boundary_bytes: float,
+    shares: Sequence[tuple[float, float]] = (),
 ) -> Costs:
     """Costs that the steps showed.
 
     Per stage and kind the mean over micro-batches of each op's median over the steps, from ops outside fused blocks
     where there are any; what stands in blocks alone gets its share of their times (least squares), and the overlap is
     what blocks then take less than their two halves. Sums over replicas take from when the last one asked, and the sum
-    before was done, to their end. Per link the median delay of messages whose consumer was waiting for them.
+    before was done, to their end; copies to the host and back likewise. Per link the median delay of messages whose
+    consumer was waiting for them.
 
     Args:
         plan: with sends and steps.
         steps: times of each measured step.
         saved: per stage, what ``probe`` gives.
         boundary_bytes: size of one message.
+        shares: per stage, what ``measure_kept.probe_shares`` gives; left out, the defaults of ``Costs``.
     """
     placement = plan.placement
     times = np.stack([_from_common_step(plan, step) for step in steps])
@@ -95,9 +102,10 @@ def measured_costs(
     seconds = np.zeros((len(Kind), placement.stages))
     kind, stage, _ = plan.ops.T
     alone = ~(plan.fused | np.r_[False, plan.fused[:-1]])
-    sums = kind == Kind.REDUCE_GRAD
-    lasted[sums] = np.median(summing_s(plan, times), axis=0)[sums]
-    for k in (Kind.F, Kind.B, Kind.I, Kind.W, Kind.R, Kind.STEP, Kind.UPDATE, Kind.REDUCE_GRAD, *VOCABULARY):
+    for kinds, under_way in (((Kind.REDUCE_GRAD,), summing_s), (HOST, copying_s)):
+        rows = np.isin(kind, kinds)
+        lasted[rows] = np.median(under_way(plan, times), axis=0)[rows]
+    for k in (Kind.F, Kind.B, Kind.I, Kind.W, Kind.R, Kind.STEP, Kind.UPDATE, Kind.REDUCE_GRAD, *HOST, *VOCABULARY):
         for s in range(placement.stages):
             rows = alone & (kind == k) & (stage == s)
             if rows.any():
@@ -107,7 +115,11 @@ def measured_costs(
     kept = np.array(saved, dtype=np.float64).reshape(-1, 2)
     sizes = np.full(placement.stages, boundary_bytes)
     overlap = fill_halves(plan, lasted, seconds)
-    return Costs(seconds, _hop_s(plan, times), kept[:, 0], kept[:, 1], sizes, overlap=overlap)
+    found = Costs(seconds, _hop_s(plan, times), kept[:, 0], kept[:, 1], sizes, overlap=overlap)
+    if not len(shares):
+        return found
+    kept_share, host_share = np.array(shares, dtype=np.float64).T
+    return replace(found, kept_share=kept_share, host_share=host_share)
 
 
 def measured_timeline(plan: Plan, step: Times, costs: Costs, label: str = "measured") -> Timeline:
@@ -163,7 +175,8 @@ def _hop_s(plan: Plan, times: NDArray[np.float64]) -> NDArray[np.float64]:
     else:
         lead = consumers - plan.fused[consumers - 1]
         before = np.maximum(lead - 1, 0)
-        gone = np.where(plan.ops[before, 0] == Kind.REDUCE_GRAD, times[:, 0, before], times[:, 1, before])
+        only_started = np.isin(plan.ops[before, 0], (Kind.REDUCE_GRAD, *HOST))
+        gone = np.where(only_started, times[:, 0, before], times[:, 1, before])
         delay, waited = times[:, 0, lead] - posted, times[:, 0, lead] - gone > WAITED_S
         for a, b in same_block(lead):  # a block waits for the later of its two messages
             waited[:, a] &= posted[:, a] > posted[:, b]

@@ -1,4 +1,4 @@
-"""Times within what runs as one: the halves of fused blocks, and sums over replicas."""
+"""Times within what runs as one, or beside: the halves of fused blocks, sums over replicas, copies to the host."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock.core.needs import rings
-from penstock.core.op import Kind
+from penstock.core.needs import index, rings
+from penstock.core.op import HOST, Kind
 from penstock.core.plan import Plan
 
 
@@ -57,6 +57,29 @@ def summing_s(plan: Plan, times: NDArray[np.float64]) -> NDArray[np.float64]:
         while ring[members[-1]] != row:
             members.append(int(ring[members[-1]]))
         found[:, row] = np.maximum(0.0, times[:, 1, row] - begun[:, members].max(axis=1))
+    return found
+
+
+def copying_s(plan: Plan, times: NDArray[np.float64]) -> NDArray[np.float64]:
+    """How long each ``OFFLOAD`` and ``FETCH`` was under way in each step, zero for other ops: shape (steps, ops).
+
+    Under way from when it was asked for and its direction of the rank's host link was free; a fetch not before its
+    activations were out.
+
+    Args:
+        plan: with or without copies.
+        times: start and end of each op id in each step, shape (steps, 2, ops).
+    """
+    found, (kind, stage, micro) = np.zeros(times[:, 0].shape), plan.ops.T
+    begun, out = times[:, 0].copy(), index(plan)[Kind.OFFLOAD]
+    for direction in HOST:
+        rows = np.flatnonzero(kind == direction)
+        same = plan.rank_of_op[rows[1:]] == plan.rank_of_op[rows[:-1]]
+        before, behind = rows[:-1][same], rows[1:][same]
+        begun[:, behind] = np.maximum(begun[:, behind], times[:, 1, before])
+        if direction == Kind.FETCH:
+            begun[:, rows] = np.maximum(begun[:, rows], times[:, 1, out[stage[rows], micro[rows]]])
+        found[:, rows] = np.maximum(0.0, times[:, 1, rows] - begun[:, rows])
     return found
 
 

@@ -41,6 +41,7 @@ def collect(
     mine = {
         "times": {step: trained.times[step] + offset for step in wanted},
         "saved": trained.saved,
+        "shares": trained.shares,
         "peak_buffers": trained.peak_buffers,
         "rollback_bytes": trained.rollback_bytes,
         "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
@@ -49,8 +50,11 @@ def collect(
     if rank != 0:
         return None
     steps = {step: np.concatenate([each["times"][step] for each in ranks], axis=1) for step in wanted}
-    saved = [next(each["saved"][s] for each in ranks if s in each["saved"]) for s in range(plan.placement.stages)]
-    costs = measured_costs(plan, [steps[step] for step in first], saved, trained.boundary_bytes)
+    saved, shares = (
+        [next(each[what][s] for each in ranks if s in each[what]) for s in range(plan.placement.stages)]
+        for what in ("saved", "shares")
+    )
+    costs = measured_costs(plan, [steps[step] for step in first], saved, trained.boundary_bytes, shares)
     predicted = simulate(plan, costs)
     measured = measured_timeline(plan, steps[shown], costs)
     result = _result(spec, trained, (predicted, measured), period_s(plan, costs), later or first)

@@ -17,8 +17,10 @@ from penstock.core.placement import NO_STAGE
 from penstock.core.plan import Plan
 from penstock.core.slicing import equal_time, rounded
 from penstock.core.words import divisors
+from penstock.cost import pricing
 from penstock.engine.check import check
 from penstock.lower import add_sends, add_step, algorithm_of, reduce_gradients, split_vocabulary
+from penstock.runtime.keeping import with_less_memory
 from penstock.schedules import build
 
 RUNS = Path("runs")
@@ -96,11 +98,13 @@ def plan_of(spec: RunSpec) -> Plan:
         plan = _plan_from(Path(strategy.schedule), spec)
     else:
         options: dict[str, Any] = {"slices": strategy.slices} if strategy.slices else {}
+        options |= {"costs": pricing(strategy.costs).on}
         plan = build(strategy.schedule, strategy.ranks, strategy.micro_batches, strategy.chunks, **options)
     spec.check_model(Model.read(spec.model), _parts(plan))
     plan = _with_slices(plan, spec)
     check(plan)
     plan = _with_vocabulary(plan, strategy.vocabulary)
+    plan = with_less_memory(plan, pricing(strategy.costs).on(plan.placement).sliced(plan.slices), strategy)
     barrier = strategy.optimizer_step == "barrier"
     if plan.weights != "synced":
         _check_flush_free(plan, spec)

@@ -24,7 +24,9 @@ from penstock.runtime.corpus import Batch, Corpus, read_corpus
 from penstock.runtime.decoder import DecoderStage, load_config
 from penstock.runtime.evaluation import evaluation_plan
 from penstock.runtime.execute import Executor
+from penstock.runtime.keeping import Keeping
 from penstock.runtime.measure import probe
+from penstock.runtime.measure_kept import probe_shares
 from penstock.runtime.messages import Boundary
 from penstock.runtime.metrics import MetricsFile
 from penstock.runtime.optimizer import Optimizer, learning_rate
@@ -112,8 +114,10 @@ class Trainer:
         passes = [own.vocabulary(each, rank, boundary) if own else None for each in (plan, looks)]
         self.validation = None if plan.barrier else PostValidation(self.optimizer, self._report)
         settle = None if self.validation is None else self.validation.settle
-        self.trainer = Executor(plan, rank, self.stages, links, boundary, self._step, passes[0], settle=settle)
-        self.evaluator = Executor(looks, rank, self.stages, links, boundary, None, passes[1])
+        keeping = Keeping.of(spec.strategy)
+        run = (self.stages, links, boundary)
+        self.trainer = Executor(plan, rank, *run, self._step, passes[0], settle=settle, keeping=keeping)
+        self.evaluator = Executor(looks, rank, *run, None, passes[1])
         self.done = 0
         self._metrics: MetricsFile | None = None
         self._progress = Progress(spec.job.steps, shown=False)
@@ -156,6 +160,8 @@ class Trainer:
         job, every = self.spec.job, self.spec.run.checkpoint_every
         self._metrics, self._progress = metrics, progress
         self._probe()
+        first = self._micro_batches(self.corpus.batch(0))
+        self.trained.shares = probe_shares(self.trainer.activations, self.trained.saved, *first)
         if self.plan.weights != "synced":
             for s, stage in self.stages.items():
                 stage.stale = Stale(self.modules[s], self.plan, s, partial(self.optimizer.predicted, s))

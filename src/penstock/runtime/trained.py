@@ -19,6 +19,9 @@ class Trained:
     """Time of each whole step on this rank."""
     saved: dict[int, tuple[float, float]] = field(default_factory=dict)
     """Per stage, bytes kept by a forward and the share of them kept until ``W``."""
+    shares: dict[int, tuple[float, float]] = field(default_factory=dict)
+    """Per stage, the share of those bytes that is kept where ``R`` makes the rest again, and the share that moves to
+    the host."""
     loss: float = math.nan
     held_out_before: float = math.nan
     held_out: float = math.nan
