@@ -117,7 +117,12 @@ WRONG = {
     "schedule 1f1b --ranks 100000 --micros 100000": "at most 20,000,000 forwards",
     "simulate nothing.json": "nothing.json: No such file or directory",
     "simulate plan.yaml": "cannot read a plan from .yaml; choose from .json, .txt, .csv",
-    "simulate /tmp": "cannot read a plan from a file without suffix",
+    "simulate plan": "cannot read a plan from a file without suffix",
+    "simulate /tmp": "/tmp: is a folder; name a plan in it (.json, .txt or .csv)",
+    "check /tmp": "/tmp: is a folder; name a plan in it (.json, .txt or .csv)",
+    "schedule 1f1b --ranks 4 --micros 8 --csv a.txt": "a.txt: the suffix must be .csv; use a.csv",
+    "schedule all --ranks 4 --micros 8 --csv a": "a: the suffix must be .csv; use a.csv",
+    "peers --csv a.json": "a.json: the suffix must be .csv; use a.csv",
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from pathlib import Path
 
@@ -70,7 +71,7 @@ def read_plan(path: str | Path) -> Plan:
 
     Raises:
         ValueError: another suffix, or the file does not hold a plan.
-        OSError: the file cannot be read.
+        OSError: the file cannot be read, or is a folder.
 
     Example:
         >>> import tempfile
@@ -81,6 +82,8 @@ def read_plan(path: str | Path) -> Plan:
     """
     readers: dict[str, Callable[[str], Plan]] = {".json": Plan.from_json, ".txt": Plan.from_text}
     suffix = Path(path).suffix
+    if Path(path).is_dir():
+        raise IsADirectoryError(errno.EISDIR, "is a folder; name a plan in it (.json, .txt or .csv)", str(path))
     if suffix == ".csv":
         return read_csv(path)
     if suffix not in readers:

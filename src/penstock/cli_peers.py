@@ -39,9 +39,9 @@ def peers(
     from penstock import cli_peer_rows as read
     from penstock.core.files import writable, write_whole
 
-    for path in (csv, json):
+    for path, suffix in ((csv, ".csv"), (json, "")):
         if path is not None:
-            writable(path)
+            writable(path, suffix)
     rows = read.rows_of([*files] or read.shipped(), only)
     found = [one for row in rows for one in read.compare(row)]
     facts = [asdict(one) | {"excess": one.excess, "verdict": one.verdict} for one in found]

@@ -202,9 +202,9 @@ def _ready(csv: Path | None, files: Files) -> None:
     """Refuse output files that cannot be written before any work is done."""
     from penstock.core.files import writable
 
-    for path in (csv, files.json, files.html, files.png):
+    for path, suffix in ((csv, ".csv"), (files.json, ""), (files.html, ""), (files.png, "")):
         if path is not None:
-            writable(path)
+            writable(path, suffix)
     if files.png is not None and files.png.suffix not in (".png", ".svg"):
         raise ValueError(f"--png {files.png}: the suffix must be .png or .svg")
 

@@ -50,3 +50,12 @@ def test_what_cannot_be_a_file_is_named(tmp_path):
         writable(tmp_path)
     with pytest.raises(ValueError, match=f"the folder {tmp_path}/b/c does not exist \\({tmp_path} does\\)"):
         writable(tmp_path / "b" / "c" / "d.txt")
+    with pytest.raises(ValueError, match=r"a\.b\.txt: the suffix must be \.csv; use .*/a\.b\.csv"):
+        writable(tmp_path / "a.b.txt", ".csv")
+    assert writable(tmp_path / "a.csv", ".csv") == tmp_path / "a.csv"
+
+
+def test_devices_and_pipes_need_no_suffix(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in ("/dev/stdout", "/dev/null", tmp_path / "pipe"):
+        writable(path, ".csv")

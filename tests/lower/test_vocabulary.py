@@ -5,6 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from penstock.core.compiled import native
 from penstock.core.costs import Costs
 from penstock.core.lane import Lane
 from penstock.core.op import AMONG_RANKS, COMPUTE, VOCABULARY, Kind
@@ -12,7 +13,7 @@ from penstock.core.placement import Placement
 from penstock.core.plan import Plan
 from penstock.cost.vocabulary import with_parts, with_whole
 from penstock.engine import IllegalPlan, check, simulate
-from penstock.lower import add_sends, add_step, split_backward, split_vocabulary
+from penstock.lower import add_sends, add_step, split_backward, split_vocabulary, weave_vocabulary
 from penstock.schedules import SCHEDULES, build
 
 SIZES = [(1, 3), (2, 2), (2, 8), (4, 3), (4, 16)]
@@ -137,6 +138,20 @@ def test_blocks_stay_blocks():
         check(split)
         assert split.fused.sum() > 0.9 * plan.fused.sum()
         assert simulate(split, costs).makespan_s < simulate(plan, bare).makespan_s + 16 * 3 * 1.6 / 4 + 4
+
+
+@pytest.mark.parametrize("algorithm", [1, 2])
+def test_compiled_and_plain_loops_do_the_same(monkeypatch, algorithm):
+    for name, v in (("zb-h1", 1), ("dualpipev", 2), ("interleaved", 3)):
+        plan = build(name, 3, 8, v)
+        costs = with_parts(
+            Costs.uniform(plan.placement, 1.0, 1.1, 0.7, 0.03, overlap=0.5), plan.placement, algorithm, 1.6
+        )
+        found = []
+        for loop in (weave_vocabulary._walk, native(weave_vocabulary._walk)):
+            monkeypatch.setattr(weave_vocabulary, "warmed", lambda *given, loop=loop: loop)
+            found.append(split_vocabulary(plan, algorithm, costs=costs))
+        assert found[0] == found[1]
 
 
 def test_collectives_in_other_orders_on_ranks_are_caught():

@@ -5,7 +5,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock.core.compiled import COMPILE_FROM_OPS
 from penstock.core.costs import Costs
 from penstock.core.lane import Lane
 from penstock.core.op import Kind
@@ -13,7 +12,7 @@ from penstock.core.placement import Placement
 from penstock.core.plan import Plan
 from penstock.engine import check, simulate
 from penstock.schedules import Task, reorder, v_min
-from penstock.schedules.reorder import HABITS, Habit, improve, play
+from penstock.schedules.reorder import COMPILE_FROM_PLAYED, HABITS, Habit, improve, play
 from penstock.schedules.work import Work
 from randoms import costs_of, placements
 
@@ -76,8 +75,8 @@ def test_compiled_and_plain_loops_do_the_same(monkeypatch):
     work = Work.of(Task(place, 9, costs), SPLIT, 2.5)
     order = v_min.block(4).order(work)
     for habit in (None, *HABITS):
-        runs = [play(work, order, habit, COMPILE_FROM_OPS)]
-        monkeypatch.setattr(reorder, "_loop", lambda played: reorder._walk)
+        runs = [play(work, order, habit, COMPILE_FROM_PLAYED)]
+        monkeypatch.setattr(reorder, "_loop", lambda ops, played: reorder._walk)
         runs.append(play(work, order, habit))
         monkeypatch.undo()
         assert runs[0].order.tolist() == runs[1].order.tolist()

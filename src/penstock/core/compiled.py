@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -13,6 +14,19 @@ COMPILE_FROM_OPS = 20_000
 def compiled(loop: Callable[..., Any], ops: int) -> Callable[..., Any]:
     """The loop itself for few ops, ``native`` for many."""
     return native(loop) if ops >= COMPILE_FROM_OPS else loop
+
+
+def warmed(loop: Callable[..., Any], ops: int, most: int = COMPILE_FROM_OPS) -> Callable[..., Any]:
+    """The loop itself until this process asks it for ``most`` ops in all, these included; ``native`` from then on."""
+    asked = _asked(loop)
+    asked.update(ops=ops)
+    return native(loop) if asked.total() >= most else loop
+
+
+@cache
+def _asked(loop: Callable[..., Any]) -> Counter[str]:
+    """How many ops were asked of a loop; counted on by who asks."""
+    return Counter()
 
 
 @cache

@@ -46,11 +46,16 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
         stand_in.unlink(missing_ok=True)
 
 
-def writable(path: str | os.PathLike[str]) -> Path:
+def writable(path: str | os.PathLike[str], suffix: str = "") -> Path:
     """The path behind links, if a file can stand there.
 
+    Args:
+        path: may be a device or a pipe too.
+        suffix: what the name of a file must end with.
+
     Raises:
-        ValueError: it is a folder, or its folder does not exist; the message names the nearest folder that does.
+        ValueError: it is a folder, it has another suffix, or its folder does not exist; the message names the nearest
+            folder that does.
     """
     target = Path(path).resolve() if Path(path).is_symlink() and Path(path).is_file() else Path(path)
     if target.is_dir():
@@ -58,6 +63,9 @@ def writable(path: str | os.PathLike[str]) -> Path:
     if not target.parent.is_dir():
         found = next(folder for folder in target.absolute().parents if folder.is_dir())
         raise ValueError(f"{path}: the folder {target.parent} does not exist ({found} does); make it first")
+    device = Path(path).is_relative_to("/dev") or (target.exists() and not target.is_file())
+    if suffix and target.suffix != suffix and not device:
+        raise ValueError(f"{path}: the suffix must be {suffix}; use {target.with_suffix(suffix)}")
     return target
 
 

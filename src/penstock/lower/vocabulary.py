@@ -10,8 +10,9 @@ from penstock.core.costs import Costs
 from penstock.core.lane import Lane
 from penstock.core.op import AMONG_RANKS, VOCABULARY, Kind
 from penstock.core.plan import Plan
-from penstock.lower.units import Unit, advanced, joined, units_of
-from penstock.lower.weave_vocabulary import Passes, Woven, weave
+from penstock.lower.score_vocabulary import COLLECTIVES, PASSES, Passes, Score
+from penstock.lower.units import advanced, ids_of, joined, units_of
+from penstock.lower.weave_vocabulary import Woven, weave
 
 PASS_SECONDS = {Kind.S: 0.25, Kind.T: 0.25, Kind.IF: 0.05, Kind.IB: 0.05}
 """Times by which passes are placed where the caller names none; a stage's ``F`` takes 1."""
@@ -53,16 +54,17 @@ def split_vocabulary(
     """
     _fits(plan, algorithm)
     costs = costs or Costs.uniform(plan.placement, other_s=PASS_SECONDS)
-    passes = Passes.of(plan, algorithm, inputs)
-    units = [units_of(plan, rank) for rank in range(plan.placement.ranks)]
-    found: tuple[float, Woven] | None = None
+    units = units_of(plan)
+    score = Score.of(plan, units, Passes.of(plan, algorithm, inputs), costs)
+    found: Woven | None = None
     for count in _tries(plan, algorithm) if ahead is None else [ahead]:
-        woven = weave(plan, [joined(advanced(lane, count)) for lane in units], passes, costs)
-        if woven is not None and (found is None or woven.makespan_s < found[0] * (1 - MATTERS)):
-            found = woven.makespan_s, woven
+        order = advanced(units, count)
+        woven = weave(score, order, joined(units, order))
+        if woven is not None and (found is None or woven.makespan_s < found.makespan_s * (1 - MATTERS)):
+            found = woven
     if found is None:
         raise ValueError(f"plan {plan.name!r} cannot run to its end; engine.check says why")
-    return plan.with_lanes(_lane(plan, rank, found[1], units) for rank in range(plan.placement.ranks))
+    return plan.with_lanes(_lane(score, found, rank) for rank in range(plan.placement.ranks))
 
 
 def algorithm_of(plan: Plan) -> Literal[0, 1, 2]:
@@ -104,18 +106,28 @@ def _tries(plan: Plan, algorithm: int) -> list[int]:
     return sorted({count for half in range(5) if (count := -(-half * chunks // 2)) <= most} | {most})
 
 
-def _lane(plan: Plan, rank: int, woven: Woven, units: list[list[Unit]]) -> Lane:
-    """The woven order of a rank as a lane; what stood behind its last compute stays last."""
-    part = plan.placement.on(rank)[0]
-    rows: list[tuple[int, int, int]] = []
-    fused: list[bool] = []
-    for entry in woven.lanes[rank]:
-        if isinstance(entry, Unit):
-            rows += map(tuple, plan.ops[list(entry.ids)].tolist())
-            fused += [False] * (len(entry.ids) - 2) + [entry.block, False][-len(entry.ids) :]
-        else:
-            rows.append((entry[0], part, entry[1]))
-            fused.append(False)
-    held = sum(len(unit.ids) for unit in units[rank])
-    tail = plan.ops[plan.first[rank] + held : plan.first[rank + 1]].tolist()
-    return Lane(np.array([*rows, *tail], dtype=np.int32), np.array([*fused, *[False] * len(tail)], dtype=np.bool_))
+def _lane(score: Score, woven: Woven, rank: int) -> Lane:
+    """The woven order of a rank as a lane; what stood behind its last compute stays last.
+
+    Each collective goes before the op that runs as it begins, behind what it needs here and behind all earlier
+    collectives. Whoever waits for it starts no sooner than it ends, hence stands behind it.
+    """
+    plan, units = score.plan, score.units
+    begun = np.searchsorted(woven.start_s[rank], woven.called_s) - 1
+    places = np.maximum.accumulate(np.maximum(woven.row[rank][woven.called] + 1, begun))
+    codes = np.insert(woven.started[rank], places, -1 - len(PASSES) * score.micros - woven.called)
+    copies = 1 + ((codes >= 0) & woven.block[np.maximum(codes, 0)])
+    second = np.arange(copies.sum()) - np.repeat(np.cumsum(copies) - copies, copies)
+    codes, is_block = np.repeat(codes, copies) + second, np.repeat(copies == 2, copies) & (second == 0)
+    unit = woven.order[np.maximum(codes, 0)]
+    begin = np.where(codes >= 0, units.begin[unit], len(plan) - 1 - codes)
+    end = np.where(codes >= 0, units.end[unit], begin + 1)
+    last = units.end[units.rank == rank].max(initial=plan.first[rank])
+    begin, end = np.append(begin, last), np.append(end, plan.first[rank + 1])
+    ids = ids_of(begin, end)
+    added = np.indices((len(PASSES) + len(COLLECTIVES), score.micros)).reshape(2, -1)
+    part = np.full(added.shape[1], plan.placement.on(rank)[0])
+    table = np.concatenate([plan.ops, np.stack([np.array(PASSES + COLLECTIVES)[added[0]], part, added[1]], axis=1)])
+    fused = np.zeros(len(ids), dtype=np.bool_)
+    fused[np.cumsum(end - begin)[:-1][is_block] - 1] = True
+    return Lane(table[ids].astype(np.int32), fused)

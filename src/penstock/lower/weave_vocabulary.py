@@ -2,274 +2,214 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from heapq import heappop, heappush
-from itertools import count
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from penstock.core.costs import Costs
-from penstock.core.needs import dependencies
-from penstock.core.op import Kind
-from penstock.core.placement import NO_STAGE
+from penstock.core.compiled import warmed
 from penstock.core.plan import Plan
-from penstock.lower.units import Unit
+from penstock.lower.score_vocabulary import COLLECTIVES, PASSES, Score
+from penstock.lower.units import Units, ids_of
 
 EARLY = 3
 """Micro-batches whose input is embedded before the first stage needs it."""
 MOST_LATE = 2
 """Passes nobody waits for that a rank puts off at most; each keeps the logits or a gradient of a micro-batch."""
-
-Pass = tuple[Kind, int]
-"""A vocabulary pass or collective: kind and micro-batch."""
-
-
-@dataclass(frozen=True)
-class Passes:
-    """Which passes a plan gets."""
-
-    late: bool
-    """Whether the gradient of the head's input comes with ``T`` (algorithm 1)."""
-    inputs: bool
-    trains: bool
-
-    @classmethod
-    def of(cls, plan: Plan, algorithm: int, inputs: bool) -> Passes:
-        """Those of an algorithm; a plan of forwards alone needs no gradients."""
-        return cls(algorithm == 1, inputs, plan.trains)
-
-    @property
-    def gate(self) -> Kind:
-        """What the backward of the last stage waits for."""
-        return Kind.REDUCE_T if self.late else Kind.REDUCE_S
+COMPILE_FROM_STARTED = 100_000
+"""Units and passes to be started from which on the compiled loop is worth loading; on lists one takes about 3 us."""
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True, eq=False)
 class Woven:
-    """The order of every rank, units and passes, collectives included; and when the last rank is done."""
+    """What every rank started, and the collectives in their order.
 
-    lanes: list[list[Unit | Pass]]
+    Args:
+        order, block: the units, and where two of them are one block.
+        started, start_s: per rank: places in ``order``, or -1 - the code of a pass; and when.
+        called, called_s: codes of collectives, and when they began.
+        row: per rank and code of a collective, the place in ``started`` of what gave to it; -1: nothing did.
+        makespan_s: when the last rank is done.
+    """
+
+    order: NDArray[np.int64]
+    block: NDArray[np.bool_]
+    started: list[NDArray[np.int64]]
+    start_s: list[NDArray[np.float64]]
+    called: NDArray[np.int64]
+    called_s: NDArray[np.float64]
+    row: NDArray[np.int64]
     makespan_s: float
 
 
-@dataclass(eq=False)
-class _Rank:
-    """What one rank has done and what waits for it."""
-
-    lane: list[Unit]
-    at: int = 0
-    free_s: float = 0.0
-    urgent: list[tuple[float, int, Pass]] = field(default_factory=list)
-    lazy: list[tuple[float, int, Pass]] = field(default_factory=list)
-    done: list[Unit | Pass] = field(default_factory=list)
-    starts: list[float] = field(default_factory=list)
-    row: dict[Pass, int] = field(default_factory=dict)
-    """Place in ``done`` of the op whose result each collective takes from this rank."""
-
-
-def weave(plan: Plan, lanes: list[list[Unit]], passes: Passes, costs: Costs) -> Woven | None:
+def weave(score: Score, order: NDArray[np.int64], block: NDArray[np.bool_]) -> Woven | None:
     """The order in which ranks come to units and passes; None if they cannot come to their end."""
-    play = _Play(plan, lanes, passes, costs)
-    play.run()
-    if any(rank.at < len(rank.lane) for rank in play.ranks):
+    units, ranks = score.units, score.plan.placement.ranks
+    lanes = np.searchsorted(units.rank, np.arange(ranks + 1))
+    calls = int((score.ops[2] >= 0).sum()) + len(COLLECTIVES) * score.micros
+    queue = calls + len(score.inputs)
+    longest = int(np.diff(lanes).max(initial=0)) + queue
+    state = _state(score, lanes, calls, queue, longest)
+    loop = warmed(_walk, len(units) + len(PASSES) * score.micros * ranks, COMPILE_FROM_STARTED)
+    plain = loop is _walk
+    given = [order, block, _takes(score, order, block), lanes[1:], units.begin, units.end, _unit_of(units, score.plan)]
+    tables = [*map(np.array, score.passes.rules), *score.prices, score.inputs]
+    groups = (given, [*score.ops, score.after], tables, state)
+    sizes = (ranks, score.micros, len(score.ops[4]) // max(1, len(score.plan)), queue, longest)
+    listed = [tuple(values.tolist() if plain else values for values in group) for group in groups]
+    loop(sizes, *listed)
+    at, count, called, free, called_s, start_s, started, row = (np.array(values) for values in listed[-1][:8])
+    if (at < lanes[1:]).any():
         return None
-    return Woven([_with_collectives(rank, play.order) for rank in play.ranks], max(r.free_s for r in play.ranks))
+    rows = [slice(rank * longest, rank * longest + int(count[rank])) for rank in range(ranks)]
+    done = [started[one] for one in rows], [start_s[one] for one in rows]
+    made = int(count[ranks])
+    return Woven(order, block, *done, called[:made], called_s[:made], row.reshape(ranks, -1), float(free.max()))
 
 
-def _with_collectives(rank: _Rank, order: list[tuple[Pass, float]]) -> list[Unit | Pass]:
-    """Each collective goes before the op that runs as it begins, behind what it needs here and behind all earlier
-    collectives. Whoever waits for it starts no sooner than it ends, hence stands behind it."""
-    lane: list[Unit | Pass] = []
-    at = 0
-    for collective, begin_s in order:
-        place = max(at, rank.row.get(collective, -1) + 1, bisect_left(rank.starts, begin_s) - 1)
-        lane += rank.done[at:place]
-        at = place
-        lane.append(collective)
-    return lane + rank.done[at:]
+def _state(score: Score, lanes: NDArray[np.int64], calls: int, queue: int, longest: int) -> list[NDArray[Any]]:
+    """What ``_walk`` changes, before its first event. Of ``count``, the last entry is that of collectives."""
+    ranks, codes = len(lanes) - 1, len(COLLECTIVES) * score.micros
+    whole = lanes[:-1].copy(), *(np.zeros(n, dtype=np.int64) for n in (ranks + 1, calls))
+    times = (np.zeros(n) for n in (ranks, calls, ranks * longest))
+    started, row = np.zeros(ranks * longest, dtype=np.int64), np.full(ranks * codes, -1)
+    ends = np.full(len(score.plan), np.inf), np.full(codes, np.inf)
+    gifts = np.zeros(codes, dtype=np.int64), np.zeros(codes)
+    queues = (np.zeros(n, dtype=np.int64) for n in (3, 3 * ranks, 3 * queue, 3 * queue))
+    return [*whole, *times, started, row, *ends, *gifts, *queues, np.zeros(3 * queue)]
 
 
-class _Play:
-    """Events in order of time: a rank looks for work, or a collective has all it needs."""
-
-    def __init__(self, plan: Plan, lanes: list[list[Unit]], passes: Passes, costs: Costs) -> None:
-        self.plan, self.passes = plan, passes
-        self.ranks = [_Rank(lane) for lane in lanes]
-        place = plan.placement
-        self.parts = [place.on(rank)[0] for rank in range(place.ranks)]
-        self.pass_s = costs.seconds[:, self.parts].tolist()
-        self.order: list[tuple[Pass, float]] = []
-        self._came: dict[Pass, float] = {}
-        self._waits: dict[Pass, tuple[int, float]] = {}
-        self._link_s, self._begun = 0.0, 0
-        self._events: list[tuple[float, int, int, Pass | None]] = []
-        self._nth = count()
-        self._ops = plan.ops.tolist()
-        self._rank_of = plan.rank_of_op.tolist()
-        self._costs, self._hop_s = costs, costs.hop_s.tolist()
-        self._seconds = costs.seconds[plan.ops[:, 0], plan.ops[:, 1]].tolist()
-        self._end: list[float | None] = [None] * len(plan)
-        self._needed, self._after = _links(plan)
-        self._first, self._last = place.prev.index(NO_STAGE), place.next.index(NO_STAGE)
-        home = self.ranks[place.rank_of[self._first]].lane
-        self._inputs = [i for unit in home for k, s, i in self._of(unit) if k == Kind.F and s == self._first]
-
-    def run(self) -> None:
-        """Until nothing is left that can happen."""
-        if self.passes.inputs:
-            for micro in self._inputs[:EARLY]:
-                self._release((Kind.IF, micro), 0.0)
-        for rank in range(len(self.ranks)):
-            self._wake(0.0, rank)
-        while self._events:
-            time_s, _, rank, collective = heappop(self._events)
-            if collective is not None:
-                self._collect(collective, time_s)
-            elif time_s >= self.ranks[rank].free_s:
-                self._look(rank, time_s)
-
-    def _of(self, unit: Unit) -> list[list[int]]:
-        return [self._ops[x] for x in unit.ids]
-
-    def _wake(self, time_s: float, rank: int, collective: Pass | None = None) -> None:
-        heappush(self._events, (time_s, next(self._nth), rank, collective))
-
-    def _look(self, rank: int, now_s: float) -> None:
-        """Start what is most urgent: what all ranks wait for, then the lane, then what nobody waits for."""
-        state = self.ranks[rank]
-        arrives_s = self._arrives(rank)
-        if state.urgent and state.urgent[0][0] <= now_s:
-            self._start_pass(rank, now_s, heappop(state.urgent)[2])
-        elif len(state.lazy) > MOST_LATE and state.lazy[0][0] <= now_s:
-            self._start_pass(rank, now_s, heappop(state.lazy)[2])
-        elif arrives_s is not None and arrives_s <= now_s:
-            self._start_unit(rank, now_s)
-        elif state.lazy and state.lazy[0][0] <= now_s and self._fits(rank, now_s, arrives_s):
-            self._start_pass(rank, now_s, heappop(state.lazy)[2])
-        elif arrives_s is not None:
-            self._wake(arrives_s, rank)
-
-    def _fits(self, rank: int, now_s: float, arrives_s: float | None) -> bool:
-        """Whether a pass that nobody waits for ends before the lane goes on, as far as one can tell."""
-        state = self.ranks[rank]
-        takes_s = self.pass_s[state.lazy[0][2][0]][rank]
-        return state.at == len(state.lane) or arrives_s is None or now_s + takes_s <= arrives_s
-
-    def _arrives(self, rank: int) -> float | None:
-        """When the next unit has all it needs; None if that is not known yet, or there is no unit."""
-        state = self.ranks[rank]
-        if state.at == len(state.lane):
-            return None
-        latest_s = 0.0
-        for x in state.lane[state.at].ids:
-            for needed in self._needed[x]:
-                end_s = self._end[needed]
-                if end_s is None:
-                    if needed in state.lane[state.at].ids:
-                        continue
-                    return None
-                latest_s = max(latest_s, end_s + self._hop_s[self._rank_of[needed]][rank])
-            gate = self._gate(x)
-            if gate is not None:
-                if gate not in self._came:
-                    return None
-                latest_s = max(latest_s, self._came[gate])
-        return latest_s
-
-    def _gate(self, x: int) -> Pass | None:
-        """The collective that an op waits for."""
-        kind, stage, micro = self._ops[x]
-        if kind == Kind.F and stage == self._first and self.passes.inputs:
-            return Kind.REDUCE_E, micro
-        if kind in (Kind.B, Kind.I) and stage == self._last:
-            return self.passes.gate, micro
-        return None
-
-    def _start_unit(self, rank: int, now_s: float) -> None:
-        state = self.ranks[rank]
-        unit = state.lane[state.at]
-        state.at += 1
-        takes_s = self._seconds[unit.ids[-1]]
-        if unit.block:
-            takes_s = float(self._costs.fused_s(self._seconds[unit.ids[-2]], takes_s))
-        end_s = now_s + takes_s
-        self._do(rank, unit, now_s, end_s)
-        for x in unit.ids:
-            self._end[x] = end_s
-            for other in self._after[x]:
-                self._wake(end_s + self._hop_s[rank][other], other)
-            self._follow(rank, x, now_s, end_s)
-
-    def _follow(self, rank: int, x: int, now_s: float, end_s: float) -> None:
-        """What the ends of the chain hand to all ranks, and inputs that may be embedded now."""
-        kind, stage, micro = self._ops[x]
-        if kind == Kind.F and stage == self._last:
-            self._give((Kind.BCAST_H, micro), rank, end_s, parties=1)
-        if not self.passes.inputs:
-            return
-        if kind in (Kind.B, Kind.I) and stage == self._first:
-            self._give((Kind.BCAST_E, micro), rank, end_s, parties=1)
-        if kind == Kind.F and stage == self._first:
-            self._begun += 1
-            for later in self._inputs[self._begun + EARLY - 1 : self._begun + EARLY]:
-                self._release((Kind.IF, later), now_s)
-
-    def _start_pass(self, rank: int, now_s: float, work: Pass) -> None:
-        end_s = now_s + self.pass_s[work[0]][rank]
-        self._do(rank, work, now_s, end_s)
-        summed = _SUMMED.get(work[0])
-        if summed is not None and (summed != Kind.REDUCE_T or self.passes.late):
-            self._give((summed, work[1]), rank, end_s, parties=len(self.ranks))
-
-    def _do(self, rank: int, entry: Unit | Pass, now_s: float, end_s: float) -> None:
-        state = self.ranks[rank]
-        state.done.append(entry)
-        state.starts.append(now_s)
-        state.free_s = end_s
-        self._wake(end_s, rank)
-
-    def _give(self, collective: Pass, rank: int, end_s: float, parties: int) -> None:
-        """A rank's part in a collective, which begins when all have given theirs."""
-        self.ranks[rank].row[collective] = len(self.ranks[rank].done) - 1
-        given, latest_s = self._waits.pop(collective, (0, 0.0))
-        if given + 1 == parties:
-            self._wake(max(latest_s, end_s), 0, collective)
-        else:
-            self._waits[collective] = given + 1, max(latest_s, end_s)
-
-    def _collect(self, collective: Pass, ready_s: float) -> None:
-        """A collective runs, one after the other; then what waits for it may."""
-        kind, micro = collective
-        begin_s = max(ready_s, self._link_s)
-        self._link_s = self._came[collective] = begin_s + max(self.pass_s[kind])
-        self.order.append((collective, begin_s))
-        follower = _FOLLOWER.get(kind)
-        if follower is not None and (self.passes.trains or follower == Kind.S):
-            self._release((follower, micro), self._link_s)
-        for rank in range(len(self.ranks)):
-            self._wake(self._link_s, rank)
-
-    def _release(self, work: Pass, time_s: float) -> None:
-        """Every rank may run a pass from now on."""
-        lazy = work[0] == Kind.IB or (work[0] == Kind.T and not self.passes.late)
-        for rank, state in enumerate(self.ranks):
-            heappush(state.lazy if lazy else state.urgent, (time_s, next(self._nth), work))
-            self._wake(time_s, rank)
+def _takes(score: Score, order: NDArray[np.int64], block: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Seconds of the unit or block that begins at each place of an order."""
+    kind, stage, _ = score.plan.ops[score.units.end[order] - 1].T
+    seconds = score.costs.seconds[kind, stage]
+    takes: NDArray[np.float64] = np.where(block, score.costs.fused_s(seconds, np.roll(seconds, -1)), seconds)
+    return takes
 
 
-_SUMMED = {Kind.S: Kind.REDUCE_S, Kind.T: Kind.REDUCE_T, Kind.IF: Kind.REDUCE_E}
-"""The collective that takes a pass's result."""
-_FOLLOWER = {Kind.BCAST_H: Kind.S, Kind.REDUCE_S: Kind.T, Kind.BCAST_E: Kind.IB}
-"""The pass that takes a collective's result."""
+def _unit_of(units: Units, plan: Plan) -> NDArray[np.int64]:
+    """Unit of each op id; -1 behind the last one of a lane."""
+    found = np.full(len(plan), -1)
+    found[ids_of(units.begin, units.end)] = np.repeat(np.arange(len(units)), units.end - units.begin)
+    return found
 
 
-def _links(plan: Plan) -> tuple[list[list[int]], list[list[int]]]:
-    """Per op id, the ids it needs, and the other ranks that need it."""
-    table, rank = dependencies(plan), plan.rank_of_op
-    needed = [[x for x in row if x >= 0] for row in table.tolist()]
-    after: list[list[int]] = [[] for _ in needed]
-    consumer, slot = np.nonzero((table >= 0) & (rank[np.maximum(table, 0)] != rank[:, None]))
-    for one, x in zip(consumer.tolist(), table[consumer, slot].tolist(), strict=True):
-        after[x].append(int(rank[one]))
-    return needed, after
+def _walk(sizes: Any, lanes: Any, ops: Any, passes: Any, state: Any) -> None:
+    """Events in order of time: ranks look for work, or a collective has all it needs. Plain Python that numba also
+    compiles.
+
+    An event is a time, its number, a rank (-1: all of them) and the code of a collective (-1: none). A rank that looks
+    starts what is most urgent: what all ranks wait for, then its lane, then what nobody waits for and ends before the
+    lane goes on, as far as one can tell; nothing runs that is not released, and ranks take passes of one queue in the
+    order in which they are.
+    """
+    ranks, micros, slots, longest, most = sizes
+    order, block, takes, stop, begin, end, unit_of = lanes
+    rank_of, waits, gives, feeds, needed, after_first, after = ops
+    summed, queue, follower, pass_s, link_s, hop_s, inputs = passes
+    at, count, called, free, called_s, start_s, started, row = state[:8]
+    end_s, came_s, given, given_s, released, taken, release, release_nth, release_s = state[8:]
+    busy_s = 0.0
+    nth = min(EARLY, len(inputs)) + 1
+    events = [(0.0, 0, -1, -1)]
+    for k in range(nth - 1):
+        release[k] = 2 * micros + inputs[k]
+        release_nth[k] = k
+        events.append((0.0, k + 1, -1, -1))
+    released[0] = nth - 1
+    while len(events) > 0:
+        now, _, who, what = heappop(events)
+        if what >= 0:
+            called[count[ranks]] = what
+            called_s[count[ranks]] = max(now, busy_s)
+            busy_s = came_s[what] = max(now, busy_s) + link_s[what // micros]
+            count[ranks] += 1
+            kind = follower[what // micros]
+            if kind >= 0:
+                q = queue[kind]
+                k = q * longest + released[q]
+                release[k], release_nth[k], release_s[k] = kind * micros + what % micros, nth, busy_s
+                released[q] += 1
+                heappush(events, (busy_s, nth, -1, -1))
+                nth += 1
+            heappush(events, (busy_s, nth, -1, -1))
+            nth += 1
+            continue
+        for r in range(max(who, 0), who + 1 if who >= 0 else ranks):
+            if now < free[r]:
+                continue
+            x = at[r]
+            arrives = np.inf
+            size = 0
+            if x < stop[r]:
+                arrives = 0.0
+                size = 2 if block[x] else 1
+                for y in range(x, x + size):
+                    for o in range(begin[order[y]], end[order[y]]):
+                        for slot in range(o * slots, o * slots + slots):
+                            d = needed[slot]
+                            if d < 0:
+                                continue
+                            u = unit_of[d]
+                            if u != order[x] and u != order[x + size - 1]:
+                                arrives = max(arrives, end_s[d] + hop_s[rank_of[d] * ranks + r])
+                        if waits[o] >= 0:
+                            arrives = max(arrives, came_s[waits[o]])
+            head = -1
+            for q in range(2):
+                k = q * longest + taken[q * ranks + r]
+                due = k < q * longest + released[q] and release_s[k] <= now
+                if due and (head < 0 or (release_s[k], release_nth[k]) < (release_s[head], release_nth[head])):
+                    head = k
+            if head < 0:
+                k = 2 * longest + taken[2 * ranks + r]
+                waiting = released[2] - taken[2 * ranks + r]
+                if waiting > 0 and release_s[k] <= now:
+                    ends = now + pass_s[release[k] // micros * ranks + r]
+                    if waiting > MOST_LATE or now < arrives >= ends:
+                        head = k
+            if head < 0 and arrives > now:
+                if arrives < np.inf:
+                    heappush(events, (arrives, nth, r, -1))
+                    nth += 1
+                continue
+            place = r * most + count[r]
+            start_s[place] = now
+            if head >= 0:
+                work = release[head]
+                taken[head // longest * ranks + r] += 1
+                started[place] = -1 - work
+                free[r] = now + pass_s[work // micros * ranks + r]
+            else:
+                started[place] = x
+                at[r] = x + size
+                free[r] = now + takes[x]
+            heappush(events, (free[r], nth, r, -1))
+            nth += 1
+            if head >= 0 and summed[work // micros] >= 0:
+                c = summed[work // micros] * micros + work % micros
+                row[r * len(given) + c] = count[r]
+                given[c] += 1
+                given_s[c] = max(given_s[c], free[r])
+                if given[c] == ranks:
+                    heappush(events, (given_s[c], nth, -1, c))
+                    nth += 1
+            for y in range(x, x + size if head < 0 else x):
+                for o in range(begin[order[y]], end[order[y]]):
+                    end_s[o] = free[r]
+                    for k in range(after_first[o], after_first[o + 1]):
+                        heappush(events, (free[r] + hop_s[r * ranks + after[k]], nth, after[k], -1))
+                        nth += 1
+                    if gives[o] >= 0:
+                        row[r * len(given) + gives[o]] = count[r]
+                        heappush(events, (free[r], nth, -1, gives[o]))
+                        nth += 1
+                    if feeds[o] and released[0] < len(inputs):
+                        k = released[0]
+                        release[k], release_nth[k], release_s[k] = 2 * micros + inputs[k], nth, now
+                        released[0] += 1
+                        heappush(events, (now, nth, -1, -1))
+                        nth += 1
+            count[r] += 1

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock.core.compiled import native
+from penstock.core.compiled import native, warmed
 from penstock.core.op import Kind
 from penstock.core.placement import NO_STAGE
 from penstock.schedules.task import Task
@@ -133,8 +133,9 @@ class Problem:
         return self.array([4 * row[:, 1] + np.searchsorted(KINDS, row[:, 0]) for row in rows])
 
     def loop(self, plain: Callable[..., Any], *arguments: Any) -> Any:
-        """Call a loop, compiled or with lists for arrays, whichever is faster."""
-        return native(plain)(*arguments) if self.compiled else plain(*arguments)
+        """Call a loop on all ops, compiled or with lists for arrays, whichever is faster; the first calls of all are
+        not compiled, as they may find what no order can beat."""
+        return (warmed(plain, len(KINDS) * self.forwards) if self.compiled else plain)(*arguments)
 
     def array(self, values: Any) -> Any:
         """Values as the loops take them, in one row."""

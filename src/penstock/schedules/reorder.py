@@ -14,11 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock.core.compiled import COMPILE_FROM_OPS, compiled, native
+from penstock.core.compiled import native, warmed
 from penstock.core.op import Kind
 from penstock.schedules.task import Objective
 from penstock.schedules.work import Work
 
+COMPILE_FROM_PLAYED = 150_000
+"""Ops to be played from which on the compiled loop is worth loading; on lists an op takes about 3 us."""
 ROUNDS = 2
 """How often an order is played backwards in time for each habit."""
 
@@ -70,15 +72,16 @@ def play(work: Work, order: NDArray[np.int64], habit: Habit | None = None, playe
         habit: what fills waits; ``None`` keeps the order, whatever the limit.
         played: how many ops will be played in all; many are worth the compiled loop.
     """
-    done, start = np.full_like(order, -1), np.zeros(len(order))
+    walk = _loop(len(order), played)
+    plain = walk is _walk
     late = np.full(len(order), habit is not None and habit.late) & (work.codes[:, 0] == Kind.W)
-    _loop(played)(
-        order,
-        (work.rank, work.begin, work.stream, work.needed, work.lag, work.wakes, work.delay),
-        (work.seconds, work.takes, work.frees, work.most),
-        (habit is not None, habit.fit if habit else 1.0, late),
-        (done, start),
-    )
+    done, start = np.full_like(order, -1), np.zeros(len(order))
+    dials = habit is not None, habit.fit if habit else 1.0, late.tolist() if plain else late
+    state = [*_begun(work, order), done, start]
+    if plain:
+        state = [values.tolist() for values in state]
+    walk(work.listed if plain else work.flat, dials, tuple(state))
+    done, start = np.array(state[-2]), np.array(state[-1])
     if (done < 0).any():
         return Run(order, start, np.inf, np.inf)
     end = start + work.seconds
@@ -117,12 +120,25 @@ def best(work: Work, orders: Sequence[NDArray[np.int64]], objective: Objective, 
     return min(runs, key=lambda run: run.score(objective))
 
 
-def _loop(played: int) -> Callable[..., None]:
-    """The loop for so many ops in all; the compiled one also where loops are compiled anyway."""
-    return compiled(_walk, COMPILE_FROM_OPS if native.cache_info().currsize else played)
+def _loop(ops: int, played: int) -> Callable[..., None]:
+    """The loop for so many ops, of so many in all; the compiled one also where loops are compiled anyway."""
+    known = played >= COMPILE_FROM_PLAYED or native.cache_info().currsize > 0
+    return native(_walk) if known else warmed(_walk, ops, COMPILE_FROM_PLAYED)
 
 
-def _walk(order: Any, links: Any, facts: Any, habit: Any, out: Any) -> None:
+def _begun(work: Work, order: NDArray[np.int64]) -> list[NDArray[Any]]:
+    """What ``_walk`` changes, before its first op."""
+    ops, ranks = len(order), len(work.begin) - 1
+    after, before = np.full(ops + 1, ops), np.full(ops + 1, -1)
+    one, other = order[:-1], order[1:]
+    follows = work.rank[one] == work.rank[other]
+    after[one[follows]], before[other[follows]] = other[follows], one[follows]
+    head = np.where(np.diff(work.begin) > 0, np.append(order, ops)[work.begin[:-1]], ops)
+    counts = [values.copy() for values in (*work.streams, work.begin[:-1])]
+    return [after, before, head, *counts, *(np.zeros(ranks) for _ in range(3)), np.full(ops, np.inf)]
+
+
+def _walk(work: Any, dials: Any, state: Any) -> None:
     """Let the rank go on that is free first, again and again. Plain Python that numba also compiles.
 
     What a rank has still to do is a linked list in order of ``order``, which ``nobody`` ends. The rank looks through it
@@ -130,30 +146,11 @@ def _walk(order: Any, links: Any, facts: Any, habit: Any, out: Any) -> None:
     able to run soon, and comes earlier in the list, makes later ones wait unless enough of them fits before it.
     Where an order gets stuck, ``done`` keeps its last entries.
     """
-    rank_of, begin, stream_of, needed, lag, wakes, delay = links
-    seconds, takes, frees, most = facts
-    reorders, fit, late = habit
-    done, start = out
-    ops, ranks = len(order), len(begin) - 1
+    rank_of, stream_of, needed, lag, wakes, delay, seconds, takes, frees, most = work
+    reorders, fit, late = dials
+    after, before, head, next_of, streams, at, wake, clock, held, end, done, start = state
+    ops, ranks = len(rank_of), len(head)
     nobody = ops
-    after = np.full(ops + 1, nobody)
-    before = np.full(ops + 1, -1)
-    head = np.full(ranks, nobody)
-    wake, clock, held = np.zeros(ranks), np.zeros(ranks), np.zeros(ranks)
-    end = np.full(ops, np.inf)
-    at = begin[:-1].copy()
-    streams = np.zeros(ranks, dtype=np.int64)
-    next_of = np.full(stream_of.max() + 1, nobody)
-    for o in range(ops - 1, -1, -1):
-        if next_of[stream_of[o]] == nobody:
-            streams[rank_of[o]] += 1
-        next_of[stream_of[o]] = o
-    for r in range(ranks):
-        for k in range(begin[r], begin[r + 1] - 1):
-            after[order[k]] = order[k + 1]
-            before[order[k + 1]] = order[k]
-        if begin[r] < begin[r + 1]:
-            head[r] = order[begin[r]]
     while True:
         r = 0
         for q in range(1, ranks):
@@ -171,10 +168,10 @@ def _walk(order: Any, links: Any, facts: Any, habit: Any, out: Any) -> None:
             if next_of[stream_of[o]] == o:
                 seen += 1
                 arrival = now
-                for slot in range(needed.shape[1]):
-                    d = needed[o, slot]
+                for slot in (2 * o, 2 * o + 1):
+                    d = needed[slot]
                     if d >= 0:
-                        arrival = max(arrival, end[d] + lag[o, slot])
+                        arrival = max(arrival, end[d] + lag[slot])
                 room = held[r] + takes[o] <= most and peak + takes[o] - frees[o] <= most
                 if room or not reorders:
                     if arrival > now:
@@ -214,8 +211,8 @@ def _walk(order: Any, links: Any, facts: Any, habit: Any, out: Any) -> None:
             next_of[s] = chosen + 1
         else:
             streams[r] -= 1
-        for slot in range(wakes.shape[1]):
-            u = wakes[chosen, slot]
+        for slot in (2 * chosen, 2 * chosen + 1):
+            u = wakes[slot]
             if u >= 0 and head[rank_of[u]] != nobody:
                 q = rank_of[u]
-                wake[q] = min(wake[q], max(clock[q], end[chosen] + delay[chosen, slot]))
+                wake[q] = min(wake[q], max(clock[q], end[chosen] + delay[slot]))

@@ -1,12 +1,15 @@
 """V-Auto: the best order on a V of two chunks within a limit of memory (idea: Qi et al. 2024, arXiv:2405.15362)."""
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
 from penstock.core.op import Kind
 from penstock.core.placement import Placement
 from penstock.schedules import zb_v, zb_v_auto
-from penstock.schedules.reorder import PLAYS, best
+from penstock.schedules.problem import Problem
+from penstock.schedules.reorder import PLAYS, Run, best, play
 from penstock.schedules.task import Task
 from penstock.schedules.v_starts import v_starts
 from penstock.schedules.vary import vary
@@ -21,6 +24,8 @@ KINDS = (Kind.F, Kind.I, Kind.W)
 
 def lanes(task: Task, tries: int | None = None) -> list[NDArray[np.int64]]:
     """The best of what ``zb-v-auto`` finds and what V-Min, V-Half and ZB-V become at the task's costs, varied further.
+
+    Where no order can beat what ``zb-v-auto`` finds, that is it.
 
     Args:
         task: on a V of two chunks; without a limit, 1F1B's memory is taken: as many micro-batches as there are ranks.
@@ -38,13 +43,23 @@ def lanes(task: Task, tries: int | None = None) -> list[NDArray[np.int64]]:
     if not limit >= one * (1 - 1e-9):
         raise ValueError(f"memory_limit={limit:.6g} does not hold one micro-batch; it needs at least {one:.6g}")
     work = Work.of(task, KINDS, limit)
-    starts = [work.of_rows(zb_v_auto.lanes(task)), *v_starts(work, p, task.micros)]
+    first = work.of_rows(zb_v_auto.lanes(task))
+    if _unbeaten(task, limit, play(work, first)):
+        return work.lanes(first)
+    starts = [first, *v_starts(work, p, task.micros)]
     ops = len(work.codes)
     if tries is None:
         tries = min(TRIES, ops, MOST_PLAYED // (4 * ops))
     plays = min(len(starts) * PLAYS, MOST_PLAYED // ops)
     run = best(work, starts, task.objective, plays)
     return work.lanes(vary(work, run, task.objective, tries).order)
+
+
+def _unbeaten(task: Task, limit: float, run: Run) -> bool:
+    """Whether no order has a shorter makespan or a shorter span."""
+    limits = np.full(task.placement.ranks, limit)
+    sync, span = (Problem(replace(task, objective=one), limits) for one in ("sync", "span"))
+    return run.sync <= sync.bound_s + sync.slack_s and run.span <= span.bound_s + span.slack_s
 
 
 def valid(p: int, m: int, v: int, tries: int | None = None) -> str:

@@ -83,6 +83,23 @@ class Work:
             *(seconds, takes, frees, self.most),
         )
 
+    @cached_property
+    def streams(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The first op of each stream, and how many streams each rank has."""
+        first = np.flatnonzero(np.diff(self.stream, prepend=-1))
+        return first, np.bincount(self.rank[first], minlength=len(self.begin) - 1)
+
+    @cached_property
+    def flat(self) -> tuple[Any, ...]:
+        """What a loop that plays orders reads: arrays in one row each, and ``most``."""
+        links = (self.rank, self.stream, self.needed, self.lag, self.wakes, self.delay)
+        return *(np.ravel(values) for values in (*links, self.seconds, self.takes, self.frees)), self.most
+
+    @cached_property
+    def listed(self) -> tuple[Any, ...]:
+        """The same as lists, which plain Python reads faster."""
+        return *(values.tolist() for values in self.flat[:-1]), self.most
+
     def turn(self, order: NDArray[np.int64]) -> NDArray[np.int64]:
         """An order as ``backwards`` has it, and back."""
         lanes = np.split(len(order) - 1 - order, self.begin[1:-1])
