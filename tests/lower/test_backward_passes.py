@@ -100,6 +100,11 @@ def test_2bp_refuses_what_cannot_run():
         two_bp(plan)
 
 
+def test_2bp_refuses_plans_with_sums():
+    with pytest.raises(ValueError, match="'modular' sums gradients already; call two_bp before reduce_gradients"):
+        two_bp(build("modular", 2, 4, 2))
+
+
 def test_blocks_stay_blocks():
     plan = build("dualpipev", 3, 9, 2)
     blocks = int(plan.fused.sum())

@@ -64,7 +64,8 @@ def two_bp(plan: Plan, fill: bool = True) -> Plan:
         fill: put ``W``, oldest first, where its rank would wait if every op took the same time; else all at the end.
 
     Raises:
-        ValueError: the plan has sends or applies gradients as they come, or its lanes cannot run to their end.
+        ValueError: the plan has sends or sums of gradients, or applies gradients as they come, or its lanes cannot run
+            to their end.
 
     Example:
         >>> from penstock.schedules import build
@@ -75,6 +76,8 @@ def two_bp(plan: Plan, fill: bool = True) -> Plan:
     _without_sends(plan, "two_bp")
     if plan.weights != "synced":
         raise ValueError(f"plan {plan.name!r} applies gradients as they come; those of its weights cannot be late")
+    if (plan.ops[:, 0] == Kind.REDUCE_GRAD).any():
+        raise ValueError(f"plan {plan.name!r} sums gradients already; call two_bp before reduce_gradients")
     split = split_backward(plan)
     kept = [lane.codes[:, 0] != Kind.W for lane in split.lanes]
     ahead = split.with_lanes(Lane(lane.codes[k], lane.fused[k]) for lane, k in zip(split.lanes, kept, strict=True))
