@@ -236,6 +236,7 @@ GENERATORS: dict[str, Callable[[], str]] = {
     "help schedule": command_help("schedule"),
     "help simulate": command_help("simulate"),
     "help check": command_help("check"),
+    "help solve": command_help("solve"),
     "help peers": command_help("peers"),
 }
 HOMES = {"SCHEDULES": "penstock.schedules.table.SCHEDULES"}

@@ -47,6 +47,7 @@ _HOME = {
     "read_plan": "penstock.api",
     "show": "penstock.api",
     "simulate": "penstock.api",
+    "solve": "penstock.search",
     "split_vocabulary": "penstock.api",
     "to_csv": "penstock.api",
     "Costs": "penstock.core.costs",
@@ -90,6 +91,7 @@ __all__ = [
     "run",
     "show",
     "simulate",
+    "solve",
     "split_vocabulary",
     "to_csv",
 ]

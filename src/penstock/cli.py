@@ -11,6 +11,7 @@ from cyclopts import App, CycloptsError
 from penstock.cli_check import check
 from penstock.cli_peers import peers
 from penstock.cli_plan import schedule, simulate
+from penstock.cli_solve import solve
 
 USER_ERROR = 2
 BROKEN_PIPE = 141
@@ -31,6 +32,7 @@ app.command("penstock.cli_run:run", help="Train a model through a pipeline, and 
 app.command(schedule)
 app.command(simulate)
 app.command(check)
+app.command(solve)
 app.command(peers)
 
 

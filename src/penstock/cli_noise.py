@@ -24,7 +24,7 @@ class Noises:
     draws: int = 100
     """How often times are drawn."""
     seed: int = 0
-    """Equal seeds draw equal times."""
+    """Equal seeds draw equal times, and search the same way."""
 
 
 def noise_facts(plan: Plan, costs: Costs, flags: Noises) -> dict[str, Any]:

@@ -84,12 +84,12 @@ def schedule(
     """
     from penstock.cli_tries import Sizes
 
-    _ready(csv, files)
+    ready(csv, files)
     if ranks * micros * (chunks or 1) > MOST_OPS:
         raise ValueError(f"ranks x micros x chunks = {ranks * micros * (chunks or 1):,}; at most {MOST_OPS:,} forwards")
     if memory is not None and not 0 < memory < math.inf:
         raise ValueError(f"--memory {memory:g}: give a positive fraction of 1F1B's peak, for example 1.0")
-    sizes = Sizes(ranks, micros, chunks, memory, _objective(goal), with_ends(pricing_of(prices), ends), passes)
+    sizes = Sizes(ranks, micros, chunks, memory, objective_of(goal), with_ends(pricing_of(prices), ends), passes)
     if not _is_all(name, every):
         _one(name, dict(map(_option, option)), sizes, ends, csv, noises, files)
     elif noises != DEFAULT_NOISES:
@@ -149,7 +149,7 @@ def simulate(
     from penstock.engine.passes import apply_passes
     from penstock.lower import add_sends
 
-    _ready(None, files)
+    ready(None, files)
     found = read_plan(plan)
     began = time.perf_counter()
     check(found)
@@ -172,7 +172,8 @@ def _is_all(name: str, every: bool) -> bool:
     return every or name == ALL
 
 
-def _objective(goal: Goal) -> Literal["sync", "span"]:
+def objective_of(goal: Goal) -> Literal["sync", "span"]:
+    """What the flags say that counts."""
     named = {"sync": goal.sync, "span": goal.span, goal.objective: True}
     asked = [each for each in ("sync", "span") if named[each]]
     if len(asked) > 1:
@@ -198,7 +199,7 @@ def _option(text: str) -> tuple[str, int]:
     return name, int(number)
 
 
-def _ready(csv: Path | None, files: Files) -> None:
+def ready(csv: Path | None, files: Files) -> None:
     """Refuse output files that cannot be written before any work is done."""
     from penstock.core.files import writable
 

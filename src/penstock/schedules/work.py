@@ -54,7 +54,8 @@ class Work:
     def of(cls, task: Task, kinds: tuple[Kind, ...], most: float) -> Work:
         """The ops of these kinds for every stage and micro-batch of a task, and what every rank may hold."""
         place, costs, m = task.placement, task.costs, task.micros
-        codes = np.indices((len(kinds), place.stages, m)).reshape(3, -1).T.copy()
+        codes = np.indices((len(kinds), place.stages, m)).reshape(3, -1).T
+        codes = codes[codes[:, 2] * place.chains // m == np.array(place.chain_of)[codes[:, 1]]]
         codes[:, 0] = np.array(kinds)[codes[:, 0]]
         rank = np.array(place.rank_of)[codes[:, 1]]
         lanes = tuple(Lane.of(codes[rank == r]) for r in range(place.ranks))
@@ -66,7 +67,7 @@ class Work:
         frees = np.select([kind == Kind.B, kind == Kind.I, kind == Kind.W], [saved, saved * (1 - share), saved * share])
         begin = np.r_[0, np.cumsum(np.bincount(rank, minlength=place.ranks))]
         return cls(
-            *(codes, rank, begin, np.arange(len(codes)) // m, needed, lag, wakes, delay),
+            *(codes, rank, begin, _streams(codes), needed, lag, wakes, delay),
             *(costs.seconds[kind, stage], np.where(kind == Kind.F, saved, 0.0), frees, most * (1 + SLACK)),
         )
 
@@ -82,6 +83,15 @@ class Work:
             *(self.codes[::-1].copy(), self.rank[::-1].copy(), self.begin, stream, needed, lag, wakes, delay),
             *(seconds, takes, frees, self.most),
         )
+
+    @cached_property
+    def wave(self) -> NDArray[np.int64]:
+        """Number of each op's kind and chunk: how many stages of its rank stand before its own."""
+        kind, stage, _ = self.codes.T
+        rank_of = np.zeros(stage.max() + 1, dtype=np.int64)
+        rank_of[stage] = self.rank
+        chunk = np.array([(rank_of[:s] == rank).sum() for s, rank in enumerate(rank_of)])
+        return np.asarray(np.unique(kind, return_inverse=True)[1] * (chunk.max() + 1) + chunk[stage])
 
     @cached_property
     def streams(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -129,6 +139,11 @@ class Work:
     def fits(self, order: NDArray[np.int64]) -> bool:
         """Whether no rank ever holds more than ``most``."""
         return bool((self.peaks(order) <= self.most).all())
+
+
+def _streams(codes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Number of each op's kind and stage, which stand together."""
+    return np.cumsum((np.diff(codes[:, :2], axis=0, prepend=codes[:1, :2]) != 0).any(axis=1))
 
 
 def _by_id(plan: Plan, ids: NDArray[np.intp]) -> NDArray[np.int64]:

@@ -1,0 +1,200 @@
+"""The command penstock solve."""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from penstock.cli_figures import Files, facts_of, print_bounds, write_files
+from penstock.cli_noise import Noises, noise_facts, print_noise
+from penstock.cli_plan import DEFAULT_FILES, DEFAULT_GOAL, DEFAULT_NOISES, DEFAULT_PRICES, Goal, objective_of, ready
+from penstock.cli_prices import Prices, pricing_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from penstock.core.placement import Placement
+    from penstock.cost import Pricing
+    from penstock.search import Solution
+    from penstock.search.solver import Found
+
+DEFAULT_PLACEMENTS = "line,v,loop2,loop4"
+
+
+def solve(
+    *,
+    ranks: Annotated[int, Parameter(name=["--ranks", "-p"])],
+    micros: Annotated[int, Parameter(name=["--micros", "-m"])],
+    memory: float = 1.0,
+    placements: str = DEFAULT_PLACEMENTS,
+    seconds: Annotated[float, Parameter(name="--time")] = 30.0,
+    processes: int | None = None,
+    stints: int | None = None,
+    start: Path | None = None,
+    goal: Goal = DEFAULT_GOAL,
+    csv: Path | None = None,
+    plan: Path | None = None,
+    prices: Prices = DEFAULT_PRICES,
+    noises: Noises = DEFAULT_NOISES,
+    files: Files = DEFAULT_FILES,
+) -> None:
+    """Search for the order of work that ends first, at your costs and within your memory.
+
+    The search begins with all named schedules that fit and is never worse than the best of them. It ends when its time
+    is up, when no order can be faster, or at Ctrl-C.
+
+    Args:
+        ranks: ranks of the pipeline.
+        micros: micro-batches per step.
+        memory: limit of activations, as a fraction of 1F1B's peak (as many micro-batches as there are ranks).
+        placements: where stages may live: line, v, loopN (N chunks per rank in turn), vN (N chunks to and fro) and
+            both (two directions over two copies of the weights), separated by commas.
+        seconds: how long to search.
+        processes: that search side by side; by default one per core. The same number and --seed search the same way.
+        stints: rounds of work after which to end in any case; then the machine's speed changes nothing.
+        start: a plan to go on from, for example the --plan of an earlier search.
+        csv: write the plan as PyTorch's compute-only CSV.
+        plan: write the plan as a file (.json or .txt) that simulate, run --schedule and --start read.
+    """
+    from penstock.api import read_plan
+    from penstock.export import to_csv
+    from penstock.search import Options
+    from penstock.search import solve as search
+
+    ready(csv, files)
+    _check_plan_file(plan)
+    for flag, value in (("--memory", memory), ("--time", seconds)):
+        if not 0 < value < math.inf:
+            raise ValueError(f"{flag} {value:g}: give a positive number")
+    begun = time.perf_counter()
+    pricing, objective = pricing_of(prices), objective_of(goal)
+    places = _placements(placements, ranks, pricing)
+    with _progress(seconds) as watch:
+        found = search(
+            *(pricing.on, places, micros, _limit(places, pricing, memory), objective),
+            Options(seconds, noises.seed, processes, stints),
+            None if start is None else read_plan(start),
+            watch,
+        )
+    facts = _facts(found, pricing, memory, time.perf_counter() - begun)
+    facts |= noise_facts(found.plan, pricing.on(found.plan.placement), noises)
+    outputs = {csv: to_csv(found.plan)} if csv else {}
+    if plan is not None:
+        outputs[plan] = found.plan.to_json() if plan.suffix == ".json" else found.plan.to_text()
+    write_files(files, outputs, facts, [found.timeline], f"solved, {found.where}")
+    _print(found, facts)
+
+
+def _check_plan_file(path: Path | None) -> None:
+    from penstock.core.files import writable
+    from penstock.core.job import PLAN_FILES
+
+    if path is not None:
+        writable(path)
+        if path.suffix not in PLAN_FILES:
+            raise ValueError(f"--plan {path}: the suffix must be {' or '.join(PLAN_FILES)}")
+
+
+def _placements(text: str, ranks: int, pricing: Pricing) -> dict[str, Placement]:
+    """Placements by name; of the default ones only those that the costs can be spread over."""
+    found: dict[str, Placement] = {}
+    for name in dict.fromkeys(part.strip() for part in text.split(",")):
+        place = _placement(name, ranks)
+        try:
+            pricing.on(place)
+        except ValueError:
+            if text != DEFAULT_PLACEMENTS:
+                raise
+            continue
+        if place not in found.values():
+            found[name] = place
+    if not found:
+        raise ValueError(f"--placements {text}: the costs fit none of them")
+    return found
+
+
+def _placement(name: str, ranks: int) -> Placement:
+    from penstock.core.placement import Placement
+
+    if ranks < 1:
+        raise ValueError(f"--ranks {ranks}; it must be at least 1")
+    shapes = {"line": Placement.loop, "both": Placement.both_ways, "v": Placement.vee}
+    if name in shapes:
+        return shapes[name](ranks)
+    many = re.fullmatch(r"(loop|v)([1-9]\d?)", name)
+    if many:
+        return (Placement.loop if many[1] == "loop" else Placement.vee)(ranks, int(many[2]))
+    raise ValueError(f"--placements {name!r}: unknown; write line, v, loop2, loop4, v4 or both, separated by commas")
+
+
+def _limit(places: dict[str, Placement], pricing: Pricing, memory: float) -> float:
+    """The limit in bytes; the same for all placements, since they hold the same model."""
+    from penstock.cost import whole_bytes
+
+    return memory * min(whole_bytes(place, pricing.on(place)) for place in places.values())
+
+
+def _facts(found: Solution, pricing: Pricing, memory: float, took_s: float) -> dict[str, Any]:
+    """The figures by the names that scripts read: those of a schedule, and what the search says of itself."""
+    best = None if found.named is None else {"name": found.named[0], "seconds": found.named[1]}
+    return facts_of(found.timeline, pricing, memory, took_s) | {
+        "placement": found.where,
+        "objective": found.objective,
+        "best_named": best,
+        "bound": found.bound.seconds,
+        "bound_kind": found.bound.kind,
+        "gap": 100 * found.gap,
+        "proven": found.proven,
+        "stints": found.stints,
+        "history": [{"after": one.after_s, "time": one.seconds, "where": one.where} for one in found.history],
+    }
+
+
+@contextmanager
+def _progress(seconds: float) -> Iterator[Callable[[Found, float], bool]]:
+    """Shows the time, the best and the bound where somebody watches."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    bar = Progress(
+        *(TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()),
+        console=Console(stderr=True),
+        transient=True,
+    )
+    task = bar.add_task("searching", total=seconds)
+
+    def watch(found: Found, bound_s: float) -> bool:
+        text = f"best {found.seconds:.6g} ({found.where}), no order beats {bound_s:.6g}"
+        bar.update(task, completed=found.after_s, description=text)
+        return True
+
+    if bar.console.is_terminal:
+        with bar:
+            yield watch
+    else:
+        yield lambda found, bound_s: True
+
+
+def _print(found: Solution, facts: dict[str, Any]) -> None:
+    """The order, its figures and what the search says of itself."""
+    from penstock.view import text
+
+    print(text.gantt(found.timeline, unit=""))
+    print(text.summary(found.timeline, unit=""))
+    print_bounds(facts)
+    print_noise(facts)
+    what = "makespan" if found.objective == "sync" else "span"
+    if found.named is not None:
+        name, named_s = found.named
+        less = 100 * (named_s / found.seconds - 1)
+        print(f"best named schedule: {name}, {what} {named_s:.6g}; {less:.2f} % more than this")
+    above = f"at most {100 * found.gap:.2f} % above the best order"
+    end = "no order on these placements is faster" if found.proven else above
+    print(f"placement {found.where}; {end} ({found.bound.kind}); {found.stints} stints of work")
