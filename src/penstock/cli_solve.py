@@ -106,7 +106,7 @@ def _placements(text: str, ranks: int, pricing: Pricing) -> dict[str, Placement]
     """Placements by name; of the default ones only those that the costs can be spread over."""
     found: dict[str, Placement] = {}
     for name in dict.fromkeys(part.strip() for part in text.split(",")):
-        place = _placement(name, ranks)
+        place = placement(name, ranks)
         try:
             pricing.on(place)
         except ValueError:
@@ -120,7 +120,13 @@ def _placements(text: str, ranks: int, pricing: Pricing) -> dict[str, Placement]
     return found
 
 
-def _placement(name: str, ranks: int) -> Placement:
+def placement(name: str, ranks: int) -> Placement:
+    """The placement of a name.
+
+    Example:
+        >>> placement("loop2", 2).rank_of
+        (0, 1, 0, 1)
+    """
     from penstock.core.placement import Placement
 
     if ranks < 1:

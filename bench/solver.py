@@ -1,0 +1,215 @@
+"""The solver beside the best named schedule and the lower bound: cases in which published orders leave most to gain,
+stages, ranks and links that are not equal, and rows of the published figures that come with Penstock.
+
+    python bench/solver.py [--time 30] [--cases bars uneven rows] [--every 20] [--csv FILE] [--png FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import astuple, dataclass, fields, replace
+from pathlib import Path
+
+import numpy as np
+
+from penstock import Costs, Placement
+from penstock.cli_peer_rows import FIGURES, rows_of, shipped
+from penstock.cost import pricing
+from penstock.search import Options, Solution, solve
+
+FLASH = 32 / 34
+Pricer = Callable[[Placement], Costs]
+
+
+@dataclass(frozen=True)
+class Case:
+    """Sizes, costs and a limit, and what rivals reach (bubble in per cent)."""
+
+    name: str
+    costs: Pricer
+    ranks: int
+    micros: int
+    memory: float
+    objective: str
+    placements: str
+    rival: float | None = None
+    rival_s: float | None = None
+    """The same as a time, where it is known to more digits."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """One case solved; times in the unit of its costs, bubbles and gaps in per cent."""
+
+    case: str
+    placement: str
+    bubble: float
+    named: str
+    named_bubble: float
+    rival: float | None
+    bound_bubble: float
+    gap: float
+    bound_kind: str
+    first_s: float
+    seconds: float
+    verdict: str
+
+
+def bars() -> Iterator[Case]:
+    """Profiles of Zero Bubble's table 9 (Qi et al. 2023, arXiv:2401.10241) and the best bubbles of rivals' orders."""
+    any4, low = "line,v,loop2,loop4", "v"
+    for cost, p, m, memory, share, objective, placements, rival in (
+        ("6.2B", 8, 24, 1.0, FLASH, "sync", any4, 4.82),
+        ("6.2B", 8, 24, 1.0, FLASH, "sync", any4 + ",loop8", 3.98),
+        ("6.2B", 8, 24, 1.0, FLASH, "sync", "v", 6.01),
+        ("28.3B", 8, 16, 1.0, FLASH, "sync", any4, 8.81),
+        ("6.2B", 8, 24, 0.75, FLASH, "sync", any4, 11.3),
+        ("28.3B", 8, 24, 0.5, 1.0, "span", low, 28.02),
+        ("6.2B", 8, 24, 0.5, 1.0, "span", low, 24.10),
+        ("28.3B", 16, 48, 0.5625, 1.0, "span", low, 16.89),
+        ("28.3B", 16, 48, 0.375, 1.0, "span", low, 29.53),
+        ("28.3B", 16, 64, 1.0, FLASH, "sync", any4, None),
+        ("28.3B", 32, 256, 1.0, FLASH, "sync", "v,loop2", None),
+    ):
+        name = f"{cost} {p}x{m} {memory:g}p {objective} {placements}"
+        yield Case(name, pricing(cost, share).on, p, m, memory, objective, placements, rival)
+
+
+def uneven() -> Iterator[Case]:
+    """A head of 1.6 layers more on the last stage, a rank at 0.8 of the speed, a link that takes ten times as long."""
+    for what, change in (("head", _head), ("slow rank", _slow_rank), ("slow link", _slow_link)):
+        for objective in ("sync", "span"):
+            priced = _changed(pricing("6.2B", FLASH).on, change)
+            yield Case(f"{what} 6.2B 8x24 1p {objective}", priced, 8, 24, 1.0, objective, "line,v,loop2,loop4")
+
+
+def rows(every: int) -> Iterator[Case]:
+    """Every so many-th of the published figures, each within the memory that its schedule had or used."""
+    for row in rows_of(shipped())[::every]:
+        for objective, columns in FIGURES.items():
+            column = next((name for name in columns if row.figures.get(name)), None)
+            if column is None or row.limit is None or row.limit * row.p < 1:
+                continue
+            value = float(row.figures[column])
+            known = (None, value) if column in ("span", "makespan") else (value, None)
+            name = f"{row.peer} {row.cost} {row.p}x{row.m} {row.limit:g}p {objective}"
+            priced = pricing(row.cost, row.w_share).on
+            yield Case(name, priced, row.p, row.m, row.limit, objective, "line,v,loop2", *known)
+
+
+def _changed(priced: Pricer, change: Callable[[Placement, Costs], Costs]) -> Pricer:
+    return lambda place: change(place, priced(place))
+
+
+def _head(place: Placement, costs: Costs) -> Costs:
+    layer = costs.seconds.sum(axis=1) / 32  # of 32 layers
+    seconds = costs.seconds.copy()
+    seconds[:, place.next.index(-1)] += 1.6 * layer
+    return replace(costs, seconds=seconds)
+
+
+def _slow_rank(place: Placement, costs: Costs) -> Costs:
+    seconds = costs.seconds.copy()
+    seconds[:, np.array(place.rank_of) == 2] /= 0.8
+    return replace(costs, seconds=seconds)
+
+
+def _slow_link(place: Placement, costs: Costs) -> Costs:
+    hop_s = costs.hop_s.copy()
+    hop_s[3, 4] *= 10
+    hop_s[4, 3] *= 10
+    return replace(costs, hop_s=hop_s)
+
+
+def placements(text: str, ranks: int) -> dict[str, Placement]:
+    """By the names of ``penstock solve``."""
+    from penstock.cli_solve import placement
+
+    return {name: placement(name, ranks) for name in text.split(",")}
+
+
+def solved(case: Case, time_s: float, seed: int) -> Result:
+    """One case."""
+    begun = time.perf_counter()
+    places = placements(case.placements, case.ranks)
+    limit = case.memory * case.ranks
+    found = solve(case.costs, places, case.micros, limit, case.objective, Options(time_s, seed))  # type: ignore[arg-type]
+    took_s = time.perf_counter() - begun
+    work_s = _work_s(found)
+    name, named_s = found.named or ("none", float("inf"))
+
+    def bubble(seconds: float) -> float:
+        return 100 * (1 - work_s / seconds)
+
+    rival = bubble(case.rival_s) if case.rival_s else case.rival
+    above = None if rival is None else bubble(found.seconds) - rival
+    verdict = "" if above is None else "beaten" if above < -0.005 else "equal" if above <= 0.005 else "WORSE"
+    return Result(
+        *(case.name, found.where, bubble(found.seconds), name, bubble(named_s), rival, bubble(found.bound.seconds)),
+        *(100 * found.gap, found.bound.kind, found.history[0].after_s, took_s, "proven" if found.proven else verdict),
+    )
+
+
+def _work_s(found: Solution) -> float:
+    return float(found.timeline.busy_s.max())
+
+
+def draw(results: list[Result], path: Path) -> None:
+    """Each case: ours between the bound and the best named schedule."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(9, 0.3 * len(results) + 1.2))
+    at = range(len(results))
+    for label, marker, values in (
+        ("no order beats", "|", [one.bound_bubble for one in results]),
+        ("solver", "o", [one.bubble for one in results]),
+        ("best named", "x", [one.named_bubble for one in results]),
+    ):
+        axes.plot(values, at, marker, label=label)
+    axes.set_yticks(at, [one.case for one in results], fontsize=7)
+    axes.invert_yaxis()
+    axes.set_xlabel("bubble, %")
+    axes.legend()
+    figure.tight_layout()
+    figure.savefig(path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--time", type=float, default=30.0)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--cases", nargs="+", choices=("bars", "uneven", "rows"), default=("bars", "uneven"))
+    parser.add_argument("--every", type=int, default=20)
+    parser.add_argument("--csv", type=Path)
+    parser.add_argument("--png", type=Path)
+    given = parser.parse_args()
+    makers = {"bars": bars, "uneven": uneven, "rows": lambda: rows(given.every)}
+    print(f"{'case':44}{'where':>7}{'bubble':>8}{'named':>8}{'rival':>7}{'bound':>7}{'gap %':>7}{'s':>6}")
+    results = []
+    for case in (case for name in given.cases for case in makers[name]()):
+        one = solved(case, given.time, given.seed)
+        results.append(one)
+        rival = "" if one.rival is None else f"{one.rival:.2f}"
+        figures = (
+            f"{one.bubble:8.2f}{one.named_bubble:8.2f}{rival:>7}{one.bound_bubble:7.2f}{one.gap:7.2f}{one.seconds:6.0f}"
+        )
+        print(f"{one.case:44}{one.placement:>7}{figures}  {one.verdict} {one.named}, {one.bound_kind}", flush=True)
+    better = [100 * (1 - (100 - one.named_bubble) / (100 - one.bubble)) for one in results]
+    print(f"shorter than the best named schedule by {np.median(better):.2f} % (median)")
+    if given.csv:
+        with given.csv.open("w", newline="") as out:
+            csv.writer(out).writerows([[field.name for field in fields(Result)], *map(astuple, results)])
+    if given.png:
+        draw(results, given.png)
+    sys.exit(any(one.verdict == "WORSE" for one in results))
+
+
+if __name__ == "__main__":
+    main()
