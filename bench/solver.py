@@ -61,7 +61,7 @@ class Result:
 
 def bars() -> Iterator[Case]:
     """Profiles of Zero Bubble's table 9 (Qi et al. 2023, arXiv:2401.10241) and the best bubbles of rivals' orders."""
-    any4, low = "line,v,loop2,loop4", "v"
+    any4, low = "line,v,loop2,loop4,v4", "v,v4"
     for cost, p, m, memory, share, objective, placements, rival in (
         ("6.2B", 8, 24, 1.0, FLASH, "sync", any4, 4.82),
         ("6.2B", 8, 24, 1.0, FLASH, "sync", any4 + ",loop8", 3.98),
@@ -84,7 +84,7 @@ def uneven() -> Iterator[Case]:
     for what, change in (("head", _head), ("slow rank", _slow_rank), ("slow link", _slow_link)):
         for objective in ("sync", "span"):
             priced = _changed(pricing("6.2B", FLASH).on, change)
-            yield Case(f"{what} 6.2B 8x24 1p {objective}", priced, 8, 24, 1.0, objective, "line,v,loop2,loop4")
+            yield Case(f"{what} 6.2B 8x24 1p {objective}", priced, 8, 24, 1.0, objective, "line,v,loop2,loop4,v4")
 
 
 def rows(every: int) -> Iterator[Case]:

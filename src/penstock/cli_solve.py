@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from penstock.search import Solution
     from penstock.search.solver import Found
 
-DEFAULT_PLACEMENTS = "line,v,loop2,loop4"
+DEFAULT_PLACEMENTS = "line,v,loop2,loop4,v4"
 
 
 def solve(

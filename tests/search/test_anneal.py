@@ -15,8 +15,8 @@ from penstock.schedules.reorder import play
 from penstock.schedules.task import Task
 from penstock.schedules.work import Work
 from penstock.search.anneal import _state, anneal
+from penstock.search.kernel import one_by_one
 from penstock.search.moves import Facts, move, target, undo
-from penstock.search.starts import spaced
 
 PLACES = {
     "line": Placement.loop(3),
@@ -56,7 +56,7 @@ def test_after_any_moves_times_memory_and_links_are_those_of_the_order(name, see
     task = task_on(PLACES[name], rng)
     work = Work.of(task, (Kind.F, Kind.I, Kind.W), task.memory_limit)
     facts = facts_of(work)
-    state = _state(facts, play(work, spaced(task, work)[0]), task.placement.ranks)
+    state = _state(facts, play(work, one_by_one(task, work)), task.placement.ranks)
     taken = 0
     for _ in range(400):
         x, left = int(rng.integers(len(work.codes))), bool(rng.integers(2))
@@ -88,12 +88,11 @@ def test_after_any_moves_times_memory_and_links_are_those_of_the_order(name, see
 def test_what_is_found_is_legal_no_longer_and_the_same_each_time(name, objective):
     task = task_on(PLACES[name], np.random.default_rng(7), objective=objective)
     work = Work.of(task, (Kind.F, Kind.I, Kind.W), task.memory_limit)
-    begun = play(work, spaced(task, work)[0])
+    begun = play(work, one_by_one(task, work))
     run = anneal(work, begun, objective, 3000, seed=5)
     again = anneal(work, begun, objective, 3000, seed=5)
     assert (run.order == again.order).all()
-    assert run.score(objective) <= begun.score(objective)
-    assert name == "line" or run.score(objective) < begun.score(objective)
+    assert run.score(objective) < begun.score(objective)
     plan = Plan("found", task.placement, task.micros, tuple(map(Lane.of, work.lanes(run.order))))
     check(plan, task.costs, task.memory_limit)
     timeline = simulate(plan, task.costs)

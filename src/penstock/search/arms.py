@@ -19,7 +19,8 @@ from penstock.schedules.reorder import PLAYS, Run, best, play
 from penstock.schedules.task import Objective, Task
 from penstock.schedules.vary import vary
 from penstock.schedules.work import Work
-from penstock.search.starts import Named, named, order_of, spaced
+from penstock.search.kernel import kernels, one_by_one
+from penstock.search.starts import Named, named, order_of
 
 HEAT = 0.1
 """How much worse a variation may be and still be varied further, in times of the longest op."""
@@ -86,7 +87,7 @@ def seconds_of(timeline: Timeline, objective: Objective) -> float:
 
 
 def arm_of(task: Task) -> Arm:
-    """A placement with nothing known but orders at even intervals.
+    """A placement with nothing known but one micro-batch after the other.
 
     Raises:
         ValueError: the limit does not hold one micro-batch.
@@ -95,16 +96,14 @@ def arm_of(task: Task) -> Arm:
     found = bounds(task.placement, task.micros, task.costs, limit)
     work = Work.of(task, KINDS, limit)
     arm = Arm(task, work, found.makespan if task.objective == "sync" else found.span)
-    for order in spaced(task, work):
-        arm = arm.given(order)
-    return arm
+    return arm.given(one_by_one(task, work))
 
 
 def stint(arm: Arm, seconds: float, seed: int) -> tuple[Run | None, list[Named]]:
     """Work on an arm for about so long; equal arguments give equal results.
 
-    The first stint builds the named schedules that search themselves and improves what there is to begin with; later
-    ones vary the best order and then move single ops of it.
+    The first stint builds orders that repeat and the named schedules that search themselves, and improves what there is
+    to begin with; later ones vary the best order and then move single ops of it.
 
     Returns:
         The best order, and schedules built.
@@ -114,8 +113,8 @@ def stint(arm: Arm, seconds: float, seed: int) -> tuple[Run | None, list[Named]]
     task, work, ops = arm.task, arm.work, len(arm.work.codes)
     if arm.stints == 0:
         found = list(named(task, work, slow=True))
-        for one in found:
-            arm = arm.given(one.order)
+        for order in [*(one.order for one in found), *kernels(task, work)]:
+            arm = arm.given(order)
         plays = max(1, min(PLAYS * len(arm.starts), int(seconds / (PLAY_S * ops))))
         return best(work, arm.starts, task.objective, plays) if arm.starts else None, found
     if arm.run is None:

@@ -1,4 +1,4 @@
-"""Where a search begins: named schedules of a placement, and micro-batches sent off at even intervals."""
+"""Where a search begins: the named schedules of a placement."""
 
 from __future__ import annotations
 
@@ -13,14 +13,8 @@ from penstock.core.plan import Plan
 from penstock.engine import problems
 from penstock.lower import split_backward
 from penstock.schedules import SCHEDULES, build
-from penstock.schedules.problem import KINDS
 from penstock.schedules.task import Task, reads_costs
 from penstock.schedules.work import Work
-
-STRETCHES = (1.0, 1.05, 1.1, 1.2, 1.35, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0, 6.0, 9.0, 14.0)
-"""Intervals that are tried, in times of the busiest rank's work for one micro-batch."""
-SPACED = 3
-"""How many of those that keep the limit are taken."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,42 +56,3 @@ def order_of(plan: Plan, work: Work) -> NDArray[np.int64]:
     """The order of a plan without sends, its backwards split."""
     kept = (lane.codes[np.isin(lane.codes[:, 0], COMPUTE)] for lane in split_backward(plan).lanes)
     return work.of_rows([codes[codes[:, 0] != Kind.R] for codes in kept])
-
-
-def spaced(task: Task, work: Work) -> list[NDArray[np.int64]]:
-    """Orders in which micro-batches follow each other at even intervals, each run as soon as it can: the shortest
-    intervals that keep the limit; one micro-batch after the other if none does."""
-    alone = _alone(task)
-    kind, stage, micro = work.codes.T
-    row = np.searchsorted(KINDS, kind)
-    start_s, depth = alone[row, stage], np.array(task.placement.depth_of)[stage]
-    turn = np.where(kind == Kind.F, depth, 2 * task.placement.stages - depth)  # where ops take no time
-    busiest = float(np.bincount(work.rank, work.seconds).max()) / task.micros
-    one_by_one = 2 * float(alone.max() + work.seconds.max()) + 1.0
-
-    def every(interval: float) -> NDArray[np.int64]:
-        return np.lexsort((kind, turn, start_s + interval * micro, work.rank))
-
-    found = [order for order in (every(stretch * busiest) for stretch in STRETCHES) if work.fits(order)][:SPACED]
-    return found or [every(one_by_one)]
-
-
-def _alone(task: Task) -> NDArray[np.float64]:
-    """When F, I and W of each stage start if there is one micro-batch only, shape (3, stages)."""
-    place, costs = task.placement, task.costs
-    start = np.zeros((3, place.stages))
-    by_depth = sorted(range(place.stages), key=lambda s: place.depth_of[s])
-    for s in by_depth:
-        before = place.prev[s]
-        if before >= 0:
-            hop = costs.hop_s[place.rank_of[before], place.rank_of[s]]
-            start[0, s] = start[0, before] + costs.seconds[Kind.F, before] + hop
-    for s in reversed(by_depth):
-        after = place.next[s]
-        if after < 0:
-            start[1, s] = start[0, s] + costs.seconds[Kind.F, s]
-        else:
-            hop = costs.hop_s[place.rank_of[after], place.rank_of[s]]
-            start[1, s] = start[1, after] + costs.seconds[Kind.I, after] + hop
-    start[2] = start[1] + costs.seconds[Kind.I]
-    return start

@@ -1,0 +1,111 @@
+"""Orders that repeat: the passes of one micro-batch at times that collide with none of those before and after it.
+
+This is modulo scheduling (Rau 1994, doi:10.1145/192724.192731) of the building block that Qi et al. 2024
+(arXiv:2405.15362) lay out by hand for equal times: every pass starts as soon as what it needs is there and its rank is
+free in every period. The shorter the period, the less a rank idles; the longer, the fewer micro-batches are alive.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from penstock.core.op import Kind
+from penstock.schedules.problem import KINDS
+from penstock.schedules.task import Task
+from penstock.schedules.work import Work
+
+STRETCHES = (*np.linspace(1.0, 1.5, 41).tolist(), *np.geomspace(1.6, 16.0, 20).tolist())
+"""Periods that are tried, in times of the busiest rank's work for one micro-batch."""
+TAKEN = 4
+"""Orders that keep the limit, the shortest periods first; more are not looked for."""
+SLACK = 1e-9
+"""Share of a period that counts as none."""
+
+
+def kernels(task: Task, work: Work) -> list[NDArray[np.int64]]:
+    """Orders that keep the limit, of the shortest periods that have one."""
+    busiest = float(np.bincount(work.rank, work.seconds).max()) / task.micros
+    kind, stage, micro = work.codes.T
+    row, found = np.searchsorted(KINDS, kind), list[NDArray[np.int64]]()
+    for period in (stretch * busiest for stretch in STRETCHES):
+        for early in (False, True):
+            start_s = _starts(task, period, early)
+            if start_s is None:
+                continue
+            order = _in_turn(task, work, start_s[row, stage] + period * micro)
+            if work.fits(order):
+                found.append(order)
+        if len(found) >= TAKEN:
+            break
+    return found
+
+
+def one_by_one(task: Task, work: Work) -> NDArray[np.int64]:
+    """The order in which a micro-batch starts when the one before is done: no order needs less memory."""
+    kind, stage, micro = work.codes.T
+    alone = _starts(task, np.inf, early=True)
+    assert alone is not None
+    return _in_turn(task, work, alone[np.searchsorted(KINDS, kind), stage] + (2 * float(alone.max()) + 1.0) * micro)
+
+
+def _in_turn(task: Task, work: Work, start_s: NDArray[np.float64]) -> NDArray[np.int64]:
+    """The order by times; among equal ones, where passes take no time, along the chain and back."""
+    kind, stage, _ = work.codes.T
+    depth = np.array(task.placement.depth_of)[stage]
+    return np.lexsort((kind, np.where(kind == Kind.F, depth, 2 * task.placement.stages - depth), start_s, work.rank))
+
+
+def _starts(task: Task, period: float, early: bool) -> NDArray[np.float64] | None:
+    """When F, I and W of each stage start for the first micro-batch, shape (3, stages); ``None`` if a rank has no room.
+
+    Args:
+        period: seconds between micro-batches.
+        early: place each ``W`` before the gradients of earlier stages, rather than after them all.
+    """
+    place, costs = task.placement, task.costs
+    start_s = np.zeros((3, place.stages))
+    ranks = [_Rank(period) for _ in range(place.ranks)]
+
+    def put(row: int, stage: int, ready_s: float) -> bool:
+        at = ranks[place.rank_of[stage]].put(ready_s, float(costs.seconds[KINDS[row], stage]))
+        start_s[row, stage] = np.inf if at is None else at
+        return at is not None
+
+    def after(row: int, stage: int, before: int) -> float:
+        end = start_s[row, before] + costs.seconds[KINDS[row], before]
+        return float(end + costs.hop_s[place.rank_of[before], place.rank_of[stage]])
+
+    onward = sorted(range(place.stages), key=lambda s: place.depth_of[s])
+    for s in onward:
+        if not put(0, s, 0.0 if place.prev[s] < 0 else after(0, s, place.prev[s])):
+            return None
+    for s in reversed(onward):
+        ready = start_s[0, s] + costs.seconds[Kind.F, s] if place.next[s] < 0 else after(1, s, place.next[s])
+        if not put(1, s, ready) or (early and not put(2, s, start_s[1, s] + costs.seconds[Kind.I, s])):
+            return None
+    if not early and not all(put(2, s, start_s[1, s] + costs.seconds[Kind.I, s]) for s in reversed(onward)):
+        return None
+    return start_s
+
+
+class _Rank:
+    """When a rank is busy in every period."""
+
+    def __init__(self, period: float) -> None:
+        self.period = period
+        self.busy: list[tuple[float, float]] = []
+        """Phase and seconds."""
+
+    def put(self, ready_s: float, seconds: float) -> float | None:
+        """Take the first time from ``ready_s`` on that is free in every period; ``None`` if none is."""
+        if self.period == np.inf or not seconds:
+            return ready_s
+        slack = SLACK * self.period
+        for wait in sorted([0.0, *((phase + long - ready_s) % self.period for phase, long in self.busy)]):
+            at = ready_s + wait
+            gaps = (((phase - at + slack) % self.period, long) for phase, long in self.busy)
+            if all(gap >= seconds and gap + long <= self.period + 2 * slack for gap, long in gaps):
+                self.busy.append((at % self.period, seconds))
+                return at
+        return None
