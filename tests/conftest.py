@@ -5,6 +5,7 @@ import pytest
 
 from penstock.cli import main
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch loads; waiting threads of several processes starve all
 GOLDEN = Path(__file__).parent / "golden"
 
 

@@ -129,7 +129,7 @@ def _answers(ranks: list[Rank], timeout_s: float) -> list[Any]:
     if failures:
         raise RankFailed("\n".join(failures))
     if len(answers) < len(ranks):
-        raise RankFailed(f"no end after {timeout_s:g} s\n{_stacks([r for r in ranks if r.number not in answers])}")
+        raise RankFailed(f"no end after {timeout_s:g} s\n{stacks([r for r in ranks if r.number not in answers])}")
     return [answers[rank.number] for rank in ranks]
 
 
@@ -141,7 +141,10 @@ def _answer(rank: Rank) -> tuple[bool, Any]:
     return fine, answer if fine else f"rank {rank.number} raised\n{answer}"
 
 
-def _stacks(ranks: list[Rank]) -> str:
+def stacks(ranks: list[Rank]) -> str:
+    """Where ranks that do not end are, all threads; empty if there are none."""
+    if not ranks:
+        return ""
     for rank in ranks:
         with suppress(ProcessLookupError):
             os.kill(rank.pid, signal.SIGUSR1)

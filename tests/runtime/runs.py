@@ -17,7 +17,7 @@ from typing import Any
 import torch.distributed as dist
 import transformers.models.gpt2.modeling_gpt2  # else every forked rank imports them for itself
 import transformers.models.llama.modeling_llama  # noqa: F401
-from ranks import Rank, fork
+from ranks import Rank, fork, stacks
 
 from penstock.core.job import RunSpec
 from penstock.core.jobfile import make_spec, spec_to_toml
@@ -45,7 +45,7 @@ TINY = {
     "warmup_steps": 2,
     "held_out_sequences": 8,
     "checkpoint_every": 2,
-    "timeout_s": 60.0,
+    "timeout_s": 30.0,
 }
 
 
@@ -123,7 +123,8 @@ class Forked:
     begun: float = field(default_factory=time.monotonic)
 
     def wait(self, timeout_s: float = 30.0, need: Sequence[int] | None = None) -> Ended:
-        """Wait for all ranks (or those in need); others, and all when the time is up, are killed and have no code."""
+        """Wait for all ranks (or those in need); others, and all when the time is up, are killed and have no code. When
+        the time is up, the lines end with the stacks of those that were needed."""
         codes: list[int | None] = [None] * len(self.ranks)
         needed = range(len(codes)) if need is None else need
         while any(codes[n] is None for n in needed) and time.monotonic() - self.begun < timeout_s:
@@ -133,8 +134,10 @@ class Forked:
                     if pid:
                         codes[n] = rank.status = os.waitstatus_to_exitcode(status)
             time.sleep(0.005)
+        hung = stacks([self.ranks[n] for n in needed if codes[n] is None])
         self.kill()
         lines = [line for n in range(len(codes)) for line in (self.folder / f"stderr{n}").read_text().splitlines()]
+        lines += hung.splitlines()
         return Ended(codes, lines, time.monotonic() - self.begun)
 
     def kill(self) -> None:

@@ -2,11 +2,13 @@
 
 import os
 import time
+from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed as dist
 from ranks import RankFailed, on_ranks
+from runs import prepared, run_forked
 
 
 def test_it_returns_what_ranks_return() -> None:
@@ -44,3 +46,14 @@ def test_a_hanging_rank_fails_the_test_with_its_stack() -> None:
 def test_a_rank_that_dies_is_named() -> None:
     with pytest.raises(RankFailed, match="rank 1 died without a word, exit code 7"):
         on_ranks(2, lambda rank: os._exit(7) if rank else dist.barrier())
+
+
+def test_a_hanging_run_ends_with_the_stacks_of_its_ranks(tmp_path: Path) -> None:
+    def stuck(rank: int) -> None:
+        if rank == 1:
+            time.sleep(100)
+
+    ended = run_forked(*prepared(tmp_path), stuck, timeout_s=1)
+    assert ended.codes == [None, None]
+    assert [line for line in ended.lines if line.startswith("rank ")] == ["rank 0 is at", "rank 1 is at"]
+    assert any(line.endswith("in stuck") for line in ended.lines)

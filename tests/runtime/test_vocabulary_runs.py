@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from faulty_worker import HOW, break_op
 from ranks import on_ranks
 from runs import checkpoints, launched, losses, plan_for, prepared, run_forked
 from test_loss_curve import TIED
@@ -105,9 +106,9 @@ def test_losses_on_held_out_text(algorithm: int, tmp_path: Path) -> None:
 
 
 def test_a_rank_that_fails_while_others_wait_for_its_part(tmp_path: Path) -> None:
-    folder, _ = prepared(tmp_path, vocabulary=1)
-    ended = launched(folder, ["raise", 1, "1S2", 3]).wait()
-    assert ended.codes == [1]
+    folder, spec = prepared(tmp_path, vocabulary=1)
+    ended = run_forked(folder, spec, lambda _: break_op(HOW["raise"], 1, "1S2", 3))
+    assert ended.codes == [1, 1]
     assert ended.said == [
         f"penstock: rank 1 failed at 1S2 (stage 1): KeyError: 'injected' (traceback in {folder}/rank1.log)"
     ]

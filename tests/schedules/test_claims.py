@@ -19,6 +19,8 @@ MOST_STAGES = {"v-auto": 64}
 """Micro-batches times stages up to which a schedule is tested that takes its time."""
 CEILINGS = ("zb-1p", "zb-2p", "zb-v-auto")
 """Schedules that stay below their memory where more does not help."""
+SAMPLE = pytest.mark.parametrize("every", [3, pytest.param(1, marks=pytest.mark.slow)], ids=["third", "all"])
+"""Every third size, spread over all, and in the slow suite all of them."""
 TIMES = [(1, 1, 1), (2, 1, 1), (1, 2, 1), (3, 2, 1), (1, 1.5, 0.5), (1, 1, 2), (2, 1, 3), (1, 3, 2)]
 
 
@@ -62,18 +64,21 @@ def timeline_of(name, p, m, v, times, objective, options):
     return simulate(plan, costs(plan.placement).sliced(plan.slices))
 
 
+@SAMPLE
 @pytest.mark.parametrize("name", SCHEDULES)
-def test_idle_and_peak_are_as_claimed_for_equal_times(name):
+def test_idle_and_peak_are_as_claimed_for_equal_times(name, every):
     few = 7 if reads_costs(SCHEDULES[name].lane) else 1
-    for p, m, v in sizes(name, [(p, m) for p in range(1, 17) for m in MICROS])[::few]:
+    for p, m, v in sizes(name, [(p, m) for p in range(1, 17) for m in MICROS])[:: few * every]:
         same(name, p, m, v, (1, 1, 1))
 
 
+@SAMPLE
 @pytest.mark.parametrize("times", TIMES[1:], ids=str)
 @pytest.mark.parametrize("name", SCHEDULES)
-def test_idle_and_peak_are_as_claimed_for_other_times(name, times):
-    few = 16 if reads_costs(SCHEDULES[name].lane) else 2
-    for p, m, v in sizes(name, SMALL[TIMES.index(times) % 2 :: few]):
+def test_idle_and_peak_are_as_claimed_for_other_times(name, times, every):
+    """Thirds and halves go round with the times, so that all sizes are tried at some."""
+    few, turn = 16 if reads_costs(SCHEDULES[name].lane) else 2, TIMES.index(times)
+    for p, m, v in sizes(name, SMALL[turn % 2 :: few])[turn // 2 % every :: every]:
         same(name, p, m, v, times)
 
 
@@ -87,10 +92,12 @@ OPTIONS = [
 ]
 
 
+@SAMPLE
 @pytest.mark.parametrize("name", dict.fromkeys(name for name, *_ in OPTIONS))
-def test_idle_and_peak_are_as_claimed_for_every_option(name):
-    for option, p, value in (rest for one, *rest in OPTIONS if one == name):
-        for m, v in [(m, v) for m in (1, 4, 7, 12, 16, 29) for v in (1, 2, 3)]:
+def test_idle_and_peak_are_as_claimed_for_every_option(name, every):
+    grid = [(m, v) for m in (1, 4, 7, 12, 16, 29) for v in (1, 2, 3)]
+    for number, (option, p, value) in enumerate(rest for one, *rest in OPTIONS if one == name):
+        for m, v in [(m, v) for k, (m, v) in enumerate(grid) if (k + k // 3 + number) % every == 0]:
             if (v == 1 or SCHEDULES[name].chunks) and not SCHEDULES[name].valid(p, m, v, **{option: value}):
                 for times in TIMES[(m + v) % 2 :: 4]:
                     same(name, p, m, v, times, **{option: value})
@@ -103,16 +110,18 @@ def test_weights_have_as_many_copies_as_claimed(name):
         assert {place.part_of.count(part) for part in place.part_of} == {SCHEDULES[name].copies}
 
 
+@SAMPLE
 @pytest.mark.parametrize("name", SCHEDULES)
-def test_plans_are_legal_with_sends_overlapped_and_blocking(name):
-    for p, m, v in sizes(name, [(p, m) for p in (2, 3, 4, 6) for m in (1, 3, 4, 6, 12)]):
+def test_plans_are_legal_with_sends_overlapped_and_blocking(name, every):
+    for p, m, v in sizes(name, [(p, m) for p in (2, 3, 4, 6) for m in (1, 3, 4, 6, 12)])[::every]:
         for sends in get_args(Sends):
             check(add_sends(build(name, p, m, v), sends))
 
 
+@SAMPLE
 @pytest.mark.parametrize("name", SCHEDULES)
-def test_plans_are_legal_and_hold_every_op_once(name):
-    for p, m, v in sizes(name, SMALL):
+def test_plans_are_legal_and_hold_every_op_once(name, every):
+    for p, m, v in sizes(name, SMALL)[::every]:
         plan = build(name, p, m, v)
         check(plan)
         kinds = plan.ops[:, 0]
