@@ -118,9 +118,13 @@ def _split_class(module: nn.Module) -> type[nn.Module] | None:
 
 def _anchor(x: Tensor, module: Any) -> Tensor | None:
     """What keeps `module` in the graph when its input does not; None where `x` does or nothing is trainable."""
-    if x.requires_grad or not any(p.requires_grad for p in module.parameters(recurse=False)):
+    if x.requires_grad:
         return None
-    return module.queue.anchor
+    for p in module._parameters.values():
+        if p is not None and p.requires_grad:
+            anchor: Tensor = module.queue.anchor
+            return anchor
+    return None
 
 
 def _add(param: nn.Parameter, grad: Tensor) -> None:

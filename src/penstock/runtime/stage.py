@@ -62,7 +62,7 @@ class Stage:
             self._kept[micro] = (leaf, y)
             return y
         self._check(y, micro)
-        self._kept[micro] = (leaf, get_gradient_edge(y) if y.requires_grad else None)
+        self._kept[micro] = (leaf, _edge(y))
         return y.detach()
 
     def evaluate(self, micro: int, x: Tensor, target: Tensor | None = None) -> Tensor:
@@ -142,8 +142,18 @@ class Stage:
         return loss * self._weight[micro % len(self._weight)] if self._weight else loss
 
     def _check(self, y: Tensor, micro: int) -> None:
-        if y.shape != self.carries(micro):
+        if y.shape != (self.carries(micro) if self._lengths else self._carries):
             raise ValueError(
                 f"the stage gave {tuple(y.shape)}, but the pipeline carries {tuple(self.carries(micro))}; "
                 "all micro-batches and boundaries must have one shape"
             )
+
+
+def _edge(y: Tensor) -> GradientEdge | None:
+    """What keeps the graph of an output without the output; ``get_gradient_edge`` where gradients are on, in half its
+    time."""
+    node = y.grad_fn
+    if node is None:
+        return get_gradient_edge(y) if y.requires_grad else None
+    token = y.view_as(y).grad_fn if isinstance(node, torch._C._FunctionBase) else None  # such a node does not own its graph
+    return GradientEdge(node, y.output_nr, token)
