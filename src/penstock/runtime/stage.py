@@ -61,7 +61,8 @@ class Stage:
             self.losses.append(self._weighed(y.detach(), micro))
             self._kept[micro] = (leaf, y)
             return y
-        self._check(y, micro)
+        if self._lengths or y.shape != self._carries:
+            self._check(y, micro)
         self._kept[micro] = (leaf, _edge(y))
         return y.detach()
 
@@ -142,7 +143,7 @@ class Stage:
         return loss * self._weight[micro % len(self._weight)] if self._weight else loss
 
     def _check(self, y: Tensor, micro: int) -> None:
-        if y.shape != (self.carries(micro) if self._lengths else self._carries):
+        if y.shape != self.carries(micro):
             raise ValueError(
                 f"the stage gave {tuple(y.shape)}, but the pipeline carries {tuple(self.carries(micro))}; "
                 "all micro-batches and boundaries must have one shape"
@@ -155,5 +156,6 @@ def _edge(y: Tensor) -> GradientEdge | None:
     node = y.grad_fn
     if node is None:
         return get_gradient_edge(y) if y.requires_grad else None
-    token = y.view_as(y).grad_fn if isinstance(node, torch._C._FunctionBase) else None  # such a node does not own its graph
+    owns_none = isinstance(node, torch._C._FunctionBase)  # a Function's node does not keep its graph
+    token = y.view_as(y).grad_fn if owns_none else None
     return GradientEdge(node, y.output_nr, token)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -38,7 +39,7 @@ class Links:
         """What starts a message to or from another rank, and that rank's number: ``start([tensor], number, tag)``. The
         tensor must live until the work is done."""
         link = (self._rank, other) if out else (other, self._rank)
-        backend = self._groups[link]._get_backend(device)  # the group itself goes through the dispatcher: 5 us
+        backend: Any = self._groups[link]._get_backend(device)  # the group itself goes through the dispatcher: 5 us
         return backend.send if out else backend.recv, self._peer[link]
 
     def batch(self, tensors: Sequence[Tensor], ways: Sequence[tuple[bool, int, int]]) -> list[dist.Work]:
