@@ -262,7 +262,7 @@ class Executor:
 
         def action() -> None:
             x, grad = take_x(), take_grad()
-            self._overlap(lambda: run_forward(x), lambda: run_backward(grad))
+            self._overlap(partial(run_forward, x), partial(run_backward, grad))
 
         return action
 
