@@ -16,7 +16,7 @@ from penstock.runtime.activations import Activations
 from penstock.runtime.clock import Clock
 from penstock.runtime.faults import FOR_NORM, OpError, whereabouts
 from penstock.runtime.keeping import Keeping
-from penstock.runtime.messages import Action, Boundary, Key, Messages
+from penstock.runtime.messages import Action, Boundary, Messages
 from penstock.runtime.stage import Stage
 from penstock.runtime.sums import GradientSums
 from penstock.runtime.transport import Links
@@ -72,7 +72,7 @@ class Executor:
     ) -> None:
         self.plan, self.rank, self.stages = plan, rank, stages
         self.position = -1
-        self.messages = Messages(plan, rank, links, boundary)
+        self.messages = Messages(plan, rank, links, boundary, self._begin)
         self.clock = Clock.for_device(boundary.device)
         self._step, self._vocabulary, self._settle, self._overlap = step, vocabulary, settle, overlap
         self._inputs: Sequence[Tensor] = ()
@@ -85,8 +85,9 @@ class Executor:
             modules = {stage: held.module for stage, held in stages.items()}
             self._sums = GradientSums(plan, rank, modules, self.clock)
         self.activations = Activations(plan, rank, stages, self.clock, self._begin, keeping)
-        self._begins = self._blocks()
-        self._actions = [action for block in self._begins for action in self._block(*block)]
+        blocks = self._blocks()
+        self._longer = [(row, size) for row, size in blocks if size > 1]
+        self._actions = [action for block in blocks for action in self._block(*block)]
         self._head = Head.of(plan, rank) if settle is not None else Head()
 
     def run(self, inputs: Sequence[Tensor], targets: Sequence[Tensor]) -> None:
@@ -147,12 +148,13 @@ class Executor:
         if at == 0:
             starts.clear()
             ends.clear()
+        ended = stamp()
         for position, action in enumerate(actions, at):
-            self.position = position
-            self._begun = stamp()
+            self.position, self._begun = position, ended
             action()
             starts.append(self._begun)
-            ends.append(stamp())
+            ended = stamp()
+            ends.append(ended)
 
     def take_losses(self) -> list[Tensor]:
         """Losses of the micro-batches since the last call; empty on ranks without a last stage."""
@@ -210,7 +212,7 @@ class Executor:
                 return partial(self.stages[op.stage].update, partial(self._step, op.stage))
             case kind if kind in VOCABULARY + AMONG_RANKS and self._vocabulary is not None:
                 data = (lambda micro: self._inputs[micro], lambda micro: self._targets[micro])
-                desk = Desk(self.messages.inbox.__setitem__, self._take, *data)
+                desk = Desk(self.messages.inbox.__setitem__, self.messages.take, *data)
                 return self._vocabulary.action(row - int(self.plan.first[self.rank]), op, desk)
             case Kind.UNSHARD | Kind.RESHARD:
                 raise ValueError(f"{op} cannot be run: ranks hold whole weights, sharded over no replicas; simulate it")
@@ -225,24 +227,19 @@ class Executor:
         run = self.activations.forward(op)
         key, out, inbox = (Kind.F, op.stage, micro), (Kind.F, after, micro), self.messages.inbox
 
-        def take() -> Tensor:
-            return self._inputs[micro] if stage.first else self._take(key)
-
         def work(x: Any) -> None:
-            if stage.last:
-                run(micro, x, self._targets[micro])
-            else:
-                inbox[out] = run(micro, x)
+            inbox[out] = run(micro, x)
 
-        return take, work
+        def work_last(x: Any) -> None:
+            run(micro, x, self._targets[micro])
+
+        take = (lambda: self._inputs[micro]) if stage.first else partial(self.messages.take, key)
+        return take, work_last if stage.last else work
 
     def _backward(self, op: Op) -> Half:
         stage, micro, before = self.stages[op.stage], op.micro, self.plan.placement.prev[op.stage]
         run = stage.backward if op.kind == Kind.B else stage.backward_input
         key, out, inbox = (Kind.B, op.stage, micro), (Kind.B, before, micro), self.messages.inbox
-
-        def take() -> Tensor | None:
-            return None if stage.last else self._take(key)
 
         def work(of_output: Any) -> None:
             grad = run(micro, of_output)
@@ -253,14 +250,8 @@ class Executor:
                     )
                 inbox[out] = grad
 
+        take = _nothing if stage.last else partial(self.messages.take, key)
         return self.activations.arrived(op, take), work
-
-    def _take(self, key: Key) -> Any:
-        """What an op consumes; if it had to be waited for, the op begins now."""
-        tensor, waited = self.messages.take(key)
-        if waited:
-            self._begin()
-        return tensor
 
     def _begin(self) -> None:
         """The op at work begins now: it has waited until now."""
@@ -271,7 +262,7 @@ class Executor:
 
         def action() -> None:
             x, grad = take_x(), take_grad()
-            self._overlap(lambda: run_forward(x), lambda: run_backward(grad))
+            self._overlap(partial(run_forward, x), partial(run_backward, grad))
 
         return action
 
@@ -282,7 +273,7 @@ class Executor:
     def _stamp_blocks(self) -> None:
         """All ops of a block start and end with it."""
         first = int(self.plan.first[self.rank])
-        for row, size in self._begins:
+        for row, size in self._longer:
             for stamps in (self.clock.starts, self.clock.ends):
                 stamps[row - first : row - first + size] = [stamps[row - first]] * size
 

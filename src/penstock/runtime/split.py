@@ -53,11 +53,10 @@ class WeightQueue:
 def run_pending(pending: list[Work]) -> None:
     """W: add the weight gradients of one micro-batch into `.grad`, in the order of B; empties the list as it goes."""
     pending.reverse()
-    with torch.no_grad():
-        while pending:
-            work, args = pending.pop()
-            work(*args)
-            del work, args
+    while pending:
+        work, args = pending.pop()
+        work(*args)
+        del work, args
 
 
 def backward(
@@ -118,31 +117,37 @@ def _split_class(module: nn.Module) -> type[nn.Module] | None:
 
 def _anchor(x: Tensor, module: Any) -> Tensor | None:
     """What keeps `module` in the graph when its input does not; None where `x` does or nothing is trainable."""
-    if x.requires_grad or not any(p.requires_grad for p in module.parameters(recurse=False)):
+    if x.requires_grad:
         return None
-    return module.queue.anchor
+    for p in module._parameters.values():
+        if p is not None and p.requires_grad:
+            anchor: Tensor = module.queue.anchor
+            return anchor
+    return None
 
 
 def _add(param: nn.Parameter, grad: Tensor) -> None:
     """`param.grad += grad`; `grad` must be fresh, it may become `param.grad` itself."""
-    if param.grad is None:
+    total = param.grad
+    if total is None:
         param.grad = grad.to(param.dtype)
     else:
-        param.grad.add_(grad)
+        total.add_(grad)
 
 
-def _add_product(param: nn.Parameter, a: Tensor, b: Tensor) -> None:
-    """`param.grad += a^T b` with no temporary; a (..., rows), b (..., columns), the leading dims are the tokens."""
-    a, b = a.reshape(-1, a.shape[-1]).t(), b.reshape(-1, b.shape[-1])
-    if param.grad is None:
-        param.grad = a.mm(b)
+def _add_linear(weight: nn.Parameter, bias: nn.Parameter | None, grad: Tensor, x: Tensor, transposed: bool) -> None:
+    """`weight.grad += grad^T x`, `x^T grad` if transposed, with no temporary, and `bias.grad += ` the sum of grad; grad
+    (..., out), x (..., in), the leading dims are the tokens."""
+    if grad.dim() != 2:
+        grad, x = grad.reshape(-1, grad.shape[-1]), x.reshape(-1, x.shape[-1])
+    a, b = (x, grad) if transposed else (grad, x)
+    total = weight.grad
+    if total is None:
+        weight.grad = a.t().mm(b)
     else:
-        param.grad.addmm_(a, b)
-
-
-def _add_rows(param: nn.Parameter, grad: Tensor) -> None:
-    """`param.grad += ` the sum of grad (..., features) over the tokens."""
-    _add(param, grad.reshape(-1, grad.shape[-1]).sum(0))
+        total.addmm_(a.t(), b)
+    if bias is not None:
+        _add(bias, grad.sum(0))
 
 
 def _add_embedding(param: nn.Parameter, grad: Tensor, ids: Tensor, padding: int) -> None:
@@ -167,14 +172,13 @@ class _Linear(Function):
         weight, bias = own["weight"], own["bias"]
         grad_x = grad.matmul(weight.t() if module.transposed else weight) if ctx.needs_input_grad[0] else None
         kept = ctx.saved_tensors
+        if bias is not None and not bias.requires_grad:
+            bias = None
         if kept:
             x = kept[0].detach()  # else its grad_fn would keep the graph, and with it the input of the stage
-            module.queue.add(_add_product, weight, *((x, grad) if module.transposed else (grad, x)))
-        if bias is not None and bias.requires_grad:
-            if kept:
-                module.queue.add(_add_rows, bias, grad)
-            else:  # only the bias is trained: keep a vector, not the whole gradient of the output
-                module.queue.add(_add, bias, grad.reshape(-1, grad.shape[-1]).sum(0))
+            module.queue.add(_add_linear, weight, bias, grad, x, module.transposed)
+        elif bias is not None:  # only the bias is trained: keep a vector, not the whole gradient of the output
+            module.queue.add(_add, bias, grad.reshape(-1, grad.shape[-1]).sum(0))
         return grad_x, None, None
 
 
@@ -252,6 +256,11 @@ class _RMSNorm(Function):
         return grad_x.to(x.dtype), None, None
 
 
+_linear, _embedding, _layer_norm, _rms_norm = (
+    super(Function, kind).apply  # type: ignore[misc]  # what Function.apply calls when it has looked for functorch, which takes 2 us
+    for kind in (_Linear, _Embedding, _LayerNorm, _RMSNorm)
+)
+
 # The classes that `split_modules` gives to modules, together with an attribute `queue`.
 
 
@@ -262,7 +271,7 @@ class SplitLinear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         """y = x W^T + bias."""
-        return _Linear.apply(input, _anchor(input, self), self)
+        return _linear(input, _anchor(input, self), self)
 
 
 class SplitConv1D(nn.Module):
@@ -272,7 +281,7 @@ class SplitConv1D(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """y = x W + bias; x (..., in) -> (..., out)."""
-        return _Linear.apply(x, _anchor(x, self), self)
+        return _linear(x, _anchor(x, self), self)
 
 
 class SplitEmbedding(nn.Embedding):
@@ -280,7 +289,7 @@ class SplitEmbedding(nn.Embedding):
 
     def forward(self, input: Tensor) -> Tensor:
         """weight[ids]."""
-        return _Embedding.apply(input, _anchor(input, self), self)
+        return _embedding(input, _anchor(input, self), self)
 
 
 class SplitLayerNorm(nn.LayerNorm):
@@ -288,7 +297,7 @@ class SplitLayerNorm(nn.LayerNorm):
 
     def forward(self, input: Tensor) -> Tensor:
         """(x - mean) / std * weight + bias."""
-        return _LayerNorm.apply(input, _anchor(input, self), self)
+        return _layer_norm(input, _anchor(input, self), self)
 
 
 class SplitRMSNorm(nn.Module):
@@ -296,7 +305,7 @@ class SplitRMSNorm(nn.Module):
 
     def forward(self, hidden_states: Tensor) -> Tensor:
         """x / rms(x) * weight."""
-        return _RMSNorm.apply(hidden_states, _anchor(hidden_states, self), self)
+        return _rms_norm(hidden_states, _anchor(hidden_states, self), self)
 
 
 _SPLIT: dict[str, type[nn.Module]] = {

@@ -61,8 +61,9 @@ class Stage:
             self.losses.append(self._weighed(y.detach(), micro))
             self._kept[micro] = (leaf, y)
             return y
-        self._check(y, micro)
-        self._kept[micro] = (leaf, get_gradient_edge(y) if y.requires_grad else None)
+        if self._lengths or y.shape != self._carries:
+            self._check(y, micro)
+        self._kept[micro] = (leaf, _edge(y))
         return y.detach()
 
     def evaluate(self, micro: int, x: Tensor, target: Tensor | None = None) -> Tensor:
@@ -147,3 +148,14 @@ class Stage:
                 f"the stage gave {tuple(y.shape)}, but the pipeline carries {tuple(self.carries(micro))}; "
                 "all micro-batches and boundaries must have one shape"
             )
+
+
+def _edge(y: Tensor) -> GradientEdge | None:
+    """What keeps the graph of an output without the output; ``get_gradient_edge`` where gradients are on, in half its
+    time."""
+    node = y.grad_fn
+    if node is None:
+        return get_gradient_edge(y) if y.requires_grad else None
+    owns_none = isinstance(node, torch._C._FunctionBase)  # a Function's node does not keep its graph
+    token = y.view_as(y).grad_fn if owns_none else None
+    return GradientEdge(node, y.output_nr, token)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -34,10 +35,12 @@ class Links:
             if rank in (a, b)
         }
 
-    def send(self, tensor: Tensor, to: int, tag: int) -> dist.Work:
-        """Start sending; the tensor must live until the work is done."""
-        link = (self._rank, to)
-        return self._groups[link].send([tensor], self._peer[link], tag)
+    def starter(self, out: bool, other: int, device: torch.device) -> tuple[Callable[..., dist.Work], int]:
+        """What starts a message to or from another rank, and that rank's number: ``start([tensor], number, tag)``. The
+        tensor must live until the work is done."""
+        link = (self._rank, other) if out else (other, self._rank)
+        backend: Any = self._groups[link]._get_backend(device)  # the group itself goes through the dispatcher: 5 us
+        return backend.send if out else backend.recv, self._peer[link]
 
     def batch(self, tensors: Sequence[Tensor], ways: Sequence[tuple[bool, int, int]]) -> list[dist.Work]:
         """Start messages that pass as one; each way says whether it is sent, the other rank, and the tag. One piece of
@@ -48,11 +51,6 @@ class Links:
         ]
         works: list[dist.Work] = dist.batch_isend_irecv(ops)
         return works
-
-    def recv(self, buffer: Tensor, of: int, tag: int) -> dist.Work:
-        """Start receiving into a buffer."""
-        link = (of, self._rank)
-        return self._groups[link].recv([buffer], self._peer[link], tag)
 
 
 def _links(plan: Plan) -> list[tuple[int, int]]:
