@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from itertools import chain
+from itertools import chain, islice
 from random import Random
 from typing import Any
 
@@ -36,6 +36,10 @@ SEEDS = (0, 1, 2, 3)
 """Of the changes tried from each start."""
 FARTHEST = 3
 """Places an op is moved at most, mostly few."""
+MOST_TRIED = 24_000_000
+"""Ops played in all trials before those changes, about; at large sizes fewer orders and dials are tried."""
+FEWEST = 3
+"""Orders that are tried in any case."""
 MOST_OPS = 12_000_000
 """Ops played in all changes, about: a sixth of a second."""
 
@@ -104,13 +108,15 @@ def _is_woven(weaver: Weaver, trial: Trial) -> bool:
 def _trials(weaver: Weaver, orders: Iterable[Order], named: Iterable[Order]) -> Iterator[Trial]:
     """Each order with a few dials, then the best four with many."""
     found: list[Trial] = []
-    for order in _all_orders(weaver.problem, orders):
-        tries = [_best_of(weaver, order, dials) for dials in _coarse(weaver)]
+    coarse = _coarse(weaver)
+    most = MOST_TRIED // (2 * weaver.problem.forwards)
+    for order in islice(_all_orders(weaver.problem, orders), max(FEWEST, most // (8 * sum(map(len, coarse))))):
+        tries = [_best_of(weaver, order, dials) for dials in coarse]
         found.append(min(tries, key=lambda trial: trial.seconds))
         yield from tries
     yield from (_best_of(weaver, order, [(weaver.problem.work_s, 1.0)]) for order in named)
     for trial in sorted(found, key=lambda trial: trial.seconds)[:4]:
-        yield from (_best_of(weaver, trial.order, dials) for dials in _fine(weaver))
+        yield from (_best_of(weaver, trial.order, dials) for dials in islice(_fine(weaver), max(FEWEST, most // 40)))
 
 
 def _all_orders(problem: Problem, orders: Iterable[Order]) -> Iterator[Order]:

@@ -17,6 +17,8 @@ from penstock.schedules.work import Work
 
 TRIES = 1000
 """Variations of the best order where the user asks for no other number."""
+FEWEST = 10
+"""Fewer variations are not worth their time: then the plan is that of ``zb-v-auto``."""
 MOST_PLAYED = 2_000_000
 """Ops that are played in all where plans are so large that fewer are tried; an op takes about 0.3 us."""
 KINDS = (Kind.F, Kind.I, Kind.W)
@@ -42,14 +44,16 @@ def lanes(task: Task, tries: int | None = None) -> list[NDArray[np.int64]]:
     limit = p * one if task.memory_limit is None else task.memory_limit
     if not limit >= one * (1 - 1e-9):
         raise ValueError(f"memory_limit={limit:.6g} does not hold one micro-batch; it needs at least {one:.6g}")
+    ops = len(KINDS) * task.placement.stages * task.micros
+    if tries is None:
+        tries = min(TRIES, ops, MOST_PLAYED // (4 * ops))
+        if tries < FEWEST:
+            return zb_v_auto.lanes(task)
     work = Work.of(task, KINDS, limit)
     first = work.of_rows(zb_v_auto.lanes(task))
     if _unbeaten(task, limit, play(work, first)):
         return work.lanes(first)
     starts = [first, *v_starts(work, p, task.micros)]
-    ops = len(work.codes)
-    if tries is None:
-        tries = min(TRIES, ops, MOST_PLAYED // (4 * ops))
     plays = min(len(starts) * PLAYS, MOST_PLAYED // ops)
     run = best(work, starts, task.objective, plays)
     return work.lanes(vary(work, run, task.objective, tries).order)

@@ -17,7 +17,7 @@ from penstock.core.placement import Placement
 from penstock.schedules import zb_v
 from penstock.schedules.adapt import adapt
 from penstock.schedules.problem import KINDS, Problem
-from penstock.schedules.reorder import PLAYS, best
+from penstock.schedules.reorder import PLAYS, PLAYS_OF_HABIT, best
 from penstock.schedules.task import Task
 from penstock.schedules.v_starts import v_starts
 from penstock.schedules.work import Work
@@ -50,7 +50,8 @@ def lanes(task: Task) -> list[NDArray[Any]]:
 
 
 def _played(problem: Problem) -> Iterator[list[NDArray[Any]]]:
-    """Rows of the best that V-Min, V-Half and ZB-V become, where their placement is the task's and all ranks fit."""
+    """Rows of the best that V-Min, V-Half and ZB-V become, where their placement is the task's and all ranks fit; of
+    plans that are too large for that, their own."""
     task, limit = problem.task, float(problem.limit.min())
     p = task.placement.ranks
     if task.placement != Placement.vee(p) or limit < problem.rank_bytes.max() * (1 - 1e-9):
@@ -59,6 +60,9 @@ def _played(problem: Problem) -> Iterator[list[NDArray[Any]]]:
     starts = v_starts(work, p, task.micros)
     most = MOST_PLAYED if problem.large else COMPILE_FROM_OPS - 1
     plays = min(len(starts) * PLAYS, most // len(work.codes))
+    if plays < len(starts) + PLAYS_OF_HABIT and problem.large:
+        yield from ([*work.lanes(order)] for order in starts)
+        return
     yield [*work.lanes(best(work, starts, task.objective, plays).order)]
 
 
