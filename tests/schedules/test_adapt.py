@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock.core.compiled import native
+from penstock.core.compiled import _asked, native
 from penstock.core.costs import Costs
 from penstock.core.op import Kind
 from penstock.core.placement import Placement
@@ -152,6 +152,7 @@ def test_orders_that_cannot_run_are_endless():
 def test_compiled_loops_give_the_same_lanes(name, monkeypatch):
     costs = slow(Kind.F, 1, 1.3)
     native.cache_clear()
+    _asked.cache_clear()
     monkeypatch.setattr(problems, "COMPILE_FROM_FORWARDS", 10**9)
     plain = build(name, 3, 7, chunks(name), costs=costs, objective="span")
     assert native.cache_info().currsize == 0
@@ -162,6 +163,7 @@ def test_compiled_loops_give_the_same_lanes(name, monkeypatch):
 
 def test_small_tasks_do_not_compile():
     native.cache_clear()
+    _asked.cache_clear()
     build("zb-2p", 4, 8, costs=lambda place: Costs.uniform(place, *MODEL))
     assert native.cache_info().currsize == 0
 
