@@ -22,13 +22,19 @@ def lane(r: int, p: int, m: int, v: int, slices: int = 4) -> NDArray[np.int64]:
     """
     forward, back, begin = [], [], 0
     for size in groups(p, m, slices):
-        units, order = range(begin * slices, (begin + size) * slices), last_slice_first(size, slices)
-        forward += [(Kind.F, c * p + r, i) for c in range(v) for i in units]
-        back += [(Kind.B, c * p + r, units[j]) for c in reversed(range(v)) for j in order]
+        first, up = begin * slices, np.arange(v) * p + r
+        forward.append(_passes(Kind.F, up, first + np.arange(size * slices)))
+        back.append(_passes(Kind.B, up[::-1], first + np.array(last_slice_first(size, slices))))
         begin += size
-    warm = min(len(forward), ahead(r, p, m, v, slices))
-    steady = [op for pair in zip(forward[warm:], back, strict=False) for op in pair]
-    return np.array(forward[:warm] + steady + back[len(forward) - warm :], dtype=np.int64)
+    f, b = np.concatenate(forward), np.concatenate(back)
+    warm = min(len(f), ahead(r, p, m, v, slices))
+    steady = np.stack([f[warm:], b[: len(f) - warm]], axis=1).reshape(-1, 3)
+    return np.concatenate([f[:warm], steady, b[len(f) - warm :]])
+
+
+def _passes(kind: Kind, stages: NDArray[np.int64], micros: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Every micro-batch on one stage after the other."""
+    return np.array(np.broadcast_arrays(kind, stages[:, None], micros)).reshape(3, -1).T
 
 
 def groups(p: int, m: int, slices: int) -> list[int]:
