@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 
     from penstock.core.placement import Placement
     from penstock.cost import Pricing
-    from penstock.search import Solution
-    from penstock.search.solver import Found
+    from penstock.search import Found, Solution
 
 DEFAULT_PLACEMENTS = "line,v,loop2,loop4,v4"
 

@@ -1,5 +1,6 @@
 """The solver: the order of work that ends first, at given costs and memory, and how far it is from the best."""
 
-from penstock.search.solver import Options, Solution, solve
+from penstock.search.solution import Found, Options, Solution
+from penstock.search.solver import solve
 
-__all__ = ["Options", "Solution", "solve"]
+__all__ = ["Found", "Options", "Solution", "solve"]

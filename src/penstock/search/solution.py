@@ -1,0 +1,86 @@
+"""What a search is told, and what it finds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from penstock.core.plan import Plan
+from penstock.core.timeline import Timeline
+from penstock.engine.bounds import Bound
+from penstock.schedules.task import Objective
+from penstock.search.arms import seconds_of
+
+
+@dataclass(frozen=True)
+class Found:
+    """A better order on the way."""
+
+    after_s: float
+    """Seconds since the search began."""
+    seconds: float
+    """The time that counts, of the order."""
+    where: str
+    """The name of its placement, and of the schedule if it has one."""
+
+
+@dataclass(frozen=True, eq=False)
+class Solution:
+    """What a search found.
+
+    Args:
+        plan: the best order, legal and within the limit.
+        where: the name of its placement.
+        timeline: the plan at the costs of the search.
+        objective: what counts.
+        bound: a time that no order on any of the placements beats, and why.
+        bound_here: the same for the placement of the plan.
+        named: the best named schedule on the same placements, and the time that counts; ``None`` if none is legal.
+        history: every better order, the first of them the first that was known.
+        stints: pieces of work that were done, over all placements.
+    """
+
+    plan: Plan
+    where: str
+    timeline: Timeline
+    objective: Objective
+    bound: Bound
+    bound_here: Bound
+    named: tuple[str, float] | None
+    history: tuple[Found, ...]
+    stints: int
+
+    @property
+    def seconds(self) -> float:
+        """The time that counts: of the makespan or the span."""
+        return seconds_of(self.timeline, self.objective)
+
+    @property
+    def gap(self) -> float:
+        """How much longer than the bound, as a share of it."""
+        return self.seconds / self.bound.seconds - 1 if self.bound.seconds else 0.0
+
+    @property
+    def proven(self) -> bool:
+        """Whether no order on any of the placements is shorter."""
+        return self.gap <= 1e-9
+
+
+@dataclass(frozen=True)
+class Options:
+    """How long and how a search goes.
+
+    Args:
+        time_s: seconds after which no stint begins that would not end.
+        seed: of all that is drawn; with it and the number of processes a search goes the same way, and the time only
+            says how far.
+        processes: that work side by side; ``None`` for one per core, 1 for this one alone.
+        stints: rounds of stints after which it ends in any case; ``None`` for no such end.
+    """
+
+    time_s: float = 30.0
+    seed: int = 0
+    processes: int | None = None
+    stints: int | None = None
+
+
+DEFAULTS = Options()
