@@ -72,6 +72,8 @@ class Job:
         return self.batch * self.seq_length
 
 
+SOLVE = "solve"
+"""In the place of a schedule's name: measure costs in the first steps, search, and change to the order found."""
 PLAN_FILES = (".json", ".txt")
 """How names of plans in files end."""
 
@@ -88,7 +90,7 @@ class Strategy:
     """
 
     ranks: int = _setting(2, "pipeline ranks, one process each", low=1)
-    schedule: str = _setting("1f1b", "a schedule's name, a plan (.json), or your own function as FILE.py:NAME")
+    schedule: str = _setting("1f1b", "a schedule's name, a plan (.json), your own function as FILE.py:NAME, or solve")
     chunks: int = _setting(1, "virtual stages on each rank", low=1)
     micro_batches: int = _setting(8, "parts that the batch is cut into", low=1)
     slices: int = _setting(
@@ -110,6 +112,9 @@ class Strategy:
         "",
         "let this share of activations, above 0 to 1, wait in host memory, with options as --pass offload= of penstock "
         "schedule has them ('0.5,stages=0'); empty: none",
+    )
+    solve_s: float = _setting(
+        20.0, "with schedule='solve': seconds of search, beside the training and at low priority", above=0.0
     )
     costs: str = _setting(
         "1,1,1,0",

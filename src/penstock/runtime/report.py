@@ -37,6 +37,9 @@ def summary(folder: Path, result: dict[str, Any]) -> str:
     width = max(len(row[0]) for row in rows)
     lines = [f"{'':{width}}  {'predicted':>12}  {'measured':>12}"]
     lines += [f"{name:{width}}  {predicted:>12}  {measured:>12}" for name, predicted, measured in rows]
+    if (solve := result.get("solve")) is not None and solve["changed"]:
+        predicted, measured = _gains(solve)
+        lines.append(f"order changed after step {solve['step']}: step time predicted {predicted}, measured {measured}")
     before, after = result["held_out_loss_before"], result["held_out_loss"]
     if after is not None:
         lines.append(f"held-out loss {before:.3f} -> {after:.3f} after {result['steps']} steps")
@@ -53,6 +56,13 @@ def _rows(result: dict[str, Any]) -> list[tuple[str, str, str]]:
     ]
 
 
+def _gains(solve: dict[str, Any]) -> tuple[str, str]:
+    """What a change of order was to bring, and what it brought."""
+    pairs = [(solve[f"{which}_before_s"], solve[f"{which}_s"]) for which in ("predicted", "measured")]
+    one, two = (f"{human_s(before)} -> {human_s(then)} ({then / before - 1:+.1%})" for before, then in pairs)
+    return one, two
+
+
 def _tables(result: dict[str, Any]) -> list[Table]:
     facts = [
         ("training loss", f"{result['train_loss']:.3f}"),
@@ -61,10 +71,14 @@ def _tables(result: dict[str, Any]) -> list[Table]:
         ("tokens/s", f"{result['tokens_per_s']:,.0f}"),
         ("prediction off by", f"{result['step_error']:+.1%}"),
     ]
-    return [
+    tables = [
         Table("Predicted and measured", ("", "predicted", "measured"), _rows(result)),
         Table("Training", ("", ""), facts),
     ]
+    if (solve := result.get("solve")) is not None and solve["changed"]:
+        rows = [(f"step time before and after step {solve['step']}", *_gains(solve))]
+        tables.insert(1, Table("Change of order", ("", "predicted", "measured"), rows))
+    return tables
 
 
 def _change(result: dict[str, Any]) -> str:

@@ -6,6 +6,7 @@ import json
 import math
 import resource
 import statistics
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
+from penstock.core.costs import Costs
 from penstock.core.files import write_whole
 from penstock.core.job import RunSpec
 from penstock.core.plan import Plan
@@ -20,9 +22,8 @@ from penstock.core.timeline import Timeline
 from penstock.engine.simulate import simulate
 from penstock.engine.steady import period_s
 from penstock.runtime.clock import offset_s
-from penstock.runtime.measure import measured_costs, measured_timeline
-from penstock.runtime.train import CALIBRATION_STEPS, WARM_STEPS
-from penstock.runtime.trained import Trained
+from penstock.runtime.measure import Times, measured_costs, measured_timeline
+from penstock.runtime.trained import CALIBRATION_STEPS, WARM_STEPS, Trained
 
 
 def collect(
@@ -50,14 +51,12 @@ def collect(
     if rank != 0:
         return None
     steps = {step: np.concatenate([each["times"][step] for each in ranks], axis=1) for step in wanted}
-    saved, shares = (
-        [next(each[what][s] for each in ranks if s in each[what]) for s in range(plan.placement.stages)]
-        for what in ("saved", "shares")
-    )
-    costs = measured_costs(plan, [steps[step] for step in first], saved, trained.boundary_bytes, shares)
+    costs = _costs(plan, ranks, [steps[step] for step in first], trained.boundary_bytes)
     predicted = simulate(plan, costs)
     measured = measured_timeline(plan, steps[shown], costs)
     result = _result(spec, trained, (predicted, measured), period_s(plan, costs), later or first)
+    if trained.change is not None:
+        result["solve"] = asdict(trained.change) | {"measured_s": result["measured_step_s"]}
     if not plan.barrier:
         result["rollbacks"] = trained.rollbacks
         result["rollback_bytes"] = [each["rollback_bytes"] for each in ranks]
@@ -71,6 +70,27 @@ def collect(
     ):
         write_whole(folder / name, content)
     return result
+
+
+def costs_so_far(plan: Plan, trained: Trained, rank: int, device: torch.device) -> Costs | None:
+    """What the steps that calibrate have shown, on rank 0; all ranks must ask together."""
+    first, _ = _split(sorted(trained.wall_s))
+    offset = offset_s(rank, plan.placement.ranks, device)
+    mine = {"times": {step: trained.times[step] + offset for step in first}}
+    ranks = _gather(mine | {"saved": trained.saved, "shares": trained.shares}, rank, plan.placement.ranks)
+    if rank != 0:
+        return None
+    steps = [np.concatenate([each["times"][step] for each in ranks], axis=1) for step in first]
+    return _costs(plan, ranks, steps, trained.boundary_bytes)
+
+
+def _costs(plan: Plan, ranks: list[dict[str, Any]], steps: list[Times], boundary_bytes: float) -> Costs:
+    """From what the ranks have gathered."""
+    saved, shares = (
+        [next(each[what][s] for each in ranks if s in each[what]) for s in range(plan.placement.stages)]
+        for what in ("saved", "shares")
+    )
+    return measured_costs(plan, steps, saved, boundary_bytes, shares)
 
 
 def _split(steps: list[int]) -> tuple[list[int], list[int]]:

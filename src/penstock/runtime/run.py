@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from penstock.core.files import write_whole
-from penstock.core.job import PLAN_FILES, RunSpec
+from penstock.core.job import PLAN_FILES, SOLVE, RunSpec
 from penstock.core.jobfile import make_spec, spec_to_toml
 from penstock.core.model import Model
 from penstock.core.op import Kind
@@ -96,6 +96,10 @@ def plan_of(spec: RunSpec) -> Plan:
     strategy = spec.strategy
     if strategy.schedule.endswith(PLAN_FILES):
         plan = _plan_from(Path(strategy.schedule), spec)
+    elif strategy.schedule == SOLVE:
+        from penstock.runtime.solving import first_plan
+
+        plan = first_plan(spec)
     else:
         options: dict[str, Any] = {"slices": strategy.slices} if strategy.slices else {}
         options |= {"costs": pricing(strategy.costs).on}

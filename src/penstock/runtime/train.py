@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from penstock.core.files import write_whole
 from penstock.core.job import RunSpec
 from penstock.core.model import Model
 from penstock.core.op import Kind
@@ -33,17 +34,14 @@ from penstock.runtime.optimizer import Optimizer, learning_rate
 from penstock.runtime.part import rows_of
 from penstock.runtime.progress import Progress
 from penstock.runtime.rows import as_rows
+from penstock.runtime.solving import Search
 from penstock.runtime.stage import Stage
 from penstock.runtime.stale import Stale, micros_per_update
-from penstock.runtime.trained import Trained
+from penstock.runtime.trained import CALIBRATION_STEPS, WARM_STEPS, Trained
 from penstock.runtime.transport import Links
 from penstock.runtime.validate import PostValidation
 from penstock.runtime.vocabulary import SplitEnds
 
-WARM_STEPS = 2
-"""Steps left out of all measurements: allocators and caches settle."""
-CALIBRATION_STEPS = 6
-"""Steps after those from which the prediction takes its costs."""
 KEPT_STEPS = 512
 """Steps whose op times a rank keeps."""
 
@@ -81,20 +79,10 @@ class Trainer:
         ends = {s: (placement.prev[s] == NO_STAGE, placement.next[s] == NO_STAGE) for s in placement.on(rank)}
         whole, rows = not algorithm_of(plan), rows_of(rank, placement.ranks, config.vocab_size)
         held = {} if whole else {placement.on(rank)[0]: rows}
-        seed = spec.job.seed
         self.modules = {
             s: DecoderStage(
-                config,
-                cut[placement.depth_of[s]],
-                *end,
-                seed,
-                dtype,
-                device,
-                s in split,
-                whole,
-                held.get(s),
-                plan.slices,
-                lengths,
+                *(config, cut[placement.depth_of[s]], *end, spec.job.seed, dtype, device),
+                *(s in split, whole, held.get(s), plan.slices, lengths),
             )
             for s, end in ends.items()
         }
@@ -115,9 +103,11 @@ class Trainer:
         self.validation = None if plan.barrier else PostValidation(self.optimizer, self._report)
         settle = None if self.validation is None else self.validation.settle
         keeping = Keeping.of(spec.strategy)
-        run = (self.stages, links, boundary)
-        self.trainer = Executor(plan, rank, *run, self._step, passes[0], settle=settle, keeping=keeping)
-        self.evaluator = Executor(looks, rank, *run, None, passes[1])
+        run = (rank, self.stages, links, boundary)
+        self._executor = lambda plan: Executor(plan, *run, self._step, passes[0], settle=settle, keeping=keeping)
+        self.trainer = self._executor(plan)
+        self.evaluator = Executor(looks, *run, None, passes[1])
+        self._search = Search.of(spec, plan, folder, rank, device)
         self.done = 0
         self._metrics: MetricsFile | None = None
         self._progress = Progress(spec.job.steps, shown=False)
@@ -175,13 +165,25 @@ class Trainer:
             self._keep(wall_s)
             if self.validation is None:
                 self._report()
+            if self._search is not None and (better := self._search.after(self.done, self.trained)) is not None:
+                self._change(better)
             if every and (self.done % every == 0 or self.done == job.steps):
                 self._settle()
                 checkpoint.save(self.folder / "checkpoints", self.done, self._state())
+        if self._search is not None:
+            self._search.close()
         self._settle()
         self.trained.loss = self.optimizer.total
         self.trained.held_out = self.evaluate()
         return self.trained
+
+    def _change(self, plan: Plan) -> None:
+        """Go on in another order of the same ops."""
+        self._settle()
+        self.plan, self.trainer = plan, self._executor(plan)
+        self.trained.begin_anew()
+        if self.rank == 0:
+            write_whole(self.folder / "plan.json", plan.to_json())
 
     def evaluate(self) -> float:
         """Mean loss on held-out text, on every rank."""

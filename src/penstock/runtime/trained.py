@@ -8,6 +8,31 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+WARM_STEPS = 2
+"""Steps left out of all measurements: allocators and caches settle."""
+CALIBRATION_STEPS = 6
+"""Steps after those from which the prediction takes its costs."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """A change of order between two steps, or that there was nothing to gain.
+
+    Args:
+        step: the last step with the order before.
+        changed: whether there was something to gain.
+        measured_before_s: median of the steps before the search began.
+        predicted_before_s, predicted_s: step times at the costs measured then.
+        bound_s: what no order of these stages beats within the memory.
+    """
+
+    step: int
+    changed: bool
+    measured_before_s: float
+    predicted_before_s: float
+    predicted_s: float
+    bound_s: float
+
 
 @dataclass
 class Trained:
@@ -31,3 +56,9 @@ class Trained:
     rollback_bytes: int = 0
     """What is kept to take one back."""
     boundary_bytes: float = 0.0
+    change: Change | None = None
+    """Of the order, if the run looked for a better one and the search ended."""
+
+    def begin_anew(self) -> None:
+        """Forget times: those of the next steps are of another order."""
+        self.times, self.wall_s = {}, {}

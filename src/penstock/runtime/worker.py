@@ -74,7 +74,7 @@ def _run(trainer: Trainer, spec: RunSpec, plan: Plan, rank: int, folder: Path) -
         if metrics is not None:
             metrics.close()
     if trained.wall_s:
-        collect(plan, spec, trained, folder, rank, trainer.device)
+        collect(trainer.plan, spec, trained, folder, rank, trainer.device)
 
 
 def _failed(error: Exception, watch: Watch, rank: int, folder: Path) -> int:
