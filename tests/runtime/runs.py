@@ -108,6 +108,11 @@ class Ended:
     seconds: float
 
     @property
+    def text(self) -> str:
+        """All lines, for people."""
+        return "\n".join(self.lines)
+
+    @property
     def said(self) -> list[str]:
         """The program's own lines."""
         return [line for line in self.lines if line.startswith("penstock:")]

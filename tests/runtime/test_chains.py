@@ -33,7 +33,7 @@ def trained(where: Path, before: Callable[[int], None] | None = None, tied: bool
     where.mkdir(exist_ok=True)
     folder, spec = prepared(where, {"tie_word_embeddings": tied}, **{**RUN, **flags})
     ended = run_forked(folder, spec, before)
-    assert set(ended.codes) == {0}, ended.lines
+    assert set(ended.codes) == {0}, ended.text
     return folder
 
 
@@ -125,7 +125,7 @@ def test_uneven_numbers_of_stages_from_a_file(tmp_path: Path) -> None:
     folder, spec = prepared(tmp_path, ranks=2, **RUN)
     (folder / "plan.json").write_text(lowered.to_json())
     ended = run_forked(folder, spec)
-    assert set(ended.codes) == {0}, ended.lines
+    assert set(ended.codes) == {0}, ended.text
     alone = trained(tmp_path / "alone", tied=False, ranks=1)
     assert losses(folder) == pytest.approx(losses(alone), abs=1e-5)
 

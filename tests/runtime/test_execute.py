@@ -198,7 +198,7 @@ def test_stages_without_layers_train(layers: tuple[int, ...], tmp_path: Path) ->
         flags = {"ranks": 2, "steps": 4} if cut is None else {"ranks": 4, "steps": 4, "stage_layers": cut}
         folder, spec = prepared(where, schedule="zb-h1", clip_norm=0.1, checkpoint_every=4, **flags)
         ended = run_forked(folder, spec)
-        assert set(ended.codes) == {0}, ended.lines
+        assert set(ended.codes) == {0}, ended.text
         found.append(losses(folder))
     assert found[0] == pytest.approx(found[1], abs=1e-5)
 

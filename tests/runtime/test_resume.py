@@ -124,7 +124,7 @@ def test_resumed_on_another_cut(ranks: int, chunks: int, schedule: str, tmp_path
     sizes = {"ranks": ranks, "chunks": chunks, "schedule": schedule}
     folder, spec = prepared(tmp_path, config, resume=True, **LONG, **sizes)
     ended = run_forked(folder, spec)
-    assert ended.codes == [0] * ranks, ended.lines
+    assert ended.codes == [0] * ranks, ended.text
     again = losses(folder)
     assert again.keys() == expected.keys()
     assert {step: again[step] for step in range(1, 11)} == {step: expected[step] for step in range(1, 11)}

@@ -70,7 +70,7 @@ def solved(folder: Path) -> int:
 def test_the_order_changes_and_the_losses_do_not(optimizer_step: str, tmp_path: Path) -> None:
     folder, spec = begun_badly(tmp_path / "solve", optimizer_step=optimizer_step)
     ended = run_forked(folder, spec, instead_of_a_process(solved, folder))
-    assert ended.codes == [0, 0], ended.lines
+    assert ended.codes == [0, 0], ended.text
     result = json.loads((folder / "result.json").read_text())
     found = result["solve"]
     assert found["changed"]
@@ -101,7 +101,7 @@ def test_an_order_that_gains_nothing_is_left_alone(tmp_path: Path) -> None:
 
     before = (folder / "plan.json").read_text()
     ended = run_forked(folder, spec, instead_of_a_process(found_the_same, folder))
-    assert ended.codes == [0, 0], ended.lines
+    assert ended.codes == [0, 0], ended.text
     assert any("no order found is 0.3% faster than this one" in line for line in ended.said)
     assert not json.loads((folder / "result.json").read_text())["solve"]["changed"]
     assert (folder / "plan.json").read_text() == before
@@ -120,7 +120,7 @@ def test_a_search_without_an_answer_harms_nothing(
 ) -> None:
     folder, spec = begun_badly(tmp_path / "solve")
     ended = run_forked(folder, spec, instead_of_a_process(poll, folder))
-    assert ended.codes == [0, 0], ended.lines
+    assert ended.codes == [0, 0], ended.text
     assert any(words in line for line in ended.said)
     assert (folder / "killed").exists() == killed
     assert len(rows(folder)) == STEPS

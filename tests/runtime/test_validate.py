@@ -68,7 +68,7 @@ def ran(
         check(plan)
         file.write_text(plan.to_json())
     ended = run_forked(folder, spec, watched(folder, infinite_at))
-    assert ended.codes == [0] * spec.strategy.ranks, ended.lines
+    assert ended.codes == [0] * spec.strategy.ranks, ended.text
     return folder, [torch.load(folder / f"end{rank}.pt") for rank in range(spec.strategy.ranks)]
 
 
