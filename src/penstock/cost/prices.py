@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from penstock.core.costs import Costs
 from penstock.core.placement import Placement
 from penstock.core.words import suggest
 from penstock.cost.profiles import LETTERS, Profile, profiles
-from penstock.cost.spread import exactly, stated
+from penstock.cost.spread import exactly, layers_of, stated
 
 FORMS = 'write Costs.to_dict(), or {"per": "rank", "F": [...], "I": [...], "W": [...], "link": 0}'
 
@@ -22,14 +22,17 @@ class Pricing:
     """Costs of any placement, and what they were made from.
 
     Args:
-        on: the costs of a placement; a ``ValueError`` if they do not fit it.
+        on: the costs of a placement; a ``ValueError`` if they do not fit it. Where ``layers`` are known, also with so
+            many on each model part.
         figures: for JSON: the numbers F, I, W and link, or what the file holds.
         w_share: for JSON: one share, or one per stage.
+        layers: how many layers the times are of; 0 if they are of ranks or stages.
     """
 
-    on: Callable[[Placement], Costs]
+    on: Callable[..., Costs]
     figures: Any
     w_share: float | list[float]
+    layers: int = 0
 
 
 def pricing(text: str, w_share: float | None = None) -> Pricing:
@@ -64,6 +67,26 @@ def pricing(text: str, w_share: float | None = None) -> Pricing:
     if not Path(text).is_file():
         raise ValueError(f"--costs {text}: {_unknown(text)}")
     return _from_file(Path(text), w_share)
+
+
+def layered(one: Pricing, ranks: int, layers: int) -> Pricing:
+    """Times of equal ranks as those of equal layers, which any cut can share out.
+
+    Raises:
+        ValueError: the times are not four numbers.
+
+    Example:
+        >>> pricing_of_layers = layered(pricing("4,4,4,0"), ranks=2, layers=8)
+        >>> pricing_of_layers.on(Placement.loop(2), [5, 3]).seconds[0].tolist()
+        [5.0, 3.0]
+    """
+    if not (isinstance(one.figures, list) and isinstance(one.w_share, float)):
+        raise ValueError(f"layers={layers} goes with four numbers or a profile; a file says itself how many there are")
+    if layers < 1:
+        raise ValueError(f"layers={layers}; give 1 or more")
+    f, i, w, link = one.figures
+    each = {letter: seconds * ranks / layers for letter, seconds in zip(LETTERS, (f, i, w), strict=False)}
+    return replace(one, on=stated({"per": "layer", "layers": layers, **each, "link": link}, one.w_share), layers=layers)
 
 
 def whole_bytes(placement: Placement, costs: Costs) -> float:
@@ -128,15 +151,16 @@ def _from_file(path: Path, w_share: float | None) -> Pricing:
         on = exactly(data) if "seconds" in data else stated(data, share)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-    return Pricing(_named(path, on), data, data.get("w_share", share))
+    layers = 0 if "seconds" in data else layers_of(data)
+    return Pricing(_named(path, on), data, data.get("w_share", share), layers)
 
 
-def _named(path: Path, on: Callable[[Placement], Costs]) -> Callable[[Placement], Costs]:
+def _named(path: Path, on: Callable[..., Costs]) -> Callable[..., Costs]:
     """The same with the file's name before each complaint."""
 
-    def priced(placement: Placement) -> Costs:
+    def priced(placement: Placement, *cut: Sequence[int]) -> Costs:
         try:
-            return on(placement)
+            return on(placement, *cut)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,15 +62,23 @@ class _Stated:
     w_share: float
 
 
-def stated(data: dict[str, Any], w_share: float = 1.0) -> Callable[[Placement], Costs]:
+class OnPlacement(Protocol):
+    """Costs of a placement; where times are per layer, also with so many layers on each model part."""
+
+    def __call__(self, placement: Placement, /, cut: Sequence[int] | None = None) -> Costs:
+        """The costs."""
+
+
+def stated(data: dict[str, Any], w_share: float = 1.0) -> OnPlacement:
     """Times as an engineer has them, for placements with any number of chunks.
 
     Args:
         data: ``per`` is ``"rank"`` or ``"layer"``; ``F``, ``I`` and ``W`` are seconds (or any unit) of one
             micro-batch, a number for all or a list. A rank's are for all its chunks together, and they share them
-            evenly; layers go in order to the stages, equally many to each, with ``layers`` saying how many there are
-            if no list does, and with ``first`` and ``last`` (as ``{"F": 1, "I": 1, "W": 1}``) on top of the first and
-            the last stage. ``link`` is the time of a message: a number, or a matrix from rank to rank. Bytes are
+            evenly; layers go in order to the stages, equally many to each unless the call says how many (``cut``, a
+            number per model part), with ``layers`` saying how many there are if no list does, and with ``first`` and
+            ``last`` (as ``{"F": 1, "I": 1, "W": 1}``) on top of the first and the last stage. ``link`` is the time of a
+            message: a number, or a matrix from rank to rank. Bytes are
             optional: ``saved_bytes`` per rank or layer (else equal, a rank's 1 on average), ``boundary_bytes``, and
             ``w_share``, the share of the saved bytes that W needs after I.
         w_share: where ``data`` does not say.
@@ -107,16 +116,25 @@ def stated(data: dict[str, Any], w_share: float = 1.0) -> Callable[[Placement], 
     )
     if given.w_share > 1:
         raise ValueError(f'"w_share" is {given.w_share:g}; a share lies between 0 and 1')
-    return lambda placement: _on(given, placement)
+    return lambda placement, cut=None: _on(given, placement, cut)
 
 
-def _on(given: _Stated, placement: Placement) -> Costs:
-    spread = _per_rank if given.per == "rank" else _per_layer
+def layers_of(data: dict[str, Any]) -> int:
+    """How many layers such figures speak of; 0 if they are not per layer."""
+    return _layers(data, {letter: _list(data, letter) for letter in TIMES}) if data.get("per") == "layer" else 0
+
+
+def _on(given: _Stated, placement: Placement, cut: Sequence[int] | None) -> Costs:
+    if cut is not None and given.per == "rank":
+        raise ValueError('times per rank cannot be cut by layers; write "per": "layer"')
+    spread = _per_rank if given.per == "rank" else partial(_per_layer, cut=cut)
     f, i, w = (spread(given, placement, letter, given.times[letter]) for letter in TIMES)
     seconds = np.zeros((len(Kind), placement.stages))
     for kind, row in ((Kind.F, f), (Kind.B, i + w), (Kind.I, i), (Kind.W, w)):
         seconds[kind] = row
     saved = Costs.uniform(placement).saved_bytes
+    if cut is not None:
+        saved = np.array(cut)[list(placement.part_of)] * placement.ranks / given.layers
     if given.saved_bytes is not None:
         saved = spread(given, placement, "saved_bytes", given.saved_bytes)
     ones = np.ones(placement.stages)
@@ -145,15 +163,22 @@ def _per_rank(given: _Stated, placement: Placement, key: str, values: Array) -> 
     return each * Costs.uniform(placement).saved_bytes
 
 
-def _per_layer(given: _Stated, placement: Placement, key: str, values: Array) -> Array:
+def _per_layer(
+    given: _Stated, placement: Placement, key: str, values: Array, cut: Sequence[int] | None = None
+) -> Array:
     """The layers of each model part together, and what the first and the last part do on top."""
     parts = max(placement.part_of) + 1
-    if given.layers % parts:
+    if cut is not None:
+        if len(cut) != parts or sum(cut) != given.layers or min(cut) < 0:
+            raise ValueError(f"cut={list(cut)}; give {parts} numbers that add up to {given.layers} layers")
+    elif given.layers % parts:
         raise ValueError(
             f"{given.layers} layers do not go evenly on {parts} stages; take {divisors(given.layers, parts)} stages, "
             "or count embeddings and head as layers"
         )
-    each: Array = np.broadcast_to(values, given.layers).reshape(parts, -1).sum(axis=1)
+    ends = np.cumsum([given.layers // parts] * parts if cut is None else cut)
+    upto = np.r_[0.0, np.cumsum(np.broadcast_to(values, given.layers))]
+    each: Array = upto[ends] - upto[np.r_[0, ends[:-1]]]
     each[0] += given.first.get(key, 0.0)
     each[-1] += given.last.get(key, 0.0)
     spread: Array = each[list(placement.part_of)]

@@ -24,6 +24,8 @@ class Task:
         costs: of this placement.
         memory_limit: bytes of activations that any rank may hold; ``None`` leaves it to the schedule.
         objective: what counts.
+        again: stages whose forward runs again right before each ``I``, which takes that much longer: in between only
+            ``Costs.kept_share`` stays.
     """
 
     placement: Placement
@@ -31,6 +33,7 @@ class Task:
     costs: Costs
     memory_limit: float | None = None
     objective: Objective = "sync"
+    again: frozenset[int] = frozenset()
 
 
 def reads_costs(schedule: Callable[..., Any]) -> bool:

@@ -64,11 +64,15 @@ class Work:
         wakes, delay = _turned(needed, lag)
         kind, stage, _ = codes.T
         saved, share = costs.saved_bytes[stage], costs.w_share[stage]
+        again = np.isin(stage, [*task.again])
+        early = saved * np.where(again, costs.kept_share[stage], 1.0)
+        late = (kind == Kind.I) & again
         frees = np.select([kind == Kind.B, kind == Kind.I, kind == Kind.W], [saved, saved * (1 - share), saved * share])
         begin = np.r_[0, np.cumsum(np.bincount(rank, minlength=place.ranks))]
         return cls(
             *(codes, rank, begin, _streams(codes), needed, lag, wakes, delay),
-            *(costs.seconds[kind, stage], np.where(kind == Kind.F, saved, 0.0), frees, most * (1 + SLACK)),
+            costs.seconds[kind, stage] + np.where(late, costs.seconds[Kind.R, stage], 0.0),
+            *(np.where(kind == Kind.F, early, np.where(late, saved - early, 0.0)), frees, most * (1 + SLACK)),
         )
 
     @cached_property

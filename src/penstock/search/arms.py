@@ -11,7 +11,7 @@ from penstock.core.lane import Lane
 from penstock.core.op import Kind
 from penstock.core.plan import Plan
 from penstock.core.timeline import Timeline
-from penstock.engine import bounds, simulate
+from penstock.engine import simulate
 from penstock.engine.bounds import Bound
 from penstock.lower import merge_backward
 from penstock.schedules.problem import KINDS
@@ -21,6 +21,7 @@ from penstock.schedules.vary import vary
 from penstock.schedules.work import Work
 from penstock.search.kernel import kernels, one_by_one
 from penstock.search.starts import Named, named, order_of
+from penstock.search.ways import Way
 
 HEAT = 0.1
 """How much worse a variation may be and still be varied further, in times of the longest op."""
@@ -33,16 +34,18 @@ PLAYS_OF_TRY = 4
 
 @dataclass(frozen=True, eq=False)
 class Arm:
-    """A placement and the best order of it so far.
+    """A way and the best order of it so far.
 
     Args:
+        way: where stages live, and what becomes of an order.
         task, work: what there is to do.
-        bound: a time that no order of this placement beats.
+        bound: a time that nothing of this way beats.
         run: the best order; ``None`` if none that keeps the limit is known.
         starts: orders that nobody has tried to improve yet.
         stints: how often it was worked on.
     """
 
+    way: Way
     task: Task
     work: Work
     bound: Bound
@@ -86,16 +89,15 @@ def seconds_of(timeline: Timeline, objective: Objective) -> float:
     return timeline.makespan_s if objective == "sync" else timeline.span_s
 
 
-def arm_of(task: Task) -> Arm:
-    """A placement with nothing known but one micro-batch after the other.
+def arm_of(way: Way, micros: int, memory_limit: float | None, objective: Objective) -> Arm:
+    """A way with nothing known but one micro-batch after the other.
 
     Raises:
         ValueError: the limit does not hold one micro-batch.
     """
-    limit = np.inf if task.memory_limit is None else task.memory_limit
-    found = bounds(task.placement, task.micros, task.costs, limit)
-    work = Work.of(task, KINDS, limit)
-    arm = Arm(task, work, found.makespan if task.objective == "sync" else found.span)
+    task = way.task(micros, memory_limit, objective)
+    work = Work.of(task, KINDS, np.inf if task.memory_limit is None else task.memory_limit)
+    arm = Arm(way, task, work, way.bound(micros, memory_limit, objective))
     return arm.given(one_by_one(task, work))
 
 
@@ -112,7 +114,7 @@ def stint(arm: Arm, seconds: float, seed: int) -> tuple[Run | None, list[Named]]
 
     task, work, ops = arm.task, arm.work, len(arm.work.codes)
     if arm.stints == 0:
-        found = list(named(task, work, slow=True))
+        found = list(named(arm.way, task, work, slow=True))
         for order in [*(one.order for one in found), *kernels(task, work)]:
             arm = arm.given(order)
         plays = max(1, min(PLAYS * len(arm.starts), int(seconds / (PLAY_S * ops))))

@@ -12,16 +12,15 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from multiprocessing import get_all_start_methods, get_context
 
-from penstock.core.costs import Costs
-from penstock.core.placement import Placement
 from penstock.core.plan import Plan
 from penstock.engine import check, simulate
 from penstock.engine.bounds import Bound
 from penstock.schedules.reorder import Run
-from penstock.schedules.task import Objective, Task
-from penstock.search.arms import Arm, arm_of, continued, seconds_of, stint
+from penstock.schedules.task import Objective
+from penstock.search.arms import Arm, arm_of, continued, stint
 from penstock.search.solution import Found, Options, Solution
 from penstock.search.starts import Named, named
+from penstock.search.ways import Finished, Way
 
 FIRST_STINT_S, LAST_STINT_S = 0.25, 2.0
 """Stints double from one to the other, so that a short search tries everything too."""
@@ -32,8 +31,7 @@ class Search:
 
     def __init__(
         self,
-        placements: Mapping[str, Placement],
-        costs: Costs | Callable[[Placement], Costs],
+        ways: Mapping[str, Way],
         micros: int,
         memory_limit: float | None,
         objective: Objective,
@@ -42,11 +40,9 @@ class Search:
         watch: Callable[[Found, float], bool],
     ) -> None:
         self.options, self.objective, self.begun, self.watch = options, objective, begun, watch
-        priced = costs if callable(costs) else lambda placement: costs
-        tasks = {
-            name: Task(place, micros, priced(place), memory_limit, objective) for name, place in placements.items()
-        }
-        self.arms = {name: arm_of(task) for name, task in tasks.items()}
+        self.limit = memory_limit
+        self.arms = _arms(ways, micros, memory_limit, objective)
+        self.best: tuple[str, Finished] | None = None
         self.named: dict[str, list[Named]] = {name: [] for name in self.arms}
         self.history: list[Found] = []
         self.stints = self.rounds = 0
@@ -59,7 +55,7 @@ class Search:
         """The first answers: what is known without a search."""
         for name, arm in self.arms.items():
             self.improved(name, arm, "")
-            for one in named(arm.task, arm.work, slow=False):
+            for one in named(arm.way, arm.task, arm.work, slow=False):
                 self.know(name, one)
         if start is not None:
             homes = [name for name, arm in self.arms.items() if arm.task.placement == start.placement]
@@ -71,17 +67,40 @@ class Search:
             self.improved(homes[0], continued(self.arms[homes[0]], start), start.name)
 
     def know(self, name: str, one: Named) -> None:
-        """A named schedule of a placement."""
+        """A named schedule of a way."""
         self.named[name].append(one)
-        self.improved(name, self.arms[name].given(one.order), one.plan.name)
+        if not self.arms[name].way.plain:
+            self.better(name, one.finished, one.finished.timeline.plan.name)
+        self.improved(name, self.arms[name].given(one.order), one.finished.timeline.plan.name)
 
     def improved(self, name: str, arm: Arm, schedule: str) -> None:
         """An arm as it is now; better or not."""
-        self.arms[name] = arm
-        if arm.seconds < (self.history[-1].seconds if self.history else math.inf):
-            found = Found(time.perf_counter() - self.begun, arm.seconds, f"{name} {schedule}".strip())
+        was, self.arms[name] = self.arms.get(name), arm
+        if arm.run is None or (was is not None and arm.run is was.run and self.history):
+            return
+        if arm.way.plain:
+            self.counts(name, arm.seconds, schedule)
+        elif (finished := arm.way.finished(arm.plan(), self.limit)) is not None:
+            self.better(name, finished, schedule)
+
+    def better(self, name: str, finished: Finished, schedule: str) -> None:
+        """What became of an order; better or not."""
+        seconds = finished.seconds(self.objective)
+        if self.best is None or seconds < self.best[1].seconds(self.objective):
+            self.best = name, finished
+        self.counts(name, seconds, schedule)
+
+    def counts(self, name: str, seconds: float, schedule: str) -> None:
+        """A time that something reached."""
+        if seconds < self.least_s:
+            found = Found(time.perf_counter() - self.begun, seconds, f"{name} {schedule}".strip())
             self.history.append(found)
             self.stopped |= not self.watch(found, self.bound.seconds)
+
+    @property
+    def least_s(self) -> float:
+        """The best time so far."""
+        return self.history[-1].seconds if self.history else math.inf
 
     @property
     def bound(self) -> Bound:
@@ -109,8 +128,7 @@ class Search:
 
     def worthwhile(self) -> list[str]:
         """Placements on which a better order may exist, the best first."""
-        least = min(arm.seconds for arm in self.arms.values())
-        able = [name for name, arm in self.arms.items() if arm.bound.seconds < least * (1 - 1e-9)]
+        able = [name for name, arm in self.arms.items() if arm.bound.seconds < self.least_s * (1 - 1e-9)]
         return sorted(able, key=lambda name: self.arms[name].seconds)
 
     def chosen(self) -> Iterator[str]:
@@ -143,20 +161,37 @@ class Search:
 
     def solution(self) -> Solution:
         """The best of all; a named schedule as it is, where splitting its backwards makes it no better."""
-        best = min(self.arms, key=lambda name: self.arms[name].seconds)
-        arm = self.arms[best]
-        plans = [(best, arm.plan())] if arm.run is not None else []
-        known = [(name, one.plan) for name, some in self.named.items() for one in some]
-        timed = [(name, simulate(plan, self.arms[name].task.costs)) for name, plan in [*plans, *known]]
-        if not timed:
-            raise ValueError(f"no order is known that keeps memory_limit={arm.task.memory_limit}; allow more")
-        where, timeline = min(timed, key=lambda one: seconds_of(one[1], self.objective))
-        check(timeline.plan, self.arms[where].task.costs, self.arms[where].task.memory_limit)
-        others = [(line.plan.name, seconds_of(line, self.objective)) for _, line in timed[len(plans) :]]
+        plain = [name for name, arm in self.arms.items() if arm.way.plain]
+        best = min(plain, key=lambda name: self.arms[name].seconds, default=None)
+        mine = [self.best] if self.best is not None else []
+        if best is not None and (arm := self.arms[best]).run is not None:
+            mine.append((best, Finished(simulate(arm.plan(), arm.task.costs), arm.task.costs)))
+        known = [(name, one.finished) for name, some in self.named.items() for one in some]
+        if not mine and not known:
+            raise ValueError(f"no order is known that keeps memory_limit={self.limit}; allow more")
+        where, (timeline, costs) = min([*mine, *known], key=lambda one: one[1].seconds(self.objective))
+        check(timeline.plan, costs, self.limit)
+        others = [(one.timeline.plan.name, one.seconds(self.objective)) for _, one in known]
         return Solution(
-            *(timeline.plan, where, timeline, self.objective, self.bound, self.arms[where].bound),
+            *(timeline.plan, where, timeline, costs, self.objective, self.bound, self.arms[where].bound),
             *(min(others, key=lambda one: one[1], default=None), tuple(self.history), self.stints),
         )
+
+
+def _arms(ways: Mapping[str, Way], micros: int, limit: float | None, objective: Objective) -> dict[str, Arm]:
+    """Those that hold one micro-batch within the limit.
+
+    Raises:
+        ValueError: none does.
+    """
+    found: dict[str, Arm] = {}
+    for name, way in ways.items():
+        try:
+            found[name] = arm_of(way, micros, limit, objective)
+        except ValueError:
+            if name == [*ways][-1] and not found:
+                raise
+    return found
 
 
 def _with(arm: Arm, run: Run | None) -> Arm:

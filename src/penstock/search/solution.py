@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from penstock.core.costs import Costs
 from penstock.core.plan import Plan
 from penstock.core.timeline import Timeline
 from penstock.engine.bounds import Bound
@@ -29,8 +30,9 @@ class Solution:
 
     Args:
         plan: the best order, legal and within the limit.
-        where: the name of its placement.
-        timeline: the plan at the costs of the search.
+        where: the name of its placement or way.
+        timeline: the plan as it runs.
+        costs: of its ops.
         objective: what counts.
         bound: a time that no order on any of the placements beats, and why.
         bound_here: the same for the placement of the plan.
@@ -42,6 +44,7 @@ class Solution:
     plan: Plan
     where: str
     timeline: Timeline
+    costs: Costs
     objective: Objective
     bound: Bound
     bound_here: Bound

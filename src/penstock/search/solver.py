@@ -11,11 +11,12 @@ from penstock.core.plan import Plan
 from penstock.schedules.task import Objective
 from penstock.search.rounds import Search
 from penstock.search.solution import DEFAULTS, Found, Options, Solution
+from penstock.search.ways import Way, ways_of
 
 
 def solve(
     costs: Costs | Callable[[Placement], Costs],
-    placements: Mapping[str, Placement] | Sequence[Placement] | Placement,
+    placements: Mapping[str, Placement | Way] | Sequence[Placement] | Placement,
     micros: int,
     memory_limit: float | None = None,
     objective: Objective = "sync",
@@ -32,7 +33,7 @@ def solve(
 
     Args:
         costs: of each placement, or as a function of it.
-        placements: where stages may live, by names of your own.
+        placements: where stages may live, by names of your own; or ways, which bring costs of their own.
         micros: micro-batches per step.
         memory_limit: bytes of activations that any rank may hold; ``None`` for any.
         objective: ``sync`` for the makespan, ``span`` for the longest time of one rank.
@@ -49,7 +50,8 @@ def solve(
         (12.5, True, ('zb-v', 12.5))
     """
     begun = time.perf_counter()
-    search = Search(_by_name(placements), costs, micros, memory_limit, objective, options, begun, watch)
+    ways = ways_of(_by_name(placements), costs if callable(costs) else lambda placement: costs)
+    search = Search(ways, micros, memory_limit, objective, options, begun, watch)
     search.begin(start)
     with search.pool() as pool:
         while search.goes_on():
@@ -60,7 +62,9 @@ def solve(
     return search.solution()
 
 
-def _by_name(placements: Mapping[str, Placement] | Sequence[Placement] | Placement) -> Mapping[str, Placement]:
+def _by_name(
+    placements: Mapping[str, Placement | Way] | Sequence[Placement] | Placement,
+) -> Mapping[str, Placement | Way]:
     if isinstance(placements, Placement):
         placements = [placements]
     if not isinstance(placements, Mapping):
