@@ -145,7 +145,7 @@ def _slow_link(place: Placement, costs: Costs) -> Costs:
 
 def placements(text: str, ranks: int) -> dict[str, Placement]:
     """By the names of ``penstock solve``."""
-    from penstock.cli_solve import placement
+    from penstock.cli_ways import placement
 
     return {name: placement(name, ranks) for name in text.split(",")}
 

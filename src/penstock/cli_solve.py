@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,15 +16,13 @@ from penstock.cli_figures import Files, facts_of, print_bounds, write_files
 from penstock.cli_noise import Noises, noise_facts, print_noise
 from penstock.cli_plan import DEFAULT_FILES, DEFAULT_GOAL, DEFAULT_NOISES, DEFAULT_PRICES, Goal, objective_of, ready
 from penstock.cli_prices import Prices, pricing_of
+from penstock.cli_ways import DEFAULT_CHOICES, Choices, ways
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from penstock.core.placement import Placement
     from penstock.cost import Pricing
     from penstock.search import Found, Solution
-
-DEFAULT_PLACEMENTS = "line,v,loop2,loop4,v4"
 
 
 def solve(
@@ -32,11 +30,11 @@ def solve(
     ranks: Annotated[int, Parameter(name=["--ranks", "-p"])],
     micros: Annotated[int, Parameter(name=["--micros", "-m"])],
     memory: float = 1.0,
-    placements: str = DEFAULT_PLACEMENTS,
     seconds: Annotated[float, Parameter(name="--time")] = 30.0,
     processes: int | None = None,
     stints: int | None = None,
     start: Path | None = None,
+    choices: Choices = DEFAULT_CHOICES,
     goal: Goal = DEFAULT_GOAL,
     csv: Path | None = None,
     plan: Path | None = None,
@@ -53,8 +51,6 @@ def solve(
         ranks: ranks of the pipeline.
         micros: micro-batches per step.
         memory: limit of activations, as a fraction of 1F1B's peak (as many micro-batches as there are ranks).
-        placements: where stages may live: line, v, loopN (N chunks per rank in turn), vN (N chunks to and fro) and
-            both (two directions over two copies of the weights), separated by commas.
         seconds: how long to search.
         processes: that search side by side; by default one per core. The same number and --seed search the same way.
         stints: rounds of work after which to end in any case; then the machine's speed changes nothing.
@@ -74,16 +70,16 @@ def solve(
             raise ValueError(f"{flag} {value:g}: give a positive number")
     begun = time.perf_counter()
     pricing, objective = pricing_of(prices), objective_of(goal)
-    places = _placements(placements, ranks, pricing)
+    every, limit = ways(choices, pricing, ranks, memory)
     with _progress(seconds) as watch:
         found = search(
-            *(pricing.on, places, micros, _limit(places, pricing, memory), objective),
+            *(pricing.on, every, micros, limit, objective),
             Options(seconds, noises.seed, processes, stints),
             None if start is None else read_plan(start),
             watch,
         )
     facts = _facts(found, pricing, memory, time.perf_counter() - begun)
-    facts |= noise_facts(found.plan, pricing.on(found.plan.placement), noises)
+    facts |= noise_facts(found.plan, found.costs, noises)
     outputs = {csv: to_csv(found.plan)} if csv else {}
     if plan is not None:
         outputs[plan] = found.plan.to_json() if plan.suffix == ".json" else found.plan.to_text()
@@ -101,55 +97,11 @@ def _check_plan_file(path: Path | None) -> None:
             raise ValueError(f"--plan {path}: the suffix must be {' or '.join(PLAN_FILES)}")
 
 
-def _placements(text: str, ranks: int, pricing: Pricing) -> dict[str, Placement]:
-    """Placements by name; of the default ones only those that the costs can be spread over."""
-    found: dict[str, Placement] = {}
-    for name in dict.fromkeys(part.strip() for part in text.split(",")):
-        place = placement(name, ranks)
-        try:
-            pricing.on(place)
-        except ValueError:
-            if text != DEFAULT_PLACEMENTS:
-                raise
-            continue
-        if place not in found.values():
-            found[name] = place
-    if not found:
-        raise ValueError(f"--placements {text}: the costs fit none of them")
-    return found
-
-
-def placement(name: str, ranks: int) -> Placement:
-    """The placement of a name.
-
-    Example:
-        >>> placement("loop2", 2).rank_of
-        (0, 1, 0, 1)
-    """
-    from penstock.core.placement import Placement
-
-    if ranks < 1:
-        raise ValueError(f"--ranks {ranks}; it must be at least 1")
-    shapes = {"line": Placement.loop, "both": Placement.both_ways, "v": Placement.vee}
-    if name in shapes:
-        return shapes[name](ranks)
-    many = re.fullmatch(r"(loop|v)([1-9]\d?)", name)
-    if many:
-        return (Placement.loop if many[1] == "loop" else Placement.vee)(ranks, int(many[2]))
-    raise ValueError(f"--placements {name!r}: unknown; write line, v, loop2, loop4, v4 or both, separated by commas")
-
-
-def _limit(places: dict[str, Placement], pricing: Pricing, memory: float) -> float:
-    """The limit in bytes; the same for all placements, since they hold the same model."""
-    from penstock.cost import whole_bytes
-
-    return memory * min(whole_bytes(place, pricing.on(place)) for place in places.values())
-
-
 def _facts(found: Solution, pricing: Pricing, memory: float, took_s: float) -> dict[str, Any]:
     """The figures by the names that scripts read: those of a schedule, and what the search says of itself."""
     best = None if found.named is None else {"name": found.named[0], "seconds": found.named[1]}
-    return facts_of(found.timeline, pricing, memory, took_s) | {
+    priced = replace(pricing, on=lambda place: found.costs)
+    return facts_of(found.timeline, priced, memory, took_s) | {
         "placement": found.where,
         "objective": found.objective,
         "best_named": best,

@@ -1,4 +1,4 @@
-"""Ways that a placement leaves open: cuts of layers, forwards that run again, copies to the host, a split vocabulary."""
+"""Ways that a placement leaves open: cuts of layers, forwards that run again, copies to the host, vocabulary passes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from penstock.engine.passes import Passed, with_offload
 from penstock.lower import recompute_costs, split_vocabulary
 from penstock.search.ways import Way
 
-LOOSE = (1.25, 1.5, 2.0)
+LOOSE = (1.25, 1.5, 2.0, 3.0)
 """Times the limit that orders may hold before some of it runs again or is copied away."""
 PARTS = 4
 """Beginnings of the chain that may run again: so many, and the last is all of it."""
@@ -78,11 +78,10 @@ def with_cuts(placement: Placement, layers: int, on: Callable[[Placement, Sequen
 
     def load_s(cut: Sequence[int]) -> Sequence[float]:
         busy = on(placement, cut).seconds[[Kind.F, Kind.I, Kind.W]].sum(axis=0)
-        return np.bincount(placement.rank_of, busy).tolist()
+        return [float(seconds) for seconds in np.bincount(placement.rank_of, busy)]
 
-    return {
-        f"cut {'+'.join(map(str, cut))}": Way(placement, on(placement, cut)) for cut in cuts(placement, layers, load_s)
-    }
+    found = cuts(placement, layers, load_s)
+    return {f"cut {'+'.join(map(str, cut))}": Way(placement, on(placement, cut)) for cut in found}
 
 
 def with_recompute(way: Way, kept: float | None, time: float) -> dict[str, Way]:
