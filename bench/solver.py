@@ -20,13 +20,17 @@ import numpy as np
 from penstock import Costs, Placement
 from penstock.cli_peer_rows import FIGURES, Row, rows_of, shipped
 from penstock.core.op import Kind
-from penstock.cost import pricing
+from penstock.cost import layered, pricing, with_whole
 from penstock.engine import problems, simulate
 from penstock.schedules import SCHEDULES, build
 from penstock.search import Options, Solution, solve
+from penstock.search.choices import with_cuts
+from penstock.search.ways import Way
 
 FLASH = 32 / 34
-Pricer = Callable[[Placement], Costs]
+LAYERS = 64
+Pricer = Callable[..., Costs]
+"""Costs of a placement, and of a cut if one is given."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,8 @@ class Case:
     objective: str
     placements: str
     rival: float | None = None
+    layers: int = 0
+    """To be cut into stages in any way; 0: equally many on each."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +66,9 @@ class Result:
     bound_kind: str
     first_s: float
     seconds: float
+    less_than_named: float
+    """How much shorter than the best named schedule, on equal numbers of layers, in per cent; and than a blind one."""
+    less_than_blind: float
     verdict: str
 
 
@@ -84,11 +93,16 @@ def bars() -> Iterator[Case]:
 
 
 def uneven() -> Iterator[Case]:
-    """A head of 1.6 layers more on the last stage, a rank at 0.8 of the speed, a link that takes ten times as long."""
+    """A head of 1.6 layers more on the last stage, a rank at 0.8 of the speed, a link that takes ten times as long:
+    with the same number of layers on all stages, and with any."""
+    layers = layered(pricing("28.3B", FLASH), 8, LAYERS)
     for what, change in (("head", _head), ("slow rank", _slow_rank), ("slow link", _slow_link)):
         for objective in ("sync", "span"):
-            priced = _changed(pricing("6.2B", FLASH).on, change)
-            yield Case(f"{what} 6.2B 8x24 1p {objective}", priced, 8, 24, 1.0, objective, "line,v,loop2,loop4,v4")
+            priced = _changed(layers.on, change)
+            case = Case(f"{what} 28.3B 8x24 1p {objective}", priced, 8, 24, 1.0, objective, "line,v,loop2,loop4,v4")
+            yield case
+            if what != "slow link":
+                yield replace(case, name=f"{case.name} cut", layers=LAYERS)
 
 
 def rows(every: int) -> Iterator[Case]:
@@ -120,14 +134,12 @@ def _bubble(row: Row, time_s: str, per_cent: str) -> float | None:
 
 
 def _changed(priced: Pricer, change: Callable[[Placement, Costs], Costs]) -> Pricer:
-    return lambda place: change(place, priced(place))
+    return lambda place, *cut: change(place, priced(place, *cut))
 
 
 def _head(place: Placement, costs: Costs) -> Costs:
-    layer = costs.seconds.sum(axis=1) / 32  # of 32 layers
-    seconds = costs.seconds.copy()
-    seconds[:, place.next.index(-1)] += 1.6 * layer
-    return replace(costs, seconds=seconds)
+    layer_s = pricing("28.3B").figures[0] * 8 / LAYERS
+    return with_whole(costs, place, 1.6 * layer_s)
 
 
 def _slow_rank(place: Placement, costs: Costs) -> Costs:
@@ -155,19 +167,26 @@ def solved(case: Case, time_s: float, seed: int) -> Result:
     begun = time.perf_counter()
     places = placements(case.placements, case.ranks)
     limit = case.memory * case.ranks
-    found = solve(case.costs, places, case.micros, limit, case.objective, Options(time_s, seed))  # type: ignore[arg-type]
+    ways: dict[str, Placement | Way] = dict(places)
+    for name, place in places.items() if case.layers else ():
+        cut = with_cuts(place, case.layers, case.costs)
+        ways |= {f"{name} {what}": way for what, way in cut.items()}
+    found = solve(case.costs, ways, case.micros, limit, case.objective, Options(time_s, seed))  # type: ignore[arg-type]
     took_s = time.perf_counter() - begun
     work_s = _work_s(found)
-    name, named_s = found.named or ("none", float("inf"))
+    even = solve(case.costs, places, case.micros, limit, case.objective, Options(time_s, seed, None, 3))  # type: ignore[arg-type]
+    name, named_s = (even if case.layers else found).named or ("none", float("inf"))
 
     def bubble(seconds: float) -> float:
         return 100 * (1 - work_s / seconds)
 
     above = None if case.rival is None else bubble(found.seconds) - case.rival
     verdict = "" if above is None else "beaten" if above < -0.005 else "equal" if above <= 0.005 else "WORSE"
+    blind_s = _blind_s(case, places, limit)
     return Result(
-        *(case.name, found.where, bubble(found.seconds), name, bubble(named_s), bubble(_blind_s(case, places, limit))),
+        *(case.name, found.where, bubble(found.seconds), name, bubble(named_s), bubble(blind_s)),
         *(case.rival, bubble(found.bound.seconds), 100 * found.gap, found.bound.kind, found.history[0].after_s, took_s),
+        *(100 * (1 - found.seconds / named_s), 100 * (1 - found.seconds / blind_s)),
         "proven" if found.proven else verdict,
     )
 
@@ -226,18 +245,23 @@ def main() -> None:
     parser.add_argument("--png", type=Path)
     given = parser.parse_args()
     makers = {"bars": bars, "uneven": uneven, "rows": lambda: rows(given.every)}
-    print(f"{'case':44}{'where':>7}{'bubble':>8}{'named':>8}{'blind':>8}{'rival':>7}{'bound':>7}{'gap %':>7}{'s':>6}")
+    print(
+        f"{'case':44}{'where':>7}{'bubble':>8}{'named':>8}{'blind':>8}{'rival':>7}{'bound':>7}{'gap %':>7}{'less %':>8}{'s':>5}"
+    )
     results = []
     for case in (case for name in given.cases for case in makers[name]()):
         one = solved(case, given.time, given.seed)
         results.append(one)
         rival = "" if one.rival is None else f"{one.rival:.2f}"
         figures = f"{one.bubble:8.2f}{one.named_bubble:8.2f}{one.blind_bubble:8.2f}{rival:>7}{one.bound_bubble:7.2f}"
-        figures += f"{one.gap:7.2f}{one.seconds:6.0f}"
-        print(f"{one.case:44}{one.placement:>7}{figures}  {one.verdict} {one.named}, {one.bound_kind}", flush=True)
+        figures += f"{one.gap:7.2f}{one.less_than_named:8.2f}{one.seconds:5.0f}"
+        print(
+            f"{one.case:44}{one.placement.partition(' ')[0]:>7}{figures}  {one.verdict} {one.named}, {one.bound_kind}",
+            flush=True,
+        )
     for what in ("named", "blind"):
-        shares = [(100 - getattr(one, f"{what}_bubble")) / (100 - one.bubble) for one in results]
-        print(f"shorter than the best {what} schedule by {100 * (1 - np.median(shares)):.2f} % (median)")
+        less = np.median([getattr(one, f"less_than_{what}") for one in results])
+        print(f"shorter than the best {what} schedule by {less:.2f} % (median)")
     if given.csv:
         with given.csv.open("w", newline="") as out:
             csv.writer(out).writerows([[field.name for field in fields(Result)], *map(astuple, results)])

@@ -118,10 +118,17 @@ def _facts(found: Solution, pricing: Pricing, memory: float, took_s: float) -> d
 def _progress(seconds: float) -> Iterator[Callable[[Found, float], bool]]:
     """Shows the time, the best and the bound where somebody watches."""
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
+    from rich.progress_bar import ProgressBar
+
+    class Elapsed(ProgressColumn):
+        """The time that has passed, whether or not something was found."""
+
+        def render(self, task: Task) -> ProgressBar:
+            return ProgressBar(seconds, min(task.elapsed or 0.0, seconds), width=40)
 
     bar = Progress(
-        *(TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()),
+        *(TextColumn("{task.description}"), Elapsed(), TimeElapsedColumn()),
         console=Console(stderr=True),
         transient=True,
     )
@@ -129,7 +136,7 @@ def _progress(seconds: float) -> Iterator[Callable[[Found, float], bool]]:
 
     def watch(found: Found, bound_s: float) -> bool:
         text = f"best {found.seconds:.6g} ({found.where}), no order beats {bound_s:.6g}"
-        bar.update(task, completed=found.after_s, description=text)
+        bar.update(task, description=text)
         return True
 
     if bar.console.is_terminal:
