@@ -245,9 +245,8 @@ def main() -> None:
     parser.add_argument("--png", type=Path)
     given = parser.parse_args()
     makers = {"bars": bars, "uneven": uneven, "rows": lambda: rows(given.every)}
-    print(
-        f"{'case':44}{'where':>7}{'bubble':>8}{'named':>8}{'blind':>8}{'rival':>7}{'bound':>7}{'gap %':>7}{'less %':>8}{'s':>5}"
-    )
+    heads = f"{'bubble':>8}{'named':>8}{'blind':>8}{'rival':>7}{'bound':>7}{'gap %':>7}{'less %':>8}{'s':>5}"
+    print(f"{'case':44}{'where':>7}{heads}")
     results = []
     for case in (case for name in given.cases for case in makers[name]()):
         one = solved(case, given.time, given.seed)
