@@ -1,4 +1,4 @@
-"""Jitter and slow ranks, as flags."""
+"""Jitter, slow ranks and stragglers, as flags."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from cyclopts import Parameter
 if TYPE_CHECKING:
     from penstock.core.costs import Costs
     from penstock.core.plan import Plan
+    from penstock.engine import Noise
 
 
 @Parameter(name="*")
@@ -21,22 +22,34 @@ class Noises:
     """Deviation of each op's time, as a share of it: 0.05 for 5 %. Times are then drawn, and the mean is given too."""
     slow: Annotated[tuple[str, ...], Parameter(negative="", show_default=False)] = ()
     """A slow rank as RANK=FACTOR, for example 3=1.25 for a quarter longer; may be given more than once."""
+    straggler: Annotated[float, Parameter(show_default=False)] = 1.0
+    """Factor on one rank, another in each draw: 1.25 for a quarter longer."""
     draws: int = 100
     """How often times are drawn."""
     seed: int = 0
     """Equal seeds draw equal times, and search the same way."""
 
 
+def noise_of(flags: Noises) -> Noise | None:
+    """What the flags ask for; ``None`` for no noise."""
+    from penstock.engine import Noise
+
+    if not flags.jitter and not flags.slow and flags.straggler == 1:
+        return None
+    return Noise(flags.jitter, dict(map(_slow, flags.slow)), flags.seed, flags.straggler)
+
+
 def noise_facts(plan: Plan, costs: Costs, flags: Noises) -> dict[str, Any]:
     """Figures of a plan under the noise that the flags ask for, by the names that scripts read; none if they ask for
     none."""
-    if not flags.jitter and not flags.slow:
+    noise = noise_of(flags)
+    if noise is None:
         return {}
     import numpy as np
 
-    from penstock.engine import Noise, noisy
+    from penstock.engine import noisy
 
-    spread = noisy(plan, costs, Noise(flags.jitter, dict(map(_slow, flags.slow)), flags.seed), flags.draws)
+    spread = noisy(plan, costs, noise, flags.draws)
     return {
         "noisy_makespan": float(spread.makespan_s.mean()),
         "noisy_makespan_p95": float(np.quantile(spread.makespan_s, 0.95)),

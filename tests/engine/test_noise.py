@@ -2,7 +2,10 @@ import numpy as np
 import pytest
 
 from penstock.core.costs import Costs
+from penstock.core.op import Kind
 from penstock.engine import Noise, noisy, simulate
+from penstock.engine.noise import _apart, _together, factors
+from penstock.lower import split_backward
 from penstock.schedules import build
 
 
@@ -43,12 +46,46 @@ def test_jitter_costs_time_where_ranks_wait_for_each_other():
 
 
 @pytest.mark.parametrize(
+    ("name", "chunks"), [("1f1b", 1), ("interleaved", 2), ("zb-v", 2), ("chimera", 1), ("seq1f1b", 1)]
+)
+def test_draws_of_bare_compute_are_timed_together_as_one_by_one(name, chunks):
+    plan = build(name, 4, 8, chunks)
+    costs = Costs.uniform(plan.placement, 1.0, 1.1, 0.9, link_s=0.3)
+    rng = np.random.default_rng(1)
+    seconds = rng.exponential(size=(len(plan), 7)) * (rng.random((len(plan), 7)) < 0.8)
+    assert np.array_equal(_together(plan, costs, seconds), _apart(plan, costs, seconds))
+
+
+def test_another_rank_straggles_in_each_draw_and_every_rank_in_its_turn():
+    plan, costs = uniform("zb-h1")
+    spread = noisy(plan, costs, Noise(straggler=1.5, seed=3), 8)
+    alone = sorted(noisy(plan, costs, Noise(slow={rank: 1.5}), 1).makespan_s[0] for rank in range(4))
+    assert sorted(spread.makespan_s[:4]) == sorted(spread.makespan_s[4:]) == alone
+    other = [noisy(plan, costs, Noise(straggler=1.5, seed=seed), 4).makespan_s.tolist() for seed in range(5)]
+    assert len(set(map(tuple, other))) > 1
+
+
+def test_an_op_draws_the_same_wherever_it_stands():
+    plans = [build("1f1b", 4, 8), split_backward(build("gpipe", 4, 8)), build("zb-h2", 4, 8)]
+    noise, drawn = Noise(0.2, seed=5), []
+    for plan in plans:
+        found = factors(noise, plan.placement, 8, plan.ops, range(3))
+        drawn.append({tuple(op): tuple(row) for op, row in zip(plan.ops.tolist(), found.tolist(), strict=True)})
+    whole, split, other = drawn
+    assert split == other
+    for (kind, stage, micro), row in whole.items():
+        assert row == split[Kind.I if kind == Kind.B else kind, stage, micro]
+    assert len(set(split.values())) == len(split)
+
+
+@pytest.mark.parametrize(
     ("noise", "draws", "says"),
     [
         ({"jitter": -1}, 1, "jitter=-1; give a deviation of 0 or more"),
         ({"jitter": np.nan}, 1, "jitter=nan"),
         ({"slow": {1: 0}}, 1, "rank 1 is slow by 0; give a positive factor"),
         ({"slow": {9: 2.0}}, 1, "rank 9 is slow, but ranks are 0..3"),
+        ({"straggler": 0}, 1, "straggler=0; give a positive factor"),
         ({}, 0, "draws=0; draw at least once"),
     ],
 )
