@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock.core.compiled import compiled
+from penstock.core.compiled import compiled, native
 from penstock.core.costs import Costs
 from penstock.core.needs import dependencies
 from penstock.core.op import WORK, Kind
@@ -119,20 +119,14 @@ def factors(
         micros: micro-batches per step, or slices of all of them.
         codes: kind, stage and micro-batch of each op, shape (ops, 3).
         draws: numbers of the draws.
-
-    Raises:
-        ValueError: a slow rank that the placement does not have.
     """
-    unknown = [rank for rank in noise.slow if not 0 <= rank < place.ranks]
-    if unknown:
-        raise ValueError(f"rank {unknown[0]} is slow, but ranks are 0..{place.ranks - 1}")
     rows = np.flatnonzero(np.isin(codes[:, 0], WORK))
     kind, stage, micro = codes[rows].T
     kind = np.where(kind == Kind.B, Kind.I, kind)
     rank = np.array(place.rank_of)[stage]
     found = np.ones((len(codes), len(draws)))
     for column, draw in enumerate(draws):
-        factor = _of_ranks(noise, place.ranks, draw)[rank]
+        factor = of_ranks(noise, place.ranks, draw)[rank]
         for one in np.unique(kind) if noise.jitter else ():
             normal = np.random.default_rng((noise.seed, draw, one)).standard_normal((place.stages, micros))
             at = kind == one
@@ -141,8 +135,11 @@ def factors(
     return found
 
 
-def _of_ranks(noise: Noise, ranks: int, draw: int) -> NDArray[np.float64]:
-    """Factors on the ranks in one draw."""
+def of_ranks(noise: Noise, ranks: int, draw: int) -> NDArray[np.float64]:
+    """Factors on all compute of each rank in one draw, shape (ranks,): without jitter all that is drawn."""
+    unknown = [rank for rank in noise.slow if not 0 <= rank < ranks]
+    if unknown:
+        raise ValueError(f"rank {unknown[0]} is slow, but ranks are 0..{ranks - 1}")
     factor = np.array([noise.slow.get(rank, 1.0) for rank in range(ranks)])
     if noise.straggler != 1:
         turn = np.random.default_rng((noise.seed, draw // ranks)).permutation(ranks)
@@ -182,6 +179,7 @@ def starts(
     needed: NDArray[np.int64],
     lag: NDArray[np.float64],
     seconds: NDArray[np.float64],
+    often: bool = False,
 ) -> NDArray[np.float64]:
     """When the ops of fixed lanes start, draw by draw: shape (ops, draws).
 
@@ -190,9 +188,11 @@ def starts(
         before: the op before each in its lane, -1 for none.
         needed, lag: what each op needs (-1: nothing) and how long its result travels, shape (ops, slots).
         seconds: what each op takes in each draw, shape (ops, draws).
+        often: whether this is asked so often that the compiled loop is worth loading for few ops too.
     """
     start = np.zeros(seconds.shape)
-    compiled(_pass, len(sequence))(sequence, before, needed, lag, seconds, start)
+    loop = native(_pass) if often else compiled(_pass, len(sequence))
+    loop(sequence, before, needed, lag, seconds, start)
     return start
 
 

@@ -1,7 +1,8 @@
 """Orders improved op by op: one op passes a few others of its rank, and what follows is timed again.
 
 Moves that lengthen the step are taken with a probability that falls (simulated annealing: Kirkpatrick et al. 1983,
-doi:10.1126/science.220.4598.671). Times are mended only as far as they change.
+doi:10.1126/science.220.4598.671). Times are mended only as far as they change. Where ops take other times in each of
+several draws, what counts is the mean over the draws.
 
 Importing this module loads numba.
 """
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock.core.compiled import native
+from penstock.engine.noise import starts
 from penstock.schedules.reorder import Run, play
 from penstock.schedules.task import Objective
 from penstock.schedules.work import Work
@@ -21,6 +23,8 @@ from penstock.search.moves import Facts, State, move, target, undo
 
 HEATS = 0.05, 0.005
 """By how much a move that is likely taken may lengthen a step, at first and at last, in times of the longest op."""
+DRAWN_HEATS = 0.01, 0.001
+"""The same of a mean over draws, which is smoother."""
 FARTHEST, ONWARD = 12, 0.6
 """Ops that one may pass at most, and the probability that it passes one more."""
 MEAN = 0.1
@@ -33,7 +37,9 @@ EXACT = 1e-9
 """Differences of time, in times of the longest op, that count as none."""
 
 
-def anneal(work: Work, run: Run, objective: Objective, moves: int, seed: int = 0) -> Run:
+def anneal(
+    work: Work, run: Run, objective: Objective, moves: int, seed: int = 0, drawn: NDArray[np.float64] | None = None
+) -> Run:
     """The best order found in so many moves; always the same for the same arguments.
 
     Args:
@@ -42,22 +48,38 @@ def anneal(work: Work, run: Run, objective: Objective, moves: int, seed: int = 0
         objective: what counts.
         moves: how many are tried; one takes about as long as a few hundred ops.
         seed: of what is tried.
+        drawn: what ops take in each of several draws, shape (ops, draws); then the mean over the draws is the least
+            that was found, and the order may be longer than ``run`` at the times of ``work``.
     """
-    unit = float(work.seconds.max())
-    facts = Facts(work.rank, work.stream, work.needed, work.lag, work.wakes, work.seconds, work.takes, work.frees)
-    state = _state(facts, run, len(work.begin) - 1)
+    unit, heats = float(work.seconds.max()), HEATS
+    facts = facts_of(work)
+    state = state_of(facts, run, len(work.begin) - 1)
+    if drawn is not None:
+        facts, heats = facts._replace(seconds=drawn), DRAWN_HEATS
+        start = starts(state.sequence, state.before, work.needed, work.lag, drawn, often=True)
+        state = state._replace(start=start, old=np.zeros_like(drawn))
     best = run.order.copy()
-    dials = objective == "sync", work.most, HEATS[0] * unit, HEATS[1] * unit, EXACT * unit
+    dials = objective == "sync", work.most, heats[0] * unit, heats[1] * unit, EXACT * unit
     _anneal(facts, state, dials, moves, seed, best)
     found = play(work, best[np.argsort(work.rank[best], kind="stable")], None, len(best))
-    return min(run, found, key=lambda one: one.score(objective))
+    return found if drawn is not None else min(run, found, key=lambda one: one.score(objective))
 
 
-def _state(work: Facts, run: Run, ranks: int) -> State:
-    ops = len(work.rank)
-    lane_place = np.empty(ops, dtype=np.int64)
-    lane_place[run.order] = np.arange(ops)
-    sequence = _by_need(work, run.order, np.lexsort((lane_place, run.start_s)))
+def facts_of(work: Work) -> Facts:
+    """The work as the loops take it."""
+    return Facts(work.rank, work.stream, work.needed, work.lag, work.wakes, work.seconds, work.takes, work.frees)
+
+
+def sequence_of(work: Facts, run: Run) -> NDArray[np.int64]:
+    """All ops, each behind what it needs and what its rank does before it."""
+    lane_place = np.empty(len(run.order), dtype=np.int64)
+    lane_place[run.order] = np.arange(len(run.order))
+    return _by_need(work, run.order, np.lexsort((lane_place, run.start_s)))
+
+
+def state_of(work: Facts, run: Run, ranks: int) -> State:
+    """An order as the loops change it."""
+    ops, sequence = len(work.rank), sequence_of(work, run)
     place = np.empty(ops, dtype=np.int64)
     place[sequence] = np.arange(ops)
     lanes = np.split(run.order, np.cumsum(np.bincount(work.rank, minlength=ranks))[:-1])
@@ -111,24 +133,36 @@ def _sort(work: Any, order: Any, sequence: Any, out: Any) -> None:
 
 
 @native
-def _times(work: Any, state: Any, sync: Any) -> Any:
-    """What the longest rank takes, and all take on average."""
+def _times(start: Any, seconds: Any, state: Any, sync: Any) -> Any:
+    """What the longest rank takes, and all take on average; of several draws the mean."""
     longest = total = 0.0
-    for r in range(len(state.first)):
-        end = state.start[state.last[r]] + work.seconds[state.last[r]]
-        took = end if sync else end - state.start[state.first[r]]
-        longest = max(longest, took)
-        total += took
-    return longest, total / len(state.first)
+    ranks, draws = len(state.first), 1
+    if start.ndim == 1:
+        for r in range(ranks):
+            end = start[state.last[r]] + seconds[state.last[r]]
+            took = end if sync else end - start[state.first[r]]
+            longest = max(longest, took)
+            total += took
+    else:
+        draws = start.shape[1]
+        for k in range(draws):
+            most = 0.0
+            for r in range(ranks):
+                end = start[state.last[r], k] + seconds[state.last[r], k]
+                took = end if sync else end - start[state.first[r], k]
+                most = max(most, took)
+                total += took
+            longest += most
+    return longest / draws, total / (ranks * draws)
 
 
 @native
-def _critical(work: Any, state: Any, sync: Any, slack: Any, path: Any) -> Any:
+def _critical(start: Any, seconds: Any, work: Any, state: Any, sync: Any, slack: Any, path: Any) -> Any:
     """Write down what the longest rank's last op waited for, back to the start; how many ops that are."""
     most, o = -1.0, -1
     for r in range(len(state.first)):
         last = state.last[r]
-        took = state.start[last] + work.seconds[last] - (0.0 if sync else state.start[state.first[r]])
+        took = start[last] + seconds[last] - (0.0 if sync else start[state.first[r]])
         if took > most:
             most, o = took, last
     length = 0
@@ -137,15 +171,24 @@ def _critical(work: Any, state: Any, sync: Any, slack: Any, path: Any) -> Any:
         length += 1
         cause = -1
         b = state.before[o]
-        if b >= 0 and state.start[b] + work.seconds[b] >= state.start[o] - slack:
+        if b >= 0 and start[b] + seconds[b] >= start[o] - slack:
             cause = b
         else:
             for slot in range(work.needed.shape[1]):
                 d = work.needed[o, slot]
-                if d >= 0 and state.start[d] + work.seconds[d] + work.lag[o, slot] >= state.start[o] - slack:
+                if d >= 0 and start[d] + seconds[d] + work.lag[o, slot] >= start[o] - slack:
                     cause = d
         o = cause
     return length
+
+
+@native
+def _path(start: Any, seconds: Any, work: Any, state: Any, sync: Any, slack: Any, path: Any) -> Any:
+    """The same; of several draws in one of them."""
+    if start.ndim == 1:
+        return _critical(start, seconds, work, state, sync, slack, path)
+    k = np.random.randint(start.shape[1])
+    return _critical(start[:, k], seconds[:, k], work, state, sync, slack, path)
 
 
 @native
@@ -154,13 +197,13 @@ def _anneal(work: Any, state: Any, dials: Any, moves: Any, seed: Any, best: Any)
     sync, most, hot, cold, slack = dials
     ops = len(state.sequence)
     np.random.seed(seed)
-    longest, mean = _times(work, state, sync)
+    longest, mean = _times(state.start, work.seconds, state, sync)
     least, now = longest, longest + MEAN * mean
     best[:] = state.sequence
     path, length, age = np.empty(ops, dtype=np.int64), 0, STALE
     for tried in range(moves):
         if age >= STALE:
-            length, age = _critical(work, state, sync, slack, path), 0
+            length, age = _path(state.start, work.seconds, work, state, sync, slack, path), 0
         age += 1
         x = np.random.randint(ops)
         if np.random.random() < CRITICAL:
@@ -175,7 +218,7 @@ def _anneal(work: Any, state: Any, dials: Any, moves: Any, seed: Any, best: Any)
         done = move(work, state, x, y, left)
         if done[4] < 0:
             continue
-        longest, mean = _times(work, state, sync)
+        longest, mean = _times(state.start, work.seconds, state, sync)
         then = longest + MEAN * mean
         heat = hot * (cold / hot) ** (tried / moves)
         if then <= now or np.random.random() < np.exp((now - then) / heat):

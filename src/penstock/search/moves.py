@@ -13,7 +13,8 @@ from penstock.core.compiled import native
 
 
 class Facts(NamedTuple):
-    """What there is to do, as compiled loops take it; the arrays of ``Work``."""
+    """What there is to do, as compiled loops take it; the arrays of ``Work``. ``seconds`` may have one column per draw
+    of what ops take, shape (ops, draws), and then so have the times in ``State``."""
 
     rank: Any
     stream: Any
@@ -133,33 +134,63 @@ def _relink(work: Any, state: Any, x: Any, y: Any, left: Any) -> None:
 
 
 @native
-def _retime(work: Any, state: Any, at: Any, x: Any, other: Any) -> Any:
-    """Time again what a move changes, from a place of the sequence on; how many starts changed."""
-    start, late = state.start, state.marked
+def _restarts(start: Any, old: Any, at: Any, needed: Any, lag: Any, seconds: Any, o: Any, b: Any) -> Any:
+    """Time an op behind ``b`` again in all draws; whether a start changes, and then ``old[at]`` has what they were."""
+    draws = start.shape[1]
+    for k in range(draws):
+        old[at, k] = start[b, k] + seconds[b, k] if b >= 0 else 0.0
+    for slot in range(needed.shape[1]):
+        d = needed[o, slot]
+        if d >= 0:
+            for k in range(draws):
+                old[at, k] = max(old[at, k], start[d, k] + seconds[d, k] + lag[o, slot])
+    changes = False
+    for k in range(draws):
+        changes |= old[at, k] != start[o, k]
+    if changes:
+        for k in range(draws):
+            old[at, k], start[o, k] = start[o, k], old[at, k]
+    return changes
+
+
+@native
+def _retime(start: Any, old: Any, seconds: Any, work: Any, state: Any, at: Any, x: Any, other: Any) -> Any:
+    """Time again what a move changes, from a place of the sequence on; how many ops start at another time, in any draw.
+
+    ``start``, ``old`` and ``seconds`` are those of ``state`` and ``work``: of an argument's number of axes numba
+    compiles one branch."""
+    late, sequence, before, after, needed, lag, wakes = (
+        *(state.marked, state.sequence, state.before, state.after),
+        *(work.needed, work.lag, work.wakes),
+    )
     waiting = changed = 0
-    for o in (x, state.after[x], other):
+    for o in (x, after[x], other):
         if o >= 0 and not late[o]:
             late[o] = True
             waiting += 1
     while waiting:
-        o = state.sequence[at]
+        o = sequence[at]
         at += 1
         if not late[o]:
             continue
         late[o] = False
         waiting -= 1
-        b = state.before[o]
-        new = start[b] + work.seconds[b] if b >= 0 else 0.0
-        for slot in range(work.needed.shape[1]):
-            d = work.needed[o, slot]
-            if d >= 0:
-                new = max(new, start[d] + work.seconds[d] + work.lag[o, slot])
-        if new == start[o]:
-            continue
-        state.changed[changed], state.old[changed] = o, start[o]
+        b = before[o]
+        if start.ndim == 1:
+            new = start[b] + seconds[b] if b >= 0 else 0.0
+            for slot in range(needed.shape[1]):
+                d = needed[o, slot]
+                if d >= 0:
+                    new = max(new, start[d] + seconds[d] + lag[o, slot])
+            if new == start[o]:
+                continue
+            old[changed], start[o] = start[o], new
+        else:
+            if not _restarts(start, old, changed, needed, lag, seconds, o, b):
+                continue
+        state.changed[changed] = o
         changed += 1
-        start[o] = new
-        for u in (state.after[o], work.wakes[o, 0], work.wakes[o, 1]):
+        for u in (after[o], wakes[o, 0], wakes[o, 1]):
             if u >= 0 and not late[u]:
                 late[u] = True
                 waiting += 1
@@ -175,7 +206,7 @@ def move(work: Any, state: Any, x: Any, y: Any, left: Any) -> Any:
     follower = state.after[x]
     neighbour = state.before[x] if left else follower
     _relink(work, state, x, y, left)
-    return neighbour, left, low, high, _retime(work, state, low, x, follower)
+    return neighbour, left, low, high, _retime(state.start, state.old, work.seconds, work, state, low, x, follower)
 
 
 @native

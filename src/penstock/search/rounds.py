@@ -122,16 +122,15 @@ class Search:
             return nullcontext()
         return ProcessPoolExecutor(self.processes, get_context("fork"), signal.signal, (signal.SIGINT, signal.SIG_IGN))
 
-    def stint_s(self) -> float:
-        """How long the next stints are."""
-        return min(LAST_STINT_S, FIRST_STINT_S * 2.0**self.rounds)
-
     def goes_on(self) -> bool:
         """Whether there is something to gain, and time for it."""
         if self.stopped or self.options.stints == self.rounds or not self.worthwhile():
             return False
-        needs = max(self.last_s, 0.5 * self.stint_s())
-        return self.over_s + needs <= self.options.time_s
+        return self.in_time(max(self.last_s, 0.5 * self.stint_s()), self.options.first_s)
+
+    def in_time(self, needs_s: float, time_s: float) -> bool:
+        """Whether work of so many seconds would end when so many have passed since the search began."""
+        return self.over_s + needs_s <= time_s
 
     def worthwhile(self) -> list[str]:
         """Placements on which a better order may exist, the best first."""
@@ -150,7 +149,7 @@ class Search:
 
     def round(self, pool: Executor | None) -> None:
         """One stint per process, side by side."""
-        began, seconds = time.perf_counter(), self.stint_s()
+        began, seconds = time.perf_counter(), stint_s(self.rounds)
         names = [name for name, _ in zip(self.chosen(), range(self.processes), strict=False)]
         jobs = [(self.arms[name], seconds, self.seed(k)) for k, name in enumerate(names)]
         runs = list(map(stint, *zip(*jobs, strict=True)) if pool is None else pool.map(stint, *zip(*jobs, strict=True)))

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from penstock.core.costs import Costs
 from penstock.core.plan import Plan
 from penstock.core.timeline import Timeline
+from penstock.engine import Noise
 from penstock.engine.bounds import Bound
 from penstock.schedules.task import Objective
 from penstock.search.arms import seconds_of
+from penstock.search.judged import Robust
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,8 @@ class Solution:
         named: the best named schedule on the same placements, and the time that counts; ``None`` if none is legal.
         history: every better order, the first of them the first that was known.
         stints: pieces of work that were done, over all placements.
+        robust: what the answer is expected to take under the noise of ``Options``, for which it was chosen; the rest
+            says what it takes without, as the bounds and ``named`` do.
     """
 
     plan: Plan
@@ -51,6 +55,7 @@ class Solution:
     named: tuple[str, float] | None
     history: tuple[Found, ...]
     stints: int
+    robust: Robust | None = None
 
     @property
     def seconds(self) -> float:
@@ -78,12 +83,22 @@ class Options:
             says how far.
         processes: that work side by side; ``None`` for one per core, 1 for this one alone.
         stints: rounds of stints after which it ends in any case; ``None`` for no such end.
+        noise: how times vary, if the order is wanted that is expected to take least; two thirds of the time, and as many
+            rounds of stints again, then go to orders under noise.
+        draws: by how many draws of it the answer is judged.
     """
 
     time_s: float = 30.0
     seed: int = 0
     processes: int | None = None
     stints: int | None = None
+    noise: Noise | None = None
+    draws: int = 100
+
+    @property
+    def first_s(self) -> float:
+        """Seconds for orders without noise."""
+        return self.time_s if self.noise is None else self.time_s / 3
 
 
 DEFAULTS = Options()

@@ -59,7 +59,11 @@ def solve(
                 search.round(pool)
             except KeyboardInterrupt:
                 search.stopped = True
-    return search.solution()
+        if options.noise is None:
+            return search.solution()
+        from penstock.search.robust import harden
+
+        return harden(search, options.noise, pool)
 
 
 def _by_name(

@@ -1,0 +1,126 @@
+"""What orders are expected to take under noise: plans beside each other in the same draws, and what none can beat."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from penstock.core.costs import Costs
+from penstock.core.placement import Placement
+from penstock.core.plan import Plan
+from penstock.engine import Noise, bounds, noisy, simulate
+from penstock.engine.bounds import Bound
+from penstock.engine.noise import of_ranks
+from penstock.schedules.task import Objective, Task
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """A plan under noise.
+
+    Args:
+        plan: legal.
+        where: the name of its placement.
+        times_s: what counts in each draw, shape (draws,).
+    """
+
+    plan: Plan
+    where: str
+    times_s: NDArray[np.float64]
+
+    @property
+    def seconds(self) -> float:
+        """The mean over the draws."""
+        return float(self.times_s.mean())
+
+    def saves(self, other: Judged) -> tuple[float, float]:
+        """Seconds that it is expected to take less than another under the same draws, and the standard error of that:
+        of the mean of the differences draw by draw."""
+        less = other.times_s - self.times_s
+        error = less.std(ddof=1) / np.sqrt(len(less)) if len(less) > 1 else np.nan
+        return float(less.mean()), float(error)
+
+
+@dataclass(frozen=True, eq=False)
+class Robust:
+    """The answer of a search under noise, and what it would have been without.
+
+    Args:
+        noise: how times vary.
+        ours: the answer.
+        at_means: the best order at the times that ops take on the mean.
+        named: the named schedule that is expected to take least; ``None`` if none is legal.
+        bound: seconds that no order on any of the placements is expected to beat, and why.
+        stints: pieces of work that were done under noise, over all placements.
+    """
+
+    noise: Noise
+    ours: Judged
+    at_means: Judged
+    named: Judged | None
+    bound: Bound
+    stints: int
+
+    @property
+    def gap(self) -> float:
+        """How much longer than the bound the answer is expected to take, as a share; by chance of the draws it can be
+        below 0."""
+        return self.ours.seconds / self.bound.seconds - 1 if self.bound.seconds else 0.0
+
+
+def judged(plan: Plan, where: str, costs: Costs, objective: Objective, noise: Noise, draws: int) -> Judged:
+    """A plan in the first draws of a noise."""
+    spread = noisy(plan, costs, noise, draws)
+    return Judged(plan, where, spread.makespan_s if objective == "sync" else spread.span_s)
+
+
+def least(plans: Iterable[tuple[str, Plan, Costs]], objective: Objective, noise: Noise, draws: int) -> Judged | None:
+    """The plan that is expected to take least, of plans by the name and the costs of their placement.
+
+    None is judged whose time at the mean of every op's times is above the least that is known already: a makespan, the
+    longest of sums of them, is expected to be at least that (Jensen's inequality). A span can be less by a little.
+    """
+    lines = [(simulate(plan, at_means(plan.placement, costs, noise)), where, costs) for where, plan, costs in plans]
+    timed = [(line.makespan_s if objective == "sync" else line.span_s, k) for k, (line, _, _) in enumerate(lines)]
+    best: Judged | None = None
+    for floor_s, k in sorted(timed):
+        if best is not None and floor_s >= best.seconds:
+            break
+        line, where, costs = lines[k]
+        one = judged(line.plan, where, costs, objective, noise, draws)
+        best = one if best is None or one.seconds < best.seconds else best
+    return best
+
+
+def at_means(place: Placement, costs: Costs, noise: Noise) -> Costs:
+    """Costs with the mean of what noise makes of every op's time."""
+    return _times(place, costs, np.mean([of_ranks(noise, place.ranks, k) for k in _turns(place, noise)], axis=0))
+
+
+def expected_bound(task: Task, noise: Noise) -> Bound:
+    """Seconds that no order of a task is expected to beat: the bounds for each straggler in turn, their mean.
+
+    With each straggler the order's time is at least that at the mean of every op's times, as it is convex in them
+    (Jensen's inequality; for ``span``, the longest path from the first op of a rank to its last, which a bound for the
+    rank holds for too), and no order beats the bound at these.
+    """
+    place, limit = task.placement, np.inf if task.memory_limit is None else task.memory_limit
+    found = []
+    for k in _turns(place, noise):
+        both = bounds(place, task.micros, _times(place, task.costs, of_ranks(noise, place.ranks, k)), limit)
+        found.append(both.makespan if task.objective == "sync" else both.span)
+    most = max(found, key=lambda bound: bound.seconds)
+    return replace(most, seconds=float(np.mean([bound.seconds for bound in found])))
+
+
+def _turns(place: Placement, noise: Noise) -> Sequence[int]:
+    """Draws in which all that is drawn but jitter comes as often as it should."""
+    return range(place.ranks if noise.straggler != 1 else 1)
+
+
+def _times(place: Placement, costs: Costs, factor: NDArray[np.float64]) -> Costs:
+    """Costs with a factor on all compute of each rank."""
+    return replace(costs, seconds=costs.seconds * factor[list(place.rank_of)])

@@ -1,0 +1,121 @@
+"""The second half of a search for times that vary: the best orders of each placement improved and judged under noise.
+
+Importing this module loads numba.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from concurrent.futures import Executor
+from dataclasses import replace
+from itertools import chain, cycle, islice
+
+from penstock.core.plan import Plan
+from penstock.engine import Noise, check, simulate
+from penstock.search.drawn import Hardened, hardened, stint
+from penstock.search.judged import Judged, Robust, expected_bound, judged, least
+from penstock.search.rounds import Search, stint_s
+from penstock.search.solution import Found, Solution
+
+NEAR = 1.02
+"""How much longer than the best, as a factor, the order of a placement may be that is still improved."""
+WORTH = 1e-3
+"""Share of the expected time that an order must save which takes longer without noise."""
+
+
+def harden(search: Search, noise: Noise, pool: Executor | None) -> Solution:
+    """Go on with a search until its time is up, for the least expected time; the answer of both halves."""
+    plain, second = search.solution(), Hardening(search, noise)
+    while second.goes_on():
+        try:
+            second.round(pool)
+        except KeyboardInterrupt:
+            search.stopped = True
+    return second.solution(plain)
+
+
+class Hardening:
+    """The second half under way."""
+
+    def __init__(self, search: Search, noise: Noise) -> None:
+        self.search, self.noise, self.judging = search, noise, search.options.draws
+        self.bound = min((expected_bound(arm.task, noise) for arm in search.arms.values()), key=lambda one: one.seconds)
+        known = {name: arm for name, arm in search.arms.items() if arm.run is not None}
+        self.arms: dict[str, Hardened] = {name: hardened(arm, noise, self.judging) for name, arm in known.items()}
+        self.fresh = {*self.arms}
+        self.stints = self.rounds = 0
+        self.last_s = 0.0
+
+    def goes_on(self) -> bool:
+        """Whether there is something to gain, and time for it."""
+        if self.search.stopped or self.search.options.stints == self.rounds or not self.worthwhile():
+            return False
+        return self.search.in_time(max(self.last_s, 0.5 * stint_s(self.rounds)), self.search.options.time_s)
+
+    def worthwhile(self) -> list[str]:
+        """Placements that may hold the order that is expected to take least, the best first; none if it is known."""
+        least_s = min((one.seconds for one in self.arms.values()), default=math.inf)
+        if least_s <= self.bound.seconds:
+            return []
+        able = [name for name, one in self.arms.items() if one.seconds <= NEAR * least_s]
+        return sorted(able, key=lambda name: self.arms[name].seconds)
+
+    def round(self, pool: Executor | None) -> None:
+        """One stint per process, side by side: on each placement once, then two on the best for one on the second."""
+        began, able, seconds = time.perf_counter(), self.worthwhile(), stint_s(self.rounds)
+        often = cycle([able[0], able[-1 if len(able) == 1 else 1], able[0]])
+        names = [*islice(chain((name for name in able if name in self.fresh), often), self.search.processes)]
+        first = self.search.options.seed * 1_000_003
+        jobs = [(self.arms[one], seconds, k, (first + k) % 2**31) for k, one in enumerate(names, self.stints)]
+        runs = list((map if pool is None else pool.map)(stint, *zip(*jobs, strict=True)))
+        for name, run in zip(names, runs, strict=True):
+            self.arms[name] = self.arms[name].given(run)
+        self.fresh -= {*names}
+        self.stints, self.rounds = self.stints + len(names), self.rounds + 1
+        self.last_s = time.perf_counter() - began
+        self.tell()
+
+    def tell(self) -> None:
+        """Say how far it has come."""
+        name = min(self.arms, key=lambda name: self.arms[name].seconds)
+        found = Found(time.perf_counter() - self.search.begun, self.arms[name].seconds, f"{name} under noise")
+        self.search.stopped |= not self.search.watch(found, self.bound.seconds)
+
+    def solution(self, plain: Solution) -> Solution:
+        """The answer: of the order found, the best without noise and the named schedules the one that is expected to
+        take least; the best without noise also where so little is saved that it is not worth a longer step."""
+        at_means = self.judged(plain.plan, plain.where)
+        named = self.named()
+        ours = at_means
+        if self.arms:
+            best = min(self.arms, key=lambda name: self.arms[name].seconds)
+            one = self.judged(replace(self.arms[best].arm, run=self.arms[best].run).plan(), best)
+            ours = one if one.seconds < (1 - WORTH) * at_means.seconds else at_means
+        if named is not None and named.seconds < ours.seconds:
+            ours = named
+        task = self.search.arms[ours.where].task
+        check(ours.plan, task.costs, task.memory_limit)
+        return replace(
+            plain,
+            plan=ours.plan,
+            where=ours.where,
+            timeline=simulate(ours.plan, task.costs),
+            bound_here=self.search.arms[ours.where].bound,
+            stints=plain.stints + self.stints,
+            robust=Robust(self.noise, ours, at_means, named, self.bound, self.stints),
+        )
+
+    def judged(self, plan: Plan, where: str) -> Judged:
+        """A plan under the draws that the answer is judged by."""
+        task = self.search.arms[where].task
+        return judged(plan, where, task.costs, task.objective, self.noise, self.judging)
+
+    def named(self) -> Judged | None:
+        """The named schedule that is expected to take least."""
+        known = [
+            (name, one.plan, self.search.arms[name].task.costs)
+            for name, some in self.search.named.items()
+            for one in some
+        ]
+        return least(known, self.search.objective, self.noise, self.judging)
