@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from penstock.core.costs import Costs
     from penstock.core.plan import Plan
     from penstock.engine import Noise
+    from penstock.search import Robust
 
 
 @Parameter(name="*")
@@ -64,6 +65,67 @@ def print_noise(facts: dict[str, Any]) -> None:
         mean, high = facts["noisy_makespan"], facts["noisy_makespan_p95"]
         more = 100 * (mean / facts["makespan"] - 1)
         print(f"with noise: makespan {mean:.6g} on the mean ({more:+.2f} %), {high:.6g} at most in 95 of 100 steps")
+
+
+def noise_to_keep(flags: Noises) -> Noise:
+    """The noise that an order shall be robust against."""
+    noise = noise_of(flags)
+    if noise is None:
+        raise ValueError("--robust needs noise; give --jitter, --straggler or --slow, for example --jitter 0.1")
+    if flags.draws < 1:
+        raise ValueError(f"--draws {flags.draws}; draw at least once")
+    return noise
+
+
+def robust_facts(found: Robust | None) -> dict[str, Any]:
+    """What an order that is robust is expected to take and what it saves, by the names that scripts read."""
+    if found is None:
+        return {}
+
+    def beside(name: str) -> dict[str, Any] | None:
+        other = found.at_means if name == "at_mean_costs" else found.named
+        if other is None:
+            return None
+        saved, error = found.ours.saves(other)
+        facts = {"name": other.plan.name, "placement": other.where, "expected": other.seconds}
+        return facts | {"saved": saved, "saved_error": error}
+
+    noise = found.noise
+    return {
+        "robust": {
+            "jitter": noise.jitter,
+            "slow": {str(rank): factor for rank, factor in noise.slow.items()},
+            "straggler": noise.straggler,
+            "seed": noise.seed,
+            "draws": len(found.ours.times_s),
+            "expected": found.ours.seconds,
+            "bound": found.bound.seconds,
+            "bound_kind": found.bound.kind,
+            "gap": 100 * found.gap,
+            "at_mean_costs": beside("at_mean_costs"),
+            "best_named": beside("best_named"),
+            "stints": found.stints,
+        }
+    }
+
+
+def print_robust(facts: dict[str, Any]) -> None:
+    """What robust orders are expected to take, if one was asked for."""
+    if "robust" not in facts:
+        return
+    found = facts["robust"]
+    print(
+        f"expected under noise: {found['expected']:.6g}, {found['gap']:.2f} % above what no order is expected to beat "
+        f"({found['bound']:.6g}, {found['bound_kind']}); {found['draws']} draws"
+    )
+    for what, words in (("at_mean_costs", "the best order without noise"), ("best_named", "the best named schedule")):
+        other = found[what]
+        if other is not None:
+            share = [100 * other[part] / other["expected"] for part in ("saved", "saved_error")]
+            print(
+                f"  {words} ({other['name']}, {other['placement']}): {other['expected']:.6g}; "
+                f"this saves {share[0]:.2f} +- {share[1]:.2f} %"
+            )
 
 
 def _slow(text: str) -> tuple[int, float]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from penstock.cli_figures import Files, facts_of, print_bounds, write_files
-from penstock.cli_noise import Noises, noise_facts, print_noise
+from penstock.cli_noise import Noises, noise_facts, noise_to_keep, print_noise, print_robust, robust_facts
 from penstock.cli_plan import DEFAULT_FILES, DEFAULT_GOAL, DEFAULT_NOISES, DEFAULT_PRICES, Goal, objective_of, ready
 from penstock.cli_prices import Prices, pricing_of
 from penstock.cli_ways import DEFAULT_CHOICES, Choices, ways
@@ -34,6 +34,7 @@ def solve(
     processes: int | None = None,
     stints: int | None = None,
     start: Path | None = None,
+    robust: Annotated[bool, Parameter(negative="", show_default=False)] = False,
     choices: Choices = DEFAULT_CHOICES,
     goal: Goal = DEFAULT_GOAL,
     csv: Path | None = None,
@@ -55,6 +56,8 @@ def solve(
         processes: that search side by side; by default one per core. The same number and --seed search the same way.
         stints: rounds of work after which to end in any case; then the machine's speed changes nothing.
         start: a plan to go on from, for example the --plan of an earlier search.
+        robust: the order that is expected to take least under --jitter, --straggler and --slow, rather than without
+            them; two thirds of the time go to it.
         csv: write the plan as PyTorch's compute-only CSV.
         plan: write the plan as a file (.json or .txt) that simulate, run --schedule and --start read.
     """
@@ -68,18 +71,21 @@ def solve(
     for flag, value in (("--memory", memory), ("--time", seconds)):
         if not 0 < value < math.inf:
             raise ValueError(f"{flag} {value:g}: give a positive number")
+    noise = noise_to_keep(noises) if robust else None
     begun = time.perf_counter()
     pricing, objective = pricing_of(prices), objective_of(goal)
     every, limit = ways(choices, pricing, ranks, memory)
     with _progress(seconds) as watch:
         found = search(
             *(pricing.on, every, micros, limit, objective),
-            Options(seconds, noises.seed, processes, stints),
+            Options(seconds, noises.seed, processes, stints, noise, noises.draws),
             None if start is None else read_plan(start),
             watch,
         )
     facts = _facts(found, pricing, memory, time.perf_counter() - begun)
-    facts |= noise_facts(found.plan, found.costs, noises)
+    draws = noises.draws if found.robust is None else len(found.robust.ours.times_s)
+    facts |= noise_facts(found.plan, found.costs, replace(noises, draws=draws))
+    facts |= robust_facts(found.robust)
     outputs = {csv: to_csv(found.plan)} if csv else {}
     if plan is not None:
         outputs[plan] = found.plan.to_json() if plan.suffix == ".json" else found.plan.to_text()
@@ -154,11 +160,16 @@ def _print(found: Solution, facts: dict[str, Any]) -> None:
     print(text.summary(found.timeline, unit=""))
     print_bounds(facts)
     print_noise(facts)
+    print_robust(facts)
     what = "makespan" if found.objective == "sync" else "span"
     if found.named is not None:
         name, named_s = found.named
-        less = 100 * (named_s / found.seconds - 1)
-        print(f"best named schedule: {name}, {what} {named_s:.6g}; {less:.2f} % more than this")
+        more = 100 * (named_s / found.seconds - 1)
+        print(f"best named schedule: {name}, {what} {named_s:.6g}; {abs(more):.2f} % {_more(more)} than this")
     above = f"at most {100 * found.gap:.2f} % above the best order"
     end = "no order on these placements is faster" if found.proven else above
     print(f"placement {found.where}; {end} ({found.bound.kind}); {found.stints} stints of work")
+
+
+def _more(share: float) -> str:
+    return "more" if share >= 0 else "less"

@@ -14,9 +14,9 @@ from penstock.engine import check, simulate
 from penstock.schedules.reorder import play
 from penstock.schedules.task import Task
 from penstock.schedules.work import Work
-from penstock.search.anneal import _state, anneal
+from penstock.search.anneal import anneal, facts_of, state_of
 from penstock.search.kernel import one_by_one
-from penstock.search.moves import Facts, move, target, undo
+from penstock.search.moves import move, target, undo
 
 PLACES = {
     "line": Placement.loop(3),
@@ -34,10 +34,6 @@ def task_on(place, rng, micros=4, objective="sync"):
     return Task(place, micros, replace(costs, seconds=seconds), limit, objective)
 
 
-def facts_of(work):
-    return Facts(work.rank, work.stream, work.needed, work.lag, work.wakes, work.seconds, work.takes, work.frees)
-
-
 def lanes_of(state):
     lanes = []
     for o in state.first:
@@ -50,13 +46,17 @@ def lanes_of(state):
 
 
 @pytest.mark.parametrize("name", PLACES)
-@pytest.mark.parametrize("seed", range(3))
-def test_after_any_moves_times_memory_and_links_are_those_of_the_order(name, seed):
+@pytest.mark.parametrize(("seed", "draws"), [(0, 0), (1, 0), (2, 0), (0, 1), (1, 3)])
+def test_after_any_moves_times_memory_and_links_are_those_of_the_order(name, seed, draws):
     rng = np.random.default_rng(seed)
     task = task_on(PLACES[name], rng)
     work = Work.of(task, (Kind.F, Kind.I, Kind.W), task.memory_limit)
     facts = facts_of(work)
-    state = _state(facts, play(work, one_by_one(task, work)), task.placement.ranks)
+    state = state_of(facts, play(work, one_by_one(task, work)), task.placement.ranks)
+    if draws:
+        seconds = rng.exponential(size=(len(work.codes), draws)) * work.seconds[:, None]
+        start = np.array([play(replace(work, seconds=drawn), one_by_one(task, work)).start_s for drawn in seconds.T]).T
+        facts, state = facts._replace(seconds=seconds), state._replace(start=start.copy(), old=np.zeros_like(seconds))
     taken = 0
     for _ in range(400):
         x, left = int(rng.integers(len(work.codes))), bool(rng.integers(2))
@@ -74,8 +74,8 @@ def test_after_any_moves_times_memory_and_links_are_those_of_the_order(name, see
             continue
         taken += 1
         order = np.concatenate(lanes_of(state))
-        run = play(work, order)
-        np.testing.assert_allclose(state.start, run.start_s, atol=1e-12)
+        for column, drawn in zip(np.atleast_2d(state.start.T), np.atleast_2d(facts.seconds.T), strict=True):
+            np.testing.assert_allclose(column, play(replace(work, seconds=drawn), order).start_s, atol=1e-12)
         assert work.fits(order)
         assert (state.sequence[state.place] == np.arange(len(order))).all()
         for needed in work.needed.T:

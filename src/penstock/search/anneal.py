@@ -23,7 +23,7 @@ from penstock.search.moves import Facts, State, move, target, undo
 
 HEATS = 0.05, 0.005
 """By how much a move that is likely taken may lengthen a step, at first and at last, in times of the longest op."""
-DRAWN_HEATS = 0.01, 0.001
+DRAWN_HEATS = 0.004, 0.0005
 """The same of a mean over draws, which is smoother."""
 FARTHEST, ONWARD = 12, 0.6
 """Ops that one may pass at most, and the probability that it passes one more."""

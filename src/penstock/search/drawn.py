@@ -21,11 +21,12 @@ from penstock.schedules.task import Objective, Task
 from penstock.schedules.work import Work
 from penstock.search.anneal import anneal, facts_of, sequence_of
 from penstock.search.arms import Arm
+from penstock.search.judged import turn, whole
 
 STINT_DRAWS, CHOOSING_DRAWS = 16, 64
 """Draws of jitter that a stint goes by, and those by which orders are chosen."""
-MOVE_S = 1.5e-9
-"""About what a move takes for each op and draw."""
+MOVE_S, MOVE_OP_S = 3e-6, 1.5e-9
+"""About what a move takes, and for each op and draw."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,11 +102,11 @@ def hardened(arm: Arm, noise: Noise, judging: int) -> Hardened:
 
 
 def draws_of(noise: Noise, ranks: int, after: int, least: int, number: int) -> range:
-    """Numbers of draws behind the first ``after``, set after set: at least so many of jitter, and each rank equally
-    often the straggler."""
-    turn = ranks if noise.straggler != 1 else 1
-    many = -(-(least if noise.jitter else 1) // turn) * turn
-    begin = -(-after // turn) * turn + number * many
+    """Numbers of draws behind the first ``after``, set after set: at least so many if there is jitter, in whole
+    turns."""
+    each = turn(noise, ranks)
+    many = -(-(least if noise.jitter else 1) // each) * each
+    begin = whole(after, each) + number * many
     return range(begin, begin + many)
 
 
@@ -116,4 +117,5 @@ def stint(now: Hardened, seconds: float, number: int, seed: int) -> Run:
     behind = draws_of(now.noise, ranks, now.judging, CHOOSING_DRAWS, 0).stop
     draws = draws_of(now.noise, ranks, behind, STINT_DRAWS, number)
     drawn = Drawn.of(task, work, now.noise, draws).seconds
-    return anneal(work, now.run, task.objective, int(seconds / (MOVE_S * drawn.size)), seed, drawn)
+    moves = int(seconds / (MOVE_S + MOVE_OP_S * drawn.size))
+    return anneal(work, now.run, task.objective, moves, seed, drawn)

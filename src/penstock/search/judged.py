@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -25,11 +25,13 @@ class Judged:
         plan: legal.
         where: the name of its placement.
         times_s: what counts in each draw, shape (draws,).
+        turn: draws in which each rank straggles once.
     """
 
     plan: Plan
     where: str
     times_s: NDArray[np.float64]
+    turn: int
 
     @property
     def seconds(self) -> float:
@@ -38,10 +40,9 @@ class Judged:
 
     def saves(self, other: Judged) -> tuple[float, float]:
         """Seconds that it is expected to take less than another under the same draws, and the standard error of that:
-        of the mean of the differences draw by draw."""
-        less = other.times_s - self.times_s
-        error = less.std(ddof=1) / np.sqrt(len(less)) if len(less) > 1 else np.nan
-        return float(less.mean()), float(error)
+        of the mean of the differences turn by turn."""
+        less = (other.times_s - self.times_s).reshape(-1, self.turn).mean(axis=1)
+        return float(less.mean()), float(less.std(ddof=1) / np.sqrt(len(less)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,9 +73,20 @@ class Robust:
 
 
 def judged(plan: Plan, where: str, costs: Costs, objective: Objective, noise: Noise, draws: int) -> Judged:
-    """A plan in the first draws of a noise."""
-    spread = noisy(plan, costs, noise, draws)
-    return Judged(plan, where, spread.makespan_s if objective == "sync" else spread.span_s)
+    """A plan in the first draws of a noise: so many, but whole turns and two of them at least."""
+    each = turn(noise, plan.placement.ranks)
+    spread = noisy(plan, costs, noise, whole(draws, each))
+    return Judged(plan, where, spread.makespan_s if objective == "sync" else spread.span_s, each)
+
+
+def whole(draws: int, each: int) -> int:
+    """So many draws in whole turns, two of them at least."""
+    return max(2, -(-draws // each)) * each
+
+
+def turn(noise: Noise, ranks: int) -> int:
+    """Draws in which each rank straggles once."""
+    return ranks if noise.straggler != 1 else 1
 
 
 def least(plans: Iterable[tuple[str, Plan, Costs]], objective: Objective, noise: Noise, draws: int) -> Judged | None:
@@ -97,7 +109,9 @@ def least(plans: Iterable[tuple[str, Plan, Costs]], objective: Objective, noise:
 
 def at_means(place: Placement, costs: Costs, noise: Noise) -> Costs:
     """Costs with the mean of what noise makes of every op's time."""
-    return _times(place, costs, np.mean([of_ranks(noise, place.ranks, k) for k in _turns(place, noise)], axis=0))
+    return _times(
+        place, costs, np.mean([of_ranks(noise, place.ranks, k) for k in range(turn(noise, place.ranks))], axis=0)
+    )
 
 
 def expected_bound(task: Task, noise: Noise) -> Bound:
@@ -109,16 +123,11 @@ def expected_bound(task: Task, noise: Noise) -> Bound:
     """
     place, limit = task.placement, np.inf if task.memory_limit is None else task.memory_limit
     found = []
-    for k in _turns(place, noise):
+    for k in range(turn(noise, place.ranks)):
         both = bounds(place, task.micros, _times(place, task.costs, of_ranks(noise, place.ranks, k)), limit)
         found.append(both.makespan if task.objective == "sync" else both.span)
     most = max(found, key=lambda bound: bound.seconds)
     return replace(most, seconds=float(np.mean([bound.seconds for bound in found])))
-
-
-def _turns(place: Placement, noise: Noise) -> Sequence[int]:
-    """Draws in which all that is drawn but jitter comes as often as it should."""
-    return range(place.ranks if noise.straggler != 1 else 1)
 
 
 def _times(place: Placement, costs: Costs, factor: NDArray[np.float64]) -> Costs:

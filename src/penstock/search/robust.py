@@ -15,11 +15,13 @@ from penstock.core.plan import Plan
 from penstock.engine import Noise, check, simulate
 from penstock.search.drawn import Hardened, hardened, stint
 from penstock.search.judged import Judged, Robust, expected_bound, judged, least
-from penstock.search.rounds import Search, stint_s
+from penstock.search.rounds import Search
 from penstock.search.solution import Found, Solution
 
-NEAR = 1.02
+NEAR = 1.01
 """How much longer than the best, as a factor, the order of a placement may be that is still improved."""
+STINT_S = 1.0
+"""How long stints are."""
 WORTH = 1e-3
 """Share of the expected time that an order must save which takes longer without noise."""
 
@@ -51,7 +53,7 @@ class Hardening:
         """Whether there is something to gain, and time for it."""
         if self.search.stopped or self.search.options.stints == self.rounds or not self.worthwhile():
             return False
-        return self.search.in_time(max(self.last_s, 0.5 * stint_s(self.rounds)), self.search.options.time_s)
+        return self.search.in_time(max(self.last_s, 0.5 * STINT_S), self.search.options.time_s)
 
     def worthwhile(self) -> list[str]:
         """Placements that may hold the order that is expected to take least, the best first; none if it is known."""
@@ -63,11 +65,11 @@ class Hardening:
 
     def round(self, pool: Executor | None) -> None:
         """One stint per process, side by side: on each placement once, then two on the best for one on the second."""
-        began, able, seconds = time.perf_counter(), self.worthwhile(), stint_s(self.rounds)
-        often = cycle([able[0], able[-1 if len(able) == 1 else 1], able[0]])
+        began, able = time.perf_counter(), self.worthwhile()
+        often = cycle([able[0], able[min(1, len(able) - 1)], able[0]])
         names = [*islice(chain((name for name in able if name in self.fresh), often), self.search.processes)]
         first = self.search.options.seed * 1_000_003
-        jobs = [(self.arms[one], seconds, k, (first + k) % 2**31) for k, one in enumerate(names, self.stints)]
+        jobs = [(self.arms[one], STINT_S, k, (first + k) % 2**31) for k, one in enumerate(names, self.stints)]
         runs = list((map if pool is None else pool.map)(stint, *zip(*jobs, strict=True)))
         for name, run in zip(names, runs, strict=True):
             self.arms[name] = self.arms[name].given(run)

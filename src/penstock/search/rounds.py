@@ -122,6 +122,10 @@ class Search:
             return nullcontext()
         return ProcessPoolExecutor(self.processes, get_context("fork"), signal.signal, (signal.SIGINT, signal.SIG_IGN))
 
+    def stint_s(self) -> float:
+        """How long the next stints are."""
+        return min(LAST_STINT_S, FIRST_STINT_S * 2.0**self.rounds)
+
     def goes_on(self) -> bool:
         """Whether there is something to gain, and time for it."""
         if self.stopped or self.options.stints == self.rounds or not self.worthwhile():
@@ -149,7 +153,7 @@ class Search:
 
     def round(self, pool: Executor | None) -> None:
         """One stint per process, side by side."""
-        began, seconds = time.perf_counter(), stint_s(self.rounds)
+        began, seconds = time.perf_counter(), self.stint_s()
         names = [name for name, _ in zip(self.chosen(), range(self.processes), strict=False)]
         jobs = [(self.arms[name], seconds, self.seed(k)) for k, name in enumerate(names)]
         runs = list(map(stint, *zip(*jobs, strict=True)) if pool is None else pool.map(stint, *zip(*jobs, strict=True)))

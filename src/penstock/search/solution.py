@@ -83,8 +83,8 @@ class Options:
             says how far.
         processes: that work side by side; ``None`` for one per core, 1 for this one alone.
         stints: rounds of stints after which it ends in any case; ``None`` for no such end.
-        noise: how times vary, if the order is wanted that is expected to take least; two thirds of the time, and as many
-            rounds of stints again, then go to orders under noise.
+        noise: how times vary, if the order is wanted that is expected to take least; two thirds of the time, and as
+            many rounds of stints again, then go to orders under noise.
         draws: by how many draws of it the answer is judged.
     """
 
