@@ -161,14 +161,15 @@ def _print(found: Solution, facts: dict[str, Any]) -> None:
     print_bounds(facts)
     print_noise(facts)
     print_robust(facts)
+    calm = "" if found.robust is None else "without noise: "
     what = "makespan" if found.objective == "sync" else "span"
     if found.named is not None:
         name, named_s = found.named
         more = 100 * (named_s / found.seconds - 1)
-        print(f"best named schedule: {name}, {what} {named_s:.6g}; {abs(more):.2f} % {_more(more)} than this")
+        print(f"{calm}best named schedule: {name}, {what} {named_s:.6g}; {abs(more):.2f} % {_more(more)} than this")
     above = f"at most {100 * found.gap:.2f} % above the best order"
     end = "no order on these placements is faster" if found.proven else above
-    print(f"placement {found.where}; {end} ({found.bound.kind}); {found.stints} stints of work")
+    print(f"{calm}placement {found.where}; {end} ({found.bound.kind}); {found.stints} stints of work")
 
 
 def _more(share: float) -> str:

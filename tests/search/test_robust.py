@@ -12,7 +12,7 @@ from penstock.core.lane import Lane
 from penstock.core.placement import Placement
 from penstock.core.plan import Plan
 from penstock.cost import pricing
-from penstock.engine import Noise, bounds, noisy, problems
+from penstock.engine import Noise, bounds, noisy, problems, simulate
 from penstock.schedules import build
 from penstock.schedules.problem import KINDS
 from penstock.schedules.reorder import HABITS, play
@@ -23,6 +23,7 @@ from penstock.search.anneal import anneal
 from penstock.search.drawn import CHOOSING_DRAWS, STINT_DRAWS, Drawn, draws_of
 from penstock.search.judged import Judged, expected_bound, judged, least
 from penstock.search.kernel import kernels, one_by_one
+from penstock.search.ways import Finished, Way
 
 PLACES = {
     "line": Placement.loop(3),
@@ -104,22 +105,23 @@ def test_the_bound_is_below_what_any_order_is_expected_to_take_and_exact_for_one
         for objective in ("sync", "span"):
             task = task_on(place, objective)
             work = work_of(task)
-            bound = expected_bound(task, noise)
+            bound = expected_bound(Way(place, task.costs), task.micros, task.memory_limit, objective, noise)
             plain = bounds(place, task.micros, task.costs, task.memory_limit)
             assert bound.seconds > (plain.makespan if objective == "sync" else plain.span).seconds
             drawn = Drawn.of(task, work, noise, range(200))
             for order in (one_by_one(task, work), *kernels(task, work)):
                 assert bound.seconds < drawn.expected(play(work, order)), (name, objective)
-    alone = Task(Placement.loop(1), 5, Costs.uniform(Placement.loop(1)))
-    assert expected_bound(alone, Noise(straggler=1.5)).seconds == pytest.approx(1.5 * 15)
+    alone = Way(Placement.loop(1), Costs.uniform(Placement.loop(1)))
+    assert expected_bound(alone, 5, None, "sync", Noise(straggler=1.5)).seconds == pytest.approx(1.5 * 15)
 
 
 def test_the_least_of_several_plans_is_the_least_of_all():
     place = Placement.loop(4)
     costs = Costs.uniform(place, link_s=0.1)
     noise = Noise(0.2, straggler=1.4)
-    plans = [("here", build(name, 4, 8), costs) for name in ("gpipe", "1f1b", "zb-h1", "zb-h2", "eager-1f1b")]
-    every = [judged(plan, "here", costs, "sync", noise, 30) for _, plan, _ in plans]
+    names = ("gpipe", "1f1b", "zb-h1", "zb-h2", "eager-1f1b")
+    plans = [("here", Finished(simulate(build(name, 4, 8), costs), costs)) for name in names]
+    every = [judged(finished, "here", "sync", noise, 30) for _, finished in plans]
     found = least(plans, "sync", noise, 30)
     assert found.seconds == min(one.seconds for one in every)
     assert len(found.times_s) == 32
@@ -128,7 +130,9 @@ def test_the_least_of_several_plans_is_the_least_of_all():
 
 def test_the_error_of_what_is_saved_is_that_of_turns():
     plan = build("1f1b", 2, 2)
-    one, other = (Judged(plan, "", np.array(times), 2) for times in ([1.0, 5.0, 2.0, 6.0], [2.0, 8.0, 4.0, 6.0]))
+    costs = Costs.uniform(plan.placement)
+    finished = Finished(simulate(plan, costs), costs)
+    one, other = (Judged(finished, "", np.array(times), 2) for times in ([1.0, 5.0, 2.0, 6.0], [2.0, 8.0, 4.0, 6.0]))
     assert one.saves(other) == (1.5, 0.5)  # 2 in the first turn, 1 in the second
     assert other.saves(one) == (-1.5, 0.5)
 
@@ -148,7 +152,8 @@ def test_the_answer_is_expected_to_take_no_longer_than_any_beside_it(name, noise
     for one in (robust.ours, robust.at_means, robust.named):
         assert one is None or one.seconds == noisy(one.plan, task.costs, NOISES[noise], draws).mean(objective)
         assert one is None or robust.ours.seconds <= one.seconds
-    assert robust.bound == expected_bound(task, NOISES[noise])
+    way = Way(task.placement, task.costs)
+    assert robust.bound == expected_bound(way, 6, task.memory_limit, objective, NOISES[noise])
     again = solve(task.costs, task.placement, 6, task.memory_limit, objective, options)
     assert again.plan == found.plan
     assert again.robust.ours.times_s.tolist() == robust.ours.times_s.tolist()

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from penstock.core.costs import Costs
 from penstock.core.placement import Placement
 from penstock.core.plan import Plan
-from penstock.engine import Noise, bounds, noisy, simulate
+from penstock.engine import Noise, noisy, simulate
 from penstock.engine.bounds import Bound
 from penstock.engine.noise import of_ranks
-from penstock.schedules.task import Objective, Task
+from penstock.schedules.task import Objective
+from penstock.search.ways import Finished, Way
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,16 +23,21 @@ class Judged:
     """A plan under noise.
 
     Args:
-        plan: legal.
+        finished: the plan as it runs without noise, and what its ops cost.
         where: the name of its placement.
         times_s: what counts in each draw, shape (draws,).
         turn: draws in which each rank straggles once.
     """
 
-    plan: Plan
+    finished: Finished
     where: str
     times_s: NDArray[np.float64]
     turn: int
+
+    @property
+    def plan(self) -> Plan:
+        """What runs."""
+        return self.finished.timeline.plan
 
     @property
     def seconds(self) -> float:
@@ -72,11 +78,12 @@ class Robust:
         return self.ours.seconds / self.bound.seconds - 1 if self.bound.seconds else 0.0
 
 
-def judged(plan: Plan, where: str, costs: Costs, objective: Objective, noise: Noise, draws: int) -> Judged:
+def judged(finished: Finished, where: str, objective: Objective, noise: Noise, draws: int) -> Judged:
     """A plan in the first draws of a noise: so many, but whole turns and two of them at least."""
+    plan = finished.timeline.plan
     each = turn(noise, plan.placement.ranks)
-    spread = noisy(plan, costs, noise, whole(draws, each))
-    return Judged(plan, where, spread.makespan_s if objective == "sync" else spread.span_s, each)
+    spread = noisy(plan, finished.costs, noise, whole(draws, each))
+    return Judged(finished, where, spread.makespan_s if objective == "sync" else spread.span_s, each)
 
 
 def whole(draws: int, each: int) -> int:
@@ -89,43 +96,48 @@ def turn(noise: Noise, ranks: int) -> int:
     return ranks if noise.straggler != 1 else 1
 
 
-def least(plans: Iterable[tuple[str, Plan, Costs]], objective: Objective, noise: Noise, draws: int) -> Judged | None:
+def least(plans: Iterable[tuple[str, Finished]], objective: Objective, noise: Noise, draws: int) -> Judged | None:
     """The plan that is expected to take least, of plans by the name and the costs of their placement.
 
     None is judged whose time at the mean of every op's times is above the least that is known already: a makespan, the
     longest of sums of them, is expected to be at least that (Jensen's inequality). A span can be less by a little.
     """
-    lines = [(simulate(plan, at_means(plan.placement, costs, noise)), where, costs) for where, plan, costs in plans]
-    timed = [(line.makespan_s if objective == "sync" else line.span_s, k) for k, (line, _, _) in enumerate(lines)]
+    known = list(plans)
+    floors = [seconds_at_means(finished, objective, noise) for _, finished in known]
     best: Judged | None = None
-    for floor_s, k in sorted(timed):
-        if best is not None and floor_s >= best.seconds:
+    for k in np.argsort(floors, kind="stable"):
+        if best is not None and floors[k] >= best.seconds:
             break
-        line, where, costs = lines[k]
-        one = judged(line.plan, where, costs, objective, noise, draws)
+        one = judged(known[k][1], known[k][0], objective, noise, draws)
         best = one if best is None or one.seconds < best.seconds else best
     return best
 
 
-def at_means(place: Placement, costs: Costs, noise: Noise) -> Costs:
-    """Costs with the mean of what noise makes of every op's time."""
-    return _times(
-        place, costs, np.mean([of_ranks(noise, place.ranks, k) for k in range(turn(noise, place.ranks))], axis=0)
-    )
+def seconds_at_means(finished: Finished, objective: Objective, noise: Noise) -> float:
+    """What counts of a plan at the mean of what noise makes of every op's time."""
+    plan = finished.timeline.plan
+    ranks = plan.placement.ranks
+    factor = np.mean([of_ranks(noise, ranks, k) for k in range(turn(noise, ranks))], axis=0)
+    costs = _times(plan.placement, finished.costs, factor)
+    return Finished(simulate(plan, costs), costs).seconds(objective)
 
 
-def expected_bound(task: Task, noise: Noise) -> Bound:
-    """Seconds that no order of a task is expected to beat: the bounds for each straggler in turn, their mean.
+def expected_bound(way: Way, micros: int, memory_limit: float | None, objective: Objective, noise: Noise) -> Bound:
+    """Seconds that nothing of a way is expected to beat: the bounds for each straggler in turn, their mean.
 
-    With each straggler the order's time is at least that at the mean of every op's times, as it is convex in them
+    With each straggler an order's time is at least that at the mean of every op's times, as it is convex in them
     (Jensen's inequality; for ``span``, the longest path from the first op of a rank to its last, which a bound for the
     rank holds for too), and no order beats the bound at these.
     """
-    place, limit = task.placement, np.inf if task.memory_limit is None else task.memory_limit
-    found = []
+    place, found = way.placement, list[Bound]()
     for k in range(turn(noise, place.ranks)):
-        both = bounds(place, task.micros, _times(place, task.costs, of_ranks(noise, place.ranks, k)), limit)
-        found.append(both.makespan if task.objective == "sync" else both.span)
+        factor = of_ranks(noise, place.ranks, k)
+        drawn = replace(
+            way,
+            costs=_times(place, way.costs, factor),
+            least=None if way.least is None else _times(place, way.least, factor),
+        )
+        found.append(drawn.bound(micros, memory_limit, objective))
     most = max(found, key=lambda bound: bound.seconds)
     return replace(most, seconds=float(np.mean([bound.seconds for bound in found])))
 

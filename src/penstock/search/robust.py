@@ -11,12 +11,14 @@ from concurrent.futures import Executor
 from dataclasses import replace
 from itertools import chain, cycle, islice
 
-from penstock.core.plan import Plan
 from penstock.engine import Noise, check, simulate
+from penstock.schedules.reorder import play
+from penstock.search.arms import Arm
 from penstock.search.drawn import Hardened, hardened, stint
 from penstock.search.judged import Judged, Robust, expected_bound, judged, least
 from penstock.search.rounds import Search
 from penstock.search.solution import Found, Solution
+from penstock.search.ways import Finished
 
 NEAR = 1.01
 """How much longer than the best, as a factor, the order of a placement may be that is still improved."""
@@ -28,32 +30,47 @@ WORTH = 1e-3
 
 def harden(search: Search, noise: Noise, pool: Executor | None) -> Solution:
     """Go on with a search until its time is up, for the least expected time; the answer of both halves."""
-    plain, second = search.solution(), Hardening(search, noise)
+    second = Hardening(search, noise)
     while second.goes_on():
         try:
             second.round(pool)
         except KeyboardInterrupt:
             search.stopped = True
-    return second.solution(plain)
+    return second.solution()
 
 
 class Hardening:
     """The second half under way."""
 
     def __init__(self, search: Search, noise: Noise) -> None:
-        self.search, self.noise, self.judging = search, noise, search.options.draws
-        self.bound = min((expected_bound(arm.task, noise) for arm in search.arms.values()), key=lambda one: one.seconds)
-        known = {name: arm for name, arm in search.arms.items() if arm.run is not None}
-        self.arms: dict[str, Hardened] = {name: hardened(arm, noise, self.judging) for name, arm in known.items()}
+        self.search, self.noise, self.draws = search, noise, search.options.draws
+        sizes = search.micros, search.limit, search.objective
+        bounds = (expected_bound(arm.way, *sizes, noise) for arm in search.arms.values())
+        self.bound = min(bounds, key=lambda one: one.seconds)
+        self.plain = search.solution()
+        began = time.perf_counter()
+        self.at_means = self.judged(Finished(self.plain.timeline, self.plain.costs), self.plain.where)
+        self.judging_s = time.perf_counter() - began
+        self.named = self.best_named()
+        known = {name: arm for name, arm in search.arms.items() if arm.way.plain and arm.run is not None}
+        self.arms: dict[str, Hardened] = {name: self.begun(name, arm) for name, arm in known.items()}
         self.fresh = {*self.arms}
         self.stints = self.rounds = 0
         self.last_s = 0.0
+
+    def begun(self, name: str, arm: Arm) -> Hardened:
+        """A placement with the best to begin with: its best order without noise, or the best named schedule."""
+        one = hardened(arm, self.noise, self.draws)
+        for known in self.search.named[name]:
+            if self.named is not None and known.finished is self.named.finished:
+                one = one.given(play(arm.work, known.order))
+        return one
 
     def goes_on(self) -> bool:
         """Whether there is something to gain, and time for it."""
         if self.search.stopped or self.search.options.stints == self.rounds or not self.worthwhile():
             return False
-        return self.search.in_time(max(self.last_s, 0.5 * STINT_S), self.search.options.time_s)
+        return self.search.in_time(max(self.last_s, 0.5 * STINT_S) + self.judging_s, self.search.options.time_s)
 
     def worthwhile(self) -> list[str]:
         """Placements that may hold the order that is expected to take least, the best first; none if it is known."""
@@ -84,40 +101,35 @@ class Hardening:
         found = Found(time.perf_counter() - self.search.begun, self.arms[name].seconds, f"{name} under noise")
         self.search.stopped |= not self.search.watch(found, self.bound.seconds)
 
-    def solution(self, plain: Solution) -> Solution:
+    def solution(self) -> Solution:
         """The answer: of the order found, the best without noise and the named schedules the one that is expected to
         take least; the best without noise also where so little is saved that it is not worth a longer step."""
-        at_means = self.judged(plain.plan, plain.where)
-        named = self.named()
-        ours = at_means
+        ours, named = self.at_means, self.named
         if self.arms:
             best = min(self.arms, key=lambda name: self.arms[name].seconds)
-            one = self.judged(replace(self.arms[best].arm, run=self.arms[best].run).plan(), best)
-            ours = one if one.seconds < (1 - WORTH) * at_means.seconds else at_means
+            arm = replace(self.arms[best].arm, run=self.arms[best].run)
+            one = self.judged(Finished(simulate(arm.plan(), arm.task.costs), arm.task.costs), best)
+            ours = one if one.seconds < (1 - WORTH) * ours.seconds else ours
         if named is not None and named.seconds < ours.seconds:
             ours = named
-        task = self.search.arms[ours.where].task
-        check(ours.plan, task.costs, task.memory_limit)
+        timeline, costs = ours.finished
+        check(timeline.plan, costs, self.search.limit)
         return replace(
-            plain,
-            plan=ours.plan,
+            self.plain,
+            plan=timeline.plan,
             where=ours.where,
-            timeline=simulate(ours.plan, task.costs),
+            timeline=timeline,
+            costs=costs,
             bound_here=self.search.arms[ours.where].bound,
-            stints=plain.stints + self.stints,
-            robust=Robust(self.noise, ours, at_means, named, self.bound, self.stints),
+            stints=self.plain.stints + self.stints,
+            robust=Robust(self.noise, ours, self.at_means, named, self.bound, self.stints),
         )
 
-    def judged(self, plan: Plan, where: str) -> Judged:
+    def judged(self, finished: Finished, where: str) -> Judged:
         """A plan under the draws that the answer is judged by."""
-        task = self.search.arms[where].task
-        return judged(plan, where, task.costs, task.objective, self.noise, self.judging)
+        return judged(finished, where, self.search.objective, self.noise, self.draws)
 
-    def named(self) -> Judged | None:
+    def best_named(self) -> Judged | None:
         """The named schedule that is expected to take least."""
-        known = [
-            (name, one.plan, self.search.arms[name].task.costs)
-            for name, some in self.search.named.items()
-            for one in some
-        ]
-        return least(known, self.search.objective, self.noise, self.judging)
+        known = [(name, one.finished) for name, some in self.search.named.items() for one in some]
+        return least(known, self.search.objective, self.noise, self.draws)

@@ -40,7 +40,7 @@ class Search:
         watch: Callable[[Found, float], bool],
     ) -> None:
         self.options, self.objective, self.begun, self.watch = options, objective, begun, watch
-        self.limit = memory_limit
+        self.micros, self.limit = micros, memory_limit
         self.arms = _arms(ways, micros, memory_limit, objective)
         self.best: tuple[str, Finished] | None = None
         self.named: dict[str, list[Named]] = {name: [] for name in self.arms}
