@@ -9,6 +9,7 @@ import pytest
 from penstock.cli import main
 from penstock.core.costs import Costs
 from penstock.core.lane import Lane
+from penstock.core.op import Kind
 from penstock.core.placement import Placement
 from penstock.core.plan import Plan
 from penstock.cost import pricing
@@ -20,6 +21,7 @@ from penstock.schedules.task import Task
 from penstock.schedules.work import Work
 from penstock.search import Options, solve
 from penstock.search.anneal import anneal
+from penstock.search.choices import with_recompute
 from penstock.search.drawn import CHOOSING_DRAWS, STINT_DRAWS, Drawn, draws_of
 from penstock.search.judged import Judged, expected_bound, judged, least
 from penstock.search.kernel import kernels, one_by_one
@@ -191,6 +193,19 @@ def test_processes_share_the_work_and_where_nothing_is_gained_the_best_without_n
     idle = solve(Costs.uniform, Placement.loop(1), 6, 3.0, options=Options(processes=1, noise=Noise(straggler=1.5)))
     assert idle.robust.ours is idle.robust.at_means
     assert idle.robust.stints == 0
+
+
+def test_ways_that_change_an_order_are_judged_as_they_run():
+    place = Placement.loop(3)
+    again = with_recompute(Way(place, pricing("6.2B", 1.0).on(place)), None, 1.0)
+    options = Options(60.0, processes=1, stints=1, noise=Noise(0.2), draws=20)
+    found = solve(Costs.uniform, again, 6, 1.2, options=options)
+    robust = found.robust
+    assert robust.stints == 0
+    assert not problems(found.plan, found.costs, 1.2)
+    assert (found.plan.ops[:, 0] == Kind.R).any()
+    assert robust.ours.seconds == noisy(found.plan, found.costs, Noise(0.2), 20).mean("sync")
+    assert robust.bound.seconds < robust.ours.seconds <= min(robust.at_means.seconds, robust.named.seconds)
 
 
 def test_the_watcher_is_told_and_ends_it():
