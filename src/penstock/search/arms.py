@@ -19,7 +19,8 @@ from penstock.schedules.reorder import PLAYS, Run, best, play
 from penstock.schedules.task import Objective, Task
 from penstock.schedules.vary import vary
 from penstock.schedules.work import Work
-from penstock.search.kernel import kernels, one_by_one
+from penstock.search.kernel import kernels, one_by_one, shortest
+from penstock.search.repeat import tuned
 from penstock.search.starts import Named, named, order_of
 from penstock.search.ways import Way
 
@@ -30,6 +31,14 @@ PLAY_S, MOVE_S = 0.2e-6, 4e-9
 VARIED = 0.6
 """Share of a stint that varies whole orders; the rest moves single ops."""
 PLAYS_OF_TRY = 4
+PERIODIC = 4
+"""Of so many stints, one begins with an order that repeats."""
+KERNEL = 0.5
+"""Share of such a stint that goes into it."""
+EACH = 1, 2, 1, 3
+"""Micro-batches of a chain per turn, one of them per search for an order that repeats."""
+TUNE_S = 0.15e-6
+"""About what a move takes for each op of a turn."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,8 +119,6 @@ def stint(arm: Arm, seconds: float, seed: int) -> tuple[Run | None, list[Named]]
     Returns:
         The best order, and schedules built.
     """
-    from penstock.search.anneal import anneal
-
     task, work, ops = arm.task, arm.work, len(arm.work.codes)
     if arm.stints == 0:
         found = list(named(arm.way, task, work, slow=True))
@@ -121,9 +128,34 @@ def stint(arm: Arm, seconds: float, seed: int) -> tuple[Run | None, list[Named]]
         return best(work, arm.starts, task.objective, plays) if arm.starts else None, found
     if arm.run is None:
         return None, []
+    if arm.stints % PERIODIC == 1:
+        repeated = repeating(arm, KERNEL * seconds, seed)
+        if repeated is not None:
+            run = best(work, [repeated], task.objective, PLAYS)
+            return min(arm.run, varied(arm, run, (1 - KERNEL) * seconds, seed), key=lambda one: one.score(task.objective)), []
+    return varied(arm, arm.run, seconds, seed), []
+
+
+def varied(arm: Arm, run: Run, seconds: float, seed: int) -> Run:
+    """An order of the arm, varied and then improved op by op for about so long."""
+    from penstock.search.anneal import anneal
+
+    work, objective, ops = arm.work, arm.task.objective, len(arm.work.codes)
     tries = max(1, int(VARIED * seconds / (PLAYS_OF_TRY * PLAY_S * ops)))
-    run = vary(work, arm.run, task.objective, tries, seed, HEAT, waves=True)
-    return anneal(work, run, task.objective, int((1 - VARIED) * seconds / (MOVE_S * ops)), seed), []
+    run = vary(work, run, objective, tries, seed, HEAT, waves=True)
+    return anneal(work, run, objective, int((1 - VARIED) * seconds / (MOVE_S * ops)), seed)
+
+
+def repeating(arm: Arm, seconds: float, seed: int) -> NDArray[np.int64] | None:
+    """An order that repeats as fast as is found in about so long; ``None`` where memory does not slow down repeating."""
+    task, work = arm.task, arm.work
+    each = EACH[seed % len(EACH)]
+    first = shortest(task, each) if each * task.placement.chains <= task.micros else None
+    if first is None or first.turn_s <= np.bincount(first.work.rank, first.work.seconds).max() * (1 + 1e-3):
+        return None
+    found = tuned(first, task.objective, task.micros, int(seconds / (TUNE_S * len(first.lane))), seed)
+    order = found.order(work)
+    return order if work.fits(order) and play(work, order).sync < np.inf else None
 
 
 def continued(arm: Arm, plan: Plan) -> Arm:

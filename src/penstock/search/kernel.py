@@ -14,6 +14,7 @@ from penstock.core.op import Kind
 from penstock.schedules.problem import KINDS
 from penstock.schedules.task import Task
 from penstock.schedules.work import Work
+from penstock.search.repeat import Kernel, kernel_of, turn_of
 
 STRETCHES = (*np.linspace(1.0, 1.5, 41).tolist(), *np.geomspace(1.6, 16.0, 20).tolist())
 """Periods that are tried, in times of the busiest rank's work for one micro-batch."""
@@ -39,6 +40,27 @@ def kernels(task: Task, work: Work) -> list[NDArray[np.int64]]:
         if len(found) >= TAKEN:
             break
     return found
+
+
+def shortest(task: Task, each: int = 1) -> Kernel | None:
+    """The order of the shortest period that keeps the limit, if any does; always the same ``each`` times per turn.
+
+    Args:
+        task: what there is to do.
+        each: micro-batches of every chain per turn.
+    """
+    work = turn_of(task, each)
+    kind, stage, micro = work.codes.T
+    row, number = np.searchsorted(KINDS, kind), micro % each
+    busiest = float(np.bincount(work.rank, work.seconds).max()) / each
+    for period in (stretch * busiest for stretch in STRETCHES):
+        for early in (False, True):
+            start_s = _starts(task, period, early)
+            if start_s is not None:
+                found = kernel_of(task, each, start_s[row, stage] + period * number, period * each)
+                if found is not None:
+                    return found
+    return None
 
 
 def one_by_one(task: Task, work: Work) -> NDArray[np.int64]:
