@@ -6,15 +6,15 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
 from penstock.cli_figures import Files, facts_of, print_bounds, write_files
 from penstock.cli_noise import Noises, noise_facts, noise_to_keep, print_noise, print_robust, robust_facts
-from penstock.cli_plan import DEFAULT_FILES, DEFAULT_GOAL, DEFAULT_NOISES, DEFAULT_PRICES, Goal, objective_of, ready
+from penstock.cli_plan import DEFAULT_FILES, DEFAULT_NOISES, DEFAULT_PRICES, Goal, objective_of, ready
 from penstock.cli_prices import Prices, pricing_of
 from penstock.cli_ways import DEFAULT_CHOICES, Choices, ways
 
@@ -23,6 +23,27 @@ if TYPE_CHECKING:
 
     from penstock.cost import Pricing
     from penstock.search import Found, Solution
+    from penstock.search.solution import Aim
+
+COUNTS = {"sync": "makespan", "span": "span", "period": "time from one micro-batch to the next"}
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Aims:
+    """What counts."""
+
+    objective: Literal["sync", "span", "period"] | None = None
+    """What the search is for: sync (the default) the makespan, as the optimizer waits for all ranks, span the longest
+    time of one rank, as steps may overlap, period the time from one micro-batch to the next where very many follow
+    each other."""
+    sync: Annotated[bool, Parameter(negative="", show_default=False)] = False
+    """Short for --objective sync."""
+    span: Annotated[bool, Parameter(negative="", show_default=False)] = False
+    """Short for --objective span."""
+
+
+DEFAULT_AIMS = Aims()
 
 
 def solve(
@@ -36,7 +57,7 @@ def solve(
     start: Path | None = None,
     robust: Annotated[bool, Parameter(negative="", show_default=False)] = False,
     choices: Choices = DEFAULT_CHOICES,
-    goal: Goal = DEFAULT_GOAL,
+    aims: Aims = DEFAULT_AIMS,
     csv: Path | None = None,
     plan: Path | None = None,
     prices: Prices = DEFAULT_PRICES,
@@ -73,7 +94,7 @@ def solve(
             raise ValueError(f"{flag} {value:g}: give a positive number")
     noise = noise_to_keep(noises) if robust else None
     begun = time.perf_counter()
-    pricing, objective = pricing_of(prices), objective_of(goal)
+    pricing, objective = pricing_of(prices), _aim(aims)
     every, limit = ways(choices, pricing, ranks, memory)
     with _progress(seconds) as watch:
         found = search(
@@ -93,6 +114,14 @@ def solve(
     _print(found, facts)
 
 
+def _aim(aims: Aims) -> Aim:
+    if aims.objective != "period":
+        return objective_of(Goal(objective=aims.objective, sync=aims.sync, span=aims.span))
+    if aims.sync or aims.span:
+        raise ValueError("--objective is sync, span or period, only one of them")
+    return "period"
+
+
 def _check_plan_file(path: Path | None) -> None:
     from penstock.core.files import writable
     from penstock.core.job import PLAN_FILES
@@ -110,6 +139,7 @@ def _facts(found: Solution, pricing: Pricing, memory: float, took_s: float) -> d
     return facts_of(found.timeline, priced, memory, took_s) | {
         "placement": found.where,
         "objective": found.objective,
+        "period": found.micro_s,
         "best_named": best,
         "bound": found.bound.seconds,
         "bound_kind": found.bound.kind,
@@ -162,7 +192,9 @@ def _print(found: Solution, facts: dict[str, Any]) -> None:
     print_noise(facts)
     print_robust(facts)
     calm = "" if found.robust is None else "without noise: "
-    what = "makespan" if found.objective == "sync" else "span"
+    what = COUNTS[found.objective]
+    if found.micro_s is not None:
+        print(f"{what} {found.micro_s:.6g}; no order beats {found.bound.seconds:.6g}")
     if found.named is not None:
         name, named_s = found.named
         more = 100 * (named_s / found.seconds - 1)

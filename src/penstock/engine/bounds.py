@@ -92,6 +92,31 @@ def bounds(
     return Bounds(_largest(span + span_by_flow), _largest(makespan + makespan_by_flow))
 
 
+def period_bound(placement: Placement, costs: Costs, memory_limit: float = math.inf) -> Bound:
+    """Seconds from one micro-batch to the next that no order beats however many micro-batches follow each other.
+
+    The busiest rank's *work* for one, or its *lifespan*: bytes times seconds of one, over the limit.
+
+    Raises:
+        ValueError: not even one micro-batch fits ``memory_limit``.
+
+    Example:
+        >>> place = Placement.vee(4)
+        >>> period_bound(place, Costs.uniform(place)).seconds
+        3.0
+        >>> found = period_bound(place, Costs.uniform(place), memory_limit=1.5)
+        >>> round(found.seconds, 3), found.kind
+        (5.667, 'lifespan')
+    """
+    _check_limit(placement, costs, memory_limit)
+    paths = Paths(placement, costs, split=True)
+    chains, found = len(paths.whole), []
+    for rank in range(placement.ranks):
+        work, lifespan = _work(paths, rank, 1), _lifespan(paths, rank, 1, memory_limit)
+        found.append(_best(rank, [{"work": work / chains}, {"lifespan": lifespan / chains}]))
+    return _largest(found)
+
+
 def _largest(found: list[Bound]) -> Bound:
     """The first that no later one exceeds by more than rounding."""
     most = max(bound.seconds for bound in found)

@@ -19,7 +19,7 @@ from penstock.schedules.reorder import PLAYS, Run, best, play
 from penstock.schedules.task import Objective, Task
 from penstock.schedules.vary import vary
 from penstock.schedules.work import Work
-from penstock.search.kernel import kernels, one_by_one, shortest
+from penstock.search.kernel import EACH, cut, kernels, one_by_one, shortest
 from penstock.search.repeat import tuned
 from penstock.search.starts import Named, named, order_of
 from penstock.search.ways import Way
@@ -31,12 +31,11 @@ PLAY_S, MOVE_S = 0.2e-6, 4e-9
 VARIED = 0.6
 """Share of a stint that varies whole orders; the rest moves single ops."""
 PLAYS_OF_TRY = 4
-PERIODIC = 4
-"""Of so many stints, one begins with an order that repeats."""
+PERIODIC, MANY = 4, 4
+"""Of so many stints one begins with an order that repeats, where a step has at least so many micro-batches per rank:
+in shorter ones what matters is how they begin and end."""
 KERNEL = 0.5
 """Share of such a stint that goes into it."""
-EACH = 1, 2, 1, 3
-"""Micro-batches of a chain per turn, one of them per search for an order that repeats."""
 TUNE_S = 0.15e-6
 """About what a move takes for each op of a turn."""
 
@@ -128,11 +127,13 @@ def stint(arm: Arm, seconds: float, seed: int) -> tuple[Run | None, list[Named]]
         return best(work, arm.starts, task.objective, plays) if arm.starts else None, found
     if arm.run is None:
         return None, []
-    if arm.stints % PERIODIC == 1:
+    if arm.stints % PERIODIC == 1 and task.micros >= MANY * task.placement.ranks:
         repeated = repeating(arm, KERNEL * seconds, seed)
         if repeated is not None:
             run = best(work, [repeated], task.objective, PLAYS)
-            return min(arm.run, varied(arm, run, (1 - KERNEL) * seconds, seed), key=lambda one: one.score(task.objective)), []
+            return min(
+                arm.run, varied(arm, run, (1 - KERNEL) * seconds, seed), key=lambda one: one.score(task.objective)
+            ), []
     return varied(arm, arm.run, seconds, seed), []
 
 
@@ -147,11 +148,16 @@ def varied(arm: Arm, run: Run, seconds: float, seed: int) -> Run:
 
 
 def repeating(arm: Arm, seconds: float, seed: int) -> NDArray[np.int64] | None:
-    """An order that repeats as fast as is found in about so long; ``None`` where memory does not slow down repeating."""
-    task, work = arm.task, arm.work
-    each = EACH[seed % len(EACH)]
-    first = shortest(task, each) if each * task.placement.chains <= task.micros else None
-    if first is None or first.turn_s <= np.bincount(first.work.rank, first.work.seconds).max() * (1 + 1e-3):
+    """An order that repeats as fast as is found in about so long; ``None`` where it would repeat no more slowly with
+    more memory."""
+    task, work, each = arm.task, arm.work, EACH[seed % len(EACH)]
+    assert arm.run is not None
+    starts = [shortest(task, each), cut(task, work, arm.run).get(each)]
+    known = [kernel for kernel in starts if kernel is not None]
+    if not known or each * task.placement.chains > task.micros:
+        return None
+    first = min(known, key=lambda kernel: kernel.turn_s)
+    if first.turn_s <= np.bincount(first.work.rank, first.work.seconds).max() * (1 + 1e-3):
         return None
     found = tuned(first, task.objective, task.micros, int(seconds / (TUNE_S * len(first.lane))), seed)
     order = found.order(work)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from penstock.core.op import Kind
 from penstock.schedules.problem import KINDS
+from penstock.schedules.reorder import Run
 from penstock.schedules.task import Task
 from penstock.schedules.work import Work
 from penstock.search.repeat import Kernel, kernel_of, turn_of
@@ -20,6 +21,10 @@ STRETCHES = (*np.linspace(1.0, 1.5, 41).tolist(), *np.geomspace(1.6, 16.0, 20).t
 """Periods that are tried, in times of the busiest rank's work for one micro-batch."""
 TAKEN = 4
 """Orders that keep the limit, the shortest periods first; more are not looked for."""
+EACH = 1, 2, 1, 3
+"""Micro-batches of a chain per turn, one of them per search for an order that repeats."""
+CUTS = 12
+"""Places at which an order is looked through for a turn."""
 SLACK = 1e-9
 """Share of a period that counts as none."""
 
@@ -61,6 +66,33 @@ def shortest(task: Task, each: int = 1) -> Kernel | None:
                 if found is not None:
                     return found
     return None
+
+
+def cut(task: Task, work: Work, run: Run) -> dict[int, Kernel]:
+    """Turns that an order repeats, or could: what it does with some micro-batches in the middle, again and again.
+
+    Args:
+        task, work: what there is to do.
+        run: an order of it.
+
+    Returns:
+        By micro-batches of a chain per turn, the fastest that keeps the limit; none where none does.
+    """
+    found, each_chain = dict[int, Kernel](), task.micros // task.placement.chains
+    start_s = np.zeros((len(KINDS), task.placement.stages, task.micros))
+    kind, stage, micro = work.codes.T
+    start_s[np.searchsorted(KINDS, kind), stage, micro] = run.start_s
+    for each in sorted(each for each in set(EACH) if 4 * each <= each_chain):
+        unit = turn_of(task, each)
+        row, place, number = np.searchsorted(KINDS, unit.codes[:, 0]), unit.codes[:, 1], unit.codes[:, 2]
+        entered = number % each + number // each * each_chain
+        for first in np.linspace(each_chain // 4, each_chain - 2 * each, CUTS).astype(int).tolist():
+            times = start_s[row, place, first + entered]
+            turn_s = float((start_s[row, place, first + each + entered] - times).mean())
+            kernel = kernel_of(task, each, times - times.min(), turn_s) if turn_s > 0 else None
+            if kernel is not None and (each not in found or kernel.turn_s < found[each].turn_s):
+                found[each] = kernel
+    return found
 
 
 def one_by_one(task: Task, work: Work) -> NDArray[np.int64]:

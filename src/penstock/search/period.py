@@ -35,9 +35,9 @@ class State(NamedTuple):
     """An order that repeats, and the answer for it.
 
     ``lane`` holds the ops of a turn, rank after rank, and ``place`` where each stands. In turn t an op runs for the
-    micro-batches of turn ``t - turn[op]``. ``start`` is when it does so in turn 0, ``cause`` the op that it waits for then,
-    ``long`` after the start of that, which is ``later`` turns before. The rest is room: marks, a list, and the ring of
-    causes that binds.
+    micro-batches of turn ``t - turn[op]``. ``start`` is when it does so in turn 0, ``cause`` the op that it waits for
+    then, ``long`` after the start of that, which is ``later`` turns before. The rest is room: marks, a list, and the
+    ring of causes that binds.
     """
 
     lane: Any
@@ -98,7 +98,7 @@ def _time(cause: Any, long: Any, later: Any, mark: Any, path: Any, start: Any, r
 @native
 def _raise(work: Any, state: Any, period: Any, slack: Any) -> Any:
     """Start ops later where a period leaves them no time, and take what they wait for as their cause; whether any."""
-    lane, place, turn, start, cause, long, later = state[:7]
+    lane, _, turn, start, cause, long, later = state[:7]
     raised = False
     for r in range(len(work.begin) - 1):
         d = lane[work.begin[r + 1] - 1]

@@ -106,9 +106,7 @@ def tuned(kernel: Kernel, objective: Objective, micros: int, moves: int, seed: i
     return _measured(kernel.work, best[0], best[2], kernel.each, kernel.chains) or kernel
 
 
-def _measured(
-    work: Work, lane: NDArray[np.int64], turn: NDArray[np.int64], each: int, chains: int
-) -> Kernel | None:
+def _measured(work: Work, lane: NDArray[np.int64], turn: NDArray[np.int64], each: int, chains: int) -> Kernel | None:
     """With its period and starts; ``None`` if it breaks the limit or cannot run."""
     from penstock.search.period import fits, period_of
 

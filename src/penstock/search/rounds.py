@@ -26,6 +26,20 @@ FIRST_STINT_S, LAST_STINT_S = 0.25, 2.0
 """Stints double from one to the other, so that a short search tries everything too."""
 
 
+def processes_of(options: Options) -> int:
+    """How many work side by side; one where processes cannot fork."""
+    return options.processes or os.cpu_count() or 1 if "fork" in get_all_start_methods() else 1
+
+
+def pool(processes: int) -> AbstractContextManager[Executor | None]:
+    """Processes for stints, with the loops already compiled; none if this process is enough."""
+    from penstock.search import anneal, tune  # noqa: F401 (before processes fork)
+
+    if processes == 1:
+        return nullcontext()
+    return ProcessPoolExecutor(processes, get_context("fork"), signal.signal, (signal.SIGINT, signal.SIG_IGN))
+
+
 class Search:
     """A search under way."""
 
@@ -47,9 +61,7 @@ class Search:
         self.history: list[Found] = []
         self.stints = self.rounds = 0
         self.last_s, self.stopped = 0.0, False
-        self.processes = options.processes or os.cpu_count() or 1
-        if "fork" not in get_all_start_methods():
-            self.processes = 1
+        self.processes = processes_of(options)
 
     def begin(self, start: Plan | None) -> None:
         """The first answers: what is known without a search. Finishing orders takes time, half of all at most."""
@@ -113,14 +125,6 @@ class Search:
     def bound(self) -> Bound:
         """A time that no order on any placement beats."""
         return min((arm.bound for arm in self.arms.values()), key=lambda bound: bound.seconds)
-
-    def pool(self) -> AbstractContextManager[Executor | None]:
-        """Processes for stints, with the loops already compiled; none if this process is enough."""
-        from penstock.search import anneal  # noqa: F401 (before processes fork)
-
-        if self.processes == 1:
-            return nullcontext()
-        return ProcessPoolExecutor(self.processes, get_context("fork"), signal.signal, (signal.SIGINT, signal.SIG_IGN))
 
     def stint_s(self) -> float:
         """How long the next stints are."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from penstock.core.costs import Costs
 from penstock.core.plan import Plan
@@ -12,6 +13,9 @@ from penstock.engine.bounds import Bound
 from penstock.schedules.task import Objective
 from penstock.search.arms import seconds_of
 from penstock.search.judged import Robust
+
+Aim = Objective | Literal["period"]
+"""What a search is for: a step, or the time from one micro-batch to the next where steps hold very many of them."""
 
 
 @dataclass(frozen=True)
@@ -43,23 +47,28 @@ class Solution:
         stints: pieces of work that were done, over all placements.
         robust: what the answer is expected to take under the noise of ``Options``, for which it was chosen; the rest
             says what it takes without, as the bounds and ``named`` do.
+        micro_s: seconds from one micro-batch to the next, if that is what counts.
     """
 
     plan: Plan
     where: str
     timeline: Timeline
     costs: Costs
-    objective: Objective
+    objective: Aim
     bound: Bound
     bound_here: Bound
     named: tuple[str, float] | None
     history: tuple[Found, ...]
     stints: int
     robust: Robust | None = None
+    micro_s: float | None = None
 
     @property
     def seconds(self) -> float:
-        """The time that counts: of the makespan or the span."""
+        """The time that counts: the makespan, the span, or the seconds from one micro-batch to the next."""
+        if self.objective == "period":
+            assert self.micro_s is not None
+            return self.micro_s
         return seconds_of(self.timeline, self.objective)
 
     @property

@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from penstock.core.costs import Costs
 from penstock.core.placement import Placement
 from penstock.core.plan import Plan
-from penstock.schedules.task import Objective
-from penstock.search.rounds import Search
-from penstock.search.solution import DEFAULTS, Found, Options, Solution
+from penstock.search.rounds import Search, pool, processes_of
+from penstock.search.solution import DEFAULTS, Aim, Found, Options, Solution
+from penstock.search.steady import Steady
 from penstock.search.ways import Way, ways_of
 
 
@@ -19,7 +19,7 @@ def solve(
     placements: Mapping[str, Placement | Way] | Sequence[Placement] | Placement,
     micros: int,
     memory_limit: float | None = None,
-    objective: Objective = "sync",
+    objective: Aim = "sync",
     options: Options = DEFAULTS,
     start: Plan | None = None,
     watch: Callable[[Found, float], bool] = lambda found, bound_s: True,
@@ -31,12 +31,17 @@ def solve(
     ops moved (``search.anneal``), most of the time on the placements that do best; those whose bound is above the best
     order are left alone. Ctrl-C ends the search with what it has.
 
+    For ``period`` the search is for an order that repeats (``search.steady``): of all that keep the limit however many
+    micro-batches follow each other, the one with the fewest seconds from one to the next, in the long run. The plan
+    is this order for ``micros`` of them, with what its first and last turns lack left out.
+
     Args:
         costs: of each placement, or as a function of it.
         placements: where stages may live, by names of your own; or ways, which bring costs of their own.
         micros: micro-batches per step.
         memory_limit: bytes of activations that any rank may hold; ``None`` for any.
-        objective: ``sync`` for the makespan, ``span`` for the longest time of one rank.
+        objective: ``sync`` for the makespan, ``span`` for the longest time of one rank, ``period`` for the seconds from
+            one micro-batch to the next where very many follow each other.
         options: how long and how.
         start: a plan on one of the placements, for example of an earlier search, to go on from.
         watch: told of each better order and of the bound; the search ends when it says ``False``.
@@ -51,12 +56,21 @@ def solve(
     """
     begun = time.perf_counter()
     ways = ways_of(_by_name(placements), costs if callable(costs) else lambda placement: costs)
+    if objective == "period":
+        if start is not None:
+            raise ValueError(
+                f"start={start.name!r}: a search for the period begins with orders that repeat; leave it out"
+            )
+        if options.noise is not None:
+            raise ValueError("noise: a search for the period does not judge under noise; leave it out or search for sync")
+        with pool(processes_of(options)) as workers:
+            return Steady(ways, micros, memory_limit, options, watch).run(workers, processes_of(options))
     search = Search(ways, micros, memory_limit, objective, options, begun, watch)
     search.begin(start)
-    with search.pool() as pool:
+    with pool(search.processes) as workers:
         while search.goes_on():
             try:
-                search.round(pool)
+                search.round(workers)
             except KeyboardInterrupt:
                 search.stopped = True
         if options.noise is None:

@@ -1,0 +1,208 @@
+"""The order that repeats fastest: seconds from one micro-batch to the next where very many follow each other.
+
+Warm-up and cool-down no longer count then, only the turn in between: what every rank does again and again, for some
+micro-batches later than for others. Its period is exact (``search.period``), and so is what turns hold.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Executor
+from dataclasses import dataclass, replace
+
+from penstock.core.lane import Lane
+from penstock.core.plan import Plan
+from penstock.engine import check, simulate
+from penstock.engine.bounds import Bound, period_bound
+from penstock.schedules.problem import KINDS
+from penstock.schedules.reorder import play
+from penstock.schedules.task import Task
+from penstock.schedules.work import Work
+from penstock.search.kernel import EACH, cut, shortest
+from penstock.search.repeat import Kernel, tuned
+from penstock.search.solution import Found, Options, Solution
+from penstock.search.starts import named
+from penstock.search.ways import Way
+
+MOVE_S = 0.15e-6
+"""About what a move takes for each op of a turn."""
+FIRST_STINT_S, LAST_STINT_S = 0.25, 4.0
+"""Stints double from one to the other."""
+MANY = 1000
+"""Turns for which orders are improved."""
+LONG = 8
+"""Micro-batches for each rank from which on named schedules are taken to repeat; they are built for twice as many."""
+
+
+@dataclass(frozen=True, eq=False)
+class Rated:
+    """A named schedule of the step's micro-batches, and by how many seconds each further one lengthens it."""
+
+    plan: Plan
+    micro_s: float
+
+
+@dataclass(frozen=True, eq=False)
+class Line:
+    """A placement, what no order on it beats, its best orders that repeat, and its named schedules."""
+
+    way: Way
+    task: Task
+    bound: Bound
+    kernels: tuple[Kernel, ...] = ()
+    named: tuple[Rated, ...] = ()
+    stints: int = 0
+
+    @property
+    def seconds(self) -> float:
+        """From one micro-batch to the next in the best order; infinite if there is none."""
+        return min(
+            [*(kernel.micro_s for kernel in self.kernels), *(one.micro_s for one in self.named)], default=math.inf
+        )
+
+    def given(self, kernels: list[Kernel]) -> Line:
+        """With more orders: the best for each number of micro-batches per turn is kept."""
+        best: dict[int, Kernel] = {}
+        for kernel in sorted([*self.kernels, *kernels], key=lambda one: one.micro_s):
+            best.setdefault(kernel.each, kernel)
+        return replace(self, kernels=tuple(best.values()))
+
+
+class Steady:
+    """A search under way."""
+
+    def __init__(
+        self,
+        ways: Mapping[str, Way],
+        micros: int,
+        memory_limit: float | None,
+        options: Options,
+        watch: Callable[[Found, float], bool],
+    ) -> None:
+        self.options, self.watch, self.begun = options, watch, time.perf_counter()
+        self.lines = {name: _line(name, way, micros, memory_limit) for name, way in ways.items()}
+        self.history: list[Found] = []
+        self.stopped, self.rounds, self.last_s = False, 0, 0.0
+
+    def run(self, pool: Executor | None, processes: int) -> Solution:
+        """Search to the end of its time, and say what was found."""
+        try:
+            for name, line in self.lines.items():
+                first = shortest(line.task)
+                self.improved(name, line.given([] if first is None else [first]))
+            for name, line in zip(self.lines, self._map(pool, begun, [*self.lines.values()]), strict=True):
+                self.improved(name, line)
+            while self.goes_on():
+                self.round(pool, processes)
+        except KeyboardInterrupt:
+            self.stopped = True
+        return self.solution()
+
+    def _map(self, pool: Executor | None, work: Callable[..., Line], *jobs: list) -> Iterator[Line]:  # type: ignore[type-arg]
+        return map(work, *jobs) if pool is None else pool.map(work, *jobs)
+
+    def improved(self, name: str, line: Line) -> None:
+        """A placement as it is now."""
+        self.lines[name] = line
+        if line.seconds < (self.history[-1].seconds if self.history else math.inf):
+            found = Found(time.perf_counter() - self.begun, line.seconds, name)
+            self.history.append(found)
+            self.stopped |= not self.watch(found, self.bound.seconds)
+
+    @property
+    def bound(self) -> Bound:
+        """What no order on any placement beats."""
+        return min((line.bound for line in self.lines.values()), key=lambda bound: bound.seconds)
+
+    def worthwhile(self) -> list[str]:
+        """Placements on which a better order may exist, the best first."""
+        least = min(line.seconds for line in self.lines.values())
+        able = [name for name, line in self.lines.items() if line.bound.seconds < least * (1 - 1e-9) and line.kernels]
+        return sorted(able, key=lambda name: self.lines[name].seconds)
+
+    def stint_s(self) -> float:
+        """How long the next stints are."""
+        return min(LAST_STINT_S, FIRST_STINT_S * 2.0**self.rounds)
+
+    def goes_on(self) -> bool:
+        """Whether there is something to gain, and time for it."""
+        if self.stopped or self.options.stints == self.rounds or not self.worthwhile():
+            return False
+        needs = max(self.last_s, 0.5 * self.stint_s())
+        return time.perf_counter() - self.begun + needs <= self.options.time_s
+
+    def round(self, pool: Executor | None, processes: int) -> None:
+        """One stint per process, side by side, on the placements in turn, the best ones first."""
+        began, able = time.perf_counter(), sorted(self.worthwhile(), key=lambda name: self.lines[name].stints)
+        names = [able[k % len(able)] for k in range(processes)]
+        seeds = [(self.options.seed * 1_000_003 + 101 * self.rounds + k) % 2**31 for k in range(processes)]
+        lines = [replace(self.lines[name], stints=self.lines[name].stints + k // len(able))
+                 for k, name in enumerate(names)]  # fmt: skip
+        for name, line in zip(names, self._map(pool, stint, lines, [self.stint_s()] * processes, seeds), strict=True):
+            self.improved(name, replace(line.given([*self.lines[name].kernels]), stints=self.lines[name].stints + 1))
+        self.rounds += 1
+        self.last_s = time.perf_counter() - began
+
+    def solution(self) -> Solution:
+        """The best order for the step, or a named schedule that is faster still."""
+        where = min(self.lines, key=lambda name: self.lines[name].seconds)
+        line, task = self.lines[where], self.lines[where].task
+        if line.seconds == math.inf:
+            raise ValueError(f"no order that repeats is known that keeps memory_limit={task.memory_limit}; allow more")
+        kernel = min(line.kernels, key=lambda one: one.micro_s, default=None)
+        if kernel is not None and kernel.micro_s <= line.seconds * (1 + 1e-9):
+            work = Work.of(task, KINDS, _limit(task))
+            plan = Plan("solved", task.placement, task.micros, tuple(map(Lane.of, work.lanes(kernel.order(work)))))
+        else:
+            plan = min(line.named, key=lambda one: one.micro_s).plan
+        check(plan, task.costs, task.memory_limit)
+        schedules = [(one.plan.name, one.micro_s) for each in self.lines.values() for one in each.named]
+        return Solution(
+            *(plan, where, simulate(plan, task.costs), task.costs, "period", self.bound, line.bound),
+            *(min(schedules, key=lambda one: one[1], default=None), tuple(self.history)),
+            stints=sum(each.stints for each in self.lines.values()),
+            micro_s=line.seconds,
+        )
+
+
+def _line(name: str, way: Way, micros: int, memory_limit: float | None) -> Line:
+    """With nothing known but its bound."""
+    if not way.plain:
+        raise ValueError(
+            f"{name}: only orders of forwards and backwards repeat; a search for the period changes no more"
+        )
+    task = way.task(micros, memory_limit, "span")
+    return Line(way, task, period_bound(way.placement, way.least or way.costs, _limit(task)))
+
+
+def begun(line: Line) -> Line:
+    """With the named schedules of the placement, and the turns that are found in them."""
+    place, limit, rated, kernels = line.task.placement, _limit(line.task), list[Rated](), list[Kernel]()
+    long = replace(line.task, micros=LONG * place.ranks * place.chains)
+    tasks = line.task, long, replace(long, micros=2 * long.micros)
+    works = [Work.of(task, KINDS, limit) for task in tasks]
+    for slow in (False, True):
+        built = [{one.finished.timeline.plan.name: one for one in named(line.way, task, work, slow)}
+                 for task, work in zip(tasks, works, strict=True)]  # fmt: skip
+        for name in (name for name in built[0] if name in built[1] and name in built[2]):
+            ends = [some[name].finished.timeline.makespan_s for some in built[1:]]
+            rated.append(Rated(built[0][name].finished.timeline.plan, (ends[1] - ends[0]) / long.micros))
+            kernels += cut(long, works[1], play(works[1], built[1][name].order)).values()
+    return replace(line, named=tuple(rated)).given(kernels)
+
+
+def stint(line: Line, seconds: float, seed: int) -> Line:
+    """Work on a placement for about so long: a known order, or in every other stint the shortest that starts give."""
+    each = EACH[line.stints % len(EACH)]
+    known = {kernel.each: kernel for kernel in line.kernels}
+    kernel = known.get(each) if line.stints // len(EACH) % 2 or line.stints == 0 else None
+    kernel = kernel or shortest(line.task, each) or known.get(each) or line.kernels[0]
+    moves = int(seconds / (MOVE_S * len(kernel.lane)))
+    micros = MANY * kernel.each * line.task.placement.chains
+    return line.given([tuned(kernel, "span", micros, moves, seed)])
+
+
+def _limit(task: Task) -> float:
+    return math.inf if task.memory_limit is None else task.memory_limit
