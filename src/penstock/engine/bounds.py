@@ -106,7 +106,7 @@ def period_bound(placement: Placement, costs: Costs, memory_limit: float = math.
         3.0
         >>> found = period_bound(place, Costs.uniform(place), memory_limit=1.5)
         >>> round(found.seconds, 3), found.kind
-        (5.667, 'lifespan')
+        (3.333, 'lifespan')
     """
     _check_limit(placement, costs, memory_limit)
     paths = Paths(placement, costs, split=True)

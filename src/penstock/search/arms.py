@@ -31,7 +31,7 @@ PLAY_S, MOVE_S = 0.2e-6, 4e-9
 VARIED = 0.6
 """Share of a stint that varies whole orders; the rest moves single ops."""
 PLAYS_OF_TRY = 4
-PERIODIC, MANY = 4, 4
+PERIODIC, MANY = 4, 6
 """Of so many stints one begins with an order that repeats, where a step has at least so many micro-batches per rank:
 in shorter ones what matters is how they begin and end."""
 KERNEL = 0.5

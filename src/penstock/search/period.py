@@ -1,4 +1,4 @@
-"""How fast an order can repeat: the largest mean of its cycles, and one op after the other moved to shorten it.
+"""How fast an order can repeat: by the slowest ring of ops that wait for each other.
 
 In an order that repeats, every rank does the same ops in every turn, some on a later micro-batch than others. Ops wait
 for the op before them on their rank and for what they need, and what closes a ring of such waits takes so many turns:

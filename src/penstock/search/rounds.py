@@ -60,7 +60,7 @@ class Search:
         self.named: dict[str, list[Named]] = {name: [] for name in self.arms}
         self.history: list[Found] = []
         self.stints = self.rounds = 0
-        self.last_s, self.stopped = 0.0, False
+        self.last_s, self.stopped = {False: 0.0, True: 0.0}, False
         self.processes = processes_of(options)
 
     def begin(self, start: Plan | None) -> None:
@@ -134,11 +134,15 @@ class Search:
         """Whether there is something to gain, and time for it."""
         if self.stopped or self.options.stints == self.rounds or not self.worthwhile():
             return False
-        return self.in_time(max(self.last_s, 0.5 * self.stint_s()), self.options.first_s)
+        return self.in_time(max(self.last_s[self.begins()], 0.5 * self.stint_s()), self.options.first_s)
 
     def in_time(self, needs_s: float, time_s: float) -> bool:
         """Whether work of so many seconds would end when so many have passed since the search began."""
         return self.over_s + needs_s <= time_s
+
+    def begins(self) -> bool:
+        """Whether the next round holds a first stint, which may take longer than others."""
+        return any(not self.arms[name].stints for name in self.worthwhile())
 
     def worthwhile(self) -> list[str]:
         """Placements on which a better order may exist, the best first."""
@@ -157,7 +161,7 @@ class Search:
 
     def round(self, pool: Executor | None) -> None:
         """One stint per process, side by side."""
-        began, seconds = time.perf_counter(), self.stint_s()
+        began, seconds, begins = time.perf_counter(), self.stint_s(), self.begins()
         names = [name for name, _ in zip(self.chosen(), range(self.processes), strict=False)]
         jobs = [(self.arms[name], seconds, self.seed(k)) for k, name in enumerate(names)]
         runs = list(map(stint, *zip(*jobs, strict=True)) if pool is None else pool.map(stint, *zip(*jobs, strict=True)))
@@ -167,7 +171,7 @@ class Search:
             self.improved(name, _with(self.arms[name], run), "")
         self.stints += len(names)
         self.rounds += 1
-        self.last_s = time.perf_counter() - began
+        self.last_s[begins] = time.perf_counter() - began
 
     def seed(self, number: int) -> int:
         """Of a stint of this round."""
