@@ -15,9 +15,9 @@ from penstock.schedules.work import Work
 if TYPE_CHECKING:
     from penstock.search.period import Facts, State
 
-HEATS = 0.5, 0.01
-"""By how much a move that is likely taken may lengthen a step, at first and at last, in times of a turn's busiest work
-for one micro-batch."""
+HEATS = 6e-3, 3e-5
+"""By how much a move that is likely taken may lengthen the period, at first and at last, in times of the busiest rank's
+work for one micro-batch of each chain."""
 EXACT = 1e-9
 """Differences of time, in times of the longest op, that count as none."""
 
@@ -101,7 +101,7 @@ def tuned(kernel: Kernel, objective: Objective, micros: int, moves: int, seed: i
     unit = float(np.bincount(kernel.work.rank, kernel.work.seconds).max()) / kernel.each
     slack = EXACT * float(kernel.work.seconds.max())
     best = np.zeros((3, len(kernel.lane)), dtype=np.int64)
-    heats = HEATS[0] * unit, HEATS[1] * unit
+    heats = HEATS[0] * turns * unit, HEATS[1] * turns * unit
     tune(facts, state, (objective == "sync", float(turns), slack), kernel.work.most, heats, moves, seed, best)
     return _measured(kernel.work, best[0], best[2], kernel.each, kernel.chains) or kernel
 
