@@ -31,7 +31,7 @@ PLAY_S, MOVE_S = 0.2e-6, 4e-9
 VARIED = 0.6
 """Share of a stint that varies whole orders; the rest moves single ops."""
 PLAYS_OF_TRY = 4
-PERIODIC, MANY = 4, 6
+PERIODIC, MANY = 3, 6
 """Of so many stints one begins with an order that repeats, where a step has at least so many micro-batches per rank:
 in shorter ones what matters is how they begin and end."""
 KERNEL = 0.5
@@ -150,7 +150,7 @@ def varied(arm: Arm, run: Run, seconds: float, seed: int) -> Run:
 def repeating(arm: Arm, seconds: float, seed: int) -> NDArray[np.int64] | None:
     """An order that repeats as fast as is found in about so long; ``None`` where it would repeat no more slowly with
     more memory."""
-    task, work, each = arm.task, arm.work, EACH[seed % len(EACH)]
+    task, work, each = arm.task, arm.work, EACH[arm.stints // PERIODIC % len(EACH)]
     assert arm.run is not None
     starts = [shortest(task, each), cut(task, work, arm.run).get(each)]
     known = [kernel for kernel in starts if kernel is not None]

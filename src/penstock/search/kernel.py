@@ -21,8 +21,8 @@ STRETCHES = (*np.linspace(1.0, 1.5, 41).tolist(), *np.geomspace(1.6, 16.0, 20).t
 """Periods that are tried, in times of the busiest rank's work for one micro-batch."""
 TAKEN = 4
 """Orders that keep the limit, the shortest periods first; more are not looked for."""
-EACH = 1, 2, 1, 3
-"""Micro-batches of a chain per turn, one of them per search for an order that repeats."""
+EACH = 3, 1, 3, 2
+"""Micro-batches of a chain per turn, from one search for an order that repeats to the next."""
 CUTS = 12
 """Places at which an order is looked through for a turn."""
 SLACK = 1e-9
