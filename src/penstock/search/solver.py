@@ -62,7 +62,7 @@ def solve(
                 f"start={start.name!r}: a search for the period begins with orders that repeat; leave it out"
             )
         if options.noise is not None:
-            raise ValueError("noise: a search for the period does not judge under noise; leave it out or search for sync")
+            raise ValueError("noise: a search for the period does not judge under it; leave it out")
         with pool(processes_of(options)) as workers:
             return Steady(ways, micros, memory_limit, options, watch).run(workers, processes_of(options))
     search = Search(ways, micros, memory_limit, objective, options, begun, watch)
@@ -77,7 +77,7 @@ def solve(
             return search.solution()
         from penstock.search.robust import harden
 
-        return harden(search, options.noise, pool)
+        return harden(search, options.noise, workers)
 
 
 def _by_name(
