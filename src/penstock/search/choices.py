@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 
 import numpy as np
+from numpy.typing import NDArray
 
 from penstock.core.costs import Costs
 from penstock.core.op import Kind
@@ -27,7 +28,7 @@ CUTS = 4
 
 
 def cuts(
-    placement: Placement, layers: int, load_s: Callable[[Sequence[int]], Sequence[float]]
+    placement: Placement, layers: int, load_s: Callable[[Sequence[int]], Sequence[float] | NDArray[np.float64]]
 ) -> list[tuple[int, ...]]:
     """Layers of each model part, for cuts whose busiest rank has least to do; the best first.
 
@@ -47,9 +48,7 @@ def cuts(
         >>> cuts(Placement.loop(3), 12, lambda cut: [a + b for a, b in zip(cut, head)])[0]
         (5, 5, 2)
     """
-    parts = max(placement.part_of) + 1
-    if layers < parts:
-        raise ValueError(f"{layers} layers do not fill {parts} stages; take fewer chunks")
+    parts = _parts(placement, layers)
 
     def score(cut: tuple[int, ...]) -> tuple[float, float]:
         loads = np.array(load_s(cut))
@@ -67,6 +66,13 @@ def cuts(
         cut = others[0]
 
 
+def _parts(placement: Placement, layers: int) -> int:
+    parts = max(placement.part_of) + 1
+    if layers < parts:
+        raise ValueError(f"{layers} layers do not fill {parts} stages; take fewer chunks")
+    return parts
+
+
 def with_cuts(placement: Placement, layers: int, on: Callable[[Placement, Sequence[int]], Costs]) -> dict[str, Way]:
     """The placement with the best cuts of its layers.
 
@@ -76,9 +82,16 @@ def with_cuts(placement: Placement, layers: int, on: Callable[[Placement, Sequen
         on: costs of a placement and a cut.
     """
 
-    def load_s(cut: Sequence[int]) -> Sequence[float]:
-        busy = on(placement, cut).seconds[[Kind.F, Kind.I, Kind.W]].sum(axis=0)
-        return [float(seconds) for seconds in np.bincount(placement.rank_of, busy)]
+    _parts(placement, layers)
+    single = Placement(tuple(layer % placement.ranks for layer in range(layers)))
+    each_s = on(single, (1,) * layers).seconds[[Kind.F, Kind.I, Kind.W]].sum(axis=0)
+    until_s, part_of = np.concatenate([[0.0], np.cumsum(each_s)]), np.array(placement.part_of)
+
+    def load_s(cut: Sequence[int]) -> NDArray[np.float64]:
+        """A part has the sum of its layers; what the ends of the model do on top is in the first and the last."""
+        part_s = np.diff(until_s[np.cumsum([0, *cut])])
+        busy: NDArray[np.float64] = np.bincount(placement.rank_of, part_s[part_of]).astype(np.float64)
+        return busy
 
     found = cuts(placement, layers, load_s)
     return {f"cut {'+'.join(map(str, cut))}": Way(placement, on(placement, cut)) for cut in found}
