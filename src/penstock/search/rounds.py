@@ -22,6 +22,8 @@ from penstock.search.solution import Found, Options, Solution
 from penstock.search.starts import Named, named
 from penstock.search.ways import Finished, Way
 
+BEGIN = 0.25
+"""Share of the time after which no further way is begun that needs its orders finished."""
 FIRST_STINT_S, LAST_STINT_S = 0.25, 2.0
 """Stints double from one to the other, so that a short search tries everything too."""
 
@@ -57,20 +59,25 @@ class Search:
         self.micros, self.limit = micros, memory_limit
         self.arms = _arms(ways, micros, memory_limit, objective)
         self.best: tuple[str, Finished] | None = None
-        self.named: dict[str, list[Named]] = {name: [] for name in self.arms}
+        self.reached = dict.fromkeys(self.arms, math.inf)
+        """The best time of each way, finished."""
+        self.named: list[tuple[str, Finished]] = []
+        self.named_s = math.inf
         self.history: list[Found] = []
         self.stints = self.rounds = 0
         self.last_s, self.stopped = {False: 0.0, True: 0.0}, False
         self.processes = processes_of(options)
 
     def begin(self, start: Plan | None) -> None:
-        """The first answers: what is known without a search. Finishing orders takes time, half of all at most."""
-        for name, arm in sorted(self.arms.items(), key=lambda item: not item[1].way.plain):
+        """The first answers: what is known without a search, of ways with the lowest bounds first. Finishing orders
+        takes time, a part of all at most."""
+        for name in sorted(self.arms, key=self._promise):
+            arm = self.arms[name]
+            if arm.bound.seconds >= self.least_s or (not arm.way.plain and self.over_s > BEGIN * self.options.time_s):
+                continue
             self.improved(name, arm, "")
-            for one in named(arm.way, arm.task, arm.work, slow=False):
+            for one in named(arm.way, arm.task, arm.work, slow=False, beat_s=self.named_s):
                 self.know(name, one)
-                if not arm.way.plain and self.over_s > 0.5 * self.options.time_s:
-                    break
         if start is not None:
             homes = [name for name, arm in self.arms.items() if arm.task.placement == start.placement]
             if not homes:
@@ -80,12 +87,24 @@ class Search:
                 )
             self.improved(homes[0], continued(self.arms[homes[0]], start), start.name)
 
+    def _promise(self, name: str) -> tuple[bool, float, float]:
+        """Plain ways first, then low bounds and orders that may hold much; sorted."""
+        arm = self.arms[name]
+        return not arm.way.plain, arm.bound.seconds, -arm.way.loose
+
     def know(self, name: str, one: Named) -> None:
         """A named schedule of a way."""
-        self.named[name].append(one)
-        if not self.arms[name].way.plain:
-            self.better(name, one.finished, one.finished.timeline.plan.name)
-        self.improved(name, self.arms[name].given(one.order), one.finished.timeline.plan.name)
+        if one.finished is not None:
+            self.named.append((name, one.finished))
+            self.named_s = min(self.named_s, one.finished.seconds(self.objective))
+            if not self.arms[name].way.plain:
+                self.better(name, one.finished, one.name)
+        arm = self.arms[name].given(one.order)
+        if arm.way.plain:
+            self.improved(name, arm, one.name)
+        else:
+            self.finish(name, replace(arm, run=None).given(one.order), one.name)
+            self.arms[name] = arm
 
     def improved(self, name: str, arm: Arm, schedule: str) -> None:
         """An arm as it is now; better or not."""
@@ -94,8 +113,17 @@ class Search:
             return
         if arm.way.plain:
             self.counts(name, arm.seconds, schedule)
-        elif (finished := arm.way.finished(arm.plan(), self.limit)) is not None:
-            self.better(name, finished, schedule)
+        else:
+            self.finish(name, arm, schedule)
+
+    def finish(self, name: str, arm: Arm, schedule: str) -> None:
+        """Judge an order by what becomes of it, if that may be better."""
+        if arm.run is None:
+            return
+        if arm.way.again or arm.way.least is not None or arm.seconds < self.least_s:
+            finished = arm.way.finished(arm.plan(), self.limit)
+            if finished is not None:
+                self.better(name, finished, schedule)
 
     def better(self, name: str, finished: Finished, schedule: str) -> None:
         """What became of an order; better or not."""
@@ -106,6 +134,7 @@ class Search:
 
     def counts(self, name: str, seconds: float, schedule: str) -> None:
         """A time that something reached."""
+        self.reached[name] = min(self.reached[name], seconds)
         if seconds < self.least_s:
             found = Found(self.over_s, seconds, f"{name} {schedule}".strip())
             self.history.append(found)
@@ -147,7 +176,7 @@ class Search:
     def worthwhile(self) -> list[str]:
         """Placements on which a better order may exist, the best first."""
         able = [name for name, arm in self.arms.items() if arm.bound.seconds < self.least_s * (1 - 1e-9)]
-        return sorted(able, key=lambda name: self.arms[name].seconds)
+        return sorted(able, key=self.reached.__getitem__)
 
     def chosen(self) -> Iterator[str]:
         """Placements for the next stints: each once; then the best more often than those behind it."""
@@ -184,12 +213,11 @@ class Search:
         mine = [self.best] if self.best is not None else []
         if best is not None and (arm := self.arms[best]).run is not None:
             mine.append((best, Finished(simulate(arm.plan(), arm.task.costs), arm.task.costs)))
-        known = [(name, one.finished) for name, some in self.named.items() for one in some]
-        if not mine and not known:
+        if not mine and not self.named:
             raise ValueError(f"no order is known that keeps memory_limit={self.limit}; allow more")
-        where, (timeline, costs) = min([*mine, *known], key=lambda one: one[1].seconds(self.objective))
+        where, (timeline, costs) = min([*mine, *self.named], key=lambda one: one[1].seconds(self.objective))
         check(timeline.plan, costs, self.limit)
-        others = [(one.timeline.plan.name, one.seconds(self.objective)) for _, one in known]
+        others = [(one.timeline.plan.name, one.seconds(self.objective)) for _, one in self.named]
         return Solution(
             *(timeline.plan, where, timeline, costs, self.objective, self.bound, self.arms[where].bound),
             *(min(others, key=lambda one: one[1], default=None), tuple(self.history), self.stints),

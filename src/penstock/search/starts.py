@@ -18,23 +18,48 @@ from penstock.schedules.task import Task, reads_costs
 from penstock.schedules.work import Work
 from penstock.search.ways import Finished, Way
 
+TRIES = 3
+"""Schedules of one way that are finished at most, those first that may end first."""
+
 
 @dataclass(frozen=True, eq=False)
 class Named:
-    """A named schedule that is legal and keeps the limit."""
+    """A named schedule that is legal."""
 
-    finished: Finished
-    """As it runs."""
+    name: str
+    finished: Finished | None
+    """As it runs; ``None`` if it breaks the limit, or is not worth the time to see what it becomes."""
     order: NDArray[np.int64]
     """Its order of forwards, input gradients and weight gradients."""
 
 
-def named(way: Way, task: Task, work: Work, slow: bool) -> Iterator[Named]:
-    """The schedules of the table that live on the way's placement and, finished, keep its limit.
+def named(way: Way, task: Task, work: Work, slow: bool, beat_s: float = np.inf) -> Iterator[Named]:
+    """The schedules of the table that live on the way's placement; if nothing else becomes of them, within its limit.
 
     Args:
         slow: those that search for an order themselves; else the others.
+        beat_s: time that counts; what cannot become better is not finished.
     """
+    limit = task.memory_limit if task.memory_limit is None else task.memory_limit / way.loose
+    plans = _plans(task, slow)
+    if way.plain:
+        for plan in plans:
+            if not problems(plan, task.costs, limit):
+                yield Named(plan.name, way.finished(plan, limit), order_of(plan, work))
+        return
+    timed = sorted(((way.soonest_s(plan, task.objective), plan) for plan in plans), key=lambda one: one[0])
+    tries = TRIES
+    for soonest_s, plan in timed:
+        finished = None
+        if tries and soonest_s < beat_s:
+            tries, finished = tries - 1, way.finished(plan, limit)
+        if finished is not None:
+            beat_s = min(beat_s, finished.seconds(task.objective))
+        yield Named(plan.name, finished, order_of(plan, work))
+
+
+def _plans(task: Task, slow: bool) -> Iterator[Plan]:
+    """The schedules of the table that live on a task's placement, whether or not they keep its limit."""
     place = task.placement
     chunks = place.stages // place.ranks // place.chains
     for name, schedule in SCHEDULES.items():
@@ -51,11 +76,8 @@ def named(way: Way, task: Task, work: Work, slow: bool) -> Iterator[Named]:
             )
         except ValueError:
             continue
-        limit = task.memory_limit if task.memory_limit is None else task.memory_limit / way.loose
-        if plan.slices > 1 or (way.plain and problems(plan, task.costs, limit)):
-            continue
-        if (finished := way.finished(plan, limit)) is not None:
-            yield Named(finished, order_of(plan, work))
+        if plan.slices == 1:
+            yield plan
 
 
 def _held(task: Task) -> Costs:

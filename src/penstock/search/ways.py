@@ -77,6 +77,11 @@ class Way:
             return None
         return Finished(simulate(plan, costs), costs)
 
+    def soonest_s(self, plan: Plan, objective: Objective) -> float:
+        """A time that counts, which no end of an order comes before: what is added delays it or does not."""
+        costs = self.least or self.costs
+        return Finished(simulate(plan, costs), costs).seconds(objective)
+
     def bound(self, micros: int, memory_limit: float | None, objective: Objective) -> Bound:
         """A time that nothing of this way beats.
 
