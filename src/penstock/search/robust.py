@@ -131,5 +131,5 @@ class Hardening:
 
     def best_named(self) -> Judged | None:
         """The named schedule that is expected to take least."""
-        known = [(name, one.finished) for name, some in self.search.named.items() for one in some]
+        known = [(name, one.finished) for name, some in self.search.named.items() for one in some if one.finished]
         return least(known, self.search.objective, self.noise, self.draws)

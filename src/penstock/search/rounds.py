@@ -61,7 +61,8 @@ class Search:
         self.best: tuple[str, Finished] | None = None
         self.reached = dict.fromkeys(self.arms, math.inf)
         """The best time of each way, finished."""
-        self.named: list[tuple[str, Finished]] = []
+        self.named: dict[str, list[Named]] = {name: [] for name in self.arms}
+        """Those that keep the limit, as they run."""
         self.named_s = math.inf
         self.history: list[Found] = []
         self.stints = self.rounds = 0
@@ -95,7 +96,7 @@ class Search:
     def know(self, name: str, one: Named) -> None:
         """A named schedule of a way."""
         if one.finished is not None:
-            self.named.append((name, one.finished))
+            self.named[name].append(one)
             self.named_s = min(self.named_s, one.finished.seconds(self.objective))
             if not self.arms[name].way.plain:
                 self.better(name, one.finished, one.name)
@@ -213,11 +214,12 @@ class Search:
         mine = [self.best] if self.best is not None else []
         if best is not None and (arm := self.arms[best]).run is not None:
             mine.append((best, Finished(simulate(arm.plan(), arm.task.costs), arm.task.costs)))
-        if not mine and not self.named:
+        known = [(name, one.finished) for name, some in self.named.items() for one in some if one.finished]
+        if not mine and not known:
             raise ValueError(f"no order is known that keeps memory_limit={self.limit}; allow more")
-        where, (timeline, costs) = min([*mine, *self.named], key=lambda one: one[1].seconds(self.objective))
+        where, (timeline, costs) = min([*mine, *known], key=lambda one: one[1].seconds(self.objective))
         check(timeline.plan, costs, self.limit)
-        others = [(one.timeline.plan.name, one.seconds(self.objective)) for _, one in self.named]
+        others = [(one.timeline.plan.name, one.seconds(self.objective)) for _, one in known]
         return Solution(
             *(timeline.plan, where, timeline, costs, self.objective, self.bound, self.arms[where].bound),
             *(min(others, key=lambda one: one[1], default=None), tuple(self.history), self.stints),

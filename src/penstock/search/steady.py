@@ -23,7 +23,7 @@ from penstock.schedules.work import Work
 from penstock.search.kernel import EACH, cut, shortest
 from penstock.search.repeat import Kernel, tuned
 from penstock.search.solution import Found, Options, Solution
-from penstock.search.starts import named
+from penstock.search.starts import named, order_of
 from penstock.search.ways import Way
 
 MOVE_S = 0.15e-6
@@ -184,12 +184,12 @@ def begun(line: Line) -> Line:
     tasks = line.task, long, replace(long, micros=2 * long.micros)
     works = [Work.of(task, KINDS, limit) for task in tasks]
     for slow in (False, True):
-        built = [{one.finished.timeline.plan.name: one for one in named(line.way, task, work, slow)}
+        built = [{one.name: one.finished for one in named(line.way, task, work, slow) if one.finished}
                  for task, work in zip(tasks, works, strict=True)]  # fmt: skip
         for name in (name for name in built[0] if name in built[1] and name in built[2]):
-            ends = [some[name].finished.timeline.makespan_s for some in built[1:]]
-            rated.append(Rated(built[0][name].finished.timeline.plan, (ends[1] - ends[0]) / long.micros))
-            kernels += cut(long, works[1], play(works[1], built[1][name].order)).values()
+            ends = [some[name].timeline.makespan_s for some in built[1:]]
+            rated.append(Rated(built[0][name].timeline.plan, (ends[1] - ends[0]) / long.micros))
+            kernels += cut(long, works[1], play(works[1], order_of(built[1][name].timeline.plan, works[1]))).values()
     return replace(line, named=tuple(rated)).given(kernels)
 
 
