@@ -72,9 +72,10 @@ class Search:
     def begin(self, start: Plan | None) -> None:
         """The first answers: what is known without a search, of ways with the lowest bounds first. Finishing orders
         takes time, a part of all at most."""
+        most_s = BEGIN * self.options.time_s if self.options.stints is None else math.inf
         for name in sorted(self.arms, key=self._promise):
             arm = self.arms[name]
-            if arm.bound.seconds >= self.least_s or (not arm.way.plain and self.over_s > BEGIN * self.options.time_s):
+            if arm.bound.seconds >= self.least_s or (not arm.way.plain and self.over_s > most_s):
                 continue
             self.improved(name, arm, "")
             for one in named(arm.way, arm.task, arm.work, slow=False, beat_s=self.named_s):

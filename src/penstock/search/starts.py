@@ -19,7 +19,7 @@ from penstock.schedules.work import Work
 from penstock.search.ways import Finished, Way
 
 TRIES = 3
-"""Schedules of one way that are finished at most, those first that may end first."""
+"""Schedules of one way that are finished, those first that may end first; more only until one fits the limit."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +51,7 @@ def named(way: Way, task: Task, work: Work, slow: bool, beat_s: float = np.inf) 
     tries = TRIES
     for soonest_s, plan in timed:
         finished = None
-        if tries and soonest_s < beat_s:
+        if (tries > 0 or beat_s == np.inf) and soonest_s < beat_s:
             tries, finished = tries - 1, way.finished(plan, limit)
         if finished is not None:
             beat_s = min(beat_s, finished.seconds(task.objective))
