@@ -149,8 +149,9 @@ def _latest(whole: Integral, task: Task, most: int) -> NDArray[np.int64]:
 
 def _leads(whole: Integral) -> NDArray[np.int64]:
     """The first op of each rank that has the same in all orders."""
-    first, _ = whole.work.streams
-    found = [first[whole.work.rank[first] == rank] for rank in np.flatnonzero(whole.head >= 0)]
+    work, (first, _) = whole.work, whole.work.streams
+    forwards = first[work.codes[first, 0] == Kind.F]
+    found = [forwards[work.rank[forwards] == rank] for rank in np.flatnonzero(whole.head >= 0)]
     return np.array([ops[np.argmin(whole.earliest[ops])] for ops in found], dtype=np.int64)
 
 
