@@ -1,8 +1,9 @@
 """Orders by a constraint solver: the best one with its proof where a task is small, else a higher bound.
 
-The solver is asked whether any order takes at most so long: it finds one, shows that there is none, or gives up. What
-is asked for lies between the bound and the best order; nearer to the bound after giving up, nearer to the best order
-after a proof. Starts of forwards and gradients are confined to what ``engine.flow`` proves.
+Starts of forwards and gradients are confined to what ``engine.flow`` proves, which by itself often raises the bound.
+Then the solver is asked whether any order takes at most so long: it finds one, shows that there is none, or gives up.
+What is asked for lies between the bound and the best order; nearer to the bound after giving up, nearer to the best
+order after a proof.
 
 Micro-batches of a chain are alike, so those of one stage and kind run in their order without loss: call the k-th op
 of each stage and kind the k-th micro-batch's. What it needs has happened k times by then, as each op needs one of its
@@ -23,15 +24,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock.core.op import Kind
-from penstock.schedules.problem import KINDS
 from penstock.schedules.reorder import Run, play
 from penstock.schedules.task import Task
 from penstock.schedules.work import Work
 from penstock.search.integral import Integral
 
-KIND = "exhaustive search"
+BY_WINDOWS, BY_SEARCH = "earliest starts", "exhaustive search"
 """Why no order beats a bound."""
-MOST_OPS = 400
+MOST_OPS = 500
 """Of a task for which trying is worth it."""
 LEAST_SHARE = 1 / 64
 """Of what lies between bound and best order: less is not asked for."""
@@ -45,19 +45,20 @@ class Proof:
 
     Args:
         bound_s: no order is shorter.
+        kind: why, if the bound is higher than it was.
         run: an order shorter than the one to beat; ``None`` if none was found.
         share: of what lies between bound and best order that should be asked for next; 0 if asking is of no more use.
     """
 
     bound_s: float
+    kind: str
     run: Run | None
     share: float
 
 
-def able(task: Task, work: Work) -> bool:
-    """Whether the solver is installed and a task small enough to be worth asking it."""
-    kinds = set(np.unique(work.codes[:, 0]).tolist())
-    return len(work.codes) <= MOST_OPS and kinds == set(KINDS) and find_spec("ortools") is not None
+def installed() -> bool:
+    """Whether the solver is there."""
+    return find_spec("ortools") is not None
 
 
 def exact(
@@ -70,15 +71,17 @@ def exact(
         work: its forwards and halves of backwards, and the limit.
         bound_s: known before: no order is shorter.
         beat_s: the time of an order that is known.
-        effort: deterministic time of the solver in all; one is about a second or two.
+        effort: deterministic time of the solver in all; one is about a second or two. With 0 it is not asked.
         seed: of what the solver draws.
         share: of what lies between the two that is asked for first.
 
     Raises:
-        ValueError: the solver is not installed.
+        ValueError: the solver is to be asked and is not installed.
     """
-    whole = Integral.of(task, work)
-    low, spent, best = _low(whole, bound_s), 0.0, None
+    whole, best, kind = Integral.of(task, work), None, ""
+    low, spent = _low(whole, bound_s), 0.0
+    if _low_by_windows(whole, task) > low:
+        low, kind = _low_by_windows(whole, task), BY_WINDOWS
     while low < (high := _high(whole, beat_s)) and effort - spent > LEAST_EFFORT * effort:
         most = low + int(share * (high - 1 - low))
         answer = ask(whole, task, most, (effort - spent) / 2, seed)
@@ -88,14 +91,14 @@ def exact(
                 break
             share /= 2
         elif answer.start is None:
-            low, share = most + 1, min(1.0, 2 * share)
+            low, kind, share = most + 1, BY_SEARCH, min(1.0, 2 * share)
         else:
             run = _played(task, work, whole, answer.start)
             if run.score(task.objective)[0] >= beat_s * (1 - 1e-12):
                 share = 0.0
                 break
             best, beat_s = run, run.score(task.objective)[0]
-    return Proof(max(bound_s, float(low * whole.time.unit)), best, share)
+    return Proof(max(bound_s, float(low * whole.time.unit)), kind, best, share)
 
 
 def _low(whole: Integral, bound_s: float) -> int:
@@ -107,6 +110,12 @@ def _low(whole: Integral, bound_s: float) -> int:
 def _high(whole: Integral, beat_s: float) -> int:
     """The least time that is no better."""
     return _low(whole, beat_s) - whole.loss
+
+
+def _low_by_windows(whole: Integral, task: Task) -> int:
+    """The least time in which each op fits between its earliest start and what must follow it."""
+    bounded = (task.objective == "sync") | (whole.head[whole.work.rank] >= 0)
+    return int(np.where(bounded, whole.earliest - _latest(whole, task, 0), 0).max())
 
 
 @dataclass(frozen=True, eq=False)

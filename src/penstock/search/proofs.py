@@ -1,0 +1,43 @@
+"""Proofs in a search: which placement the next one is tried on, and what is known of it then."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from penstock.engine.bounds import Bound
+from penstock.schedules.problem import KINDS
+from penstock.search.arms import Arm
+from penstock.search.exact import MOST_OPS, Proof, exact, installed
+
+FIRST_EFFORT, LAST_EFFORT = 0.25, 4.0
+"""Proofs on a placement double in effort from one to the other."""
+
+
+def worth_proving(arms: Iterable[tuple[str, Arm]]) -> str | None:
+    """The placement that was tried least, of those that a proof may still say something of."""
+    able = [(arm.proofs, name) for name, arm in arms if arm.stints and arm.share and (not arm.proofs or _small(arm))]
+    return min(able)[1] if able else None
+
+
+def effort_of(arm: Arm) -> float:
+    """Of the next proof; 0 where the solver is not asked."""
+    return min(LAST_EFFORT, FIRST_EFFORT * 2.0**arm.proofs) if _small(arm) else 0.0
+
+
+def prove(arm: Arm, beat_s: float, seed: int) -> Proof:
+    """Try to beat the best order of all, and to show that this placement has none; equal arguments, equal results."""
+    return exact(arm.task, arm.work, arm.bound.seconds, beat_s, effort_of(arm), seed, arm.share)
+
+
+def proven(arm: Arm, proof: Proof) -> Arm:
+    """The arm after a proof."""
+    arm = replace(arm, proofs=arm.proofs + 1, share=proof.share, run=proof.run or arm.run)
+    if proof.bound_s > arm.bound.seconds:
+        arm = replace(arm, bound=Bound(proof.bound_s, proof.kind, arm.bound.rank))
+    return arm
+
+
+def _small(arm: Arm) -> bool:
+    kinds = set(arm.work.codes[:, 0].tolist())
+    return len(arm.work.codes) <= MOST_OPS and kinds == set(KINDS) and installed()
