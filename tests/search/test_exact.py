@@ -27,7 +27,10 @@ def shortest(task, work):
     """The least time over all orders, by trying them op after op, but for those that cannot be shorter."""
     ranks, ops = len(work.begin) - 1, len(work.codes)
     best, end, span = np.inf, [np.inf] * ops, task.objective == "span"
-    needs = [[(int(d), lag) for d, lag in zip(*both, strict=True) if d >= 0] for both in zip(work.needed, work.lag)]
+    needs = [
+        [(int(d), lag) for d, lag in zip(*both, strict=True) if d >= 0]
+        for both in zip(work.needed, work.lag, strict=True)
+    ]
     for o in np.flatnonzero(np.diff(work.stream, prepend=-1) == 0):
         needs[o].append((int(o) - 1, 0.0))
     rank, seconds, takes, frees = (values.tolist() for values in (work.rank, work.seconds, work.takes, work.frees))
@@ -109,7 +112,7 @@ def test_tiny_tasks_are_solved_as_by_trying_all_orders(name, seed, objective):
     best = shortest(task, work)
     proof = exact(task, work, bound_s, run.score(objective)[0] + 1.0, 4.0)
     assert proof.bound_s <= best * (1 + 1e-9)
-    if objective == "sync" or place.chains == 1 and name != "uneven":
+    if objective == "sync" or (place.chains == 1 and name != "uneven"):
         assert proof.bound_s == pytest.approx(best, rel=1e-9)
         assert proof.run is not None
         assert proof.run.score(objective)[0] == pytest.approx(best, rel=1e-9)

@@ -37,6 +37,8 @@ LEAST_SHARE = 1 / 64
 """Of what lies between bound and best order: less is not asked for."""
 LEAST_EFFORT = 1 / 16
 """Share of the effort that one question gets at least."""
+GUARD_S = 60.0
+"""Seconds after which the solver stops in any case, for each unit of effort: it may count propagation as nothing."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,9 +179,10 @@ def _add_needs(model: Any, whole: Integral, start: list[Any]) -> None:
 
 def _add_ranks(model: Any, whole: Integral, start: list[Any]) -> None:
     """One op at a time on each rank, and no more bytes than fit."""
-    work, intervals = whole.work, [
-        model.new_fixed_size_interval_var(one, int(took), "") for one, took in zip(start, whole.seconds, strict=True)
-    ]
+    work, intervals = (
+        whole.work,
+        [model.new_fixed_size_interval_var(one, int(took), "") for one, took in zip(start, whole.seconds, strict=True)],
+    )
     for rank in range(len(work.begin) - 1):
         mine = np.flatnonzero(work.rank == rank)
         model.add_no_overlap([intervals[op] for op in mine])
@@ -207,6 +210,7 @@ def _answer(solver: Any, model: Any, start: list[Any], effort: float, seed: int)
     one.parameters.num_workers = 1
     one.parameters.random_seed = seed
     one.parameters.max_deterministic_time = effort
+    one.parameters.max_time_in_seconds = GUARD_S * effort
     one.parameters.linearization_level = 0
     one.parameters.use_dynamic_precedence_in_disjunctive = True
     status = one.solve(model)

@@ -10,8 +10,10 @@ from penstock.schedules.problem import KINDS
 from penstock.search.arms import Arm
 from penstock.search.exact import MOST_OPS, Proof, exact, installed
 
-FIRST_EFFORT, LAST_EFFORT = 0.25, 4.0
+FIRST_EFFORT, LAST_EFFORT = 0.125, 2.0
 """Proofs on a placement double in effort from one to the other."""
+SECONDS = 2.0
+"""About what a unit of effort takes."""
 
 
 def worth_proving(arms: Iterable[tuple[str, Arm]]) -> str | None:
@@ -20,19 +22,26 @@ def worth_proving(arms: Iterable[tuple[str, Arm]]) -> str | None:
     return min(able)[1] if able else None
 
 
-def effort_of(arm: Arm) -> float:
+def seconds_of_proof(arm: Arm) -> float:
+    """About how long the next proof takes."""
+    return SECONDS * _effort(arm)
+
+
+def _effort(arm: Arm) -> float:
     """Of the next proof; 0 where the solver is not asked."""
     return min(LAST_EFFORT, FIRST_EFFORT * 2.0**arm.proofs) if _small(arm) else 0.0
 
 
 def prove(arm: Arm, beat_s: float, seed: int) -> Proof:
     """Try to beat the best order of all, and to show that this placement has none; equal arguments, equal results."""
-    return exact(arm.task, arm.work, arm.bound.seconds, beat_s, effort_of(arm), seed, arm.share)
+    return exact(arm.task, arm.work, arm.bound.seconds, beat_s, _effort(arm), seed, arm.share)
 
 
 def proven(arm: Arm, proof: Proof) -> Arm:
     """The arm after a proof."""
-    arm = replace(arm, proofs=arm.proofs + 1, share=proof.share, run=proof.run or arm.run)
+    arm = replace(arm, proofs=arm.proofs + 1, share=proof.share)
+    if proof.run is not None and proof.run.score(arm.task.objective)[0] < arm.seconds:
+        arm = replace(arm, run=proof.run)
     if proof.bound_s > arm.bound.seconds:
         arm = replace(arm, bound=Bound(proof.bound_s, proof.kind, arm.bound.rank))
     return arm
