@@ -135,7 +135,7 @@ def ask(whole: Integral, task: Task, most: int, effort: float, seed: int) -> Ans
     Raises:
         ValueError: the solver is not installed.
     """
-    solver = _solver()
+    solver = cp_sat()
     latest = _latest(whole, task, most)
     if (latest < whole.earliest).any():
         return Answer(False, None, 0.0)
@@ -144,7 +144,7 @@ def ask(whole: Integral, task: Task, most: int, effort: float, seed: int) -> Ans
     _add_needs(model, whole, start)
     _add_ranks(model, whole, start)
     _add_spans(model, whole, task, start, most)
-    return _answer(solver, model, start, effort, seed)
+    return answer(solver, model, start, effort, seed)
 
 
 def _latest(whole: Integral, task: Task, most: int) -> NDArray[np.int64]:
@@ -205,7 +205,7 @@ def _add_spans(model: Any, whole: Integral, task: Task, start: list[Any], most: 
                 model.add(start[end] + int(whole.seconds[end]) <= start[begin] + most)
 
 
-def _answer(solver: Any, model: Any, start: list[Any], effort: float, seed: int) -> Answer:
+def answer(solver: Any, model: Any, start: list[Any], effort: float, seed: int) -> Answer:
     one = solver.CpSolver()
     one.parameters.num_workers = 1
     one.parameters.random_seed = seed
@@ -230,7 +230,7 @@ def _played(task: Task, work: Work, whole: Integral, start: NDArray[np.int64]) -
     return run if work.fits(order) else Run(order, run.start_s, math.inf, math.inf)
 
 
-def _solver() -> Any:
+def cp_sat() -> Any:
     try:
         from ortools.sat.python import cp_model
     except ImportError:
