@@ -206,6 +206,7 @@ def _add_spans(model: Any, whole: Integral, task: Task, start: list[Any], most: 
 
 
 def answer(solver: Any, model: Any, start: list[Any], effort: float, seed: int) -> Answer:
+    """What the solver says of a model whose variables are the starts."""
     one = solver.CpSolver()
     one.parameters.num_workers = 1
     one.parameters.random_seed = seed
@@ -231,6 +232,11 @@ def _played(task: Task, work: Work, whole: Integral, start: NDArray[np.int64]) -
 
 
 def cp_sat() -> Any:
+    """The solver's module.
+
+    Raises:
+        ValueError: it is not installed.
+    """
     try:
         from ortools.sat.python import cp_model
     except ImportError:
