@@ -8,17 +8,13 @@ import pytest
 from penstock.core.costs import Costs
 from penstock.core.op import Kind
 from penstock.core.placement import Placement
-from penstock.cost import pricing
 from penstock.engine.bounds import bounds, least_bytes
 from penstock.schedules.problem import KINDS
 from penstock.schedules.reorder import play
 from penstock.schedules.task import Task
 from penstock.schedules.work import Work
-from penstock.search import Options, solve
 from penstock.search.exact import exact
-from penstock.search.integral import Integral
 from penstock.search.kernel import one_by_one
-from penstock.search.starts import named
 
 pytest.importorskip("ortools")
 
