@@ -27,7 +27,7 @@ docs: .venv/docs
 
 .venv/ready: pyproject.toml constraints.txt
 	$(python) -m venv .venv
-	$(bin)/pip install -q -c constraints.txt -e ".[run,test]"
+	$(bin)/pip install -q -c constraints.txt -e ".[run,exact,test]"
 	touch $@
 
 .venv/docs: .venv/ready

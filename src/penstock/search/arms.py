@@ -51,6 +51,8 @@ class Arm:
         run: the best order; ``None`` if none that keeps the limit is known.
         starts: orders that nobody has tried to improve yet.
         stints: how often it was worked on.
+        proofs: how often a proof was tried that its best order, or that of another placement, cannot be beaten here.
+        share: what the next one should ask for (``search.exact``).
     """
 
     way: Way
@@ -60,6 +62,8 @@ class Arm:
     run: Run | None = None
     starts: tuple[NDArray[np.int64], ...] = ()
     stints: int = 0
+    proofs: int = 0
+    share: float = 1.0
 
     @property
     def seconds(self) -> float:

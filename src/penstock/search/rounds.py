@@ -7,10 +7,11 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Executor, ProcessPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from multiprocessing import get_all_start_methods, get_context
+from typing import Any
 
 from penstock.core.plan import Plan
 from penstock.engine import check, simulate
@@ -18,6 +19,7 @@ from penstock.engine.bounds import Bound
 from penstock.schedules.reorder import Run
 from penstock.schedules.task import Objective
 from penstock.search.arms import Arm, arm_of, continued, stint
+from penstock.search.proofs import prove, proven, seconds_of_proof, worth_proving
 from penstock.search.solution import Found, Options, Solution
 from penstock.search.starts import Named, named
 from penstock.search.ways import Finished, Way
@@ -191,18 +193,31 @@ class Search:
             rank = (rank + 1) % 2 if self.rounds % 4 else (rank + 1) % len(able)
 
     def round(self, pool: Executor | None) -> None:
-        """One stint per process, side by side."""
-        began, seconds, begins = time.perf_counter(), self.stint_s(), self.begins()
-        names = [name for name, _ in zip(self.chosen(), range(self.processes), strict=False)]
-        jobs = [(self.arms[name], seconds, self.seed(k)) for k, name in enumerate(names)]
-        runs = list(map(stint, *zip(*jobs, strict=True)) if pool is None else pool.map(stint, *zip(*jobs, strict=True)))
-        for name, (run, found) in zip(names, runs, strict=True):
-            for one in found:
+        """One stint per process, side by side; one of them a proof, where one may succeed. A single process takes
+        turns."""
+        began, seconds, begins, proof = time.perf_counter(), self.stint_s(), self.begins(), self.to_prove()
+        if proof:
+            seconds = max(seconds, seconds_of_proof(self.arms[proof]))
+        run = _at_once if pool is None else pool.submit
+        names = [name for name, _ in zip(self.chosen(), range(self.processes - bool(proof)), strict=False)]
+        jobs = [run(stint, self.arms[name], seconds, self.seed(k)) for k, name in enumerate(names)]
+        if proof:
+            shown = run(prove, self.arms[proof], self.least_s, self.seed(len(names)))
+        for name, (found, some) in zip(names, (job.result() for job in jobs), strict=True):
+            for one in some:
                 self.know(name, one)
-            self.improved(name, _with(self.arms[name], run), "")
-        self.stints += len(names)
+            self.improved(name, _with(self.arms[name], found), "")
+        if proof:
+            self.improved(proof, proven(self.arms[proof], shown.result()), "")
+        self.stints += len(names) + bool(proof)
         self.rounds += 1
         self.last_s[begins] = time.perf_counter() - began
+
+    def to_prove(self) -> str | None:
+        """The placement for a proof of this round, if there is to be one."""
+        if self.processes == 1 and self.rounds % 2 == 0:
+            return None
+        return worth_proving((name, self.arms[name]) for name in self.worthwhile())
 
     def seed(self, number: int) -> int:
         """Of a stint of this round."""
@@ -241,6 +256,13 @@ def _arms(ways: Mapping[str, Way], micros: int, limit: float | None, objective: 
             if name == [*ways][-1] and not found:
                 raise
     return found
+
+
+def _at_once(function: Callable[..., Any], *arguments: Any) -> Future[Any]:
+    """The result of a call without a pool."""
+    done: Future[Any] = Future()
+    done.set_result(function(*arguments))
+    return done
 
 
 def _with(arm: Arm, run: Run | None) -> Arm:

@@ -1,0 +1,57 @@
+"""Proofs in a search: which placement the next one is tried on, and what is known of it then."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from penstock.engine.bounds import Bound
+from penstock.schedules.problem import KINDS
+from penstock.search.arms import Arm
+from penstock.search.exact import MOST_OPS, Proof, exact, installed
+
+FIRST_EFFORT, LAST_EFFORT = 0.125, 2.0
+"""Proofs on a placement double in effort from one to the other."""
+SECONDS = 2.0
+"""About what a unit of effort takes."""
+
+
+def worth_proving(arms: Iterable[tuple[str, Arm]]) -> str | None:
+    """The placement that was tried least, of those that a proof may still say something of: whose orders are all there
+    is to say, and whose time that counts is of one step."""
+    able = [(arm.proofs, name) for name, arm in arms if _open(arm) and (not arm.proofs or _small(arm))]
+    return min(able)[1] if able else None
+
+
+def _open(arm: Arm) -> bool:
+    return arm.way.plain and arm.task.objective in ("sync", "span") and arm.stints > 0 and arm.share > 0
+
+
+def seconds_of_proof(arm: Arm) -> float:
+    """About how long the next proof takes."""
+    return SECONDS * _effort(arm)
+
+
+def _effort(arm: Arm) -> float:
+    """Of the next proof; 0 where the solver is not asked."""
+    return min(LAST_EFFORT, FIRST_EFFORT * 2.0**arm.proofs) if _small(arm) else 0.0
+
+
+def prove(arm: Arm, beat_s: float, seed: int) -> Proof:
+    """Try to beat the best order of all, and to show that this placement has none; equal arguments, equal results."""
+    return exact(arm.task, arm.work, arm.bound.seconds, beat_s, _effort(arm), seed, arm.share)
+
+
+def proven(arm: Arm, proof: Proof) -> Arm:
+    """The arm after a proof."""
+    arm = replace(arm, proofs=arm.proofs + 1, share=proof.share)
+    if proof.run is not None and proof.run.score(arm.task.objective)[0] < arm.seconds:
+        arm = replace(arm, run=proof.run)
+    if proof.bound_s > arm.bound.seconds:
+        arm = replace(arm, bound=Bound(proof.bound_s, proof.kind, arm.bound.rank))
+    return arm
+
+
+def _small(arm: Arm) -> bool:
+    kinds = set(arm.work.codes[:, 0].tolist())
+    return len(arm.work.codes) <= MOST_OPS and kinds == set(KINDS) and installed()
