@@ -48,7 +48,8 @@ def cuts(
         >>> cuts(Placement.loop(3), 12, lambda cut: [a + b for a, b in zip(cut, head)])[0]
         (5, 5, 2)
     """
-    parts = _parts(placement, layers)
+    cut = _even(placement, layers)
+    parts = len(cut)
 
     def score(cut: tuple[int, ...]) -> tuple[float, float]:
         loads = np.array(load_s(cut))
@@ -58,7 +59,6 @@ def cuts(
         moves = [(a, b) for a in range(parts) if cut[a] > 1 for b in range(parts) if a != b]
         return [tuple(n - (s == a) + (s == b) for s, n in enumerate(cut)) for a, b in moves]
 
-    cut = tuple(layers // parts + (s >= parts - layers % parts) for s in range(parts))
     while True:
         others = sorted(near(cut), key=score)
         if not others or score(others[0]) >= score(cut):
@@ -66,11 +66,11 @@ def cuts(
         cut = others[0]
 
 
-def _parts(placement: Placement, layers: int) -> int:
+def _even(placement: Placement, layers: int) -> tuple[int, ...]:
     parts = max(placement.part_of) + 1
     if layers < parts:
         raise ValueError(f"{layers} layers do not fill {parts} stages; take fewer chunks")
-    return parts
+    return tuple(layers // parts + (s >= parts - layers % parts) for s in range(parts))
 
 
 def with_cuts(placement: Placement, layers: int, on: Callable[[Placement, Sequence[int]], Costs]) -> dict[str, Way]:
@@ -81,20 +81,29 @@ def with_cuts(placement: Placement, layers: int, on: Callable[[Placement, Sequen
         layers: of the model.
         on: costs of a placement and a cut.
     """
-
-    _parts(placement, layers)
-    single = Placement(tuple(layer % placement.ranks for layer in range(layers)))
-    each_s = on(single, (1,) * layers).seconds[[Kind.F, Kind.I, Kind.W]].sum(axis=0)
+    even = _even(placement, layers)
+    ranks = range(placement.ranks)
+    turned = [Placement(tuple((layer + turn) % placement.ranks for layer in range(layers))) for turn in ranks]
+    each_s = np.mean([_work_s(on(single, (1,) * layers)) for single in turned], axis=0)
     until_s, part_of = np.concatenate([[0.0], np.cumsum(each_s)]), np.array(placement.part_of)
 
-    def load_s(cut: Sequence[int]) -> NDArray[np.float64]:
+    def stage_s(cut: Sequence[int]) -> NDArray[np.float64]:
         """A part has the sum of its layers; what the ends of the model do on top is in the first and the last."""
-        part_s = np.diff(until_s[np.cumsum([0, *cut])])
-        busy: NDArray[np.float64] = np.bincount(placement.rank_of, part_s[part_of]).astype(np.float64)
-        return busy
+        return np.asarray(np.diff(until_s[np.cumsum([0, *cut])])[part_of])
+
+    slower = _work_s(on(placement, even)) / np.maximum(stage_s(even), 1e-300)
+
+    def load_s(cut: Sequence[int]) -> NDArray[np.float64]:
+        """Ranks may be of different speed: the same layers take each so many times as long as the average of ranks."""
+        return np.bincount(placement.rank_of, slower * stage_s(cut)).astype(np.float64)
 
     found = cuts(placement, layers, load_s)
     return {f"cut {'+'.join(map(str, cut))}": Way(placement, on(placement, cut)) for cut in found}
+
+
+def _work_s(costs: Costs) -> NDArray[np.float64]:
+    """Of each stage, per micro-batch."""
+    return np.asarray(costs.seconds[[Kind.F, Kind.I, Kind.W]].sum(axis=0))
 
 
 def with_recompute(way: Way, kept: float | None, time: float) -> dict[str, Way]:
