@@ -47,7 +47,7 @@ def proven(arm: Arm, proof: Proof) -> Arm:
     arm = replace(arm, proofs=arm.proofs + 1, share=proof.share)
     if proof.run is not None and proof.run.score(arm.task.objective)[0] < arm.seconds:
         arm = replace(arm, run=proof.run)
-    if proof.bound_s > arm.bound.seconds:
+    if proof.kind and proof.bound_s > arm.bound.seconds * (1 + 1e-12):
         arm = replace(arm, bound=Bound(proof.bound_s, proof.kind, arm.bound.rank))
     return arm
 
