@@ -1,0 +1,139 @@
+"""The families: how each ``model_type`` reads its config."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from penstock.core.architecture import Architecture
+from penstock.core.config import hybrids, older
+from penstock.core.config.blocks import decoder
+from penstock.core.config.keys import Keys
+from penstock.core.config.style import ExpertStyle, Style
+
+_NEOX = Style(norm="layer", qkv_bias="attention_bias", out_bias="attention_bias", mlp_bias=True, gated=False)
+_COUNTED = ExpertStyle(which="after first", shared="count")
+_BIASED = {"qkv_bias": "attention_bias", "out_bias": "attention_bias"}
+
+STYLES: dict[str, Style] = {
+    "apertus": Style(**_BIASED, qk_norm="head", gated=False, activation_parameters=2),
+    "arcee": Style(**_BIASED, gated=False, mlp_bias="mlp_bias"),
+    "bitnet": Style(**_BIASED, inner_norms=True),
+    "cohere": Style(
+        norm="layer without offset", norms=1, parallel=True, **_BIASED, qk_norm="each", qk_norm_if="use_qk_norm"
+    ),
+    "cohere2": Style(norm="layer without offset", norms=1, parallel=True, **_BIASED, pattern=4),
+    "cwm": Style(**_BIASED, pattern=4),
+    "deepseek_v2": Style(latent=True, experts=_COUNTED, mlp_bias="mlp_bias"),
+    "deepseek_v3": Style(latent=True, experts=_COUNTED),
+    "deepseek_v32": Style(latent=True, experts=_COUNTED, mlp_bias="mlp_bias"),
+    "dots1": Style(**_BIASED, qk_norm="head", late=True, experts=_COUNTED),
+    "ernie4_5": Style(qkv_bias="use_bias", out_bias="use_bias", mlp_bias="use_bias"),
+    "ernie4_5_moe": Style(
+        qkv_bias="use_bias",
+        out_bias="use_bias",
+        mlp_bias="use_bias",
+        experts=ExpertStyle(which="from to", shared="count", score_bias=True),
+    ),
+    "exaone4": Style(qk_norm="head", pattern=4),
+    "flex_olmo": Style(**_BIASED, qk_norm="all", experts=ExpertStyle()),
+    "gemma": Style(**_BIASED),
+    "gemma2": Style(**_BIASED, norms=4, pattern=2),
+    "gemma3_text": Style(**_BIASED, norms=4, qk_norm="head", pattern=6),
+    "glm": Style(qkv_bias="attention_bias", fused_mlp=True),
+    "glm4": Style(qkv_bias="attention_bias", norms=4, fused_mlp=True),
+    "glm4_moe": Style(qkv_bias="attention_bias", qk_norm="head", qk_norm_if="use_qk_norm", experts=_COUNTED),
+    "glm4_moe_lite": Style(latent=True, experts=replace(_COUNTED, first=1)),
+    "gpt_neox": _NEOX,
+    "gpt_oss": Style(**_BIASED, sinks=True, pattern=2, experts=ExpertStyle(bias=True, router_bias=True)),
+    "granite": Style(**_BIASED, mlp_bias="mlp_bias"),
+    "granitemoe": Style(**_BIASED, experts=ExpertStyle()),
+    "granitemoeshared": Style(**_BIASED, experts=ExpertStyle(shared="width")),
+    "helium": Style(qkv_bias="attention_bias", mlp_bias="mlp_bias"),
+    "hunyuan_v1_dense": Style(**_BIASED, qk_norm="head"),
+    "hunyuan_v1_moe": Style(**_BIASED, qk_norm="head", experts=ExpertStyle(shared="one")),
+    "llama": Style(**_BIASED, mlp_bias="mlp_bias"),
+    "llama4_text": Style(
+        **_BIASED, pattern=4, chunked=True, experts=ExpertStyle(which="every", shared="one")
+    ),
+    "minicpm3": Style(latent=True, mlp_bias="mlp_bias"),
+    "minimax_m2": Style(qk_norm="all", experts=ExpertStyle()),
+    "ministral": Style(pattern=1),
+    "ministral3": Style(pattern=1),
+    "mistral": Style(pattern=1),
+    "mixtral": Style(pattern=1, experts=ExpertStyle()),
+    "nanochat": Style(norm="bare", gated=False, **_BIASED),
+    "nemotron": Style(norm="layer", **_BIASED, mlp_bias="mlp_bias", gated=False),
+    "olmo": Style(norm="bare", **_BIASED),
+    "olmo2": Style(**_BIASED, qk_norm="all"),
+    "olmo3": Style(**_BIASED, qk_norm="all", pattern=4),
+    "olmoe": Style(**_BIASED, qk_norm="all", experts=ExpertStyle()),
+    "phi": Style(
+        norm="layer",
+        norms=1,
+        parallel=True,
+        qkv_bias=True,
+        out_bias=True,
+        mlp_bias=True,
+        gated=False,
+        head_bias=True,
+        qk_norm="head",
+        qk_norm_if="qk_layernorm",
+    ),
+    "phi3": Style(fused_qkv=True, fused_mlp=True, pattern=1),
+    "phimoe": Style(norm="layer", **_BIASED, head_bias="lm_head_bias", pattern=1, experts=ExpertStyle()),
+    "qwen2": Style(qkv_bias=True, late=True),
+    "qwen2_moe": Style(
+        qkv_bias="qkv_bias",
+        late=True,
+        experts=ExpertStyle(which="step", shared="width", shared_gate=True),
+    ),
+    "qwen3": Style(**_BIASED, qk_norm="head", late=True),
+    "qwen3_moe": Style(**_BIASED, qk_norm="head", late=True, experts=ExpertStyle(which="step")),
+    "seed_oss": Style(qkv_bias="attention_bias", out_bias="attention_out_bias", mlp_bias="mlp_bias"),
+    "smollm3": Style(**_BIASED, mlp_bias="mlp_bias", late=True),
+    "solar_open": Style(**_BIASED, experts=_COUNTED),
+    "starcoder2": Style(
+        norm="layer", qkv_bias="use_bias", out_bias="use_bias", mlp_bias="use_bias", gated=False, pattern=1
+    ),
+    "youtu": Style(latent=True, mlp_bias="mlp_bias"),
+}
+
+Reader = Callable[[str, str, Keys], Architecture]
+OTHERS: dict[str, Reader] = {
+    "bloom": older.bloom,
+    "codegen": older.gpt_j,
+    "dbrx": older.dbrx,
+    "falcon": older.falcon,
+    "gpt2": older.gpt2,
+    "gpt_bigcode": older.gpt2,
+    "gpt_neo": older.gpt_neo,
+    "gptj": older.gpt_j,
+    "grok-1": older.grok,
+    "mpt": older.mpt,
+    "opt": older.opt,
+    "persimmon": older.persimmon_like,
+    "stablelm": older.parallel_or_not,
+    "xglm": older.xglm,
+    **hybrids.READERS,
+}
+
+ALIKE = {"kimi_k2": "deepseek_v3", "grok": "grok-1", "RefinedWeb": "falcon", "RefinedWebModel": "falcon"}
+"""Families that are another one under their own name."""
+NESTED = {
+    "gemma3": "gemma3_text",
+    "llama4": "llama4_text",
+    "mistral3": "mistral",
+    "qwen3_5": "qwen3_5_text",
+    "qwen3_5_moe": "qwen3_5_moe_text",
+}
+"""Models of text and images: the family of their ``text_config``, where it does not say."""
+FAMILIES = tuple(sorted({*STYLES, *OTHERS, *ALIKE, *NESTED}))
+
+
+def architecture_of(name: str, family: str, keys: Keys) -> Architecture:
+    """Return the model of one of ``FAMILIES``."""
+    family = ALIKE.get(family, family)
+    if family in STYLES:
+        return decoder(name, family, keys, STYLES[family])
+    return OTHERS[family](name, family, keys)
