@@ -148,12 +148,13 @@ def qwen_next(name: str, family: str, keys: Keys) -> Architecture:
 
 
 def kimi_linear(name: str, family: str, keys: Keys) -> Architecture:
-    """Kimi Linear: every fourth layer is latent attention."""
+    """Kimi Linear: latent attention in a quarter of the layers; its config counts layers from 1."""
     style = Style(experts=ExpertStyle(which="after first", shared="count", first=1), latent=True)
     own = (keys.find("linear_attn_config") or {}).get("kda_layers")
-    types = _types(keys, keys.whole(LAYERS), 4)
-    if own is not None and keys.find("layer_types") is None:
-        types = ["linear_attention" if i + 1 in own else "full_attention" for i in range(len(types))]
+    if own is None:
+        own = [layer + 1 for layer in range(keys.whole(LAYERS)) if layer == 0 or layer % 4]
+    types = keys.find("layer_types")
+    types = types or ["linear_attention" if i + 1 in own else "full_attention" for i in range(keys.whole(LAYERS))]
     full: Attention = replace(latent_of(keys, Mask()), query_rank=0)
     linear = kimi_delta(keys)
     blocks = [
