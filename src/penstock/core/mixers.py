@@ -16,7 +16,7 @@ class Attention:
     ``head_dim`` is the width of queries and keys, ``value_dim`` that of values. Latent attention (DeepSeek-V2,
     arXiv:2405.04434, 2.1): ``kv_rank`` is the width of the latent that keys and values are made of, ``query_rank`` that
     of queries (0: made directly), ``rope_dim`` the part of each key that is one for all heads and holds the position.
-    ``gate``: extra outputs of the query product, which scale the result. ``norms`` are those of queries, keys, latents
+    ``gate``: extra outputs of the query product, which scale the result. ``rope``: queries and keys are turned by their position. ``norms`` are those of queries, keys, latents
     or the result. ``vectors``: other parameters (sinks, biases of positions). ``fused``: queries, keys and values are
     one product. ``indexer``: products that choose the keys of a sparse mask.
     """
@@ -30,7 +30,7 @@ class Attention:
     query_rank: int = 0
     kv_rank: int = 0
     rope_dim: int = 0
-    rotary: int = 0
+    rope: bool = True
     query_bias: bool = False
     key_bias: bool = False
     value_bias: bool = False

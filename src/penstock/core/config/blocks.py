@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from penstock.core.architecture import Architecture, Block, Embedding, Head, Predictor
 from penstock.core.config.experts import experts_of, is_sparse
 from penstock.core.config.keys import Keys
@@ -81,7 +83,7 @@ def attention_of(keys: Keys, style: Style, mask: Mask) -> Attention:
     heads, kv_heads, head_dim = head_dim_of(keys)
     bias = flag(keys, style.qkv_bias)
     normed = style.qk_norm if not style.qk_norm_if or keys.truth(style.qk_norm_if) else ""
-    inner = (norm_of(style, keys.whole(HIDDEN)),) if style.inner_norms else ()
+    inner = (replace(norm_of(style, keys.whole(HIDDEN)), name="result"),) if style.inner_norms else ()
     return Attention(
         hidden=keys.whole(HIDDEN),
         heads=heads,
@@ -97,17 +99,20 @@ def attention_of(keys: Keys, style: Style, mask: Mask) -> Attention:
         norms=(*_qk_norms(style, normed, heads, kv_heads, head_dim), *inner),
         vectors=heads if style.sinks else 0,
         fused=style.fused_qkv,
+        rope=flag(keys, style.rope),
     )
 
 
 def _qk_norms(style: Style, which: str, heads: int, kv_heads: int, head_dim: int) -> tuple[Norm, ...]:
     rms, bias = style.norm == "rms", style.norm == "layer"
     if which == "all":
-        return Norm(heads * head_dim, rms, bias), Norm(kv_heads * head_dim, rms, bias)
+        query = Norm(heads * head_dim, rms, bias, name="query")
+        return query, replace(query, width=kv_heads * head_dim, name="key")
     if which in ("head", "each"):
         own = which == "each"
         bias = bias and not own  # norms per head have no offset
-        return Norm(head_dim, rms, bias, True, heads, own), Norm(head_dim, rms, bias, True, kv_heads, own)
+        query = Norm(head_dim, rms, bias, True, heads, own, name="query")
+        return query, replace(query, over=kv_heads, name="key")
     return ()
 
 
@@ -120,7 +125,7 @@ def latent_of(keys: Keys, mask: Mask) -> Attention:
     if "q_lora_rank" in keys.config and keys.config["q_lora_rank"] is None:
         query_rank = 0
     bias = keys.truth("attention_bias")
-    norms = (Norm(query_rank),) * bool(query_rank) + (Norm(rank),)
+    norms = (Norm(query_rank, name="query_down"),) * bool(query_rank) + (Norm(rank, name="kv_down"),)
     head_dim = keys.whole("qk_nope_head_dim") + rope
     index_heads, index_dim = keys.whole("index_n_heads", missing=0, least=0), 0
     indexer: tuple[Matrix, ...] = ()
@@ -132,7 +137,7 @@ def latent_of(keys: Keys, mask: Mask) -> Attention:
             Matrix("indexer.key", hidden, index_dim, split="none"),
             Matrix("indexer.weights", hidden, index_heads, split="none"),
         )
-        norms += (Norm(index_dim, rms=False, bias=True),)
+        norms += (Norm(index_dim, rms=False, bias=True, name="index"),)
     return Attention(
         hidden=hidden,
         heads=heads,
@@ -162,7 +167,7 @@ def mlp_of(keys: Keys, style: Style, ffn: int) -> Mlp:
         fused=style.fused_mlp,
         norm=norm_of(style, ffn) if style.inner_norms else None,
         vectors=style.activation_parameters,
-        activation=str(keys.find("hidden_act", "hidden_activation") or "silu"),
+        activation=str(keys.find("activation_function", "hidden_act", "hidden_activation", "mlp_hidden_act") or "silu"),
     )
 
 

@@ -11,7 +11,9 @@ from penstock.core.config.blocks import decoder
 from penstock.core.config.keys import Keys
 from penstock.core.config.style import ExpertStyle, Style
 
-_NEOX = Style(norm="layer", qkv_bias="attention_bias", out_bias="attention_bias", mlp_bias=True, gated=False)
+_NEOX = Style(
+    norm="layer", qkv_bias="attention_bias", out_bias="attention_bias", mlp_bias=True, gated=False, fused_qkv=True
+)
 _COUNTED = ExpertStyle(which="after first", shared="count")
 _BIASED = {"qkv_bias": "attention_bias", "out_bias": "attention_bias"}
 

@@ -183,7 +183,7 @@ def mamba(name: str, family: str, keys: Keys) -> Architecture:
 
 def jamba(name: str, family: str, keys: Keys) -> Architecture:
     """Jamba: one layer of attention among eight of Mamba, experts in every second."""
-    hidden, style = keys.whole(HIDDEN), Style()
+    hidden, style = keys.whole(HIDDEN), Style(rope=False)
     rank = keys.find("mamba_dt_rank")
     rank = -(-hidden // 16) if rank in (None, "auto") else rank
     inner = keys.whole("mamba_expand") * hidden
@@ -223,7 +223,7 @@ _NEMOTRON = {"M": "mamba", "*": "attention", "-": "mlp", "E": "moe"}
 def nemotron_h(name: str, family: str, keys: Keys) -> Architecture:
     """Nemotron-H and Nemotron 3: one half per block, in the order of ``hybrid_override_pattern``."""
     bias = {"qkv_bias": "attention_bias", "out_bias": "attention_bias", "mlp_bias": "mlp_bias"}
-    style = Style(norms=1, gated=False, **bias)
+    style = Style(norms=1, gated=False, rope=False, **bias)
     given = keys.find("layer_types", "layers_block_type")
     pattern = keys.find("hybrid_override_pattern")
     types = given or [_NEMOTRON.get(letter, letter) for letter in pattern or ""]

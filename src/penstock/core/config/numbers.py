@@ -76,6 +76,7 @@ def gpt(
         value_bias=bias,
         out_bias=bias,
         fused=True,
+        rope=gated if learned_positions is None else not learned_positions,
     )
     dense = Mlp(hidden=hidden, ffn=ffn, gated=gated, bias=bias, fused=gated, activation="silu" if gated else "gelu")
     mixed = _experts(dense, experts, topk, expert_ffn or ffn, shared_ffn) if experts else dense

@@ -42,7 +42,7 @@ def gpt2(name: str, family: str, keys: Keys) -> Architecture:
     return decoder(name, family, keys, Style(**_GPT, fused_qkv=True, learned_positions=0))
 
 
-_GPT: dict[str, Any] = {"norm": "layer", "qkv_bias": True, "out_bias": True, "mlp_bias": True, "gated": False}
+_GPT: dict[str, Any] = {"norm": "layer", "qkv_bias": True, "out_bias": True, "mlp_bias": True, "gated": False, "rope": False}
 
 
 def gpt_neo(name: str, family: str, keys: Keys) -> Architecture:
@@ -100,6 +100,7 @@ def falcon(name: str, family: str, keys: Keys) -> Architecture:
     kv_heads = 1 if not new and keys.truth("multi_query", missing=True) else grouped
     norms = keys.whole("num_ln_in_parallel_attn", missing=2 if new else 1) if new or parallel else 2
     style = Style(**{**_GPT, "qkv_bias": bias, "out_bias": bias, "mlp_bias": bias}, norms=norms, parallel=parallel)
+    style = replace(style, rope=not keys.truth("alibi"))
     keys = _with(keys, num_key_value_heads=kv_heads)
     return decoder(name, family, keys, replace(style, fused_qkv=True))
 
@@ -112,7 +113,7 @@ def mpt(name: str, family: str, keys: Keys) -> Architecture:
     ffn = round(float(keys.find("expansion_ratio") or 4) * hidden)
     keys = _with(keys, intermediate_size=ffn, num_key_value_heads=kv_heads)
     keys = renamed(keys, max_position_embeddings="max_seq_len")
-    return decoder(name, family, keys, Style(norm="layer without offset", gated=False, fused_qkv=True))
+    return decoder(name, family, keys, Style(norm="layer without offset", gated=False, fused_qkv=True, rope=False))
 
 
 def dbrx(name: str, family: str, keys: Keys) -> Architecture:
@@ -138,7 +139,7 @@ def grok(name: str, family: str, keys: Keys) -> Architecture:
 
 def persimmon_like(name: str, family: str, keys: Keys) -> Architecture:
     """Persimmon."""
-    style = Style(**_GPT, qk_norm="head", qk_norm_if="qk_layernorm", fused_qkv=True)
+    style = Style(**{**_GPT, "rope": True}, qk_norm="head", qk_norm_if="qk_layernorm", fused_qkv=True)
     return decoder(name, family, keys, style)
 
 

@@ -31,6 +31,7 @@ class Style:
     sinks: bool = False
     gate: bool = False
     fused_qkv: bool = False
+    rope: Flag = True
     latent: bool = False
     gated: bool = True
     mlp_bias: Flag = False

@@ -1,0 +1,143 @@
+"""Writes down the operators of a pass one after the other, each with its backward."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from penstock.core.parts import Matrix, Norm
+from penstock.cost.operators import Kernels, Operator, OperatorKind, Shard, Tensor
+
+
+class Tape:
+    """Operators in forward order, and their gradients.
+
+    Args:
+        width_bytes: of an element of activations and weights.
+        gradient_bytes: of an element of a weight gradient, which is read and written as it accumulates.
+        scope: put before the names of operators and tensors.
+    """
+
+    def __init__(
+        self, kernels: Kernels, shard: Shard, width_bytes: float, gradient_bytes: float = 4, scope: str = ""
+    ) -> None:
+        self.kernels, self.shard = kernels, shard
+        self.width_bytes, self.gradient_bytes, self.scope = width_bytes, gradient_bytes, scope
+        self.forward: list[Operator] = []
+        self.backward: list[Operator] = []
+        self._saved: set[str] = set()
+
+    def operators(self) -> tuple[Operator, ...]:
+        """All: forwards in order, then the backward in its order."""
+        return (*self.forward, *reversed(self.backward))
+
+    def tensor(self, name: str, elements: float, width_bytes: float | None = None) -> Tensor:
+        """Name a storage."""
+        size_bytes = elements * (self.width_bytes if width_bytes is None else width_bytes)
+        return Tensor(f"{self.scope}{name}", size_bytes)
+
+    def matmul(
+        self, matrix: Matrix, x: Tensor, rows: float, trained: bool = True, split: bool = True, full: float | None = None
+    ) -> Tensor:
+        """A linear layer on ``rows`` tokens; it keeps ``x`` for the gradient of its weights.
+
+        ``full``: bytes of the input as the product reads it, where ``x`` is a part that is gathered first.
+        """
+        inputs, outputs = matrix.inputs, matrix.outputs
+        if split and matrix.split == "columns":
+            outputs = self.shard.of(outputs, matrix.name)
+        if split and matrix.split == "rows":
+            inputs = self.shard.of(inputs, matrix.name)
+        y = self.tensor(f"{matrix.name}.y", rows * outputs)
+        self.product("matmul", matrix.name, x, y, (1, rows, outputs, inputs), rows, full)
+        if matrix.bias:
+            self._add("elementwise", f"{matrix.name}.bias", "W", reads=y.size_bytes, writes=outputs * self.width_bytes)
+        return y
+
+    def product(
+        self,
+        kind: OperatorKind,
+        name: str,
+        x: Tensor,
+        y: Tensor,
+        sizes: tuple[int, float, float, float],
+        rows: float,
+        full: float | None = None,
+        launches: int = 1,
+    ) -> None:
+        """A product of activations and weights: forward, and both gradients. ``rows``: of all groups together."""
+        batch, m, n, k = sizes
+        weight = batch * n * k * self.width_bytes
+        given = x.size_bytes if full is None else full
+        work = 2 * rows * n * k
+        tall = {"flops": work, "batch": batch, "launches": launches}
+        self._add(
+            kind, name, "F", m=m, n=n, k=k, reads=given + weight, writes=y.size_bytes, weight=weight, **tall,
+            takes=(x,), makes=(y,), saves=(x,),
+        )  # fmt: skip
+        gradient = batch * n * k * self.gradient_bytes
+        self._add(
+            kind, name, "W", m=k, n=n, k=m, reads=given + y.size_bytes + gradient, writes=gradient, **tall
+        )
+        self._add(kind, name, "I", m=m, n=k, k=n, reads=y.size_bytes + weight, writes=given, weight=weight, **tall)
+
+    def elementwise(
+        self,
+        name: str,
+        takes: Sequence[Tensor],
+        makes: Sequence[Tensor],
+        saves: Sequence[Tensor] = (),
+        passes: int = 1,
+        again: int = 1,
+        kind: OperatorKind = "elementwise",
+        per_element: float = 1.0,
+    ) -> None:
+        """Work on each element: it reads what it takes and writes what it makes.
+
+        ``passes``, ``again``: kernels that do so one after the other, forward and backward; every one but the last
+        writes a result, which the next one reads.
+        """
+        into, out = sum(each.size_bytes for each in takes), sum(each.size_bytes for each in makes)
+        kept = sum(each.size_bytes for each in saves)
+        between, elements = 2 * out * (passes - 1), out / self.width_bytes
+        self._add(
+            kind, name, "F", flops=elements * per_element * passes, reads=into + between / 2, writes=out + between / 2,
+            launches=passes, takes=tuple(takes), makes=tuple(makes), saves=tuple(saves),
+        )  # fmt: skip
+        more = into * (again - 1)
+        self._add(
+            kind, name, "I", flops=2 * elements * per_element * again, reads=out + kept + more, writes=into + more,
+            launches=again,
+        )  # fmt: skip
+
+    def norm(self, norm: Norm, name: str, x: Tensor, tokens: float) -> Tensor:
+        """A norm of ``x``; plain RMS norms go through single precision and keep what each of their kernels keeps."""
+        elements = tokens * norm.features
+        y = self.tensor(f"{name}.y", elements)
+        runs = tokens * norm.over
+        if self.kernels.norm or not norm.rms:
+            stats_bytes = self.kernels.stats_bytes if not norm.rms else 4
+            stats_bytes = self.width_bytes if stats_bytes is None else stats_bytes
+            stats = self.tensor(f"{name}.stats", runs * (1 if norm.rms else 2), stats_bytes)
+            self.elementwise(name, (x,), (y,), (x, stats), kind="norm", per_element=6)
+            return y
+        wide = x if self.width_bytes == 4 else self.tensor(f"{name}.wide", elements, 4)
+        stats, normed = self.tensor(f"{name}.stats", runs, 4), self.tensor(f"{name}.normed", elements)
+        self.elementwise(name, (x,), (y,), (wide, stats, normed), passes=6, again=8, kind="norm", per_element=1)
+        return y
+
+    def add(self, kind: OperatorKind, name: str, phase: str, **sizes: object) -> None:
+        """Write down an operator of a kind that has rules of its own."""
+        self._add(kind, name, phase, **sizes)
+
+    def _add(self, kind: OperatorKind, name: str, phase: str, **given: object) -> None:
+        sizes = dict(given)
+        for short in ("reads", "writes", "weight"):
+            if short in sizes:
+                sizes[f"{short}_bytes"] = sizes.pop(short)
+        fresh = 0.0
+        for tensor in sizes.get("saves", ()):  # type: ignore[attr-defined]
+            if tensor.name not in self._saved:
+                self._saved.add(tensor.name)
+                fresh += tensor.size_bytes
+        made = Operator(name=f"{self.scope}{name}", kind=kind, phase=phase, saved_bytes=fresh, **sizes)  # type: ignore[arg-type]
+        (self.forward if phase == "F" else self.backward).append(made)
