@@ -83,7 +83,9 @@ def experts(tape: Tape, part: Experts, x: Tensor, rows: float) -> Tensor:
 def _shared(tape: Tape, part: Experts, x: Tensor, rows: float, out: Tensor) -> None:
     """The expert that every token visits, with its gate, and the sum of both."""
     assert part.shared is not None
-    beside = mlp(tape, part.shared, x, rows, name="shared")
+    seen = rows * (tape.shard.tp if tape.shard.sp else 1)  # cut by columns and rows, it sees the tokens of all
+    beside = mlp(tape, part.shared, x, seen, seen * part.shared.hidden * tape.width_bytes, "shared")
+    beside = beside._replace(size_bytes=x.size_bytes)
     if part.shared_gate:
         gate = tape.matmul(Matrix("shared.gate_scalar", part.shared.hidden, 1, split="none"), x, rows)
         tape.elementwise("shared.gated", (beside, gate), (beside,), (beside, gate), passes=2, again=3)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from penstock.core.mask import Mask
 from penstock.core.mixers import Attention, LinearAttention
 from penstock.core.parts import Matrix, Norm
 from penstock.cost.operators import Tensor
@@ -123,7 +124,7 @@ def _core(tape: Tape, mixer: Attention, parts: _Parts, tokens: Tokens) -> Tensor
     out = tape.tensor("attention.result", heads * mixer.value_dim * tokens.here)
     stats = tape.tensor("attention.stats", heads * tokens.here, 4)
     parts = _repeated(tape, mixer, parts, tokens, heads, kv_heads)
-    held = _held(parts)
+    held = [*_held(parts), *_mask(tape, mixer, tokens)]
     scores = 2 * batch * queries * tokens.seq
     sizes = {"batch": batch, "m": queries, "n": tokens.seq, "k": mixer.head_dim, "value_dim": mixer.value_dim}
     seen = {"density": mixer.mask.density(tokens.seq)}
@@ -169,8 +170,7 @@ def _held(parts: _Parts) -> list[Tensor]:
 
 def _repeated(tape: Tape, mixer: Attention, parts: _Parts, tokens: Tokens, heads: int, kv_heads: int) -> _Parts:
     """A mask that is no plain causal one makes transformers give each head a copy of its keys and values."""
-    masked = mixer.mask.pairs(tokens.seq) < mixer.mask.__class__().pairs(tokens.seq)
-    if tape.kernels.rope or not masked or heads == kv_heads:
+    if heads == kv_heads or not _mask(tape, mixer, tokens):
         return parts
     key = tape.tensor("attention.key.repeated", heads * mixer.head_dim * tokens.here)
     value = tape.tensor("attention.value.repeated", heads * mixer.value_dim * tokens.here)
@@ -178,18 +178,27 @@ def _repeated(tape: Tape, mixer: Attention, parts: _Parts, tokens: Tokens, heads
     return _Parts(parts.query, key, value)
 
 
+def _mask(tape: Tape, mixer: Attention, tokens: Tokens) -> tuple[Tensor, ...]:
+    """The mask that transformers hands over where it is no plain causal one: a number per pair, for all heads."""
+    if tape.kernels.rope or mixer.mask.pairs(tokens.seq) == Mask().pairs(tokens.seq):
+        return ()
+    return (tape.tensor("attention.mask", tokens.here * tokens.seq),)
+
+
 def _indexer(tape: Tape, mixer: Attention, x: Tensor, tokens: Tokens) -> None:
-    """A light attention over all pairs, whose best scores choose the keys (DeepSeek-V3.2, arXiv:2512.02556)."""
+    """A light attention over all pairs, whose best scores choose the keys (DeepSeek-V3.2, arXiv:2512.02556).
+
+    The loss of the model sends no gradient through the choice.
+    """
     for matrix in mixer.indexer:
         source = tape.tensor("attention.query_down_norm.y", mixer.query_rank * tokens.here)
-        tape.matmul(matrix, source if matrix.name == "indexer.query" else x, tokens.here)
+        tape.matmul(matrix, source if matrix.name == "indexer.query" else x, tokens.here, trained=False)
     queries = tokens.seq / tokens.cp
     batch, work = tokens.micro * mixer.index_heads, 2 * tokens.micro * queries * tokens.seq
     sizes = {"batch": batch, "m": queries, "n": tokens.seq, "k": mixer.index_dim, "density": 0.5}
     moved = (mixer.index_heads + 1) * mixer.index_dim * tokens.here * tape.width_bytes
-    flops = work * mixer.index_heads * mixer.index_dim
+    flops = work * mixer.index_heads * (mixer.index_dim + 1)  # scores, and their sum over heads by weight
     tape.add("matmul", "indexer.scores", "F", flops=flops, reads=moved, writes=work * 2, **sizes)
-    tape.add("matmul", "indexer.scores", "I", flops=2 * flops, reads=moved + work * 2, writes=moved, **sizes)
 
 
 def linear_attention(tape: Tape, mixer: LinearAttention, x: Tensor, tokens: Tokens, full: float | None) -> Tensor:

@@ -38,7 +38,7 @@ class Tape:
     def matmul(
         self, matrix: Matrix, x: Tensor, rows: float, trained: bool = True, split: bool = True, full: float | None = None
     ) -> Tensor:
-        """A linear layer on ``rows`` tokens; it keeps ``x`` for the gradient of its weights.
+        """A linear layer on ``rows`` tokens; if ``trained``, it keeps ``x`` for the gradient of its weights.
 
         ``full``: bytes of the input as the product reads it, where ``x`` is a part that is gathered first.
         """
@@ -48,8 +48,8 @@ class Tape:
         if split and matrix.split == "rows":
             inputs = self.shard.of(inputs, matrix.name)
         y = self.tensor(f"{matrix.name}.y", rows * outputs)
-        self.product("matmul", matrix.name, x, y, (1, rows, outputs, inputs), rows, full)
-        if matrix.bias:
+        self.product("matmul", matrix.name, x, y, (1, rows, outputs, inputs), rows, full, trained=trained)
+        if matrix.bias and trained:
             self._add("elementwise", f"{matrix.name}.bias", "W", reads=y.size_bytes, writes=outputs * self.width_bytes)
         return y
 
@@ -63,8 +63,9 @@ class Tape:
         rows: float,
         full: float | None = None,
         launches: int = 1,
+        trained: bool = True,
     ) -> None:
-        """A product of activations and weights: forward, and both gradients. ``rows``: of all groups together."""
+        """A product of activations and weights: forward, and if ``trained`` both gradients. ``rows``: of all groups together."""
         batch, m, n, k = sizes
         weight = batch * n * k * self.width_bytes
         given = x.size_bytes if full is None else full
@@ -72,8 +73,10 @@ class Tape:
         tall = {"flops": work, "batch": batch, "launches": launches}
         self._add(
             kind, name, "F", m=m, n=n, k=k, reads=given + weight, writes=y.size_bytes, weight=weight, **tall,
-            takes=(x,), makes=(y,), saves=(x,),
+            takes=(x,), makes=(y,), saves=(x,) if trained else (),
         )  # fmt: skip
+        if not trained:
+            return
         gradient = batch * n * k * self.gradient_bytes
         self._add(
             kind, name, "W", m=k, n=n, k=m, reads=given + y.size_bytes + gradient, writes=gradient, **tall

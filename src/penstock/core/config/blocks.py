@@ -209,7 +209,8 @@ def _narrow(keys: Keys, style: Style) -> Mask:
 
 def _predictors(keys: Keys, style: Style, hidden: int, blocks: tuple[Block, ...]) -> tuple[Predictor, ...]:
     """Multi-token heads: like the last block, behind a product of two hidden states and three norms."""
-    count = keys.whole("num_nextn_predict_layers", "num_mtp_layers", missing=0, least=0)
+    given = Keys(keys.config, keys.source)  # transformers has none, whatever it takes for a key that is missing
+    count = given.whole("num_nextn_predict_layers", "num_mtp_layers", missing=0, least=0)
     norms = (norm_of(style, hidden),) * 3
     project = Matrix("predictor.project", 2 * hidden, hidden, split="none")
     return (Predictor(block=blocks[-1], project=project, norms=norms),) * count if blocks else ()

@@ -1,6 +1,6 @@
 """What transformers takes for keys that a config leaves out, as ``data/families.json`` holds it.
 
-``python tests/core/family_defaults.py`` writes that file anew from the installed version.
+``python tests/family_defaults.py`` writes that file anew from the installed version.
 """
 
 import ast
