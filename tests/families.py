@@ -56,6 +56,20 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "deepseek_v2": {**SIZES, **LATENT, **ROUTED, **GROUPS},
     "deepseek_v3": {**SIZES, **LATENT, **ROUTED, **GROUPS},
     "deepseek_v32": {**SIZES, **LATENT, **ROUTED, **GROUPS, "index_n_heads": 4, "index_head_dim": 12},
+    "deepseek_v4": {
+        **NARROW,
+        "head_dim": 24,
+        **ROUTED,
+        "n_shared_experts": 1,
+        "q_lora_rank": 24,
+        "o_groups": 2,
+        "o_lora_rank": 12,
+        "index_n_heads": 4,
+        "index_head_dim": 12,
+        "index_topk": 2,
+        "num_key_value_heads": 1,
+        "compress_ratios": [0, 128, 4, 128],
+    },
     "dots1": {**SIZES, **ROUTED, **GROUPS},
     "ernie4_5": {**SIZES, "use_bias": True},
     "ernie4_5_moe": {
@@ -171,6 +185,17 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "mpt grouped": ("mpt", {"d_model": 64, "n_heads": 4, "n_layers": 2, "vocab_size": 96}),
     "stablelm parallel": ("stablelm", {**SIZES, "use_parallel_residual": True}),
     "gpt_bigcode many heads": ("gpt_bigcode", {**GPT2, "multi_query": False}),
+    "nemotron_h latent": (
+        "nemotron_h",
+        {
+            **WIDE,
+            **MAMBA2,
+            **ROUTED,
+            "layers_block_type": ["mamba", "moe"],
+            "moe_shared_expert_intermediate_size": 24,
+            "moe_latent_size": 32,
+        },
+    ),
     "nemotron_h dense": (
         "nemotron_h",
         {**WIDE, **MAMBA2, "layers_block_type": ["mamba", "mlp", "attention", "mlp"]},

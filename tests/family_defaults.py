@@ -14,7 +14,7 @@ from penstock.core.config.families import OTHERS, STYLES
 
 ROOT = Path(package.__file__).parent
 FILE = ROOT.parent.parent / "data" / "families.json"
-NOT_IN_TRANSFORMERS = {"grok-1"}
+NOT_IN_TRANSFORMERS = {"grok-1", "qwen"}
 
 
 def words() -> set[str]:

@@ -15,7 +15,8 @@ class Block:
 
     Either half may be missing (hybrid models have layers of one half). ``parallel``: both halves read the same input.
     ``vectors``: parameters that are neither matrices nor norms, of both halves apart from their own (scales of
-    residuals).
+    residuals). ``streams``: the residual is so many side by side, which a small product mixes around each half
+    (hyper-connections, arXiv:2409.19606).
     """
 
     attention: Attention | LinearAttention | None
@@ -23,11 +24,30 @@ class Block:
     norms: tuple[Norm, ...]
     parallel: bool = False
     vectors: int = 0
+    streams: int = 1
+
+    @property
+    def hidden(self) -> int:
+        """Width of the block's input, of one stream."""
+        half = self.attention or self.mlp
+        if half is None:
+            raise ValueError("a block needs attention or a feed-forward; this one has neither")
+        return half.hidden
+
+    @property
+    def mixing(self) -> tuple[Matrix, ...]:
+        """For each half, the product that says how its streams are taken together and given back."""
+        if self.streams == 1:
+            return ()
+        outputs = self.streams * (self.streams + 2)
+        one = Matrix("streams", self.streams * self.hidden, outputs, True, "none")
+        return (one,) * sum(half is not None for half in (self.attention, self.mlp))
 
     @property
     def parameters(self) -> int:
         """All of them, experts that a token does not visit too."""
         halves = sum(half.parameters for half in (self.attention, self.mlp) if half is not None)
+        halves += sum(matrix.parameters for matrix in self.mixing)
         return halves + sum(norm.parameters for norm in self.norms) + self.vectors
 
     @property
@@ -96,6 +116,7 @@ class Architecture:
 
     ``family`` is the ``model_type`` of its config, ``positions`` the longest sequence in tokens. ``blocks`` are in the
     order of the model; equal blocks are equal values. ``norm`` follows the last block (``None``: there is none).
+    ``vectors``: parameters that are in none of these.
 
     >>> from penstock.core.config import gpt
     >>> small = gpt(layers=12, hidden=768, heads=12, vocab=50257, positions=1024, tied=True)
@@ -113,6 +134,7 @@ class Architecture:
     norm: Norm | None
     head: Head
     predictors: tuple[Predictor, ...] = ()
+    vectors: int = 0
 
     @property
     def layers(self) -> int:
@@ -136,7 +158,8 @@ class Architecture:
 
     @property
     def _ends(self) -> int:
-        return self.embedding.parameters + (self.norm.parameters if self.norm else 0) + self.head.parameters
+        norm = self.norm.parameters if self.norm else 0
+        return self.embedding.parameters + norm + self.head.parameters + self.vectors
 
     def kinds(self) -> dict[Block, int]:
         """Distinct blocks, in order of first use, and how many there are of each."""

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 class Mask:
     """A causal mask and what narrows it; 0 is "not narrowed".
 
-    ``window``: a query sees itself and the ``window - 1`` tokens before it. ``chunk``: it sees no token of the chunks
+    ``compress``: beside its window, a query sees one entry for each ``compress`` tokens up to its own (at most ``selected``
+    of these). ``window``: a query sees itself and the ``window - 1`` tokens before it. ``chunk``: it sees no token of the chunks
     before its own. ``selected``: it sees at most so many tokens, which an indexer chooses. ``block``, ``local`` and
     ``stride``: block-sparse, in blocks of ``block`` tokens a query's block sees the ``local`` last blocks and of the
     earlier ones every ``stride``-th.
@@ -24,10 +25,11 @@ class Mask:
     block: int = 0
     local: int = 0
     stride: int = 0
+    compress: int = 0
 
     def __post_init__(self) -> None:
         given = [name for name in ("window", "chunk", "selected", "block") if getattr(self, name)]
-        if len(given) > 1:
+        if len(given) > 1 and not self.compress:
             raise ValueError(f"a mask has one of window, chunk, selected and block, not {' and '.join(given)}")
         if self.block and self.local < 1:
             raise ValueError(f"block={self.block} needs local blocks, not local={self.local}; a query sees its own: 1")
@@ -39,12 +41,22 @@ class Mask:
             return whole * _triangle(self.chunk) + _triangle(rest)
         if self.block:
             return self._block_pairs(seq)
+        if self.compress:
+            return Mask(window=self.window).pairs(seq) + self._compressed_pairs(seq)
         reach = self.window or self.selected or seq
         return _triangle(seq) if reach >= seq else _triangle(reach) + (seq - reach) * reach
 
     def density(self, seq: int) -> float:
         """Share of the square score matrix of ``seq`` tokens that is seen."""
         return self.pairs(seq) / seq**2
+
+    def _compressed_pairs(self, seq: int) -> int:
+        """Entries rise by one every ``compress`` tokens, up to ``selected``."""
+        entries, rest = divmod(seq + 1, self.compress)
+        most = min(self.selected or entries, entries)
+        risen = _triangle(most - 1) * self.compress if most else 0
+        after = (entries - most) * self.compress + rest
+        return risen + most * after
 
     def _block_pairs(self, seq: int) -> int:
         """By rows of blocks: the own block is a triangle, the others are whole."""

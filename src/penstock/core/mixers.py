@@ -18,7 +18,9 @@ class Attention:
     of queries (0: made directly), ``rope_dim`` the part of each key that is one for all heads and holds the position.
     ``gate``: extra outputs of the query product, which scale the result. ``rope``: queries and keys are turned by their position. ``norms`` are those of queries, keys, latents
     or the result. ``vectors``: other parameters (sinks, biases of positions). ``fused``: queries, keys and values are
-    one product. ``indexer``: products that choose the keys of a sparse mask.
+    one product. ``indexer``: products that choose the keys of a sparse mask. ``shared``: keys are values too (and only ``inward``'s first two are
+    queries, through ``query_rank``). ``beside``: other products of the layer's input, which compress keys. ``out_rank``:
+    the result goes through ``out_groups`` products to so many features each before the last product.
     """
 
     hidden: int
@@ -43,6 +45,10 @@ class Attention:
     indexer: tuple[Matrix, ...] = ()
     index_heads: int = 0
     index_dim: int = 0
+    shared: bool = False
+    beside: tuple[Matrix, ...] = ()
+    out_groups: int = 0
+    out_rank: int = 0
 
     def __post_init__(self) -> None:
         if self.heads % self.kv_heads:
@@ -61,17 +67,30 @@ class Attention:
     @property
     def inward(self) -> tuple[Matrix, ...]:
         """The products that make queries, keys and values, in order."""
+        if self.shared:
+            down, up = self._latent_inward()[:2]
+            return down, up, Matrix("attention.key", self.hidden, self.kv_heads * self.head_dim, split="none")
         return self._latent_inward() if self.latent else self._plain_inward()
 
     @property
     def outward(self) -> Matrix:
-        """The product behind the attention."""
+        """The last product behind the attention."""
+        if self.out_rank:
+            return Matrix("attention.out", self.out_groups * self.out_rank, self.hidden, self.out_bias, "rows")
         return Matrix("attention.out", self.heads * self.value_dim, self.hidden, self.out_bias, "rows")
+
+    @property
+    def narrowing(self) -> tuple[Matrix, ...]:
+        """The product before the last one, where there are two: in groups, each on its part of the result."""
+        if not self.out_rank:
+            return ()
+        part = self.heads * self.value_dim // self.out_groups
+        return (Matrix("attention.out_down", part, self.out_groups * self.out_rank),)
 
     @property
     def parameters(self) -> int:
         """Of products, norms and vectors."""
-        matrices = (*self.inward, self.outward, *self.indexer)
+        matrices = (*self.inward, *self.narrowing, self.outward, *self.indexer, *self.beside)
         return sum(m.parameters for m in matrices) + sum(norm.parameters for norm in self.norms) + self.vectors
 
     def _plain_inward(self) -> tuple[Matrix, ...]:

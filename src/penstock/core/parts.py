@@ -92,10 +92,12 @@ class Mlp:
 class Experts:
     """``experts`` feed-forwards, of which a router gives each token ``topk``, beside ``shared`` that sees every token.
 
-    ``expert`` is one of them. ``shared_gate``: a scalar gate on the shared one. ``vectors``: other parameters, such as
+    ``expert`` is one of them; in models whose experts work on a latent it is narrower than ``hidden``, and two more
+    matrices lead there and back (Nemotron 3, arXiv:2512.20856). ``shared_gate``: a scalar gate on the shared one. ``vectors``: other parameters, such as
     a learned bias of the router's scores.
     """
 
+    hidden: int
     experts: int
     topk: int
     expert: Mlp
@@ -111,7 +113,15 @@ class Experts:
     @property
     def router(self) -> Matrix:
         """Scores of all experts."""
-        return Matrix("experts.router", self.expert.hidden, self.experts, self.router_bias, "none")
+        return Matrix("experts.router", self.hidden, self.experts, self.router_bias, "none")
+
+    @property
+    def latent(self) -> tuple[Matrix, ...]:
+        """The matrices to the latent and back, if there is one."""
+        if self.expert.hidden == self.hidden:
+            return ()
+        into = Matrix("experts.latent_down", self.hidden, self.expert.hidden, self.expert.bias, "none")
+        return into, Matrix("experts.latent_up", self.expert.hidden, self.hidden, self.expert.bias, "none")
 
     @property
     def parameters(self) -> int:
@@ -125,5 +135,6 @@ class Experts:
 
     @property
     def _beside(self) -> int:
-        shared = (self.shared.parameters if self.shared else 0) + self.shared_gate * self.expert.hidden
-        return self.router.parameters + shared + self.vectors
+        shared = (self.shared.parameters if self.shared else 0) + self.shared_gate * self.hidden
+        latent = sum(matrix.parameters for matrix in self.latent)
+        return self.router.parameters + shared + latent + self.vectors

@@ -57,7 +57,7 @@ def experts(tape: Tape, part: Experts, x: Tensor, rows: float) -> Tensor:
 
     Experts are balanced: of all tokens that the ranks of a group send, each rank gets as many as it sends.
     """
-    shard, width_bytes = tape.shard, tape.width_bytes
+    shard = tape.shard
     scores = tape.matmul(part.router, x, rows)
     weights = tape.tensor("experts.weights", rows * part.topk, 4)
     probabilities = tape.tensor("experts.probabilities", rows * part.experts, 4)
@@ -66,15 +66,18 @@ def experts(tape: Tape, part: Experts, x: Tensor, rows: float) -> Tensor:
     sent = rows * part.topk * shard.etp
     order = tape.tensor("experts.order", sent, 8)
     given = tape.tensor("experts.rows", sent * part.expert.hidden)
-    tape.elementwise("experts.dispatch", (x,), (given,), (order,), kind="gather")
+    source = tape.matmul(part.latent[0], x, rows) if part.latent else x
+    tape.elementwise("experts.dispatch", (source,), (given,), (order,), kind="gather")
     ffn = shard.of(part.expert.ffn, "expert's ffn", shard.etp)
     made = _grouped(tape, "experts.gate_up" if part.expert.gated else "experts.up", given, local, sent,
                     part.expert.hidden, ffn * (1 + part.expert.gated))  # fmt: skip
     product = activation(tape, replace(part.expert, fused=True), [made], sent * ffn, "experts")
     back = _grouped(tape, "experts.down", product, local, sent, ffn, part.expert.hidden)
-    out = tape.tensor("experts.y", x.size_bytes / width_bytes)
+    out = tape.tensor("experts.y", rows * part.expert.hidden)
     kept = () if tape.kernels.activation else (back, weights)
     tape.elementwise("experts.combine", (back, weights), (out,), kept, kind="gather")
+    if part.latent:
+        out = tape.matmul(part.latent[1], out, rows)
     if part.shared is not None:
         _shared(tape, part, x, rows, out)
     return out

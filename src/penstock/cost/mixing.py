@@ -37,7 +37,10 @@ class _Parts:
 
 def attention(tape: Tape, mixer: Attention, x: Tensor, tokens: Tokens, full: float | None) -> Tensor:
     """Write the operators of attention on ``x``; return its result."""
-    parts = _latent(tape, mixer, x, tokens, full) if mixer.latent else _projected(tape, mixer, x, tokens, full)
+    through = _latent if mixer.latent or mixer.shared else _projected
+    parts = through(tape, mixer, x, tokens, full)
+    for matrix in mixer.beside:
+        tape.matmul(matrix, x, tokens.here, full=full)
     if mixer.indexer:
         _indexer(tape, mixer, x, tokens)
     result = _core(tape, mixer, _rotated(tape, mixer, parts, tokens), tokens)
@@ -49,6 +52,8 @@ def attention(tape: Tape, mixer: Attention, x: Tensor, tokens: Tokens, full: flo
     for norm in mixer.norms:
         if norm.name == "result":
             result = tape.norm(_narrowed(norm, tape.shard.tp), "attention.result_norm", result, tokens.here)
+    for matrix in mixer.narrowing:
+        result = tape.matmul(matrix, result, tokens.here)
     return tape.matmul(mixer.outward, result, tokens.here)
 
 
@@ -96,6 +101,9 @@ def _latent(tape: Tape, mixer: Attention, x: Tensor, tokens: Tokens, full: float
         made[name] = tape.matmul(matrix, source, tokens.here, full=full if source is x else None)
         if name.endswith("_down"):
             made[name] = tape.norm(norms[name], f"attention.{name}_norm", made[name], tokens.here)
+    if mixer.shared:
+        key = tape.norm(norms["key"], "attention.key_norm", made["key"], tokens.here)
+        return _Parts(made["query_up"], key, key)
     heads, _ = _heads(tape, mixer)
     key = tape.tensor("attention.key", heads * mixer.head_dim * tokens.here)
     tape.elementwise("attention.join", (made["kv_up"],), (key,))

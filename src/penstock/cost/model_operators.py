@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from penstock.core.architecture import Architecture, Block
 from penstock.core.mixers import Attention
 from penstock.core.parts import Experts, Matrix, Norm
@@ -48,39 +50,43 @@ def operators(
 
 def _write_block(tape: Tape, block: Block, tokens: Tokens) -> None:
     own = tokens.here / (tape.shard.tp if tape.shard.sp else 1)
-    x = tape.tensor("input", own * _hidden(block))
+    x = tape.tensor("input", own * block.hidden * block.streams)
     halves = [half for half in (block.attention, block.mlp) if half is not None]
     each = max(1, len(block.norms) // max(1, len(halves)))
     entry: Tensor | None = None
     for index, half in enumerate(halves):
         norms = block.norms[index * each : (index + 1) * each] or block.norms[:1]
         role = ("attention", "mlp")[half is block.mlp]
+        source = _collapsed(tape, block, x, own, role)
         if not (block.parallel and len(block.norms) == 1 and entry is not None):
-            entry = tape.norm(norms[0], f"{role}_norm", x, own)
+            entry = tape.norm(norms[0], f"{role}_norm", source, own)
         y = _write_half(tape, block, half, entry, tokens)
-        y = Tensor(y.name, x.size_bytes)
+        y = Tensor(y.name, source.size_bytes)
         for norm in norms[1:2]:
             y = tape.norm(norm, f"{role}_post_norm", y, own)
-        sum_of = tape.tensor(f"{role}.sum", own * _hidden(block))
+        sum_of = tape.tensor(f"{role}.sum", own * block.hidden * block.streams)
         tape.elementwise(f"{role}.add", (x, y), (sum_of,))
         x = sum_of
 
 
-def _hidden(block: Block) -> int:
-    half = block.attention or block.mlp
-    if half is None:
-        raise ValueError("a block needs attention or a feed-forward; this one has neither")
-    return half.expert.hidden if isinstance(half, Experts) else half.hidden
+def _collapsed(tape: Tape, block: Block, x: Tensor, own: float, role: str) -> Tensor:
+    """One stream of several, by weights that a product of all of them gives."""
+    if not block.mixing:
+        return x
+    weights = tape.matmul(replace(block.mixing[0], name=f"{role}.streams"), x, own)
+    one = tape.tensor(f"{role}.stream", own * block.hidden)
+    tape.elementwise(f"{role}.collapse", (x, weights), (one,), (x, weights), passes=2, again=3)
+    return one
 
 
 def _write_half(tape: Tape, block: Block, half: object, entry: Tensor, tokens: Tokens) -> Tensor:
-    full = tokens.here * _hidden(block) * tape.width_bytes
+    full = tokens.here * block.hidden * tape.width_bytes
     if isinstance(half, Attention):
         return attention(tape, half, entry, tokens, full)
     if half is block.attention and block.attention is not None:
         return linear_attention(tape, block.attention, entry, tokens, full)  # type: ignore[arg-type]
     if isinstance(half, Experts):
-        return experts(tape, half, entry, entry.size_bytes / tape.width_bytes / _hidden(block))
+        return experts(tape, half, entry, entry.size_bytes / tape.width_bytes / block.hidden)
     return mlp(tape, half, entry, tokens.here, full)  # type: ignore[arg-type]
 
 
@@ -132,7 +138,13 @@ def head_operators(
     tape = Tape(kernels, shard, width_bytes, gradient_bytes, "head.")
     here = micro * seq / shard.cp
     own = here / (shard.tp if shard.sp else 1)
-    x = tape.tensor("input", own * model.hidden)
+    streams = model.blocks[-1].streams if model.blocks else 1
+    x = tape.tensor("input", own * model.hidden * streams)
+    if streams > 1:
+        weights = tape.matmul(Matrix("streams", streams * model.hidden, streams, True, "none"), x, own)
+        one = tape.tensor("stream", own * model.hidden)
+        tape.elementwise("collapse", (x, weights), (one,), (x, weights), passes=2, again=3)
+        x = one
     full = here * model.hidden * width_bytes
     if model.norm is not None:
         x = tape.norm(model.norm, "norm", x, own)

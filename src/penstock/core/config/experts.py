@@ -25,8 +25,10 @@ def experts_of(keys: Keys, style: ExpertStyle, like: Mlp) -> Experts:
         shared_ffn = keys.whole(*SHARED, missing=0, least=0) * ffn
     elif style.shared == "width":
         shared_ffn = keys.whole(*SHARED_FFN, missing=0, least=0)
-    expert = replace(like, ffn=ffn, bias=like.bias or style.bias, fused=True)
+    latent = keys.whole("moe_latent_size", missing=like.hidden)
+    expert = replace(like, hidden=latent, ffn=ffn, bias=like.bias or style.bias, fused=True)
     return Experts(
+        hidden=like.hidden,
         experts=experts,
         topk=keys.whole(*TOPK),
         expert=expert,

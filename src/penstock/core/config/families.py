@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from penstock.core.architecture import Architecture
-from penstock.core.config import hybrids, older
+from penstock.core.config import compressed, hybrids, older
 from penstock.core.config.blocks import decoder
 from penstock.core.config.keys import Keys
 from penstock.core.config.style import ExpertStyle, Style
@@ -115,8 +115,10 @@ OTHERS: dict[str, Reader] = {
     "mpt": older.mpt,
     "opt": older.opt,
     "persimmon": older.persimmon_like,
+    "qwen": older.qwen,
     "stablelm": older.parallel_or_not,
     "xglm": older.xglm,
+    "deepseek_v4": compressed.deepseek_v4,
     **hybrids.READERS,
 }
 

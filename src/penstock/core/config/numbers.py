@@ -103,4 +103,4 @@ def _experts(dense: Mlp, experts: int, topk: int, ffn: int, shared_ffn: int) -> 
     like = {"hidden": dense.hidden, "gated": dense.gated, "bias": dense.bias, "fused": True}
     shared = Mlp(ffn=shared_ffn, activation=dense.activation, **like) if shared_ffn else None
     expert = Mlp(ffn=ffn, activation=dense.activation, **like)
-    return Experts(experts=experts, topk=topk, expert=expert, shared=shared)
+    return Experts(hidden=dense.hidden, experts=experts, topk=topk, expert=expert, shared=shared)

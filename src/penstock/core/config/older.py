@@ -116,6 +116,12 @@ def mpt(name: str, family: str, keys: Keys) -> Architecture:
     return decoder(name, family, keys, Style(norm="layer without offset", gated=False, fused_qkv=True, rope=False))
 
 
+def qwen(name: str, family: str, keys: Keys) -> Architecture:
+    """Qwen 1: its config gives gate and up together as the width of the feed-forward."""
+    keys = _with(keys, intermediate_size=keys.whole("intermediate_size") // 2, head_dim=keys.find("kv_channels"))
+    return decoder(name, family, keys, Style(qkv_bias=True, fused_qkv=True))
+
+
 def dbrx(name: str, family: str, keys: Keys) -> Architecture:
     """DBRX: sizes of attention and experts stand in objects of their own."""
     attention, ffn = keys.find("attn_config") or {}, keys.find("ffn_config") or {}

@@ -1,0 +1,163 @@
+"""Models as tables of runs describe them: a name and some sizes."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+
+from penstock.core.architecture import Architecture
+from penstock.core.config.numbers import gpt
+from penstock.core.config.read import catalogue, read_architecture
+from penstock.core.mixers import Attention
+from penstock.core.parts import Experts
+
+_NOISE = re.compile(r"\(.*?\)|[^a-z0-9]+|(?<=[-_])(vl|proxy)(?=[-_]|$)")
+_AS = {"qwen3827b": "qwen3.6-27b"}
+"""Models whose config was not to be had, and the one they are taken to be like."""
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """A model, and what was guessed about it, in words."""
+
+    model: Architecture
+    guessed: tuple[str, ...]
+
+
+def described(
+    name: str,
+    *,
+    layers: int | None = None,
+    hidden: int | None = None,
+    heads: int | None = None,
+    kv_heads: int | None = None,
+    head_dim: int | None = None,
+    ffn: int | None = None,
+    vocab: int | None = None,
+    seq: int | None = None,
+    experts: int | None = None,
+    topk: int | None = None,
+    expert_ffn: int | None = None,
+    shared_ffn: int | None = None,
+    gated: bool | None = None,
+    tied: bool | None = None,
+) -> Described:
+    """Return the model that a name and sizes mean; what is left out is looked up or guessed.
+
+    A name of the catalogue whose sizes are those given means that model, with the given number of layers and
+    vocabulary. Otherwise the sizes make one.
+
+    Raises:
+        ValueError: the name is not known and layers or width are not given.
+
+    >>> found = described("Llama-3-70B-L12", layers=12, hidden=8192, heads=64, kv_heads=8)
+    >>> found.model.family, found.model.layers, found.guessed
+    ('llama', 12, ())
+    """
+    sizes = {"hidden": hidden, "heads": heads, "kv_heads": kv_heads, "ffn": ffn, "experts": experts, "topk": topk}
+    known = known_name(name)
+    if known is not None:
+        model = read_architecture(known)
+        if _agrees(model, sizes):
+            guessed = () if _bare(name) not in _AS else (f"{name} is taken to be like {known}",)
+            return _resized(model, name, layers, vocab, tied, guessed)
+    if layers is None or hidden is None:
+        raise ValueError(f"model={name!r} is not in the catalogue; give layers and hidden (and heads, ffn, vocab)")
+    guessed = []
+    if heads is None or (hidden % heads and head_dim is None):
+        given, heads = heads, _likely_heads(hidden)
+        kv_heads = None if kv_heads == given else kv_heads
+        guessed.append(f"heads={heads}" + (f" (heads={given} does not divide hidden={hidden})" if given else ""))
+    if vocab is None:
+        vocab = 51200
+        guessed.append(f"vocab={vocab}")
+    if gated is None:
+        gated = False
+        guessed.append("gated=False")
+    model = gpt(
+        layers=layers,
+        hidden=hidden,
+        heads=heads,
+        kv_heads=kv_heads,
+        head_dim=head_dim,
+        ffn=ffn,
+        vocab=vocab,
+        positions=max(seq or 0, 2048),
+        gated=gated,
+        tied=bool(tied),
+        experts=experts or 0,
+        topk=topk or 1,
+        expert_ffn=expert_ffn,
+        shared_ffn=shared_ffn or 0,
+        name=name,
+    )
+    if tied is None:
+        guessed.append("tied=False")
+    return Described(model, tuple(guessed))
+
+
+def known_name(name: str) -> str | None:
+    """Return the name in the catalogue that a name of a table means, if there is one: written in another way, cut
+    short, or with more behind it."""
+    bare = _bare(name)
+    if bare in _AS:
+        return _AS[bare]
+    names = {_bare(known): known for known in catalogue()}
+    if bare in names:
+        return names[bare]
+    longer = [known for short, known in names.items() if short.startswith(bare)]
+    if len(longer) == 1 and len(bare) > 4:
+        return longer[0]
+    words = re.split(r"[^a-z0-9.]+", name.lower())
+    starts = (_bare("".join(words[:count])) for count in range(len(words) - 1, 0, -1))
+    return next((names[start] for start in starts if start in names), None)
+
+
+def _bare(name: str) -> str:
+    return _NOISE.sub("", name.lower())
+
+
+def _agrees(model: Architecture, sizes: dict[str, int | None]) -> bool:
+    """Whether the sizes that are given are those of the model."""
+    mine: dict[str, set[int]] = {"hidden": {model.hidden}, "heads": set(), "kv_heads": set(), "ffn": set()}
+    mine |= {"experts": set(), "topk": set()}
+    for block in model.kinds():
+        if isinstance(block.attention, Attention):
+            mine["heads"].add(block.attention.heads)
+            mine["kv_heads"].add(block.attention.kv_heads)
+        if isinstance(block.mlp, Experts):
+            mine["experts"].add(block.mlp.experts)
+            mine["topk"].add(block.mlp.topk)
+        elif block.mlp is not None:
+            mine["ffn"].add(block.mlp.ffn)
+    return all(not value or not mine[key] or value in mine[key] for key, value in sizes.items())
+
+
+def _resized(
+    model: Architecture, name: str, layers: int | None, vocab: int | None, tied: bool | None, guessed: tuple[str, ...]
+) -> Described:
+    """The same blocks, fewer or more of them, over another vocabulary."""
+    blocks = model.blocks
+    if layers is not None and layers != len(blocks):
+        kinds = model.kinds()
+        most = max(kinds, key=lambda block: kinds[block])
+        if "all MoE" in name:
+            blocks = (most,) * layers
+        elif layers < len(blocks):
+            blocks = blocks[:layers]
+            if len(kinds) > 1:
+                guessed = (*guessed, f"its {layers} layers are the first of {model.name}")
+        else:
+            raise ValueError(f"layers={layers} are more than the {len(blocks)} of {model.name}")
+    head, embedding = model.head, model.embedding
+    if vocab:
+        head, embedding = replace(head, vocab=vocab), replace(embedding, vocab=vocab)
+    if tied is not None:
+        head = replace(head, tied=tied)
+    made = replace(model, name=name, blocks=blocks, head=head, embedding=embedding, vocab=vocab or model.vocab)
+    return Described(made, guessed)
+
+
+def _likely_heads(hidden: int) -> int:
+    """As many as are nearest to 128 wide."""
+    return min((n for n in range(1, hidden + 1) if hidden % n == 0), key=lambda n: abs(hidden / n - 128))
