@@ -4,12 +4,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-import family_defaults
 import pytest
-from families import CASES, CONFIGS
 
+import family_defaults
+from families import CASES, CONFIGS
 from penstock.core.config import architecture_from_config, catalogue, described, gpt, read_architecture
 from penstock.core.config.families import OTHERS, STYLES
+
 
 def meta(family: str, config: dict[str, Any]) -> Any:
     torch = pytest.importorskip("torch")
@@ -169,7 +170,10 @@ def test_the_language_model_of_a_model_for_images_is_read() -> None:
         ({"hidden_size": 64}, "config.json has no key 'model_type'"),
         ({"model_type": "qwen4"}, "model_type='qwen4' is unknown; did you mean"),
         ({"model_type": "llama", "hidden_size": 64}, "config.json has no key 'num_hidden_layers'"),
-        ({"model_type": "mixtral", **CONFIGS["mixtral"], "num_local_experts": 0}, "num_local_experts=0 must be a whole"),
+        (
+            {"model_type": "mixtral", **CONFIGS["mixtral"], "num_local_experts": 0},
+            "num_local_experts=0 must be a whole",
+        ),
         ({"model_type": "mixtral", **CONFIGS["mixtral"], "num_experts_per_tok": 7}, "topk=7 of experts=6"),
         ({"model_type": "llama", **CONFIGS["llama"], "num_key_value_heads": 3}, "=3 does not divide num_attention"),
         ({"model_type": "qwen3", **CONFIGS["qwen3"], "layer_types": ["full_attention"]}, "has 1 entries for 4 layers"),
@@ -232,7 +236,13 @@ def test_numbers_that_do_not_fit_are_named(sizes: dict[str, int], says: str) -> 
         ("Qwen3.5-VL-35B-A3B", {}, "qwen3_5_moe_text", 40, ""),
         ("Grok-1-314B-proxy", {"layers": 2, "experts": 8}, "grok-1", 2, ""),
         ("qwen3.8-27b", {}, "qwen3_5_text", 64, "is taken to be like"),
-        ("Llama-3.1-405B", {"layers": 126, "hidden": 16384, "heads": 128, "kv_heads": 16, "gated": True}, "gpt", 126, ""),
+        (
+            "Llama-3.1-405B",
+            {"layers": 126, "hidden": 16384, "heads": 128, "kv_heads": 16, "gated": True},
+            "gpt",
+            126,
+            "",
+        ),
         ("GPT-52B", {"layers": 64, "hidden": 8192, "ffn": 32768, "gated": False}, "gpt", 64, "heads=64"),
         ("GPT-187B", {"layers": 80, "hidden": 13824, "heads": 80, "kv_heads": 80}, "gpt", 80, "heads=80 does not"),
     ],

@@ -4,8 +4,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from families import CASES
 
+from families import CASES
 from penstock.core.architecture import Architecture
 from penstock.core.config import architecture_from_config, gpt
 from penstock.core.mask import Mask
@@ -15,7 +15,17 @@ from penstock.cost.operators import FUSED, PLAIN, Kernels, Operator, Shard, flop
 
 MICRO, SEQ = 2, 8
 EAGER = replace(PLAIN, attention=False)
-STATES = {"bamba", "jamba", "kimi_linear", "mamba", "mamba2", "minimax", "nemotron_h", "nemotron_h dense", "nemotron_h latent"}
+STATES = {
+    "bamba",
+    "jamba",
+    "kimi_linear",
+    "mamba",
+    "mamba2",
+    "minimax",
+    "nemotron_h",
+    "nemotron_h dense",
+    "nemotron_h latent",
+}
 STATES |= {"qwen3_5_moe_text", "qwen3_5_text", "qwen3_next", "deepseek_v4"}
 QUICK = ("llama", "gpt2", "mixtral", "deepseek_v2", "qwen3_next", "gemma2", "gpt_oss")
 

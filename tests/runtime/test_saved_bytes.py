@@ -108,5 +108,5 @@ def test_parts_that_run_again_keep_what_they_begin_with() -> None:
     assert len(gone) == 4
     assert not gone & set(norms)
     assert {f"layer{layer}.attention.sum" for layer in (2, 3)} <= set(norms)
-    with pytest.raises(ValueError, match="no operator is called 'attention.cor'; there are attention_norm"):
+    with pytest.raises(ValueError, match=r"no operator is called 'attention.cor'; there are attention_norm"):
         kept(operators, "attention.cor")

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 class Mask:
     """A causal mask and what narrows it; 0 is "not narrowed".
 
-    ``compress``: beside its window, a query sees one entry for each ``compress`` tokens up to its own (at most ``selected``
-    of these). ``window``: a query sees itself and the ``window - 1`` tokens before it. ``chunk``: it sees no token of the chunks
-    before its own. ``selected``: it sees at most so many tokens, which an indexer chooses. ``block``, ``local`` and
-    ``stride``: block-sparse, in blocks of ``block`` tokens a query's block sees the ``local`` last blocks and of the
-    earlier ones every ``stride``-th.
+    ``window``: a query sees itself and the ``window - 1`` tokens before it. ``chunk``: it sees no token of the chunks
+    before its own. ``selected``: it sees at most so many tokens, which an indexer chooses. ``compress``: beside its
+    window, it sees one entry for each ``compress`` tokens up to its own, at most ``selected`` of these. ``block``,
+    ``local`` and ``stride``: block-sparse, in blocks of ``block`` tokens a query's block sees the ``local`` last blocks
+    and of the earlier ones every ``stride``-th.
 
     >>> Mask().pairs(4), Mask(window=2).pairs(4), Mask(chunk=2).pairs(4)
     (10, 7, 6)
@@ -69,6 +69,10 @@ class Mask:
                 seen += far // self.stride
             pairs += _triangle(queries) + seen * queries * self.block
         return pairs
+
+
+CAUSAL = Mask()
+"""Every token sees itself and all before it."""
 
 
 def _triangle(n: int) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from penstock.core.mask import Mask
+from penstock.core.mask import CAUSAL, Mask
 from penstock.core.parts import Matrix, Norm
 
 
@@ -16,11 +16,14 @@ class Attention:
     ``head_dim`` is the width of queries and keys, ``value_dim`` that of values. Latent attention (DeepSeek-V2,
     arXiv:2405.04434, 2.1): ``kv_rank`` is the width of the latent that keys and values are made of, ``query_rank`` that
     of queries (0: made directly), ``rope_dim`` the part of each key that is one for all heads and holds the position.
-    ``gate``: extra outputs of the query product, which scale the result. ``rope``: queries and keys are turned by their position. ``norms`` are those of queries, keys, latents
-    or the result. ``vectors``: other parameters (sinks, biases of positions). ``fused``: queries, keys and values are
-    one product. ``indexer``: products that choose the keys of a sparse mask. ``shared``: keys are values too (and only ``inward``'s first two are
-    queries, through ``query_rank``). ``beside``: other products of the layer's input, which compress keys. ``out_rank``:
-    the result goes through ``out_groups`` products to so many features each before the last product.
+    ``gate``: extra outputs of the query product, which scale the result. ``rope``: queries and keys are turned by their
+    position. ``norms`` are those of queries, keys, latents or the result, by name. ``vectors``: other parameters
+    (sinks, biases of positions). ``fused``: queries, keys and values are one product.
+
+    ``indexer``: products that choose the keys of a sparse mask, in ``index_heads`` heads of ``index_dim``. ``shared``:
+    keys are values too, and queries go through ``query_rank``. ``beside``: other products of the layer's input, which
+    compress keys. ``out_rank``: before the last product the result goes through ``out_groups`` products to so many
+    features each.
     """
 
     hidden: int
@@ -28,7 +31,7 @@ class Attention:
     kv_heads: int
     head_dim: int
     value_dim: int
-    mask: Mask = Mask()
+    mask: Mask = CAUSAL
     query_rank: int = 0
     kv_rank: int = 0
     rope_dim: int = 0

@@ -93,8 +93,8 @@ class Experts:
     """``experts`` feed-forwards, of which a router gives each token ``topk``, beside ``shared`` that sees every token.
 
     ``expert`` is one of them; in models whose experts work on a latent it is narrower than ``hidden``, and two more
-    matrices lead there and back (Nemotron 3, arXiv:2512.20856). ``shared_gate``: a scalar gate on the shared one. ``vectors``: other parameters, such as
-    a learned bias of the router's scores.
+    matrices lead there and back (Nemotron 3, arXiv:2512.20856). ``shared_gate``: a scalar gate on the shared one.
+    ``vectors``: other parameters, such as a learned bias of the router's scores.
     """
 
     hidden: int

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from penstock.cost.operators import Operator, Tensor
 
@@ -69,5 +69,5 @@ def _begins(op: Operator, name: str) -> bool:
     return _bare(op.name).startswith(f"{name}.")
 
 
-def _bytes(tensors: Collection[Tensor] | object) -> dict[str, float]:
-    return {tensor.name: tensor.size_bytes for tensor in tensors}  # type: ignore[attr-defined]
+def _bytes(tensors: Iterable[Tensor]) -> dict[str, float]:
+    return {tensor.name: tensor.size_bytes for tensor in tensors}

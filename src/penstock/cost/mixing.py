@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 from penstock.core.mask import Mask
 from penstock.core.mixers import Attention, LinearAttention
@@ -134,8 +135,14 @@ def _core(tape: Tape, mixer: Attention, parts: _Parts, tokens: Tokens) -> Tensor
     parts = _repeated(tape, mixer, parts, tokens, heads, kv_heads)
     held = [*_held(parts), *_mask(tape, mixer, tokens)]
     scores = 2 * batch * queries * tokens.seq
-    sizes = {"batch": batch, "m": queries, "n": tokens.seq, "k": mixer.head_dim, "value_dim": mixer.value_dim}
-    seen = {"density": mixer.mask.density(tokens.seq)}
+    sizes: dict[str, Any] = {
+        "batch": batch,
+        "m": queries,
+        "n": tokens.seq,
+        "k": mixer.head_dim,
+        "value_dim": mixer.value_dim,
+    }
+    seen: dict[str, Any] = {"density": mixer.mask.density(tokens.seq)}
     inner, takes = mixer.head_dim + mixer.value_dim, (parts.query, parts.key, parts.value)
     moved = sum(each.size_bytes for each in takes)
     if tape.kernels.attention:
@@ -145,14 +152,16 @@ def _core(tape: Tape, mixer: Attention, parts: _Parts, tokens: Tokens) -> Tensor
         )  # fmt: skip
         again = scores * (3 * mixer.head_dim + 2 * mixer.value_dim)
         reads = moved + 2 * out.size_bytes + stats.size_bytes
-        tape.add("attention", "attention.core", "I", flops=again, reads=reads, writes=moved, launches=2, **sizes, **seen)
+        tape.add(
+            "attention", "attention.core", "I", flops=again, reads=reads, writes=moved, launches=2, **sizes, **seen
+        )
         return out
     _unfused(tape, (*held,), takes, out, scores * inner, sizes)
     return out
 
 
 def _unfused(
-    tape: Tape, held: tuple[Tensor, ...], takes: tuple[Tensor, ...], out: Tensor, work: float, sizes: dict[str, float]
+    tape: Tape, held: tuple[Tensor, ...], takes: tuple[Tensor, ...], out: Tensor, work: float, sizes: dict[str, Any]
 ) -> None:
     """Attention with its score matrix in memory: two products and the kernels of a softmax between them."""
     elements = sizes["batch"] * sizes["m"] * sizes["n"]
@@ -164,7 +173,7 @@ def _unfused(
         "attention", "attention.core", "F", flops=work, reads=moved + matrix, writes=out.size_bytes + matrix,
         launches=5, takes=takes, makes=(out,), saves=(*held, wide, *narrow), **sizes,
     )  # fmt: skip
-    again = {"reads": moved + out.size_bytes + 2 * matrix, "writes": moved + matrix, "launches": 8}
+    again: dict[str, Any] = {"reads": moved + out.size_bytes + 2 * matrix, "writes": moved + matrix, "launches": 8}
     tape.add("attention", "attention.core", "I", flops=2 * work, **again, **sizes)
 
 
@@ -203,7 +212,7 @@ def _indexer(tape: Tape, mixer: Attention, x: Tensor, tokens: Tokens) -> None:
         tape.matmul(matrix, source if matrix.name == "indexer.query" else x, tokens.here, trained=False)
     queries = tokens.seq / tokens.cp
     batch, work = tokens.micro * mixer.index_heads, 2 * tokens.micro * queries * tokens.seq
-    sizes = {"batch": batch, "m": queries, "n": tokens.seq, "k": mixer.index_dim, "density": 0.5}
+    sizes: dict[str, Any] = {"batch": batch, "m": queries, "n": tokens.seq, "k": mixer.index_dim, "density": 0.5}
     moved = (mixer.index_heads + 1) * mixer.index_dim * tokens.here * tape.width_bytes
     flops = work * mixer.index_heads * (mixer.index_dim + 1)  # scores, and their sum over heads by weight
     tape.add("matmul", "indexer.scores", "F", flops=flops, reads=moved, writes=work * 2, **sizes)
@@ -217,8 +226,8 @@ def linear_attention(tape: Tape, mixer: LinearAttention, x: Tensor, tokens: Toke
     channels, width = mixer.conv
     if channels:
         mixed = tape.tensor("linear.conv.y", here * shard.of(channels, "channels"))
-        passes = {"passes": 1, "again": 2, "per_element": 2.0 * width}
-        tape.elementwise("linear.conv", (made[0],), (mixed,), (made[0], mixed), **passes)  # type: ignore[arg-type]
+        passes: dict[str, Any] = {"passes": 1, "again": 2, "per_element": 2.0 * width}
+        tape.elementwise("linear.conv", (made[0],), (mixed,), (made[0], mixed), **passes)
     out = _state(tape, mixer, mixed, tokens)
     for norm in mixer.norms[:1] if mixer.rule != "mamba" else ():
         out = tape.norm(_narrowed(norm, shard.tp), "linear.norm", out, here)
@@ -257,7 +266,7 @@ def _state(tape: Tape, mixer: LinearAttention, mixed: Tensor, tokens: Tokens) ->
         inside += 2 * mixer.chunk * (mixer.key_dim + mixer.value_dim) + mixer.chunk**2
     work = here * heads * (between + inside)
     moved = mixed.size_bytes + state.size_bytes
-    sizes = {"batch": tokens.micro * heads, "m": mixer.chunk, "n": mixer.value_dim, "k": mixer.key_dim}
+    sizes: dict[str, Any] = {"batch": tokens.micro * heads, "m": mixer.chunk, "n": mixer.value_dim, "k": mixer.key_dim}
     many = 1 if mixer.rule == "mamba" else 5
     tape.add(
         "scan", "linear.state", "F", flops=work, reads=moved, writes=out.size_bytes + state.size_bytes, launches=many,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from penstock.core.architecture import Architecture, Block
-from penstock.core.mixers import Attention
-from penstock.core.parts import Experts, Matrix, Norm
+from penstock.core.mixers import Attention, LinearAttention
+from penstock.core.parts import Experts, Matrix, Mlp
 from penstock.cost.feeding import experts, mlp
 from penstock.cost.mixing import Tokens, attention, linear_attention
-from penstock.cost.operators import FUSED, Kernels, Operator, Shard, Tensor
+from penstock.cost.operators import FUSED, WHOLE, Kernels, Operator, Shard, Tensor
 from penstock.cost.tape import Tape
 
 
@@ -20,7 +21,7 @@ def operators(
     seq: int,
     width_bytes: float = 2,
     gradient_bytes: float = 4,
-    shard: Shard = Shard(),
+    shard: Shard = WHOLE,
     kernels: Kernels = FUSED,
     scope: str = "",
 ) -> tuple[Operator, ...]:
@@ -79,15 +80,17 @@ def _collapsed(tape: Tape, block: Block, x: Tensor, own: float, role: str) -> Te
     return one
 
 
-def _write_half(tape: Tape, block: Block, half: object, entry: Tensor, tokens: Tokens) -> Tensor:
+def _write_half(
+    tape: Tape, block: Block, half: Attention | LinearAttention | Mlp | Experts, entry: Tensor, tokens: Tokens
+) -> Tensor:
     full = tokens.here * block.hidden * tape.width_bytes
     if isinstance(half, Attention):
         return attention(tape, half, entry, tokens, full)
-    if half is block.attention and block.attention is not None:
-        return linear_attention(tape, block.attention, entry, tokens, full)  # type: ignore[arg-type]
+    if isinstance(half, LinearAttention):
+        return linear_attention(tape, half, entry, tokens, full)
     if isinstance(half, Experts):
         return experts(tape, half, entry, entry.size_bytes / tape.width_bytes / block.hidden)
-    return mlp(tape, half, entry, tokens.here, full)  # type: ignore[arg-type]
+    return mlp(tape, half, entry, tokens.here, full)
 
 
 def embedding_operators(
@@ -97,7 +100,7 @@ def embedding_operators(
     seq: int,
     width_bytes: float = 2,
     gradient_bytes: float = 4,
-    shard: Shard = Shard(),
+    shard: Shard = WHOLE,
     kernels: Kernels = FUSED,
 ) -> tuple[Operator, ...]:
     """Return the operators of the input embedding: a gather, and sums of its gradient."""
@@ -118,8 +121,16 @@ def embedding_operators(
 
 
 def _gather(tape: Tape, name: str, ids: Tensor, rows: Tensor) -> None:
-    read = {"reads": ids.size_bytes + rows.size_bytes, "writes": rows.size_bytes}
-    tape.add("gather", name, "F", **read, takes=(ids,), makes=(rows,), saves=(ids,))
+    tape.add(
+        "gather",
+        name,
+        "F",
+        reads=ids.size_bytes + rows.size_bytes,
+        writes=rows.size_bytes,
+        takes=(ids,),
+        makes=(rows,),
+        saves=(ids,),
+    )
     wide = rows.size_bytes / tape.width_bytes * tape.gradient_bytes
     tape.add("gather", name, "W", reads=ids.size_bytes + rows.size_bytes + wide, writes=wide)
 
@@ -131,7 +142,7 @@ def head_operators(
     seq: int,
     width_bytes: float = 2,
     gradient_bytes: float = 4,
-    shard: Shard = Shard(),
+    shard: Shard = WHOLE,
     kernels: Kernels = FUSED,
 ) -> tuple[Operator, ...]:
     """Return the operators behind the last block: norm, output head over the vocabulary of a rank, loss."""
@@ -172,7 +183,9 @@ def _loss(tape: Tape, logits: Tensor, elements: float) -> None:
         takes=(logits,), makes=(result,), saves=(wide, result),
     )  # fmt: skip
     reads = 2 * wide.size_bytes
-    tape.add("loss", "loss", "I", flops=4 * elements, reads=reads, writes=wide.size_bytes + logits.size_bytes, launches=3)
+    tape.add(
+        "loss", "loss", "I", flops=4 * elements, reads=reads, writes=wide.size_bytes + logits.size_bytes, launches=3
+    )
 
 
 def predictor_operators(
@@ -182,12 +195,17 @@ def predictor_operators(
     seq: int,
     width_bytes: float = 2,
     gradient_bytes: float = 4,
-    shard: Shard = Shard(),
+    shard: Shard = WHOLE,
     kernels: Kernels = FUSED,
 ) -> tuple[Operator, ...]:
     """Return the operators of the multi-token heads, each with its pass through the output head and its loss."""
     found: list[Operator] = []
-    given = {"width_bytes": width_bytes, "gradient_bytes": gradient_bytes, "shard": shard, "kernels": kernels}
+    given: dict[str, Any] = {
+        "width_bytes": width_bytes,
+        "gradient_bytes": gradient_bytes,
+        "shard": shard,
+        "kernels": kernels,
+    }
     for index, predictor in enumerate(model.predictors):
         scope = f"predictor{index}."
         tape = Tape(kernels, shard, width_bytes, gradient_bytes, scope)
@@ -199,7 +217,7 @@ def predictor_operators(
         tape.elementwise("join", (both,), (both,))
         tape.matmul(predictor.project, both, tokens.here, full=both.size_bytes * tokens.here / own)
         _write_block(tape, predictor.block, tokens)
-        found += [*tape.operators(), *head_operators(model, micro=micro, seq=seq, **given)]  # type: ignore[arg-type]
+        found += [*tape.operators(), *head_operators(model, micro=micro, seq=seq, **given)]
     return tuple(found)
 
 
@@ -211,26 +229,26 @@ def stage_operators(
     seq: int,
     width_bytes: float = 2,
     gradient_bytes: float = 4,
-    shard: Shard = Shard(),
+    shard: Shard = WHOLE,
     kernels: Kernels = FUSED,
 ) -> tuple[Operator, ...]:
     """Return the operators of a pipeline stage: its layers, with the embedding before the first and the head (and
     multi-token heads) behind the last layer of the model."""
-    sizes = {"micro": micro, "seq": seq}
-    given = {"width_bytes": width_bytes, "gradient_bytes": gradient_bytes, "shard": shard, "kernels": kernels}
+    sizes: dict[str, Any] = {"micro": micro, "seq": seq}
+    given: dict[str, Any] = {
+        "width_bytes": width_bytes,
+        "gradient_bytes": gradient_bytes,
+        "shard": shard,
+        "kernels": kernels,
+    }
     parts: list[tuple[Operator, ...]] = []
     if layers.start == 0:
-        parts.append(embedding_operators(model, **sizes, **given))  # type: ignore[arg-type]
+        parts.append(embedding_operators(model, **sizes, **given))
     for layer in layers:
-        parts.append(operators(model.blocks[layer], **sizes, **given, scope=f"layer{layer}."))  # type: ignore[arg-type]
+        parts.append(operators(model.blocks[layer], **sizes, **given, scope=f"layer{layer}."))
     if layers.stop == model.layers:
-        parts.append(predictor_operators(model, **sizes, **given))  # type: ignore[arg-type]
-        parts.append(head_operators(model, **sizes, **given))  # type: ignore[arg-type]
+        parts.append(predictor_operators(model, **sizes, **given))
+        parts.append(head_operators(model, **sizes, **given))
     forward = [op for part in parts for op in part if op.phase == "F"]
     backward = [op for part in reversed(parts) for op in part if op.phase != "F"]
     return (*forward, *backward)
-
-
-def norm_features(norms: tuple[Norm, ...]) -> int:
-    """Features per token that these norms work on."""
-    return sum(norm.features for norm in norms)

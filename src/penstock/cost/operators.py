@@ -30,8 +30,8 @@ class Operator:
 
     ``flops`` counts 2 for each multiply and add of products, whole score matrices as PyTorch's own counter does
     (``needed_flops``: what the mask leaves); of other kinds it counts about what vector units do. ``reads_bytes`` holds
-    ``weight_bytes``. ``launches``: kernels that start. ``takes``, ``makes`` and ``saves``: storages it reads, writes and
-    keeps for its backward; ``saved_bytes`` counts those that no operator before it saved.
+    ``weight_bytes``. ``launches``: kernels that start. ``takes``, ``makes`` and ``saves``: storages it reads, writes
+    and keeps for its backward; ``saved_bytes`` counts those that no operator before it saved.
     """
 
     name: str
@@ -110,6 +110,8 @@ class Kernels:
     stats_bytes: int | None = 4
 
 
+WHOLE = Shard()
+"""Nothing is split."""
 FUSED = Kernels()
 """Megatron-LM with Transformer Engine, and compiled code like it."""
 PLAIN = Kernels(norm=False, activation=False, rope=False, loss=False, qkv=None, gate_up=None, stats_bytes=None)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from penstock.core.parts import Matrix, Norm
-from penstock.cost.operators import Kernels, Operator, OperatorKind, Shard, Tensor
+from penstock.cost.operators import Kernels, Operator, OperatorKind, Phase, Shard, Tensor
 
 
 class Tape:
@@ -36,7 +37,13 @@ class Tape:
         return Tensor(f"{self.scope}{name}", size_bytes)
 
     def matmul(
-        self, matrix: Matrix, x: Tensor, rows: float, trained: bool = True, split: bool = True, full: float | None = None
+        self,
+        matrix: Matrix,
+        x: Tensor,
+        rows: float,
+        trained: bool = True,
+        split: bool = True,
+        full: float | None = None,
     ) -> Tensor:
         """A linear layer on ``rows`` tokens; if ``trained``, it keeps ``x`` for the gradient of its weights.
 
@@ -50,7 +57,7 @@ class Tape:
         y = self.tensor(f"{matrix.name}.y", rows * outputs)
         self.product("matmul", matrix.name, x, y, (1, rows, outputs, inputs), rows, full, trained=trained)
         if matrix.bias and trained:
-            self._add("elementwise", f"{matrix.name}.bias", "W", reads=y.size_bytes, writes=outputs * self.width_bytes)
+            self.add("elementwise", f"{matrix.name}.bias", "W", reads=y.size_bytes, writes=outputs * self.width_bytes)
         return y
 
     def product(
@@ -65,23 +72,24 @@ class Tape:
         launches: int = 1,
         trained: bool = True,
     ) -> None:
-        """A product of activations and weights: forward, and if ``trained`` both gradients. ``rows``: of all groups together."""
+        """A product of activations and weights: forward, and if ``trained`` both gradients.
+
+        ``sizes``: batch, m, n, k. ``rows``: of all groups together.
+        """
         batch, m, n, k = sizes
         weight = batch * n * k * self.width_bytes
         given = x.size_bytes if full is None else full
         work = 2 * rows * n * k
-        tall = {"flops": work, "batch": batch, "launches": launches}
-        self._add(
+        tall: dict[str, Any] = {"flops": work, "batch": batch, "launches": launches}
+        self.add(
             kind, name, "F", m=m, n=n, k=k, reads=given + weight, writes=y.size_bytes, weight=weight, **tall,
             takes=(x,), makes=(y,), saves=(x,) if trained else (),
         )  # fmt: skip
         if not trained:
             return
         gradient = batch * n * k * self.gradient_bytes
-        self._add(
-            kind, name, "W", m=k, n=n, k=m, reads=given + y.size_bytes + gradient, writes=gradient, **tall
-        )
-        self._add(kind, name, "I", m=m, n=k, k=n, reads=y.size_bytes + weight, writes=given, weight=weight, **tall)
+        self.add(kind, name, "W", m=k, n=n, k=m, reads=given + y.size_bytes + gradient, writes=gradient, **tall)
+        self.add(kind, name, "I", m=m, n=k, k=n, reads=y.size_bytes + weight, writes=given, weight=weight, **tall)
 
     def elementwise(
         self,
@@ -102,12 +110,12 @@ class Tape:
         into, out = sum(each.size_bytes for each in takes), sum(each.size_bytes for each in makes)
         kept = sum(each.size_bytes for each in saves)
         between, elements = 2 * out * (passes - 1), out / self.width_bytes
-        self._add(
+        self.add(
             kind, name, "F", flops=elements * per_element * passes, reads=into + between / 2, writes=out + between / 2,
             launches=passes, takes=tuple(takes), makes=tuple(makes), saves=tuple(saves),
         )  # fmt: skip
         more = into * (again - 1)
-        self._add(
+        self.add(
             kind, name, "I", flops=2 * elements * per_element * again, reads=out + kept + more, writes=into + more,
             launches=again,
         )  # fmt: skip
@@ -118,8 +126,8 @@ class Tape:
         y = self.tensor(f"{name}.y", elements)
         runs = tokens * norm.over
         if self.kernels.norm or not norm.rms:
-            stats_bytes = self.kernels.stats_bytes if not norm.rms else 4
-            stats_bytes = self.width_bytes if stats_bytes is None else stats_bytes
+            given = self.kernels.stats_bytes if not norm.rms else 4
+            stats_bytes = self.width_bytes if given is None else given
             stats = self.tensor(f"{name}.stats", runs * (1 if norm.rms else 2), stats_bytes)
             self.elementwise(name, (x,), (y,), (x, stats), kind="norm", per_element=6)
             return y
@@ -128,19 +136,48 @@ class Tape:
         self.elementwise(name, (x,), (y,), (wide, stats, normed), passes=6, again=8, kind="norm", per_element=1)
         return y
 
-    def add(self, kind: OperatorKind, name: str, phase: str, **sizes: object) -> None:
-        """Write down an operator of a kind that has rules of its own."""
-        self._add(kind, name, phase, **sizes)
-
-    def _add(self, kind: OperatorKind, name: str, phase: str, **given: object) -> None:
-        sizes = dict(given)
-        for short in ("reads", "writes", "weight"):
-            if short in sizes:
-                sizes[f"{short}_bytes"] = sizes.pop(short)
-        fresh = 0.0
-        for tensor in sizes.get("saves", ()):  # type: ignore[attr-defined]
-            if tensor.name not in self._saved:
-                self._saved.add(tensor.name)
-                fresh += tensor.size_bytes
-        made = Operator(name=f"{self.scope}{name}", kind=kind, phase=phase, saved_bytes=fresh, **sizes)  # type: ignore[arg-type]
+    def add(
+        self,
+        kind: OperatorKind,
+        name: str,
+        phase: Phase,
+        *,
+        batch: int = 1,
+        m: float = 0,
+        n: float = 0,
+        k: float = 0,
+        value_dim: int = 0,
+        flops: float = 0.0,
+        density: float = 1.0,
+        reads: float = 0.0,
+        writes: float = 0.0,
+        weight: float = 0.0,
+        launches: int = 1,
+        takes: Sequence[Tensor] = (),
+        makes: Sequence[Tensor] = (),
+        saves: Sequence[Tensor] = (),
+    ) -> None:
+        """Write down an operator; ``reads``, ``writes`` and ``weight`` are bytes."""
+        fresh = {tensor.name: tensor.size_bytes for tensor in saves if tensor.name not in self._saved}
+        self._saved.update(fresh)
+        made = Operator(
+            name=f"{self.scope}{name}",
+            kind=kind,
+            phase=phase,
+            batch=batch,
+            m=m,
+            n=n,
+            k=k,
+            value_dim=value_dim,
+            flops=flops,
+            density=density,
+            reads_bytes=reads,
+            writes_bytes=writes,
+            weight_bytes=weight,
+            saved_bytes=sum(fresh.values()),
+            launches=launches,
+            takes=tuple(takes),
+            makes=tuple(makes),
+            saves=tuple(saves),
+        )
         (self.forward if phase == "F" else self.backward).append(made)

@@ -59,11 +59,11 @@ def described(
     if known is not None:
         model = read_architecture(known)
         if _agrees(model, sizes):
-            guessed = () if _bare(name) not in _AS else (f"{name} is taken to be like {known}",)
-            return _resized(model, name, layers, vocab, tied, guessed)
+            like = (f"{name} is taken to be like {known}",) if _bare(name) in _AS else ()
+            return _resized(model, name, layers, vocab, tied, like)
     if layers is None or hidden is None:
         raise ValueError(f"model={name!r} is not in the catalogue; give layers and hidden (and heads, ffn, vocab)")
-    guessed = []
+    guessed: list[str] = []
     if heads is None or (hidden % heads and head_dim is None):
         given, heads = heads, _likely_heads(hidden)
         kv_heads = None if kv_heads == given else kv_heads

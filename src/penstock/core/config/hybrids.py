@@ -58,7 +58,7 @@ def kimi_delta(keys: Keys) -> LinearAttention:
     inner = heads * width
     narrow = {"forget_down": (hidden, width), "forget_up": (width, inner), "beta": (hidden, heads)}
     narrow |= {"gate_down": (hidden, width), "gate_up": (width, inner)}
-    wide = {name: (hidden, inner) for name in ("query", "key", "value")}
+    wide = dict.fromkeys(("query", "key", "value"), (hidden, inner))
     return LinearAttention(
         rule="gated_delta",
         hidden=hidden,
@@ -211,9 +211,7 @@ def bamba(name: str, family: str, keys: Keys) -> Architecture:
     types = keys.find("layer_types", "layers_block_type")
     if isinstance(types, list):
         attends = {layer for layer, kind in enumerate(types) if "attention" in kind}
-    blocks = [
-        block_of(keys, style, full if layer in attends else linear, dense) for layer in range(keys.whole(LAYERS))
-    ]
+    blocks = [block_of(keys, style, full if layer in attends else linear, dense) for layer in range(keys.whole(LAYERS))]
     return assembled(name, family, keys, style, tuple(blocks))
 
 
@@ -222,8 +220,8 @@ _NEMOTRON = {"M": "mamba", "*": "attention", "-": "mlp", "E": "moe"}
 
 def nemotron_h(name: str, family: str, keys: Keys) -> Architecture:
     """Nemotron-H and Nemotron 3: one half per block, in the order of ``hybrid_override_pattern``."""
-    bias = {"qkv_bias": "attention_bias", "out_bias": "attention_bias", "mlp_bias": "mlp_bias"}
-    style = Style(norms=1, gated=False, rope=False, **bias)
+    style = Style(norms=1, gated=False, rope=False, qkv_bias="attention_bias", out_bias="attention_bias")
+    style = replace(style, mlp_bias="mlp_bias")
     given = keys.find("layer_types", "layers_block_type")
     pattern = keys.find("hybrid_override_pattern")
     types = given or [_NEMOTRON.get(letter, letter) for letter in pattern or ""]

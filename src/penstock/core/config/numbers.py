@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from penstock.core.architecture import Architecture, Block, Embedding, Head
 from penstock.core.mask import Mask
 from penstock.core.mixers import Attention
@@ -100,7 +102,6 @@ def gpt(
 
 
 def _experts(dense: Mlp, experts: int, topk: int, ffn: int, shared_ffn: int) -> Experts:
-    like = {"hidden": dense.hidden, "gated": dense.gated, "bias": dense.bias, "fused": True}
-    shared = Mlp(ffn=shared_ffn, activation=dense.activation, **like) if shared_ffn else None
-    expert = Mlp(ffn=ffn, activation=dense.activation, **like)
+    expert = replace(dense, ffn=ffn, fused=True)
+    shared = replace(dense, ffn=shared_ffn, fused=True) if shared_ffn else None
     return Experts(hidden=dense.hidden, experts=experts, topk=topk, expert=expert, shared=shared)

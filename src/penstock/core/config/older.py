@@ -42,7 +42,14 @@ def gpt2(name: str, family: str, keys: Keys) -> Architecture:
     return decoder(name, family, keys, Style(**_GPT, fused_qkv=True, learned_positions=0))
 
 
-_GPT: dict[str, Any] = {"norm": "layer", "qkv_bias": True, "out_bias": True, "mlp_bias": True, "gated": False, "rope": False}
+_GPT: dict[str, Any] = {
+    "norm": "layer",
+    "qkv_bias": True,
+    "out_bias": True,
+    "mlp_bias": True,
+    "gated": False,
+    "rope": False,
+}
 
 
 def gpt_neo(name: str, family: str, keys: Keys) -> Architecture:
@@ -155,4 +162,3 @@ def parallel_or_not(name: str, family: str, keys: Keys) -> Architecture:
     style = Style(norm="layer", norms=1 if parallel else 2, parallel=parallel, qkv_bias="use_qkv_bias")
     style = replace(style, qk_norm="each", qk_norm_if="qk_layernorm")
     return decoder(name, family, keys, style)
-

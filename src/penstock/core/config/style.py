@@ -50,9 +50,12 @@ class Style:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExpertStyle:
-    """``which``: the layers that have experts; ``first``: how many come before these where no key says it. ``shared``:
-    how the width of the shared expert is said: that of the others, so many times that, or by a key of its own. ``bias``: whether experts have biases. ``score_bias``: a learned offset
-    of each expert's score."""
+    """How a mixture of experts is laid out.
+
+    ``which``: the layers that have experts; ``first``: how many come before these where no key says it. ``shared``: how
+    the width of the shared expert is said: that of the others, so many times that, or by a key of its own. ``bias``:
+    whether experts have biases. ``score_bias``: a learned offset of each expert's score.
+    """
 
     which: Literal["all", "after first", "every", "step", "from to"] = "all"
     shared: Literal["", "one", "count", "width"] = ""
