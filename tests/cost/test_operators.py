@@ -151,7 +151,7 @@ def test_ranks_share_the_products_and_the_scores(case: str, shard: Shard) -> Non
         )
         latents = ("attention.kv_down", "attention.query_down", "experts.router", "shared.gate_scalar")
         for key in one:
-            whole_on_each = key[0] in latents and not (shard.sp and key[0].startswith(("experts", "shared.gate")))
+            whole_on_each = key[0] in latents and not shard.sp
             share = shard.cp if whole_on_each else ranks
             assert part[key] == pytest.approx(one[key] / share), key
 

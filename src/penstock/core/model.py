@@ -9,6 +9,8 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
+from penstock.core.architecture import Architecture
+from penstock.core.config import architecture_from_config
 from penstock.core.config.keys import Keys, locate, read_json
 from penstock.core.words import divisors, suggest
 
@@ -48,6 +50,11 @@ class Model:
         """Parameters of the whole model; a tied embedding counts once."""
         ends = self.embedding_parameters + self.norm_parameters + self.head_parameters
         return ends + self.layers * self.layer_parameters
+
+    @property
+    def architecture(self) -> Architecture:
+        """The same model block by block, from which its operators are made."""
+        return architecture_from_config(self.name, self.config, self.name)
 
     @staticmethod
     def read(path_or_name: str | Path) -> Model:

@@ -41,7 +41,7 @@ def attention(tape: Tape, mixer: Attention, x: Tensor, tokens: Tokens, full: flo
     through = _latent if mixer.latent or mixer.shared else _projected
     parts = through(tape, mixer, x, tokens, full)
     for matrix in mixer.beside:
-        tape.matmul(matrix, x, tokens.here, full=full)
+        tape.matmul(matrix, x, tokens.here / (tape.shard.tp if tape.shard.sp else 1))
     if mixer.indexer:
         _indexer(tape, mixer, x, tokens)
     result = _core(tape, mixer, _rotated(tape, mixer, parts, tokens), tokens)
@@ -93,17 +93,27 @@ def _normed(tape: Tape, mixer: Attention, parts: _Parts, tokens: Tokens) -> _Par
 
 
 def _latent(tape: Tape, mixer: Attention, x: Tensor, tokens: Tokens, full: float | None) -> _Parts:
-    """Queries, keys and values through their latents; the positions' part of keys is one for all heads."""
+    """Queries, keys and values through their latents; the positions' part of keys is one for all heads.
+
+    What no rank has a part of is done on a rank's own tokens, where these are split.
+    """
     made: dict[str, Tensor] = {}
     norms = {norm.name: norm for norm in mixer.norms}
+    own = tokens.here / (tape.shard.tp if tape.shard.sp else 1)
     for matrix in mixer.inward:
         name = matrix.name.removeprefix("attention.")
-        source = made.get(name.replace("_up", "_down"), x) if name.endswith("_up") else x
-        made[name] = tape.matmul(matrix, source, tokens.here, full=full if source is x else None)
+        latent = made.get(name.replace("_up", "_down")) if name.endswith("_up") else None
+        if matrix.split == "none":
+            made[name] = tape.matmul(matrix, x, own)
+        elif latent is None:
+            made[name] = tape.matmul(matrix, x, tokens.here, full=full)
+        else:
+            whole = tokens.here * matrix.inputs * tape.width_bytes
+            made[name] = tape.matmul(matrix, latent, tokens.here, full=whole)
         if name.endswith("_down"):
-            made[name] = tape.norm(norms[name], f"attention.{name}_norm", made[name], tokens.here)
+            made[name] = tape.norm(norms[name], f"attention.{name}_norm", made[name], own)
     if mixer.shared:
-        key = tape.norm(norms["key"], "attention.key_norm", made["key"], tokens.here)
+        key = tape.norm(norms["key"], "attention.key_norm", made["key"], own)
         return _Parts(made["query_up"], key, key)
     heads, _ = _heads(tape, mixer)
     key = tape.tensor("attention.key", heads * mixer.head_dim * tokens.here)
