@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from penstock.core.architecture import Architecture
-from penstock.core.config import architecture_from_config
-from penstock.core.config.keys import Keys, locate, read_json
+from penstock.core.keys import Keys, locate, read_json
 from penstock.core.words import divisors, suggest
+
+if TYPE_CHECKING:
+    from penstock.core.architecture import Architecture
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,8 @@ class Model:
     @property
     def architecture(self) -> Architecture:
         """The same model block by block, from which its operators are made."""
+        from penstock.core.config import architecture_from_config  # most commands need no more than the sizes
+
         return architecture_from_config(self.name, self.config, self.name)
 
     @staticmethod

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from penstock.core.architecture import Architecture, Block, Embedding, Head, Predictor
 from penstock.core.config.experts import experts_of, is_sparse
-from penstock.core.config.keys import Keys
 from penstock.core.config.style import Flag, Style
+from penstock.core.keys import Keys
 from penstock.core.mask import Mask
 from penstock.core.mixers import Attention, LinearAttention
 from penstock.core.parts import Experts, Matrix, Mlp, Norm

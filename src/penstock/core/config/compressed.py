@@ -7,8 +7,8 @@ from dataclasses import replace
 from penstock.core.architecture import Architecture, Block
 from penstock.core.config.blocks import HIDDEN, LAYERS, assembled, mlp_of
 from penstock.core.config.experts import experts_of
-from penstock.core.config.keys import Keys
 from penstock.core.config.style import ExpertStyle, Style
+from penstock.core.keys import Keys
 from penstock.core.mask import Mask
 from penstock.core.mixers import Attention
 from penstock.core.parts import Matrix, Norm

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from penstock.core.config.keys import Keys
 from penstock.core.config.style import ExpertStyle
+from penstock.core.keys import Keys
 from penstock.core.parts import Experts, Mlp
 
 COUNT = ("num_local_experts", "n_routed_experts", "num_experts", "moe_num_experts")

@@ -8,8 +8,8 @@ from dataclasses import replace
 from penstock.core.architecture import Architecture
 from penstock.core.config import compressed, hybrids, older
 from penstock.core.config.blocks import decoder
-from penstock.core.config.keys import Keys
 from penstock.core.config.style import ExpertStyle, Style
+from penstock.core.keys import Keys
 
 _NEOX = Style(
     norm="layer", qkv_bias="attention_bias", out_bias="attention_bias", mlp_bias=True, gated=False, fused_qkv=True

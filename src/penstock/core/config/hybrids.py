@@ -19,8 +19,8 @@ from penstock.core.config.blocks import (
     norm_of,
 )
 from penstock.core.config.experts import experts_of
-from penstock.core.config.keys import Keys
 from penstock.core.config.style import ExpertStyle, Style
+from penstock.core.keys import Keys
 from penstock.core.mask import Mask
 from penstock.core.mixers import Attention, LinearAttention
 from penstock.core.parts import Experts, Matrix, Mlp, Norm

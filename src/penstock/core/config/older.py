@@ -7,8 +7,8 @@ from typing import Any
 
 from penstock.core.architecture import Architecture
 from penstock.core.config.blocks import decoder
-from penstock.core.config.keys import Keys
 from penstock.core.config.style import ExpertStyle, Style
+from penstock.core.keys import Keys
 from penstock.core.parts import Matrix, Norm
 
 

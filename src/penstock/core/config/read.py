@@ -12,7 +12,7 @@ from typing import Any
 
 from penstock.core.architecture import Architecture
 from penstock.core.config.families import ALIKE, FAMILIES, NESTED, architecture_of
-from penstock.core.config.keys import Keys, locate, read_json
+from penstock.core.keys import Keys, locate, read_json
 from penstock.core.words import nearest, suggest
 
 
