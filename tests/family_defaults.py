@@ -19,7 +19,7 @@ NOT_IN_TRANSFORMERS = {"grok-1", "qwen"}
 
 def words() -> set[str]:
     """Every text in the code that reads configs: what it may ask for."""
-    trees = [ast.parse(path.read_text()) for path in ROOT.glob("*.py")]
+    trees = [ast.parse(path.read_text()) for path in [*ROOT.glob("*.py"), ROOT.parent / "keys.py"]]
     nodes = [node for tree in trees for node in ast.walk(tree)]
     arguments = {node.arg for node in nodes if isinstance(node, ast.keyword) and node.arg}
     return arguments | {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}

@@ -152,6 +152,7 @@ def test_files_folders_and_shipped_models_are_read(tmp_path: Path) -> None:
     file.write_text(json.dumps({"model_type": "mixtral", **CONFIGS["mixtral"]}))
     assert read_architecture(tmp_path) == read_architecture(file)
     assert read_architecture(file).family == "mixtral"
+    assert read_architecture(file).name == tmp_path.name
     assert read_architecture("tiny-llama").layers == 8
 
 

@@ -26,7 +26,7 @@ STATES = {
     "nemotron_h dense",
     "nemotron_h latent",
 }
-STATES |= {"qwen3_5_moe_text", "qwen3_5_text", "qwen3_next", "deepseek_v4"}
+STATES |= {"falcon_mamba", "granitemoehybrid", "qwen3_5_moe_text", "qwen3_5_text", "qwen3_next", "deepseek_v4"}
 QUICK = ("llama", "gpt2", "mixtral", "deepseek_v2", "qwen3_next", "gemma2", "gpt_oss")
 
 

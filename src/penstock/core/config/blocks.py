@@ -97,7 +97,7 @@ def attention_of(keys: Keys, style: Style, mask: Mask) -> Attention:
         out_bias=flag(keys, style.out_bias),
         gate=heads * head_dim if style.gate else 0,
         norms=(*_qk_norms(style, normed, heads, kv_heads, head_dim), *inner),
-        vectors=heads if style.sinks else 0,
+        vectors=style.sinks * heads,
         fused=style.fused_qkv,
         rope=flag(keys, style.rope),
     )

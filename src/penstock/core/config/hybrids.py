@@ -168,7 +168,7 @@ def mamba(name: str, family: str, keys: Keys) -> Architecture:
     """Mamba and Mamba-2 by themselves: one half per block."""
     hidden = keys.whole(HIDDEN)
     state, kernel = keys.whole("state_size"), keys.whole("conv_kernel")
-    if family == "mamba":
+    if family != "mamba2":
         rank = keys.find("time_step_rank")
         rank = -(-hidden // 16) if rank in (None, "auto") else rank
         inner = keys.whole("intermediate_size", missing=keys.whole("expand") * hidden)
@@ -275,8 +275,25 @@ def minimax(name: str, family: str, keys: Keys) -> Architecture:
     return assembled(name, family, keys, style, tuple(blocks))
 
 
+def granite_hybrid(name: str, family: str, keys: Keys) -> Architecture:
+    """Granite 4: Mamba-2 and attention; experts beside a shared feed-forward, or that alone."""
+    style = Style(qkv_bias="attention_bias", out_bias="attention_bias")
+    heads, inner = keys.whole("mamba_n_heads"), keys.whole("mamba_expand") * keys.whole(HIDDEN)
+    sizes = (keys.whole("mamba_n_groups"), keys.whole("mamba_d_state"), keys.whole("mamba_d_conv"))
+    linear = mamba2(keys, heads, inner // heads, *sizes, keys.whole("mamba_chunk_size"))
+    full = attention_of(keys, style, Mask())
+    many = keys.whole("num_local_experts", missing=0, least=0)
+    shared = mlp_of(keys, style, keys.whole("shared_intermediate_size"))
+    mlp = experts_of(keys, ExpertStyle(shared="width"), shared) if many else shared
+    types = keys.find("layer_types", "layers_block_type") or ["mamba"] * keys.whole(LAYERS)
+    made = {kind: block_of(keys, style, full if "attention" in kind else linear, mlp) for kind in dict.fromkeys(types)}
+    return assembled(name, family, keys, style, tuple(made[kind] for kind in types))
+
+
 READERS: dict[str, Callable[[str, str, Keys], Architecture]] = {
     "bamba": bamba,
+    "falcon_mamba": mamba,
+    "granitemoehybrid": granite_hybrid,
     "jamba": jamba,
     "kimi_linear": kimi_linear,
     "mamba": mamba,

@@ -143,6 +143,30 @@ def dbrx(name: str, family: str, keys: Keys) -> Architecture:
     return decoder(name, family, keys, style)
 
 
+def biogpt(name: str, family: str, keys: Keys) -> Architecture:
+    """BioGPT: two positions more than the longest sequence, as OPT."""
+    return decoder(name, family, keys, Style(**_GPT, learned_positions=2))
+
+
+def openai_gpt(name: str, family: str, keys: Keys) -> Architecture:
+    """GPT-1: norms behind each half, none behind the last block."""
+    return decoder(
+        name, family, _ffn(keys, "n_inner"), Style(**_GPT, fused_qkv=True, learned_positions=0, final_norm=False)
+    )
+
+
+def ctrl(name: str, family: str, keys: Keys) -> Architecture:
+    """CTRL: sinusoidal positions, a bias in the head."""
+    return decoder(name, family, _with(keys, intermediate_size=keys.whole("dff")), Style(**_GPT, head_bias=True))
+
+
+def hyperclovax(name: str, family: str, keys: Keys) -> Architecture:
+    """HyperCLOVA X: a norm behind each half too, unless the config says not."""
+    norms = 4 if keys.truth("use_post_norm", missing=True) else 2
+    style = Style(norms=norms, qkv_bias="attention_bias", out_bias="attention_bias", mlp_bias="mlp_bias")
+    return decoder(name, family, keys, style)
+
+
 def grok(name: str, family: str, keys: Keys) -> Architecture:
     """Grok-1: four norms a block, and in every one experts."""
     keys = renamed(keys, num_experts_per_tok="num_selected_experts", hidden_size="emb_size")

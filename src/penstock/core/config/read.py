@@ -50,10 +50,11 @@ def architecture_from_config(name: str, config: Mapping[str, Any], source: str) 
         raise ValueError(f"{source}: model_type={family!r} is unknown; {known}")
     facts = _family_facts().get(ALIKE.get(family, family), {})
     config, defaults = dict(config), dict(facts.get("defaults", {}))
-    for canonical, own in facts.get("names", {}).items():
+    for pair in facts.get("names", {}).items():
         for where in (config, defaults):
-            if own in where:
-                where.setdefault(canonical, where[own])
+            for key, other in (pair, pair[::-1]):
+                if other in where:
+                    where.setdefault(key, where[other])
     for needed in ("num_hidden_layers", "hidden_size"):
         defaults.pop(needed, None)
     return architecture_of(name, family, Keys(config, source, defaults))
