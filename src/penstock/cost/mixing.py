@@ -143,7 +143,7 @@ def _core(tape: Tape, mixer: Attention, parts: _Parts, tokens: Tokens) -> Tensor
     out = tape.tensor("attention.result", heads * mixer.value_dim * tokens.here)
     stats = tape.tensor("attention.stats", heads * tokens.here, 4)
     parts = _repeated(tape, mixer, parts, tokens, heads, kv_heads)
-    held = [*_held(parts), *_mask(tape, mixer, tokens)]
+    held = [*_held(tape, parts), *_mask(tape, mixer, tokens)]
     scores = 2 * batch * queries * tokens.seq
     sizes: dict[str, Any] = {
         "batch": batch,
@@ -187,9 +187,9 @@ def _unfused(
     tape.add("attention", "attention.core", "I", flops=2 * work, **again, **sizes)
 
 
-def _held(parts: _Parts) -> list[Tensor]:
+def _held(tape: Tape, parts: _Parts) -> list[Tensor]:
     """What attention keeps of its inputs: parts of a product keep the whole of it in memory."""
-    if parts.whole is None:
+    if parts.whole is None or tape.kernels.copies:
         return [parts.query, parts.key, parts.value]
     own = [each for each in (parts.query, parts.key) if each.name.rpartition(".")[2] != "y"]
     return [*own, parts.whole]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 from penstock.core.words import divisors
@@ -96,7 +96,9 @@ class Kernels:
     one kernel that keeps its input alone. ``rope``: one kernel for the rotation of queries and keys. ``attention``: no
     score matrix in memory. ``loss``: the gradient of the logits takes their place. ``grouped``: all experts of a rank
     are one product. ``qkv``, ``gate_up``: these products are one, whatever the model's own code does (``None``: as
-    there). ``stats_bytes``: of a number that a norm of mean and variance keeps (``None``: as its input).
+    there). ``copies``: attention gets queries, keys and values each by itself; without, parts of a larger product keep
+    the whole of it in memory. ``stats_bytes``: of a number that a norm of mean and variance keeps (``None``: as its
+    input).
     """
 
     norm: bool = True
@@ -107,6 +109,7 @@ class Kernels:
     grouped: bool = True
     qkv: bool | None = True
     gate_up: bool | None = True
+    copies: bool = True
     stats_bytes: int | None = 4
 
 
@@ -114,10 +117,10 @@ WHOLE = Shard()
 """Nothing is split."""
 FUSED = Kernels()
 """Megatron-LM with Transformer Engine, and compiled code like it."""
-PLAIN = Kernels(norm=False, activation=False, rope=False, loss=False, qkv=None, gate_up=None, stats_bytes=None)
-"""transformers' modules as PyTorch runs them, attention by a fused kernel."""
-SPLIT = Kernels(norm=True, activation=False, rope=False, loss=False, qkv=None, gate_up=None, stats_bytes=None)
+SPLIT = Kernels(activation=False, rope=False, loss=False, qkv=None, gate_up=None, copies=False, stats_bytes=None)
 """The runtime's own modules where its backward can be split: its norms keep their input and one number per token."""
+PLAIN = replace(SPLIT, norm=False)
+"""transformers' modules as PyTorch runs them, attention by a fused kernel."""
 
 
 def saved_bytes(operators: Iterable[Operator]) -> float:

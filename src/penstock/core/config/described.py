@@ -16,6 +16,10 @@ _AS = {"qwen3827b": "qwen3.6-27b"}
 """Models whose config was not to be had, and the one they are taken to be like."""
 
 
+_LIKELY = {"vocab": 51200, "gated": False, "tied": False}
+"""Of a GPT of which these are not said."""
+
+
 @dataclass(frozen=True, slots=True)
 class Described:
     """A model, and what was guessed about it, in words."""
@@ -68,12 +72,10 @@ def described(
         given, heads = heads, _likely_heads(hidden)
         kv_heads = None if kv_heads == given else kv_heads
         guessed.append(f"heads={heads}" + (f" (heads={given} does not divide hidden={hidden})" if given else ""))
-    if vocab is None:
-        vocab = 51200
-        guessed.append(f"vocab={vocab}")
-    if gated is None:
-        gated = False
-        guessed.append("gated=False")
+    rest = {"vocab": vocab, "gated": gated, "tied": tied}
+    for key, likely in _LIKELY.items():
+        if rest[key] is None:
+            guessed.append(f"{key}={likely}")
     model = gpt(
         layers=layers,
         hidden=hidden,
@@ -81,9 +83,9 @@ def described(
         kv_heads=kv_heads,
         head_dim=head_dim,
         ffn=ffn,
-        vocab=vocab,
+        vocab=vocab or _LIKELY["vocab"],
         positions=max(seq or 0, 2048),
-        gated=gated,
+        gated=bool(gated),
         tied=bool(tied),
         experts=experts or 0,
         topk=topk or 1,
@@ -91,8 +93,6 @@ def described(
         shared_ffn=shared_ffn or 0,
         name=name,
     )
-    if tied is None:
-        guessed.append("tied=False")
     return Described(model, tuple(guessed))
 
 

@@ -57,37 +57,18 @@ def gpt(
     for key, value in {"layers": layers, "hidden": hidden, "heads": heads, "vocab": vocab}.items():
         if value < 1:
             raise ValueError(f"{key}={value} must be above 0")
-    if head_dim is None and hidden % heads:
-        raise ValueError(f"heads={heads} does not divide hidden={hidden}; use {divisors(hidden, near=heads)}")
-    kv_heads = heads if kv_heads is None else kv_heads
-    if kv_heads < 1 or heads % kv_heads:
-        raise ValueError(f"kv_heads={kv_heads} does not divide heads={heads}; use {divisors(heads, near=kv_heads)}")
+    learned = not gated if learned_positions is None else learned_positions
     bias = not gated if bias is None else bias
     rms = gated if rms is None else rms
     ffn = (8 * hidden // 3 if gated else 4 * hidden) if ffn is None else ffn
     norm = Norm(hidden, rms=rms, bias=not rms)
-    attention = Attention(
-        hidden=hidden,
-        heads=heads,
-        kv_heads=kv_heads,
-        head_dim=head_dim or hidden // heads,
-        value_dim=head_dim or hidden // heads,
-        mask=Mask(window=window),
-        query_bias=bias,
-        key_bias=bias,
-        value_bias=bias,
-        out_bias=bias,
-        fused=True,
-        rope=gated if learned_positions is None else not learned_positions,
-    )
+    attention = _attention(hidden, heads, kv_heads or heads, head_dim, bias)
+    attention = replace(attention, mask=Mask(window=window), rope=not learned)
     dense = Mlp(hidden=hidden, ffn=ffn, gated=gated, bias=bias, fused=gated, activation="silu" if gated else "gelu")
     mixed = _experts(dense, experts, topk, expert_ffn or ffn, shared_ffn) if experts else dense
     first = dense_layers if experts else 0
-    blocks = (
-        *(Block(attention=attention, mlp=dense, norms=(norm, norm)),) * first,
-        *(Block(attention=attention, mlp=mixed, norms=(norm, norm)),) * (layers - first),
-    )
-    learned = not gated if learned_positions is None else learned_positions
+    kinds = (Block(attention=attention, mlp=mlp, norms=(norm, norm)) for mlp in (dense, mixed))
+    blocks = [block for block, count in zip(kinds, (first, layers - first), strict=True) for _ in range(count)]
     return Architecture(
         name=name,
         family="gpt",
@@ -95,9 +76,28 @@ def gpt(
         vocab=vocab,
         positions=positions,
         embedding=Embedding(vocab=vocab, width=hidden, positions=positions if learned else 0),
-        blocks=blocks,
+        blocks=tuple(blocks),
         norm=norm,
         head=Head(inputs=hidden, vocab=vocab, tied=tied),
+    )
+
+
+def _attention(hidden: int, heads: int, kv_heads: int, head_dim: int | None, bias: bool) -> Attention:
+    if head_dim is None and hidden % heads:
+        raise ValueError(f"heads={heads} does not divide hidden={hidden}; use {divisors(hidden, near=heads)}")
+    if kv_heads < 1 or heads % kv_heads:
+        raise ValueError(f"kv_heads={kv_heads} does not divide heads={heads}; use {divisors(heads, near=kv_heads)}")
+    return Attention(
+        hidden=hidden,
+        heads=heads,
+        kv_heads=kv_heads,
+        head_dim=head_dim or hidden // heads,
+        value_dim=head_dim or hidden // heads,
+        query_bias=bias,
+        key_bias=bias,
+        value_bias=bias,
+        out_bias=bias,
+        fused=True,
     )
 
 
