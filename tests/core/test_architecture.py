@@ -263,6 +263,13 @@ def test_a_proxy_of_experts_alone_has_no_other_layers() -> None:
     assert found.model.blocks[0] == read_architecture("deepseek-v3").blocks[-1]
 
 
+def test_layers_without_experts_come_first() -> None:
+    found = described("DeepSeek-V3-L4", layers=4, dense_layers=1)
+    assert not found.guessed
+    whole = read_architecture("deepseek-v3").blocks
+    assert found.model.blocks == (whole[0], *whole[-3:])
+
+
 def test_a_vocabulary_of_its_own_counts() -> None:
     usual, padded = described("GPT-3-175B").model, described("GPT-3-175B", vocab=51200, tied=False).model
     assert padded.parameters - usual.parameters == 12288 * (2 * 51200 - 50257)

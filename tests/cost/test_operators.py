@@ -191,6 +191,34 @@ def test_activations_of_megatron_are_those_of_its_paper() -> None:
     assert kept == tokens * (32 * hidden + 4 * heads + 2 * 2 * 4)
 
 
+@pytest.mark.parametrize(
+    ("model", "shard", "seqs", "grown_gib"),
+    [
+        ("70B", {"tp": 2, "sp": True, "cp": 4}, (32768, 131072), 112.67 - 68.43),
+        ("70B", {"cp": 8}, (32768, 131072), 147.99 - 104.51),
+        ("70B", {"tp": 2, "sp": True}, (4096, 32768), 68.43 - 60.68),
+        ("405B", {"tp": 2, "sp": True, "cp": 4}, (32768, 131072), 118.13 - 87.03),
+        ("405B", {"tp": 2, "sp": True}, (4096, 32768), 87.03 - 81.59),
+    ],
+)
+def test_activations_grow_with_the_sequence_as_on_machines(
+    model: str, shard: dict[str, Any], seqs: tuple[int, int], grown_gib: float
+) -> None:
+    """Peaks of Megatron on 8 B200, one micro-batch, in GiB: github.com/MooreThreads/SimuMax docs/b200, cut to 12 and 4
+    layers. What is not kept but only passes through (logits, gradients of activations) grows too, so a little less.
+    """
+    sizes: dict[str, Any] = {"vocab": 128256, "gated": True}
+    wide = {"layers": 4, "hidden": 16384, "heads": 128, "kv_heads": 16, "ffn": 53248}
+    small = {"layers": 12, "hidden": 8192, "heads": 64, "kv_heads": 8, "ffn": 28672}
+    made = gpt(**sizes, **(small if model == "70B" else wide))
+    kept = []
+    for seq in seqs:
+        cp = 4 if seq == 32768 and "cp" not in shard else shard.get("cp", 1)
+        split = Shard(**{**shard, "cp": cp, "cp_heads": True})
+        kept.append(saved_bytes(whole(made, FUSED, micro=1, seq=seq, width_bytes=2, shard=split)))
+    assert 0.84 * grown_gib <= (kept[1] - kept[0]) / 2**30 <= grown_gib
+
+
 def test_fused_kernels_move_and_launch_less_but_compute_the_same() -> None:
     model = made("llama")
     plain, fused = whole(model, PLAIN, width_bytes=2), whole(model, FUSED, width_bytes=2)

@@ -43,13 +43,14 @@ def described(
     topk: int | None = None,
     expert_ffn: int | None = None,
     shared_ffn: int | None = None,
+    dense_layers: int | None = None,
     gated: bool | None = None,
     tied: bool | None = None,
 ) -> Described:
     """Return the model that a name and sizes mean; what is left out is looked up or guessed.
 
-    A name of the catalogue whose sizes are those given means that model, with the given number of layers and
-    vocabulary. Otherwise the sizes make one.
+    A name of the catalogue whose sizes are those given means that model, with the given number of layers (of which the
+    first ``dense_layers`` have no experts) and vocabulary. Otherwise the sizes make one.
 
     Raises:
         ValueError: the name is not known and layers or width are not given.
@@ -64,7 +65,7 @@ def described(
         model = read_architecture(known)
         if _agrees(model, sizes):
             like = (f"{name} is taken to be like {known}",) if _bare(name) in _AS else ()
-            return _resized(model, name, layers, vocab, tied, like)
+            return _resized(_cut(model, name, layers, dense_layers, like), name, vocab, tied)
     if layers is None or hidden is None:
         raise ValueError(f"model={name!r} is not in the catalogue; give layers and hidden (and heads, ffn, vocab)")
     guessed: list[str] = []
@@ -91,6 +92,7 @@ def described(
         topk=topk or 1,
         expert_ffn=expert_ffn,
         shared_ffn=shared_ffn or 0,
+        dense_layers=dense_layers or 0,
         name=name,
     )
     return Described(model, tuple(guessed))
@@ -133,29 +135,34 @@ def _agrees(model: Architecture, sizes: dict[str, int | None]) -> bool:
     return all(not value or not mine[key] or value in mine[key] for key, value in sizes.items())
 
 
-def _resized(
-    model: Architecture, name: str, layers: int | None, vocab: int | None, tied: bool | None, guessed: tuple[str, ...]
+def _cut(
+    model: Architecture, name: str, layers: int | None, dense_layers: int | None, guessed: tuple[str, ...]
 ) -> Described:
-    """The same blocks, fewer or more of them, over another vocabulary."""
-    blocks = model.blocks
-    if layers is not None and layers != len(blocks):
-        kinds = model.kinds()
-        most = max(kinds, key=lambda block: kinds[block])
-        if "all MoE" in name:
-            blocks = (most,) * layers
-        elif layers < len(blocks):
-            blocks = blocks[:layers]
-            if len(kinds) > 1:
-                guessed = (*guessed, f"its {layers} layers are the first of {model.name}")
-        else:
-            raise ValueError(f"layers={layers} are more than the {len(blocks)} of {model.name}")
+    """The same kinds of blocks, fewer of them."""
+    kinds, blocks = model.kinds(), model.blocks
+    count = len(blocks) if layers is None else layers
+    if count > len(blocks):
+        raise ValueError(f"layers={layers} are more than the {len(blocks)} of {model.name}")
+    dense_layers = 0 if "all MoE" in name else dense_layers
+    if dense_layers is not None and 1 <= len(kinds) <= 2:
+        blocks = (blocks[0],) * dense_layers + (blocks[-1],) * (count - dense_layers)
+    elif count < len(blocks):
+        blocks = blocks[:count]
+        if len(kinds) > 1:
+            guessed = (*guessed, f"its {count} layers are the first of {model.name}")
+    return Described(replace(model, blocks=blocks), guessed)
+
+
+def _resized(found: Described, name: str, vocab: int | None, tied: bool | None) -> Described:
+    """The same blocks under a name of their own, over another vocabulary."""
+    model = found.model
     head, embedding = model.head, model.embedding
     if vocab:
         head, embedding = replace(head, vocab=vocab), replace(embedding, vocab=vocab)
     if tied is not None:
         head = replace(head, tied=tied)
-    made = replace(model, name=name, blocks=blocks, head=head, embedding=embedding, vocab=vocab or model.vocab)
-    return Described(made, guessed)
+    made = replace(model, name=name, head=head, embedding=embedding, vocab=vocab or model.vocab)
+    return Described(made, found.guessed)
 
 
 def _likely_heads(hidden: int) -> int:
