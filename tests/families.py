@@ -36,6 +36,7 @@ GPT2 = {"n_embd": 48, "n_layer": 3, "n_head": 4, "n_positions": 64, "vocab_size"
 MAMBA2 = {"mamba_num_heads": 8, "mamba_head_dim": 12, "ssm_state_size": 16, "n_groups": 2, "chunk_size": 8}
 
 CONFIGS: dict[str, dict[str, Any]] = {
+    "afmoe": {**WIDE, **EXPERTS, "num_dense_layers": 1, "num_shared_experts": 2},
     "apertus": SIZES,
     "arcee": {**SIZES, "mlp_bias": True},
     "bamba": {**SIZES, "mamba_n_heads": 8, "mamba_d_state": 16, "attn_layer_indices": [1, 3]},
@@ -45,6 +46,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "codegen": {**GPT2, "rotary_dim": 8},
     "cohere": {**SIZES, "use_qk_norm": True},
     "cohere2": SIZES,
+    "cohere2_moe": {**WIDE, **EXPERTS, "num_shared_experts": 1},
     "cwm": WIDE,
     "ctrl": {"n_embd": 64, "n_layer": 3, "n_head": 4, "n_positions": 64, "vocab_size": 96, "dff": 112},
     "dbrx": {

@@ -9,6 +9,7 @@ import pytest
 import family_defaults
 from families import CASES, CONFIGS
 from penstock.core.config import architecture_from_config, catalogue, described, gpt, read_architecture
+from penstock.core.config.described import known_name
 from penstock.core.config.families import OTHERS, STYLES
 
 
@@ -255,6 +256,30 @@ def test_models_of_tables_are_found_or_made(
     assert (found.model.family, found.model.layers) == (family, layers)
     assert guessed in "; ".join(found.guessed)
     assert not (family != "gpt" and not guessed and found.guessed)
+
+
+@pytest.mark.parametrize(
+    ("name", "known"),
+    [
+        ("GPT3-175B", "gpt3-175b"),
+        ("LLaMA-7B", "llama-7b"),
+        ("llama2-7b", "llama-2-7b"),
+        ("meta-llama/Meta-Llama-3-70B", "llama-3-70b"),
+        ("Llama 3.1 8B", "llama-3.1-8b"),
+        ("deepseek-ai/DeepSeek-V3", "deepseek-v3"),
+        ("DeepSeek-V3.2-Exp", "deepseek-v3.2"),
+        ("Nemotron_3_5_Lightning", "nemotron-3.5-lightning-30b-a3b"),
+        ("gpt_oss 20b", "gpt-oss-20b"),
+        ("grok1-314b", "grok-1"),
+        ("GPT-2 XL", "gpt2-xl"),
+        ("gpt2-1.5b", None),
+        ("MPT-1.3B", None),
+        ("GPT-24B", None),
+        ("GPT-30B", None),
+    ],
+)
+def test_names_are_known_however_they_are_written(name: str, known: str | None) -> None:
+    assert known_name(name) == known
 
 
 def test_a_proxy_of_experts_alone_has_no_other_layers() -> None:

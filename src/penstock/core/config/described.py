@@ -11,8 +11,8 @@ from penstock.core.config.read import catalogue, read_architecture
 from penstock.core.mixers import Attention
 from penstock.core.parts import Experts
 
-_NOISE = re.compile(r"\(.*?\)|[^a-z0-9]+|(?<=[-_])(vl|proxy)(?=[-_]|$)")
-_AS = {"qwen3827b": "qwen3.6-27b"}
+_NOISE = re.compile(r"\(.*?\)|[^a-z0-9.]+|(?<=[-_])(vl|proxy)(?=[-_]|$)")
+_AS = {"qwen3.827b": "qwen3.6-27b"}
 """Models whose config was not to be had, and the one they are taken to be like."""
 
 
@@ -100,19 +100,35 @@ def described(
 
 def known_name(name: str) -> str | None:
     """Return the name in the catalogue that a name of a table means, if there is one: written in another way, cut
-    short, or with more behind it."""
-    bare = _bare(name)
+    short, or with more behind it. A number of parameters behind it must be the model's."""
+    text = name.lower().rpartition("/")[2].removeprefix("meta-")
+    bare = _bare(text)
     if bare in _AS:
         return _AS[bare]
     names = {_bare(known): known for known in catalogue()}
+    if "." not in text:  # some write 3_5 for 3.5
+        names = {short.replace(".", ""): known for short, known in names.items()} | names
     if bare in names:
         return names[bare]
-    longer = [known for short, known in names.items() if short.startswith(bare)]
+    longer = {known for short, known in names.items() if short.startswith(bare)}
     if len(longer) == 1 and len(bare) > 4:
-        return longer[0]
-    words = re.split(r"[^a-z0-9.]+", name.lower())
-    starts = (_bare("".join(words[:count])) for count in range(len(words) - 1, 0, -1))
-    return next((names[start] for start in starts if start in names), None)
+        return longer.pop()
+    words = re.split(r"[^a-z0-9.]+", text)
+    for count in range(len(words) - 1, 0, -1):
+        found = names.get(_bare("".join(words[:count])))
+        if found is not None and _as_large(found, words[count:]):
+            return found
+    return None
+
+
+def _as_large(known: str, words: list[str]) -> bool:
+    """Whether a number of parameters among words, such as ``314b`` or ``1t``, is about that of a known model."""
+    for word in words:
+        size = re.fullmatch(r"(\d+(?:\.\d+)?)([mbt])", word)
+        if size:
+            claimed = float(size[1]) * {"m": 1e6, "b": 1e9, "t": 1e12}[size[2]]
+            return 0.8 < claimed / read_architecture(known).parameters < 1.25
+    return True
 
 
 def _bare(name: str) -> str:

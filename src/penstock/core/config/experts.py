@@ -46,7 +46,10 @@ def is_sparse(keys: Keys, style: ExpertStyle, layer: int) -> bool:
         return bool(types[layer] == "sparse")
     if style.which == "after first":
         step = keys.whole("moe_layer_freq", missing=1)
-        return layer >= keys.whole("first_k_dense_replace", missing=style.first, least=0) and layer % step == 0
+        return (
+            layer >= keys.whole("first_k_dense_replace", "num_dense_layers", missing=style.first, least=0)
+            and layer % step == 0
+        )
     if style.which == "step":
         dense = keys.find("mlp_only_layers") or []
         return layer not in dense and (layer + 1) % keys.whole("decoder_sparse_step", missing=1) == 0

@@ -18,6 +18,9 @@ _COUNTED = ExpertStyle(which="after first", shared="count")
 _BIASED = Style(qkv_bias="attention_bias", out_bias="attention_bias")
 
 STYLES: dict[str, Style] = {
+    "afmoe": replace(
+        _BIASED, norms=4, qk_norm="head", gate=True, pattern=4, experts=replace(_COUNTED, score_bias=True)
+    ),
     "apertus": replace(_BIASED, qk_norm="head", gated=False, activation_parameters=2),
     "arcee": replace(_BIASED, gated=False, mlp_bias="mlp_bias"),
     "bitnet": replace(_BIASED, inner_norms=True),
@@ -25,6 +28,14 @@ STYLES: dict[str, Style] = {
         _BIASED, norm="layer without offset", norms=1, parallel=True, qk_norm="each", qk_norm_if="use_qk_norm"
     ),
     "cohere2": replace(_BIASED, norm="layer without offset", norms=1, parallel=True, pattern=4),
+    "cohere2_moe": replace(
+        _BIASED,
+        norm="layer without offset",
+        norms=1,
+        parallel=True,
+        pattern=4,
+        experts=replace(_COUNTED, which="all"),
+    ),
     "cwm": replace(_BIASED, pattern=4),
     "deepseek_v2": Style(latent=True, experts=_COUNTED, mlp_bias="mlp_bias"),
     "deepseek_v3": Style(latent=True, experts=_COUNTED),
@@ -134,14 +145,28 @@ OTHERS: dict[str, Reader] = {
     **hybrids.READERS,
 }
 
-ALIKE = {"kimi_k2": "deepseek_v3", "grok": "grok-1", "RefinedWeb": "falcon", "RefinedWebModel": "falcon"}
+ALIKE = {
+    "RefinedWeb": "falcon",
+    "RefinedWebModel": "falcon",
+    "grok": "grok-1",
+    "kimi_k2": "deepseek_v3",
+    "qwen2_5_vl_text": "qwen2",
+    "qwen2_vl_text": "qwen2",
+    "qwen3_vl_moe_text": "qwen3_moe",
+    "qwen3_vl_text": "qwen3",
+}
 """Families that are another one under their own name."""
 NESTED = {
     "gemma3": "gemma3_text",
+    "kimi_k25": "deepseek_v3",
     "llama4": "llama4_text",
     "mistral3": "mistral",
+    "qwen2_5_vl": "qwen2",
+    "qwen2_vl": "qwen2",
     "qwen3_5": "qwen3_5_text",
     "qwen3_5_moe": "qwen3_5_moe_text",
+    "qwen3_vl": "qwen3",
+    "qwen3_vl_moe": "qwen3_moe",
 }
 """Models of text and images: the family of their ``text_config``, where it does not say."""
 FAMILIES = tuple(sorted({*STYLES, *OTHERS, *ALIKE, *NESTED}))
