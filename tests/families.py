@@ -46,7 +46,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "codegen": {**GPT2, "rotary_dim": 8},
     "cohere": {**SIZES, "use_qk_norm": True},
     "cohere2": SIZES,
-    "cohere2_moe": {**WIDE, **EXPERTS, "num_shared_experts": 1},
+    "cohere2_moe": {**WIDE, "num_experts": 6, "num_shared_experts": 1},
     "cwm": WIDE,
     "ctrl": {"n_embd": 64, "n_layer": 3, "n_head": 4, "n_positions": 64, "vocab_size": 96, "dff": 112},
     "dbrx": {

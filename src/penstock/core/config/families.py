@@ -15,6 +15,7 @@ _NEOX = Style(
     norm="layer", qkv_bias="attention_bias", out_bias="attention_bias", mlp_bias=True, gated=False, fused_qkv=True
 )
 _COUNTED = ExpertStyle(which="after first", shared="count")
+_SCORED = replace(_COUNTED, score_bias=True)
 _BIASED = Style(qkv_bias="attention_bias", out_bias="attention_bias")
 
 STYLES: dict[str, Style] = {
