@@ -89,13 +89,17 @@ def test_flops_equal_those_that_pytorch_counts(case: str) -> None:
     assert flops(ours, "I") + flops(ours, "W") == sum(backward.values())
 
 
-def test_a_fused_attention_makes_its_scores_again() -> None:
+@pytest.mark.parametrize("case", ["gpt2", "llama", "deepseek_v2"])
+def test_a_fused_attention_makes_its_scores_again(case: str) -> None:
     """As PyTorch counts flash attention: five products in the backward, of which one is the forward's."""
-    block = gpt(layers=1, hidden=64, heads=4, vocab=96).blocks[0]
-    cores = [op for op in operators(block, micro=MICRO, seq=SEQ) if op.kind == "attention"]
-    forward, backward = (op.flops for op in cores)
-    assert forward == 2 * 2 * MICRO * 4 * SEQ * SEQ * 16
-    assert backward == 2.5 * forward
+    counter = pytest.importorskip("torch.utils.flop_counter")
+    block = made(case).blocks[0]
+    forward, backward = (op.flops for op in operators(block, micro=MICRO, seq=SEQ) if op.kind == "attention")
+    part = block.attention
+    query, key = ((MICRO, heads, SEQ, part.head_dim) for heads in (part.heads, part.kv_heads))
+    value, out = ((MICRO, heads, SEQ, part.value_dim) for heads in (part.kv_heads, part.heads))
+    assert forward == counter.sdpa_flop_count(query, key, value)
+    assert backward == counter.sdpa_backward_flop_count(out, query, key, value)
 
 
 @pytest.mark.parametrize(
