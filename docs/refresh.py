@@ -21,6 +21,8 @@ SOURCE = ROOT / "src" / "penstock"
 WITHOUT_COMMENT = {
     "src/penstock/view/page/page.html": "The page that the scripts below fill.",
     "src/penstock/view/page/page.css": "How the page looks, in the light, in the dark and on paper.",
+    "src/penstock/data/catalogue.json": "The configs of published models by name: what shapes them, and the source.",
+    "src/penstock/data/families.json": "What transformers takes for keys that a config leaves out, by family.",
     "src/penstock/data/models/tiny-gpt2.json": "A small GPT-2: learned positions, tied embeddings.",
     "src/penstock/data/models/tiny-llama.json": "A small Llama, the model of the default run.",
     "src/penstock/data/models/tiny-mistral.json": "A small Mistral.",

@@ -50,6 +50,8 @@ def parameters_of_transformers(config: dict[str, Any]) -> dict[str, int]:
 @pytest.mark.parametrize("name", CONFIGS)
 def test_counts_equal_those_of_transformers(name: str) -> None:
     model = model_from_config(name, CONFIGS[name], "config.json")
+    assert model.architecture.parameters == model.parameters
+    assert model.architecture.blocks[0].parameters == model.layer_parameters
     counts = parameters_of_transformers(CONFIGS[name])
     assert model.parameters == sum(counts.values())
     first_layer = sum(count for key, count in counts.items() if ".layers.0." in key or ".h.0." in key)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from penstock.core.words import divisors, nearest, suggest
+from penstock.core.keys import Keys, locate, read_json
+from penstock.core.words import divisors, suggest
+
+if TYPE_CHECKING:
+    from penstock.core.architecture import Architecture
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,13 @@ class Model:
         ends = self.embedding_parameters + self.norm_parameters + self.head_parameters
         return ends + self.layers * self.layer_parameters
 
+    @property
+    def architecture(self) -> Architecture:
+        """The same model block by block, from which its operators are made."""
+        from penstock.core.config import architecture_from_config  # most commands need no more than the sizes
+
+        return architecture_from_config(self.name, self.config, self.name)
+
     @staticmethod
     def read(path_or_name: str | Path) -> Model:
         """Return the model of a ``config.json``, of a folder that holds one, or of a shipped name.
@@ -58,8 +68,8 @@ class Model:
         Raises:
             ValueError: nothing there, not JSON, a key missing or impossible, or a family that is not known.
         """
-        name, source = _locate(str(path_or_name))
-        return model_from_config(name, _read_json(source), str(source))
+        name, source = locate(str(path_or_name), _shelf(), shipped_models())
+        return model_from_config(name, read_json(source), str(source))
 
     def attention_share(self, tokens: int) -> float:
         """Share of causal attention in the operations of the layers on a sequence: of scores and of what they weigh,
@@ -120,41 +130,8 @@ def model_from_config(name: str, config: Mapping[str, Any], source: str) -> Mode
         raise ValueError(f"{source} has no key 'model_type'; it must be one of {', '.join(FAMILIES)}")
     if family not in FAMILIES:
         raise ValueError(f"{source}: model_type={family!r} is unknown; {suggest(family, FAMILIES)}")
-    keys = _Keys(config, source)
+    keys = Keys(config, source)
     return _gpt2(name, keys) if family == "gpt2" else _gated(name, family, keys)
-
-
-@dataclass(frozen=True, slots=True)
-class _Keys:
-    """Typed access to the keys of a config, with errors that name file, key and value."""
-
-    config: Mapping[str, Any]
-    source: str
-
-    def size(self, key: str, missing: int | None = None, null: int | None = None) -> int:
-        """Return a whole number above 0; ``missing`` and ``null`` stand for a key that is not there or is null."""
-        value = self.config.get(key, missing)
-        value = null if value is None else value
-        if value is None:
-            alike = nearest(key, self.config)
-            fix = f"it has {alike!r}, is that meant?" if alike else "give a whole number above 0"
-            raise ValueError(f"{self.source} has no key {key!r}; {fix}")
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"{self.source}: {key}={value!r} must be a whole number above 0")
-        return value
-
-    def flag(self, key: str, missing: bool) -> bool:
-        value = self.config.get(key, missing)
-        if not isinstance(value, bool):
-            raise ValueError(f"{self.source}: {key}={value!r} must be true or false")
-        return value
-
-    def multiple(self, key: str, value: int, of_key: str, of: int) -> None:
-        """Check that ``value`` is a multiple of ``of``."""
-        if value % of:
-            raise ValueError(
-                f"{self.source}: {of_key}={of} does not divide {key}={value}; use {divisors(value, near=of)}"
-            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,7 +155,7 @@ _GATED = {
 FAMILIES = (*_GATED, "gpt2")
 
 
-def _gated(name: str, family: str, keys: _Keys) -> Model:
+def _gated(name: str, family: str, keys: Keys) -> Model:
     """Llama and its relatives: RMS norm, rotary positions, a gated feed-forward."""
     own = _GATED[family]
     hidden, heads = keys.size("hidden_size"), keys.size("num_attention_heads")
@@ -210,7 +187,7 @@ def _gated(name: str, family: str, keys: _Keys) -> Model:
     )
 
 
-def _gated_layer(family: str, keys: _Keys, hidden: int, query: int, key_value: int, ffn: int) -> int:
+def _gated_layer(family: str, keys: Keys, hidden: int, query: int, key_value: int, ffn: int) -> int:
     """Return the parameters of one layer, those of a norm of queries and keys apart."""
     own = _GATED[family]
     attention_bias = own.has_bias_keys and keys.flag("attention_bias", False)
@@ -221,7 +198,7 @@ def _gated_layer(family: str, keys: _Keys, hidden: int, query: int, key_value: i
     return attention + feed_forward + 2 * hidden
 
 
-def _gpt2(name: str, keys: _Keys) -> Model:
+def _gpt2(name: str, keys: Keys) -> Model:
     """GPT-2: layer norm, learned positions, biases everywhere, a feed-forward without a gate."""
     hidden, heads = keys.size("n_embd"), keys.size("n_head")
     vocab, positions = keys.size("vocab_size"), keys.size("n_positions")
@@ -254,33 +231,3 @@ def _gpt2(name: str, keys: _Keys) -> Model:
 
 def _shelf() -> Traversable:
     return resources.files("penstock") / "data" / "models"
-
-
-def _locate(path_or_name: str) -> tuple[str, Traversable]:
-    """Return the model's name and the file that describes it."""
-    if path_or_name in shipped_models():
-        return path_or_name, _shelf() / f"{path_or_name}.json"
-    path = Path(path_or_name).expanduser()
-    if path.is_dir():
-        if not (path / "config.json").is_file():
-            raise ValueError(f"model={path_or_name!r} is a folder without config.json")
-        return path.resolve().name, path / "config.json"
-    if path.is_file():
-        return path.resolve().parent.name if path.name == "config.json" else path.stem, path
-    if path.name == path_or_name and path.suffix != ".json":
-        raise ValueError(f"model={path_or_name!r} is unknown; {suggest(path_or_name, shipped_models())}")
-    alike = nearest(path.name, [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else [])
-    fix = f"did you mean '{path.parent / alike}'?" if alike else f"shipped are {', '.join(shipped_models())}"
-    raise ValueError(f"model={path_or_name!r} does not exist; {fix}")
-
-
-def _read_json(source: Traversable) -> Mapping[str, Any]:
-    try:
-        config = json.loads(source.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{source}: line {error.lineno}, column {error.colno}: {error.msg}") from None
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{source} is not UTF-8 text (byte {error.start}); is it a config.json?") from None
-    if not isinstance(config, dict):
-        raise ValueError(f"{source} holds a JSON {type(config).__name__}; a config.json is an object {{...}}")
-    return config

@@ -1,0 +1,73 @@
+"""What is kept of a forward until its backward, by what is made again."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+
+from penstock.cost.operators import Operator, Tensor
+
+DEAR = ("matmul", "grouped_matmul", "attention")
+"""Kinds whose results the runtime's selective recompute keeps."""
+
+
+def kept(
+    operators: Sequence[Operator], again: str | Collection[str] = "none", discard: Collection[str] = ()
+) -> dict[str, float]:
+    """Return the storages kept between forward and backward, by name, with their bytes.
+
+    Args:
+        operators: of one stage or block; only forwards matter.
+        again: ``none``: all is kept that a gradient needs. ``full``: the first input alone. ``selective``: that input
+            and the results of products and attention. Or names of operators, or beginnings of names behind their scope
+            (``attention.core``, ``mlp_norm``): these run again, from their inputs, and what they save goes.
+        discard: names likewise, of operators that run again and whose results go too, though others save them.
+
+    Raises:
+        ValueError: a name that no operator has.
+    """
+    forward = [op for op in operators if op.phase == "F"]
+    if again == "none" and not discard:
+        return _bytes(tensor for op in forward for tensor in op.saves)
+    if again == "full":
+        return _bytes(forward[0].takes[:1])
+    if again == "selective":
+        results = (tensor for op in forward if op.kind in DEAR for tensor in op.makes)
+        return _bytes([*forward[0].takes[:1], *results])
+    names = [again] if isinstance(again, str) else [*again]
+    return _without(forward, _chosen(forward, [name for name in names if name != "none"]), _chosen(forward, discard))
+
+
+def _without(forward: Sequence[Operator], again: set[str], discard: set[str]) -> dict[str, float]:
+    """What the operators that run once save, and what the others need to begin."""
+    twice = again | discard
+    made = {tensor.name for op in forward if op.name in twice for tensor in op.makes}
+    gone = {tensor.name for op in forward if op.name in discard for tensor in op.makes}
+    saved = [tensor for op in forward if op.name not in twice for tensor in op.saves if tensor.name not in gone]
+    begun = [tensor for op in forward if op.name in twice for tensor in op.takes if tensor.name not in made]
+    return _bytes([*saved, *begun])
+
+
+def _chosen(forward: Sequence[Operator], names: Collection[str]) -> set[str]:
+    """Full names of the operators that these names mean."""
+    found: set[str] = set()
+    for name in names:
+        mine = {op.name for op in forward if name in (op.name, _bare(op.name)) or _begins(op, name)}
+        if not mine:
+            known = ", ".join(dict.fromkeys(_bare(op.name) for op in forward))
+            raise ValueError(f"no operator is called {name!r}; there are {known}")
+        found |= mine
+    return found
+
+
+def _bare(name: str) -> str:
+    """The name behind its scope, ``layer3.`` or the like."""
+    head, _, rest = name.partition(".")
+    return rest if head.startswith(("layer", "predictor")) else name
+
+
+def _begins(op: Operator, name: str) -> bool:
+    return _bare(op.name).startswith(f"{name}.")
+
+
+def _bytes(tensors: Iterable[Tensor]) -> dict[str, float]:
+    return {tensor.name: tensor.size_bytes for tensor in tensors}

@@ -1,0 +1,134 @@
+"""The nouns ``Operator`` (one kernel of a pass, with shapes, FLOPs and bytes), ``Shard`` and ``Kernels``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
+
+from penstock.core.words import divisors
+
+OperatorKind = Literal["matmul", "grouped_matmul", "attention", "scan", "elementwise", "norm", "gather", "loss"]
+Phase = Literal["F", "I", "W"]
+"""Forward, gradient of the input, gradient of the weights: the letters of a schedule's ops."""
+
+
+class Tensor(NamedTuple):
+    """A storage by name, of ``size_bytes``; two operators that hold the same name hold the same memory."""
+
+    name: str
+    size_bytes: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operator:
+    """One kernel, or a few that always run together, of one phase.
+
+    A product is ``batch`` times ``(m, k) x (k, n)``; of ``grouped_matmul``, ``batch`` is the number of groups and ``m``
+    the mean rows of one. Attention is ``batch`` heads of ``m`` queries of width ``k`` over ``n`` keys and values of
+    width ``value_dim``; ``density`` is the share of the ``m * n`` scores that its mask lets through.
+
+    ``flops`` counts 2 for each multiply and add of products, whole score matrices as PyTorch's own counter does
+    (``needed_flops``: what the mask leaves); of other kinds it counts about what vector units do. ``reads_bytes`` holds
+    ``weight_bytes``. ``launches``: kernels that start. ``takes``, ``makes`` and ``saves``: storages it reads, writes
+    and keeps for its backward; ``saved_bytes`` counts those that no operator before it saved.
+    """
+
+    name: str
+    kind: OperatorKind
+    phase: Phase = "F"
+    batch: int = 1
+    m: float = 0
+    n: float = 0
+    k: float = 0
+    value_dim: int = 0
+    flops: float = 0.0
+    density: float = 1.0
+    reads_bytes: float = 0.0
+    writes_bytes: float = 0.0
+    weight_bytes: float = 0.0
+    saved_bytes: float = 0.0
+    launches: int = 1
+    takes: tuple[Tensor, ...] = ()
+    makes: tuple[Tensor, ...] = ()
+    saves: tuple[Tensor, ...] = ()
+
+    @property
+    def needed_flops(self) -> float:
+        """FLOPs that the mask leaves to be done."""
+        return self.flops * self.density
+
+    @property
+    def moved_bytes(self) -> float:
+        """Bytes read and written."""
+        return self.reads_bytes + self.writes_bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shard:
+    """How the work on one micro-batch is split over ranks; the operators are those of one rank.
+
+    ``tp``: columns and rows of matrices, and heads. ``sp``: what tensor parallelism leaves whole (norms, residuals) is
+    split by tokens. ``cp``: tokens of a sequence; ``cp_heads``: attention exchanges them for heads (Ulysses), else keys
+    and values go round in a ring. ``ep``: experts over ranks. ``etp``: columns and rows of an expert.
+    """
+
+    tp: int = 1
+    sp: bool = False
+    cp: int = 1
+    cp_heads: bool = False
+    ep: int = 1
+    etp: int = 1
+
+    def of(self, size: int, what: str, over: int | None = None) -> int:
+        """``size`` by ``over`` (left out, ``tp``), which must divide it."""
+        over = self.tp if over is None else over
+        if size % over:
+            raise ValueError(f"{over} ranks do not divide {what}={size}; use {divisors(size, near=over)}")
+        return size // over
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kernels:
+    """What a software stack runs as one kernel. Not fused, an operator is the kernels of transformers' own modules.
+
+    ``norm``: one kernel that keeps its input and one number per token (two, if it takes the mean too). ``activation``:
+    one kernel that keeps its input alone. ``rope``: one kernel for the rotation of queries and keys. ``attention``: no
+    score matrix in memory. ``loss``: the gradient of the logits takes their place. ``grouped``: all experts of a rank
+    are one product. ``qkv``, ``gate_up``: these products are one, whatever the model's own code does (``None``: as
+    there). ``copies``: attention gets queries, keys and values each by itself; without, parts of a larger product keep
+    the whole of it in memory. ``stats_bytes``: of a number that a norm of mean and variance keeps (``None``: as its
+    input).
+    """
+
+    norm: bool = True
+    activation: bool = True
+    rope: bool = True
+    attention: bool = True
+    loss: bool = True
+    grouped: bool = True
+    qkv: bool | None = True
+    gate_up: bool | None = True
+    copies: bool = True
+    stats_bytes: int | None = 4
+
+
+WHOLE = Shard()
+"""Nothing is split."""
+FUSED = Kernels()
+"""Megatron-LM with Transformer Engine, and compiled code like it."""
+SPLIT = Kernels(activation=False, rope=False, loss=False, qkv=None, gate_up=None, copies=False, stats_bytes=None)
+"""The runtime's own modules where its backward can be split: its norms keep their input and one number per token."""
+PLAIN = replace(SPLIT, norm=False)
+"""transformers' modules as PyTorch runs them, attention by a fused kernel."""
+
+
+def saved_bytes(operators: Iterable[Operator]) -> float:
+    """Bytes that these operators keep from forward to backward, each storage once."""
+    return sum({tensor.name: tensor.size_bytes for op in operators for tensor in op.saves}.values())
+
+
+def flops(operators: Iterable[Operator], phase: Phase | None = None) -> float:
+    """FLOPs of products and attention, of one phase or of all."""
+    counted = ("matmul", "grouped_matmul", "attention")
+    return sum(op.flops for op in operators if op.kind in counted and phase in (None, op.phase))
