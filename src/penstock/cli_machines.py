@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from penstock.core.catalogue import catalogue, find
-from penstock.core.cluster import Cluster, Node
+from penstock.core.cluster import Cluster, Level, Node
 from penstock.core.device import Device
 from penstock.units import human_bytes, human_s
 
 Row = tuple[str, ...]
+_BY_HAND = "given by hand"
 DEVICE_HEAD = ("device", "memory", "TB/s", "bf16", "fp8", "fp32", "units", "GHz", "L2", "W", "usual node")
 NODE_HEAD = ("node", "devices", "inside", "GB/s", "network", "GB/s", "host", "$/h", "as of", "kW")
 
@@ -99,30 +100,38 @@ def _one(name: str, usd_per_hour: float | None) -> dict[str, Any]:
         return asdict(found)
     cluster = Cluster.read(name)
     if usd_per_hour is not None:
-        groups = tuple((replace(node, usd_per_hour=usd_per_hour, **_BY_HAND), count) for node, count in cluster.groups)
-        cluster = replace(cluster, groups=groups)
+        cluster = _priced(cluster, usd_per_hour)
     for node, _ in cluster.groups:
         _print_facts(_node_text(node))
         print()
     if not isinstance(found, Node):
         _print_facts(_cluster_text(cluster))
         print()
-    rows = _paths(cluster)
-    _table(("ranks", "stride", "cross", "parts", "GB/s", "latency"), rows)
-    groups_facts = [{"nodes": count, "node": _node_facts(node)} for node, count in cluster.groups]
-    if isinstance(found, Node):
-        return _node_facts(found)
+    _table(("ranks", "stride", "cross", "parts", "GB/s", "latency"), _path_rows(cluster))
+    return _node_facts(found) if isinstance(found, Node) else _cluster_facts(cluster)
+
+
+def _cluster_facts(cluster: Cluster) -> dict[str, Any]:
+    paths = [
+        {"size": size, "stride": stride, "levels": [asdict(level) for level in levels]}
+        for size, stride, levels in _paths(cluster)
+    ]
     return {
         "name": cluster.name,
         "nodes": cluster.nodes,
         "devices": cluster.devices,
         "usd_per_hour": cluster.usd_per_hour,
         "power_w": cluster.power_w,
-        "groups": groups_facts,
+        "groups": [{"nodes": count, "node": _node_facts(node)} for node, count in cluster.groups],
+        "paths": paths,
     }
 
 
-_BY_HAND = {"price_date": "given by hand", "price_source": "--usd-per-hour"}
+def _priced(cluster: Cluster, usd_per_hour: float) -> Cluster:
+    """Return the cluster with this rent for each of its nodes."""
+    new = [replace(node, usd_per_hour=usd_per_hour, price_date=_BY_HAND, price_source="") for node, _ in cluster.groups]
+    groups = [(node, count) for node, (_, count) in zip(new, cluster.groups, strict=True)]
+    return replace(cluster, groups=tuple(groups))
 
 
 def _device_text(one: Device) -> list[Row]:
@@ -146,7 +155,8 @@ def _node_text(one: Node) -> list[Row]:
         ("inside", f"{link.kind}, {link.devices} devices, {link.bytes_per_s / 1e9:.4g} GB/s each, {link.shape}")
         for link in one.links
     ]
-    price = f"{one.usd_per_hour:,.2f} per hour ({one.price_date}: {one.price_source})" if one.usd_per_hour else "none"
+    origin = ": ".join(filter(None, (one.price_date, one.price_source)))
+    price = f"$ {one.usd_per_hour:,.2f} per hour ({origin})" if one.usd_per_hour else "none"
     host = f"{human_bytes(one.host_bytes)} at {one.host_bytes_per_s / 1e9:.4g} GB/s"
     return [
         ("node", one.name),
@@ -156,7 +166,7 @@ def _node_text(one: Node) -> list[Row]:
         ("to the host", f"{one.host_link.kind}, {one.host_link.bytes_per_s / 1e9:.4g} GB/s per device"),
         ("host", f"{host}, disk {one.disk_bytes_per_s / 1e9:.4g} GB/s"),
         ("network", f"{one.nics} {one.nic.kind} of {one.nic.bytes_per_s / 1e9:.4g} GB/s"),
-        ("price", f"$ {price}" if one.usd_per_hour else price),
+        ("price", price),
         ("power", f"{one.power_w / 1e3:.4g} kW" if one.power_w else "not public"),
         *_origin(one),
     ]
@@ -178,16 +188,19 @@ def _origin(one: Device | Node) -> list[Row]:
     return [("source", one.source), *(("derived", f"{name}: {how}") for name, how in one.derived.items())]
 
 
-def _paths(cluster: Cluster) -> list[Row]:
-    """Groups as meshes have them: neighbours up to a node, one device of each node, and all."""
+def _paths(cluster: Cluster) -> list[tuple[int, int, tuple[Level, ...]]]:
+    """Size, stride and levels of groups as meshes have them: neighbours up to a node, one device of each node, all."""
     inside = cluster.groups[0][0].devices
     sizes = [size for size in (2, 4, 8, 16, 32, 64) if size < inside] + [inside]
-    groups = [(size, 1) for size in sizes] + [(cluster.nodes, inside), (cluster.devices, 1)]
+    groups = dict.fromkeys([*((size, 1) for size in sizes), (cluster.nodes, inside), (cluster.devices, 1)])
+    fit = [(size, stride) for size, stride in groups if size > 1 and (size - 1) * stride < cluster.devices]
+    return [(size, stride, cluster.path(size, stride)) for size, stride in fit]
+
+
+def _path_rows(cluster: Cluster) -> list[Row]:
     rows: list[Row] = []
-    for size, stride in dict.fromkeys(groups):
-        if size < 2 or (size - 1) * stride >= cluster.devices:
-            continue
-        for number, level in enumerate(cluster.path(size, stride)):
+    for size, stride, levels in _paths(cluster):
+        for number, level in enumerate(levels):
             head = ("", "") if number else (str(size), str(stride))
             rate = f"{level.bytes_per_s / 1e9:.4g}"
             rows.append((*head, level.kind, str(level.ranks), rate, human_s(level.latency_s)))
@@ -209,13 +222,8 @@ def _print_facts(rows: Iterable[Row]) -> None:
 
 
 def _table(head: Sequence[str], rows: Iterable[Row]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(*head, box=None, pad_edge=False)
-    for row in rows:
-        table.add_row(*row)
-    Console(width=_WIDE, highlight=False).print(table)
-
-
-_WIDE = 150
+    """Print columns as wide as they need to be, whatever the terminal."""
+    lines = [tuple(head), *rows]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())

@@ -125,7 +125,8 @@ def _filled(node: Node, devices: int | None, part: str) -> tuple[Node, int]:
 
 
 def _from_file(path: Path) -> Cluster:
-    """Read ``[devices.NAME]``, ``[nodes.NAME]``, ``[[groups]]`` (node, nodes), ``[[tiers]]``, ``measured``, ``name``."""
+    """Read a cluster file: ``name``, ``measured``, and the tables ``[devices.NAME]``, ``[nodes.NAME]``, ``[[groups]]``
+    and ``[[tiers]]``."""
     given = read_toml(path)
     keys = ("name", "devices", "nodes", "groups", "tiers", "measured")
     for key in given:
@@ -197,9 +198,9 @@ def _node(known: Catalogue, name: str, table: dict[str, Any], where: str) -> Nod
 
 def _link(table: Table, where: str) -> Link:
     """Return the link of a table, with what its kind says."""
-    kind = table.get("kind")
+    kind = str(table.get("kind"))
     if kind not in link_kinds():
-        raise ValueError(f"{where}: kind={kind!r} is unknown; {suggest(str(kind), link_kinds())}")
+        raise ValueError(f"{where}: kind={kind!r} is unknown; {suggest(kind, link_kinds())}")
     facts = {key: value for key, value in link_kinds()[kind].items() if key != "source"}
     return made(Link, where, facts | dict(table))
 

@@ -98,7 +98,7 @@ class _Places:
         if not here.any():
             return None
         keys = self.nodes if by_node else self.ranks
-        rate = min(matrix[a][b] for a, b in zip(keys[:-1][here].tolist(), keys[1:][here].tolist(), strict=True))
+        rate: float = min(matrix[a][b] for a, b in zip(keys[:-1][here].tolist(), keys[1:][here].tolist(), strict=True))
         if not by_node:
             return rate
         return min(self._share(node, rate, lanes or node.devices) for node in self.touched)
