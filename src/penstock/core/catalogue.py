@@ -30,12 +30,14 @@ class Catalogue:
     tables: Mapping[str, Mapping[str, Table]]
 
     def device(self, name: str) -> Device:
-        """Return the device with this name or alias.
+        """Return the device with this name or alias, or that of the node which is called so.
 
         Raises:
             ValueError: there is none; the nearest name is given.
         """
         found = _find(name, self.devices)
+        if found is None and (node := _find(name, self.nodes)) is not None:
+            return node.device
         if found is None:
             raise ValueError(f"device={name!r} is unknown; {_near(name, self.devices)}")
         return found
@@ -125,61 +127,67 @@ def _filled(node: Node, devices: int | None, part: str) -> tuple[Node, int]:
 
 
 def _from_file(path: Path) -> Cluster:
-    """Read a cluster file: ``name``, ``measured``, and the tables ``[devices.NAME]``, ``[nodes.NAME]``, ``[[groups]]``
-    and ``[[tiers]]``."""
-    given = read_toml(path)
-    keys = ("name", "devices", "nodes", "groups", "tiers", "measured")
-    for key in given:
-        if key not in keys:
-            raise ValueError(f"{path}: unknown key {key!r}; {suggest(key, keys)}")
-    known = _made(catalogue(), given.get("devices", {}), given.get("nodes", {}), f"{path}: ")
-    groups = tuple(_file_group(known, table, f"{path}: [[groups]]") for table in given.get("groups", []))
-    if not groups:
-        raise ValueError(f"{path} has no [[groups]]; write one with node = NAME and nodes = NUMBER")
-    tiers = tuple(made(Tier, f"{path}: [[tiers]]", table) for table in given.get("tiers", []))
-    name = given.get("name", path.stem)
+    """Read a cluster file; every error names it."""
     try:
-        fields = {"name": name, "groups": groups, "tiers": tiers}
-        return made(Cluster, str(path), {"measured": given.get("measured")} | fields)
+        return _from_tables(path, read_toml(path))
     except ValueError as error:
         raise ValueError(str(error) if str(path) in str(error) else f"{path}: {error}") from None
 
 
-def _file_group(known: Catalogue, table: Table, where: str) -> tuple[Node, int]:
+def _from_tables(path: Path, given: Mapping[str, Any]) -> Cluster:
+    """Read ``name``, ``measured``, ``[devices.NAME]``, ``[nodes.NAME]``, ``[[groups]]`` and ``[[tiers]]``."""
+    keys = ("name", "devices", "nodes", "groups", "tiers", "measured")
+    for key in given:
+        if key not in keys:
+            raise ValueError(f"unknown key {key!r}; {suggest(key, keys)}")
+    known = _made(catalogue(), given.get("devices", {}), given.get("nodes", {}), str(path))
+    groups = tuple(_file_group(known, table, str(path)) for table in given.get("groups", []))
+    if not groups:
+        raise ValueError("there are no [[groups]]; write one with node = NAME and nodes = NUMBER")
+    facts = {
+        "name": given.get("name", path.stem),
+        "groups": groups,
+        "tiers": tuple(made(Tier, "[[tiers]]", table) for table in given.get("tiers", [])),
+        "measured": given.get("measured"),
+    }
+    return made(Cluster, "the file", facts)
+
+
+def _file_group(known: Catalogue, table: Table, file: str) -> tuple[Node, int]:
     keys = ("node", "nodes", "usd_per_hour", "price_date")
     for key in table:
         if key not in keys:
-            raise ValueError(f"{where} has the unknown key {key!r}; {suggest(key, keys)}")
+            raise ValueError(f"[[groups]] has the unknown key {key!r}; {suggest(key, keys)}")
     if not isinstance(table.get("node"), str):
-        raise ValueError(f"{where} lacks node; write node = NAME of a node, and nodes = how many")
+        raise ValueError("[[groups]] lacks node; write node = NAME of a node, and nodes = how many")
     node, count = known.node(table["node"]), table.get("nodes", 1)
     if not isinstance(count, int) or isinstance(count, bool) or count < 1:
-        raise ValueError(f"{where}: nodes={count!r} must be a whole number above 0")
+        raise ValueError(f"[[groups]]: nodes={count!r} must be a whole number above 0")
     price = table.get("usd_per_hour")
     if price is None:
         return node, count
     if isinstance(price, bool) or not isinstance(price, int | float):
-        raise ValueError(f"{where}: usd_per_hour={price!r} must be a number")
+        raise ValueError(f"[[groups]]: usd_per_hour={price!r} must be a number")
     date = str(table.get("price_date", "given by hand"))
-    return replace(node, usd_per_hour=float(price), price_date=date, price_source=where.partition(":")[0]), count
+    return replace(node, usd_per_hour=float(price), price_date=date, price_source=file), count
 
 
-def _made(known: Catalogue, devices: Mapping[str, Any], nodes: Mapping[str, Any], where: str) -> Catalogue:
-    """Return ``known`` with more devices and nodes."""
+def _made(known: Catalogue, devices: Mapping[str, Any], nodes: Mapping[str, Any], source: str) -> Catalogue:
+    """Return ``known`` with more devices and nodes; ``source`` is that of those which name none."""
     tables = {
         "devices": {**known.tables.get("devices", {}), **devices},
         "nodes": {**known.tables.get("nodes", {}), **nodes},
     }
-    defaults = {"source": where.rstrip(": ")} if where else {}
+    defaults = {"source": source} if source else {}
     all_devices = dict(known.devices)
     for name in devices:
         table = defaults | merged(name, tables["devices"], _OWN)
-        all_devices[name] = made(Device, f"{where}device {name}", {"name": name} | table)
+        all_devices[name] = made(Device, f"device {name}", {"name": name} | table)
     grown = Catalogue(all_devices, known.nodes, tables)
     all_nodes = dict(known.nodes)
     for name in nodes:
         table = defaults | merged(name, tables["nodes"], _OWN)
-        all_nodes[name] = _node(grown, name, table, f"{where}node {name}")
+        all_nodes[name] = _node(grown, name, table, f"node {name}")
     return Catalogue(all_devices, all_nodes, tables)
 
 
@@ -206,9 +214,16 @@ def _link(table: Table, where: str) -> Link:
 
 
 def _find(name: str, shelf: Mapping[str, Named]) -> Named | None:
-    wanted = plain(name)
-    named = (one for one in shelf.values() if wanted in one.aliases or wanted == plain(one.name))
-    return shelf.get(wanted) or next(named, None)
+    """Return what is called ``name``, whatever the order of its words."""
+    wanted = _words(plain(name))
+    named = (one for one in shelf.values() if any(wanted == _words(known) for known in (one.name, *one.aliases)))
+    return shelf.get(plain(name)) or next(named, None)
+
+
+@lru_cache(maxsize=4096)
+def _words(name: str) -> frozenset[str]:
+    """The words of a plain name; every generation of a socket is the same word."""
+    return frozenset(re.sub(r"^sxm\d$", "sxm", word) for word in name.split("-"))
 
 
 def _near(name: str, shelf: Mapping[str, Device] | Mapping[str, Node] | Mapping[str, Device | Node]) -> str:

@@ -84,7 +84,7 @@ class Device:
 def device(name: str) -> Device:
     """Return the device of the catalogue with this name, or one of its other names.
 
-    Case, vendor and how words are parted do not count.
+    Case, vendor and the order of words and how they are parted do not count; a node stands for its device.
 
     Raises:
         ValueError: no device is called so.
@@ -100,4 +100,5 @@ def plain(name: str) -> str:
     >>> plain("NVIDIA A100-SXM4-80GB"), plain("AMD Instinct MI300X"), plain("A100-SXM (40/80 not printed)")
     ('a100-sxm4-80gb', 'mi300x', 'a100-sxm-40-80-not-printed')
     """
-    return _VENDORS.sub("", re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-"))
+    words = _VENDORS.sub("", re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-"))
+    return re.sub(r"(?<=\d)-(gb|w)(?=-|$)", r"\1", words)

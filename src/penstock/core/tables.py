@@ -73,10 +73,20 @@ def merged(name: str, tables: Mapping[str, Table], own: frozenset[str], seen: tu
     base = table.pop("like", None)
     if base is None:
         return table
-    if base not in tables:
-        raise ValueError(f"{name}: like={base!r} is unknown; {suggest(str(base), tables)}")
-    under = merged(base, tables, own, (*seen, name))
+    under = merged(_meant(name, str(base), tables), tables, own, (*seen, name))
     return {key: value for key, value in under.items() if key not in own} | table
+
+
+def _meant(name: str, base: str, tables: Mapping[str, Table]) -> str:
+    """Return the table that ``base`` names, by its name or one of its aliases."""
+    if base in tables:
+        return base
+    aliases = {alias: other for other, table in tables.items() for alias in table.get("aliases", ())}
+    if base not in aliases:
+        near = nearest(base, [*aliases, *tables])
+        fix = f"did you mean {near!r}?" if near else "give the name of another table"
+        raise ValueError(f"{name}: like={base!r} is unknown; {fix}")
+    return aliases[base]
 
 
 def check_positive(facts: object, *names: str) -> None:
