@@ -215,9 +215,13 @@ def _link(table: Table, where: str) -> Link:
 
 def _find(name: str, shelf: Mapping[str, Named]) -> Named | None:
     """Return what is called ``name``, whatever the order of its words."""
+    if plain(name) in shelf:
+        return shelf[plain(name)]
     wanted = _words(plain(name))
-    named = (one for one in shelf.values() if any(wanted == _words(known) for known in (one.name, *one.aliases)))
-    return shelf.get(plain(name)) or next(named, None)
+    for one in shelf.values():
+        if any(wanted == _words(known) for known in (one.name, *one.aliases)):
+            return one
+    return None
 
 
 @lru_cache(maxsize=4096)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import accumulate
@@ -243,13 +243,9 @@ class Cluster:
         return sum(p * n for p, n in zip(powers, counts, strict=True) if p is not None) if None not in powers else None
 
     @cached_property
-    def _row(self) -> tuple[Node, ...]:
-        """Every node in order."""
-        return tuple(node for node, count in self.groups for _ in range(count))
-
-    @cached_property
-    def _ends(self) -> Ids:
-        return np.array(list(accumulate(node.devices for node in self._row)), dtype=np.int64)
+    def _paths(self) -> dict[tuple[int, int, int, int | None], tuple[Level, ...]]:
+        """Paths that were asked for before."""
+        return {}
 
     def node_of(self, rank: int) -> Node:
         """Return the node that holds a rank.
@@ -259,7 +255,8 @@ class Cluster:
         """
         if not 0 <= rank < self.devices:
             raise ValueError(f"rank={rank} is not on {self.name}, whose ranks are 0 to {self.devices - 1}")
-        return self._row[int(np.searchsorted(self._ends, rank, "right"))]
+        ends = accumulate(node.devices * count for node, count in self.groups)
+        return next(node for (node, _), end in zip(self.groups, ends, strict=True) if rank < end)
 
     def device_of(self, rank: int) -> Device:
         """Return the device of a rank; errors as those of ``node_of``."""
@@ -282,16 +279,9 @@ class Cluster:
         >>> [level.bytes_per_s for level in Cluster.read("p4d:2").path(2, stride=8)]
         [6250000000.0]
         """
-        from penstock.core.topology import levels
+        asked = (size, stride, first, lanes)
+        if asked not in self._paths:
+            from penstock.core.topology import levels
 
-        return levels(self, size, stride, first, lanes)
-
-    def where(self, ranks: Ids) -> tuple[Ids, Ids]:
-        """Return the node of each rank, and its place in it."""
-        nodes = np.searchsorted(self._ends, ranks, "right").astype(np.int64)
-        starts = np.concatenate([[0], self._ends[:-1]])
-        return nodes, ranks - starts[nodes]
-
-    def nodes_at(self, numbers: Sequence[int]) -> list[Node]:
-        """Return the nodes with these numbers."""
-        return [self._row[number] for number in numbers]
+            self._paths[asked] = levels(self, *asked)
+        return self._paths[asked]
