@@ -15,7 +15,7 @@ from penstock.core.device import Device, plain
 from penstock.core.tables import Table, made, merged, read_toml
 from penstock.core.words import nearest, suggest
 
-Named = TypeVar("Named", Device, Node)
+Named = TypeVar("Named", bound=Device | Node)
 _OWN = frozenset({"aliases", "source", "derived", "usd_per_hour", "price_date", "price_source"})
 """Keys that a table never takes over from the one it is like."""
 _NAMED = re.compile(r"(?P<name>[^:+]+)(?::(?P<count>[^:+]*))?")
