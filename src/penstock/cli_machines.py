@@ -19,7 +19,7 @@ DEVICE_HEAD = ("device", "memory", "TB/s", "bf16", "fp8", "fp32", "units", "GHz"
 NODE_HEAD = ("node", "devices", "inside", "GB/s", "network", "GB/s", "host", "$/h", "as of", "kW")
 
 
-def machines(name: str = "", *, usd_per_hour: float | None = None, json: Path | None = None) -> None:
+def machines(name: str = "", /, *, usd_per_hour: float | None = None, json: Path | None = None) -> None:
     """List the devices and nodes that Penstock knows, or show one of them, or a cluster, in detail.
 
     Rates are peaks of one direction: of a device inside of a node, of all adapters of a node in the network. Peaks of

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import accumulate
@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from penstock.core.device import Device
-from penstock.core.tables import check_positive
+from penstock.core.tables import check_fields, check_positive
 
 Ids = npt.NDArray[np.int64]
 
@@ -98,6 +98,7 @@ class Node:
     def __post_init__(self) -> None:
         check_positive(self, "devices", "host_bytes", "host_bytes_per_s", "disk_bytes_per_s", "nics", "hosts")
         check_positive(self, "usd_per_hour", "power_w")
+        check_fields(self, "derived")
         joined = [link.devices for link in self.links]
         if joined != sorted(set(joined)) or (joined or [1])[-1] != self.devices or 1 in joined:
             raise ValueError(f"links join {joined} devices; write the innermost first and {self.devices} last")
@@ -231,16 +232,12 @@ class Cluster:
     @property
     def usd_per_hour(self) -> float | None:
         """Rent of all nodes; ``None`` if one has no price."""
-        prices = [node.usd_per_hour for node, _ in self.groups]
-        counts = [count for _, count in self.groups]
-        return sum(p * n for p, n in zip(prices, counts, strict=True) if p is not None) if None not in prices else None
+        return _total((node.usd_per_hour, count) for node, count in self.groups)
 
     @property
     def power_w(self) -> float | None:
         """Most that all nodes draw; ``None`` if it is not known of one."""
-        powers = [node.power_w for node, _ in self.groups]
-        counts = [count for _, count in self.groups]
-        return sum(p * n for p, n in zip(powers, counts, strict=True) if p is not None) if None not in powers else None
+        return _total((node.power_w, count) for node, count in self.groups)
 
     @cached_property
     def _paths(self) -> dict[tuple[int, int, int, int | None], tuple[Level, ...]]:
@@ -285,3 +282,13 @@ class Cluster:
 
             self._paths[asked] = levels(self, *asked)
         return self._paths[asked]
+
+
+def _total(each: Iterable[tuple[float | None, int]]) -> float | None:
+    """Return the sum of figures times how often, or ``None`` if one is missing."""
+    total = 0.0
+    for figure, count in each:
+        if figure is None:
+            return None
+        total += figure * count
+    return total

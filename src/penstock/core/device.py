@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from penstock.core.tables import check_positive
+from penstock.core.tables import check_fields, check_positive
 from penstock.core.words import suggest
 
 PRECISIONS = ("fp64", "fp32", "tf32", "fp16", "bf16", "fp8", "int8", "fp4")
@@ -62,9 +62,7 @@ class Device:
                 raise ValueError(
                     f"matrix_flops has the unknown precision {precision!r}; {suggest(precision, PRECISIONS)}"
                 )
-        for name in self.derived:
-            if name not in self.__slots__:
-                raise ValueError(f"derived has the unknown field {name!r}; {suggest(name, self.__slots__)}")
+        check_fields(self, "derived")
 
     def peak_flops(self, precision: str) -> float:
         """Return the dense peak of matrix products in ``precision``, in FLOP/s.

@@ -102,6 +102,18 @@ def check_positive(facts: object, *names: str) -> None:
                 raise ValueError(f"{key}={number} must be a number above 0")
 
 
+def check_fields(facts: Any, name: str) -> None:
+    """Check that the keys of a mapping in a dataclass are fields of it.
+
+    Raises:
+        ValueError: one is not.
+    """
+    fields = [field.name for field in dataclasses.fields(facts)]
+    for key in getattr(facts, name):
+        if key not in fields:
+            raise ValueError(f"{name} has the unknown field {key!r}; {suggest(key, fields)}")
+
+
 def _needed(field: dataclasses.Field[Any]) -> bool:
     return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
