@@ -1,11 +1,12 @@
 """Clusters by name and from files, and the links that groups of ranks cross, worked out by hand."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 
 from penstock.core.catalogue import catalogue
-from penstock.core.cluster import Cluster, Level, Link, Tier
+from penstock.core.cluster import Cluster, Level, Link, Node, Tier
 
 read = Cluster.read
 
@@ -27,6 +28,12 @@ def rates(levels: tuple[Level, ...]) -> list[tuple[int, float]]:
         ("gb200-nvl72:2", 2, 72),
         ("v100-32gb", 1, 8),
         ("jean-zay:16", 16, 4),
+        ("v100-32gb:16x4", 16, 4),
+        ("h100:2x8", 2, 8),
+        ("h100:3x2", 3, 2),
+        ("dgx-h100:2x4", 2, 4),
+        ("gb200:64x4", 4, 64),
+        ("gb200:2x4", 1, 8),
     ],
 )
 def test_names_of_clusters(text, nodes, per_node):
@@ -44,7 +51,10 @@ def test_names_of_clusters(text, nodes, per_node):
         ("dgx-h100:", "'' is no number"),
         ("h100:11", "11 devices do not fill nodes of 8 .* use 8 or 16"),
         ("p4d:2+", "cluster='p4d:2[+]' is not read; write NODE:NODES"),
-        ("a:b:c", "write NODE:NODES, DEVICE:DEVICES or FILE.toml"),
+        ("a:b:c", "write NODE:NODES, DEVICE:DEVICES, NAME:HOSTSxDEVICES or FILE.toml"),
+        ("h100:2x16", "dgx-h100 has 8 devices, not 16; use 1 to 8"),
+        ("h100:2x", "'' is no number"),
+        ("h100:2x4x2", "'4x2' is no number"),
         ("nothere.toml", "nothere.toml does not exist"),
     ],
 )
@@ -125,6 +135,10 @@ def test_a_switch_over_a_rack_is_one_level():
 
 
 def test_a_part_of_a_node_keeps_its_share_of_adapters_and_links():
+    assert read("v100-32gb:16x4").groups[0][0].name == "jean-zay-v100"
+    rack = read("gb200:64").groups[0][0]
+    assert (rack.hosts, rack.nics, rack.usd_per_hour) == (16, 64, pytest.approx(16 * 42))
+    assert rack.host_bytes == 16 * 960e9
     half = read("p4d").groups[0][0].part(4)
     assert (half.devices, half.nics, half.links[-1].devices) == (4, 2, 4)
     assert read("mi300x:4").path(4)[0].bytes_per_s == pytest.approx(192e9)
@@ -197,3 +211,48 @@ def test_links_must_nest():
         replace(node, links=(inner,))
     with pytest.raises(ValueError, match="usd_per_hour=5 has no price_date"):
         replace(node, usd_per_hour=5.0, price_date="")
+
+
+def by_hand(cluster: Cluster, size: int, stride: int, first: int) -> list[int]:
+    """Parts at each level of a group, counted rank by rank."""
+    place = [(n, i) for n, node in enumerate(nodes_of(cluster)) for i in range(node.devices)]
+    members = [place[first + i * stride] for i in range(size)]
+    depth = max(len(node.links) for node in nodes_of(cluster))
+    keys = [[(n, i) for n, i in members]]
+    for level in range(depth):
+        keys.append([(n, i // width(nodes_of(cluster)[n], level)) for n, i in members])
+    keys += [[(n // tier.nodes, 0) for n, _ in members] for tier in cluster.tiers if tier.nodes < cluster.nodes]
+    keys.append([(0, 0)] * size)
+    parts = []
+    for below, own in pairwise(keys):
+        inside: dict[tuple[int, int], set[tuple[int, int]]] = {}
+        for one, whole in zip(below, own, strict=True):
+            inside.setdefault(whole, set()).add(one)
+        parts.append(max(map(len, inside.values())))
+    return [count for count in parts if count > 1]
+
+
+def nodes_of(cluster: Cluster) -> list[Node]:
+    return [node for node, count in cluster.groups for _ in range(count)]
+
+
+def width(node: Node, level: int) -> int:
+    return node.links[level].devices if level < len(node.links) else node.devices
+
+
+@pytest.mark.parametrize("text", ["frontier:3", "8x-h100-nvl:1+dgx-h100:2+leonardo:1", "gb200:24+p4d:2", "fugaku:9"])
+def test_parts_are_those_counted_rank_by_rank(text):
+    cluster = read(text)
+    tiers = (Tier(nodes=2, oversubscription=2.0),) if cluster.nodes > 2 else ()
+    cluster = replace(cluster, tiers=tiers)
+    groups = [
+        (size, stride, first)
+        for size in (1, 2, 3, 4, 5, 8, 9)
+        for stride in (1, 2, 3, 4, 7, 8)
+        for first in (0, 1, 3, 8)
+        if first + (size - 1) * stride < cluster.devices
+    ]
+    assert len(groups) > 30
+    for size, stride, first in groups:
+        found = [level.ranks for level in cluster.path(size, stride, first=first)]
+        assert found == by_hand(cluster, size, stride, first), (size, stride, first)

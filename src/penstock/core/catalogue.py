@@ -18,7 +18,7 @@ from penstock.core.words import nearest, suggest
 Named = TypeVar("Named", bound=Device | Node)
 _OWN = frozenset({"aliases", "source", "derived", "usd_per_hour", "price_date", "price_source"})
 """Keys that a table never takes over from the one it is like."""
-_NAMED = re.compile(r"(?P<name>[^:+]+)(?::(?P<count>[^:+]*))?")
+_NAMED = re.compile(r"(?P<name>[^:+]+)(?::(?P<count>[^:+x]*)(?:x(?P<each>[^:+]*))?)?")
 
 
 @dataclass(frozen=True)
@@ -86,20 +86,31 @@ def read_cluster(text: str | Path) -> Cluster:
 
 
 def _group(part: str, whole: str) -> tuple[Node, int]:
-    """One ``NODE:NODES`` or ``DEVICE:DEVICES``."""
+    """One ``NODE:NODES``, ``DEVICE:DEVICES``, or with ``HOSTSxDEVICES`` of each."""
     known = catalogue()
     found = _NAMED.fullmatch(part.strip())
     if found is None:
-        raise ValueError(f"cluster={whole!r} is not read; write NODE:NODES, DEVICE:DEVICES or FILE.toml")
-    name, count = found["name"].strip(), _count(found["count"], part)
-    node = _find(name, known.nodes)
-    if node is not None:
-        return node, count or 1
+        ways = "NODE:NODES, DEVICE:DEVICES, NAME:HOSTSxDEVICES or FILE.toml"
+        raise ValueError(f"cluster={whole!r} is not read; write {ways}")
+    name = found["name"].strip()
+    named = _find(name, known.nodes)
+    usual = named or _usual(name, known, whole)
+    count, each = _count(found["count"], part), _count(found["each"], part)
+    if each is not None:
+        node = named or _with_hosts_of(each, usual, known)
+        return _filled(node if node.devices == each * node.hosts else node.part(each), (count or 1) * each, part)
+    if named is not None:
+        return named, count or 1
+    return _filled(usual, count, part)
+
+
+def _usual(name: str, known: Catalogue, whole: str) -> Node:
+    """Return the usual node of a device."""
     device = _find(name, known.devices)
     if device is None:
         near = _near(name, {**known.devices, **known.nodes})
         raise ValueError(f"cluster={whole!r}: {name!r} is no node or device; {near}")
-    return _filled(known.node(device.node), count, part)
+    return known.node(device.node)
 
 
 def _count(text: str | None, part: str) -> int | None:
@@ -108,6 +119,12 @@ def _count(text: str | None, part: str) -> int | None:
     if not text.strip().isdecimal() or int(text) < 1:
         raise ValueError(f"cluster={part!r}: {text!r} is no number of nodes or devices; use 1 or more")
     return int(text)
+
+
+def _with_hosts_of(devices: int, usual: Node, known: Catalogue) -> Node:
+    """Return the usual node if its hosts have so many devices, else another with them if there is one."""
+    same = [node for node in known.nodes.values() if node.device is usual.device]
+    return next((node for node in (usual, *same) if node.devices == devices * node.hosts), usual)
 
 
 def _filled(node: Node, devices: int | None, part: str) -> tuple[Node, int]:

@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
-from penstock.core.cluster import Cluster, Ids, Level, Node
+from penstock.core.cluster import Cluster, Level, Node
+
+Ids = npt.NDArray[np.int64]
 
 
 def levels(cluster: Cluster, size: int, stride: int, first: int, lanes: int | None) -> tuple[Level, ...]:
