@@ -136,6 +136,7 @@ def test_a_switch_over_a_rack_is_one_level():
 
 def test_a_part_of_a_node_keeps_its_share_of_adapters_and_links():
     assert read("v100-32gb:16x4").groups[0][0].name == "jean-zay-v100"
+    assert [read(f"h100:{hosts}x4").groups[0][0].name for hosts in (1, 2)] == ["dgx-h100", "jean-zay-h100"]
     rack = read("gb200:64").groups[0][0]
     assert (rack.hosts, rack.nics, rack.usd_per_hour) == (16, 64, pytest.approx(16 * 42))
     assert rack.host_bytes == 16 * 960e9

@@ -97,7 +97,7 @@ def _group(part: str, whole: str) -> tuple[Node, int]:
     usual = named or _usual(name, known, whole)
     count, each = _count(found["count"], part), _count(found["each"], part)
     if each is not None:
-        node = named or _with_hosts_of(each, usual, known)
+        node = named or _with_hosts_of(each, count or 1, usual, known)
         return _filled(node if node.devices == each * node.hosts else node.part(each), (count or 1) * each, part)
     if named is not None:
         return named, count or 1
@@ -121,8 +121,13 @@ def _count(text: str | None, part: str) -> int | None:
     return int(text)
 
 
-def _with_hosts_of(devices: int, usual: Node, known: Catalogue) -> Node:
-    """Return the usual node if its hosts have so many devices, else another with them if there is one."""
+def _with_hosts_of(devices: int, hosts: int, usual: Node, known: Catalogue) -> Node:
+    """Return the usual node if its hosts have so many devices, else another with them if there is one.
+
+    On a single host a switch makes a part of the usual node as good as any.
+    """
+    if hosts == 1 and devices < usual.devices and usual.links[-1].shape == "switch":
+        return usual
     same = [node for node in known.nodes.values() if node.device is usual.device]
     return next((node for node in (usual, *same) if node.devices == devices * node.hosts), usual)
 
