@@ -15,8 +15,8 @@ import numpy.typing as npt
 
 from penstock.calibrate import measured
 from penstock.core.catalogue import catalogue
-from penstock.core.device import Device
 from penstock.core.cluster import Cluster
+from penstock.core.device import Device
 from penstock.cost import collectives, constants, kernels
 
 Floats = npt.NDArray[np.float64]
@@ -77,6 +77,20 @@ def attention_bound(device: Device, columns: measured.Columns) -> Bound:
     return lambda shape: kernels.attention_bound_s(device, "bf16", *sizes, causal=True, window=None, shape=shape)
 
 
+def expert_bound(device: Device, columns: measured.Columns) -> Bound:
+    """Return the bound of both products of measured experts, and what moves between them, as bytes at the full rate."""
+    rows, groups = columns["num_tokens"] * columns["topk"], columns["num_experts"]
+    hidden, inner = columns["hidden_size"], columns["inter_size"] / columns["moe_tp_size"]
+    moved_s = 2.0 * rows * (4 * hidden + 3 * inner) / device.memory_bytes_per_s
+
+    def bound(shape: Shape) -> Floats:
+        up = kernels.matmul_bound_s(device, "bf16", rows / groups, 2 * inner, hidden, groups, shape=shape)
+        down = kernels.matmul_bound_s(device, "bf16", rows / groups, hidden, inner, groups, shape=shape)
+        return np.asarray(up + down + moved_s)
+
+    return bound
+
+
 def part(columns: measured.Columns, most: int = 2000) -> measured.Columns:
     """Return at most ``most`` rows, the same at every call."""
     rows = len(columns["latency"])
@@ -109,8 +123,18 @@ def main() -> None:
     for name, cases in work.items():
         _, _, _, bound, seconds = cases[0]
         values = fit(table[name], bound, seconds)
-        table[name] = {key: {**facts, "value": float(f"{values[key]:.4g}")} for key, facts in table[name].items()}
+        source = f"aiconfigurator-core, {cases[0][1].name}, {len(seconds)} shapes"
+        table[name] = {
+            key: {**facts, "source": source, "value": float(f"{values[key]:.4g}")} for key, facts in table[name].items()
+        }
         table.setdefault("levels", {}).setdefault(name, {}).update(_levels(name, cases, values))
+    grouped = [
+        (gpu, device, "bf16", expert_bound(device, some := part(found)), some["latency"] / 1e3)
+        for gpu, device in devices.items()
+        if (found := measured.experts(root, gpu)) is not None
+    ]
+    shape = {key: facts["value"] for key, facts in table["matmul"].items()}
+    table["levels"]["grouped"].update(_levels("grouped", grouped, shape))
     table["collective"] = fit_links(table["collective"], root)
     write(table, Path(str(files("penstock") / "data" / "constants.toml")))
 
@@ -173,7 +197,8 @@ def fit_links(shape: Mapping[str, Any], root: Path) -> dict[str, Any]:
         error = np.abs(bound(values) / measured_s - 1)
         by = [f"{kind} {error[np.array(kinds) == kind].mean():.3f}" for kind in sorted(set(kinds))]
         print(f"collective {gpu} {', '.join(by)}")
-    return {key: {**facts, "value": float(f"{values[key]:.4g}")} for key, facts in shape.items()}
+    source = f"aiconfigurator-core, NCCL on one node of A100 and of H100, {len(seconds)} points"
+    return {key: {**facts, "source": source, "value": float(f"{values[key]:.4g}")} for key, facts in shape.items()}
 
 
 def write(table: Mapping[str, Any], file: Path) -> None:

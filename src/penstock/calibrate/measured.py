@@ -105,3 +105,18 @@ def collectives(root: Path, gpu: str) -> Columns | None:
     file = newest(root / gpu / "comm" / "nccl", "nccl_perf.parquet")
     columns = read(file) if file else None
     return None if columns is None else chosen(columns, (columns["nccl_dtype"] == "half") & (columns["latency"] > 0))
+
+
+def experts(root: Path, gpu: str) -> Columns | None:
+    """Return layers of gated experts in BF16 on one device, tokens spread evenly, 64 rows or more an expert."""
+    file = newest(root / gpu / "moe" / "trtllm", "moe_perf.parquet")
+    if file is None:
+        return None
+    columns = read(file)
+    rows = (
+        (columns["moe_dtype"] == "bfloat16") & (columns["distribution"] == "balanced") & (columns["moe_ep_size"] == 1)
+    )
+    rows &= (columns["kernel_source"] != "moe_torch_flow_nongated") & (columns["latency"] > 0)
+    rows &= columns["num_tokens"] * columns["topk"] >= 64 * columns["num_experts"]
+    rows &= columns["inter_size"] // columns["moe_tp_size"] >= 128
+    return chosen(columns, rows) if rows.any() else None

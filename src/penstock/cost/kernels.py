@@ -179,7 +179,8 @@ def attention_bound_s(
     """Return the structured bound of the forward kernel: blocks of 128 queries in waves, products beside exponentials, no floor.
 
     Exponentials run on units of which each makes 16 a cycle (CUDA programming guide, throughput of instructions), of
-    which ``exposed`` is not hidden behind the products; a block of queries starts up for ``prologue_keys`` keys.
+    which ``exposed`` is not hidden behind the products; a block of queries starts up for ``prologue_keys`` keys, and no kernel is
+    done before its longest block, which sees all keys of the last queries.
     """
     shape = shape or constants("attention")
     rows = 128
@@ -188,10 +189,11 @@ def attention_bound_s(
     span = whole if window is None else np.minimum(whole, window)
     pairs = span * whole - (span * (span - 1) / 2 if causal else 0) + whole * shape["prologue_keys"]
     work = batch * heads * blocks / device.units
-    waves = np.where(work < 1, 1.0, work + shape["tail"] * (np.ceil(work) - work)) / work
+    longest = (np.minimum(whole, span) + shape["prologue_keys"]) * whole
+    pairs = np.maximum(pairs * (1 + shape["tail"] * (np.ceil(work) / work - 1)), longest / work)
     product_s = 2 * (head_size + value_size) / device.peak_flops(precision)
     exponential_s = 1 / (16 * device.units * device.clock_hz)
-    compute_s = batch * heads * pairs * waves * (product_s + shape["exposed"] * exponential_s)
+    compute_s = batch * heads * pairs * (product_s + shape["exposed"] * exponential_s)
     item = BYTES[precision]
     tokens = batch * seq * item
     moved = tokens * ((heads + kv_heads) * head_size + (heads + kv_heads) * value_size)
@@ -229,10 +231,12 @@ def memory_bound(device: Device, moved_bytes: Sizes, *, kernels: Sizes = 1) -> T
 def _level(part: str, device: Device, precision: str) -> tuple[float, float, str, bool]:
     """Find (level, error, whose, guessed): of architecture and precision, of the architecture, or the default."""
     known = levels(part)
-    for name in (f"{device.architecture} {precision}", device.architecture):
-        if name in known:
-            return *known[name], f"{part} {name}", False
-    return *known["default"], f"{part} default", True
+    alike = "bf16" if precision == "fp16" else precision
+    for owner in (device.architecture, "default"):
+        for name in (f"{owner} {alike}", owner):
+            if name in known:
+                return *known[name], f"{part} {name}", owner == "default"
+    raise LookupError(f"data/constants.toml has no default among levels.{part}")
 
 
 def _sizes(**given: Sizes) -> tuple[Floats, ...]:
