@@ -150,7 +150,8 @@ def _levels(name: str, cases: list[tuple[str, Device, str, Bound, Floats]], valu
         first = first if number else level
         bias = float(np.median((found / level + floor_s) / seconds)) - 1
         print(
-            f"{name} {gpu} {precision} level {level:.3f} error {off(found, seconds, level, floor_s):.3f} bias {bias:+.3f}",
+            f"{name} {gpu} {precision} level {level:.3f}",
+            f"error {off(found, seconds, level, floor_s):.3f} bias {bias:+.3f}",
             end=" ",
         )
         print(f"with A100's level {off(found, seconds, first, floor_s):.3f}")

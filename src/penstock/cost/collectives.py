@@ -1,7 +1,7 @@
-"""Seconds of collectives and of point-to-point sends, by bytes, algorithm and the levels of links that a group crosses.
+"""Seconds of collectives and of point-to-point sends, by bytes, algorithm and the levels of links of a group.
 
-A message costs a base, a latency for every hop in turn, and its bytes on the wire over the rate of the slowest link. Two
-protocols are open to it, one of short hops and a small share of the rate, one the other way round; the faster is used.
+A message costs a base, a latency for every hop in turn, and its bytes on the wire over the rate of the slowest link.
+Two protocols are open to it, one of short hops and a small share of the rate, one the other way round; the faster is used.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def collective_s(
     """Return seconds of one collective over the group that crosses ``levels`` (``Cluster.path``), inside first.
 
     Args:
-        whole_bytes: the whole tensor: what is reduced, what is gathered, or what one rank sends to all, its own part too.
+        whole_bytes: the whole tensor: what is reduced, what is gathered, or what one rank sends, its own part too.
         algorithm: ``auto`` takes the fastest that the kind and the links allow, as libraries try to.
         sharing: how many groups use the same links at once; each has its part of the rate.
         shape: constants other than those of ``data/constants.toml``.

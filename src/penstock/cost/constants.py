@@ -30,6 +30,6 @@ def constants(part: str) -> Mapping[str, float]:
 def levels(part: str) -> Mapping[str, tuple[float, float]]:
     """Return architecture, or architecture and precision -> (level, relative error) of one part of the model.
 
-    A level is the measured rate over what the structured model says; ``"default"`` is a guess for what was not measured.
+    A level is the measured rate over what the structured model says; ``"default"`` is a guess for the rest.
     """
     return {name: (float(facts["level"]), float(facts["error"])) for name, facts in table()["levels"][part].items()}

@@ -176,11 +176,11 @@ def attention_bound_s(
     window: int | None,
     shape: Mapping[str, float] | None = None,
 ) -> Floats:
-    """Return the structured bound of the forward kernel: blocks of 128 queries in waves, products beside exponentials, no floor.
+    """Return the structured bound of the forward kernel, before any level and the floor: blocks of 128 queries in waves.
 
     Exponentials run on units of which each makes 16 a cycle (CUDA programming guide, throughput of instructions), of
-    which ``exposed`` is not hidden behind the products; a block of queries starts up for ``prologue_keys`` keys, and no kernel is
-    done before its longest block, which sees all keys of the last queries.
+    which ``exposed`` is not hidden behind the products; a block starts up for ``prologue_keys`` keys, and no kernel is done
+    before its longest block, which sees all keys of the last queries.
     """
     shape = shape or constants("attention")
     rows = 128
@@ -221,7 +221,7 @@ def memory_bound(device: Device, moved_bytes: Sizes, *, kernels: Sizes = 1) -> T
     """
     moved, kernels = np.broadcast_arrays(np.asarray(moved_bytes, float), np.asarray(kernels, float))
     if (moved < 0).any() or (kernels < 1).any():
-        raise ValueError(f"moved_bytes={moved_bytes}, kernels={kernels}: give at least 0 bytes and 1 kernel")
+        raise ValueError(f"moved_bytes={moved.min():g}, kernels={kernels.min():g}: give at least 0 bytes and 1 kernel")
     floor_s = constants("memory")["latency_s"]
     level, error, whose, guessed = _level("memory", device, "")
     seconds = moved / (device.memory_bytes_per_s * level) + kernels * floor_s
