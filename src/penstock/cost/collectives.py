@@ -1,7 +1,8 @@
 """Seconds of collectives and of point-to-point sends, by bytes, algorithm and the levels of links of a group.
 
 A message costs a base, a latency for every hop in turn, and its bytes on the wire over the rate of the slowest link.
-Two protocols are open to it, one of short hops and a small share of the rate, one the other way round; the faster is used.
+Two protocols are open to it, one of short hops and a small share of the rate, one the other way
+round; the faster is used.
 """
 
 from __future__ import annotations

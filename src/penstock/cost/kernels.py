@@ -176,10 +176,10 @@ def attention_bound_s(
     window: int | None,
     shape: Mapping[str, float] | None = None,
 ) -> Floats:
-    """Return the structured bound of the forward kernel, before any level and the floor: blocks of 128 queries in waves.
+    """Return the structured bound of the forward kernel, before level and floor: blocks of 128 queries in waves.
 
     Exponentials run on units of which each makes 16 a cycle (CUDA programming guide, throughput of instructions), of
-    which ``exposed`` is not hidden behind the products; a block starts up for ``prologue_keys`` keys, and no kernel is done
+    which ``exposed`` is not hidden behind the products; a block starts up for ``prologue_keys`` keys, and none is done
     before its longest block, which sees all keys of the last queries.
     """
     shape = shape or constants("attention")
