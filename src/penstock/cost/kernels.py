@@ -186,7 +186,7 @@ def attention_bound_s(
     rows = 128
     blocks = np.ceil(seq / rows)
     whole = blocks * rows
-    span = whole if window is None else np.minimum(whole, window)
+    span = whole if window is None else np.minimum(whole, window + 2 * rows)  # blocks at both edges are whole
     pairs = span * whole - (span * (span - 1) / 2 if causal else 0) + whole * shape["prologue_keys"]
     work = batch * heads * blocks / device.units
     longest = (np.minimum(whole, span) + shape["prologue_keys"]) * whole
