@@ -22,8 +22,11 @@ from typing import Any, Literal, get_args, get_origin
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
-from penstock import SCHEDULES, Costs, Plan, add_sends, add_step, build, simulate, split_vocabulary
+from penstock import SCHEDULES, Costs, Plan, add_sends, add_step, build, cli_machines, simulate, split_vocabulary
 from penstock.cli_peer_rows import shipped
+from penstock.core.catalogue import catalogue, link_kinds
+from penstock.core.cluster import Node
+from penstock.core.device import Device
 from penstock.core.job import TABLES, RunSpec, Setting, settings
 from penstock.core.model import FAMILIES, Model, shipped_models
 from penstock.core.op import NEEDS, Hop, Kind, Need
@@ -184,6 +187,36 @@ def peer_files() -> str:
     return "\n".join(f"- `{file.stem}`: {said_by(file)}" for file in shipped()) + "\n"
 
 
+def devices() -> str:
+    """The devices that Penstock knows, with their sources."""
+    known = catalogue().devices.values()
+    rows = [(f"`{row[0]}`", *row[1:]) for row in cli_machines.device_rows(known)]
+    sources = [
+        (f"`{one.name}`", ", ".join(f"`{name}`" for name in one.aliases), one.source, _how(one)) for one in known
+    ]
+    return f"{_table(cli_machines.DEVICE_HEAD, rows)}\n{_table(('device', 'also', 'source', 'derived'), sources)}"
+
+
+def nodes() -> str:
+    """The nodes that Penstock knows, with their sources."""
+    known = catalogue().nodes.values()
+    rows = [(f"`{row[0]}`", *row[1:]) for row in cli_machines.node_rows(known)]
+    sources = [(f"`{one.name}`", one.source, one.price_source, _how(one)) for one in known]
+    return f"{_table(cli_machines.NODE_HEAD, rows)}\n{_table(('node', 'source', 'price', 'derived'), sources)}"
+
+
+def links() -> str:
+    """The kinds of links."""
+    rows = [
+        (f"`{name}`", one["shape"], f"{one['latency_s'] * 1e6:g}", one["source"]) for name, one in link_kinds().items()
+    ]
+    return _table(("kind", "shape", "latency, us", "source"), rows)
+
+
+def _how(one: Device | Node) -> str:
+    return "; ".join(f"`{name}`: {how}" for name, how in one.derived.items())
+
+
 def said_by(file: Path) -> str:
     """The comment at the top of a CSV file."""
     lines = file.read_text(encoding="utf-8").splitlines()
@@ -238,6 +271,10 @@ GENERATORS: dict[str, Callable[[], str]] = {
     "help check": command_help("check"),
     "help solve": command_help("solve"),
     "help peers": command_help("peers"),
+    "help machines": command_help("machines"),
+    "devices": devices,
+    "nodes": nodes,
+    "links": links,
 }
 HOMES = {"SCHEDULES": "penstock.schedules.table.SCHEDULES"}
 """Where names that do not know it themselves are defined."""

@@ -98,7 +98,7 @@ def first_sentence(file: Path) -> str:
     if name in WITHOUT_COMMENT:
         return WITHOUT_COMMENT[name]
     text = file.read_text(encoding="utf-8")
-    mark = "# " if file.suffix == ".csv" else "//"
+    mark = "# " if file.suffix in (".csv", ".toml") else "//"
     if file.suffix == ".py":
         said = ast.get_docstring(ast.parse(text)) or ""
     else:

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
         split_vocabulary,
         to_csv,
     )
+    from penstock.core.cluster import Cluster
     from penstock.core.costs import Costs
+    from penstock.core.device import Device
     from penstock.core.job import Job, RunSpec, Strategy
     from penstock.core.jobfile import make_spec
     from penstock.core.lane import Lane
@@ -50,7 +52,9 @@ _HOME = {
     "solve": "penstock.search",
     "split_vocabulary": "penstock.api",
     "to_csv": "penstock.api",
+    "Cluster": "penstock.core.cluster",
     "Costs": "penstock.core.costs",
+    "Device": "penstock.core.device",
     "Job": "penstock.core.job",
     "Kind": "penstock.core.op",
     "Lane": "penstock.core.lane",
@@ -67,7 +71,9 @@ _HOME = {
 
 __all__ = [
     "SCHEDULES",
+    "Cluster",
     "Costs",
+    "Device",
     "Job",
     "Kind",
     "Lane",

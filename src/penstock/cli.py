@@ -9,6 +9,7 @@ from typing import NoReturn
 from cyclopts import App, CycloptsError
 
 from penstock.cli_check import check
+from penstock.cli_machines import machines
 from penstock.cli_peers import peers
 from penstock.cli_plan import schedule, simulate
 from penstock.cli_solve import solve
@@ -34,6 +35,7 @@ app.command(simulate)
 app.command(check)
 app.command(solve)
 app.command(peers)
+app.command(machines)
 
 
 def main(tokens: list[str] | None = None) -> None:

@@ -1,0 +1,229 @@
+"""The command ``penstock machines``: the catalogue of devices and nodes, and one of them, or a cluster, in detail."""
+
+from __future__ import annotations
+
+import json as json_format
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from penstock.core.catalogue import catalogue, find
+from penstock.core.cluster import Cluster, Level, Node
+from penstock.core.device import Device
+from penstock.units import human_bytes, human_s
+
+Row = tuple[str, ...]
+_BY_HAND = "given by hand"
+DEVICE_HEAD = ("device", "memory", "TB/s", "bf16", "fp8", "fp32", "units", "GHz", "L2", "W", "usual node")
+NODE_HEAD = ("node", "devices", "inside", "GB/s", "network", "GB/s", "host", "$/h", "as of", "kW")
+
+
+def machines(name: str = "", /, *, usd_per_hour: float | None = None, json: Path | None = None) -> None:
+    """List the devices and nodes that Penstock knows, or show one of them, or a cluster, in detail.
+
+    Rates are peaks of one direction: of a device inside of a node, of all adapters of a node in the network. Peaks of
+    devices are dense, in TFLOP/s.
+
+    Args:
+        name: a device, a node, a cluster such as dgx-h100:64, or FILE.toml; all devices and nodes without it.
+        usd_per_hour: rent of one node, in place of the catalogue's.
+        json: write the facts as JSON.
+    """
+    from penstock.core.files import writable, write_whole
+
+    if json is not None:
+        writable(json)
+    if usd_per_hour is not None and (not name or usd_per_hour <= 0):
+        fix = "use a price above 0" if name else "name the node or cluster that it is for"
+        raise ValueError(f"--usd-per-hour {usd_per_hour:g}: {fix}")
+    facts = _all() if not name else _one(name, usd_per_hour)
+    if json is not None:
+        write_whole(json, json_format.dumps(facts, indent=1) + "\n")
+
+
+def device_rows(devices: Iterable[Device]) -> list[Row]:
+    """Return the devices as rows below ``DEVICE_HEAD``."""
+    return [
+        (
+            one.name,
+            human_bytes(one.memory_bytes),
+            f"{one.memory_bytes_per_s / 1e12:.4g}",
+            *(_tera(one.matrix_flops.get(precision)) for precision in ("bf16", "fp8")),
+            _tera(one.vector_flops),
+            str(one.units),
+            f"{one.clock_hz / 1e9:.4g}",
+            human_bytes(one.l2_bytes),
+            f"{one.power_w:.4g}" if one.power_w else "",
+            one.node,
+        )
+        for one in devices
+    ]
+
+
+def node_rows(nodes: Iterable[Node]) -> list[Row]:
+    """Return the nodes as rows below ``NODE_HEAD``."""
+    return [
+        (
+            one.name,
+            f"{one.devices} {one.device.name}",
+            ", ".join(link.kind for link in one.links),
+            ", ".join(f"{link.bytes_per_s / 1e9:.4g}" for link in one.links),
+            f"{one.nics} {one.nic.kind}",
+            f"{one.nics * one.nic.bytes_per_s / 1e9:.4g}",
+            human_bytes(one.host_bytes),
+            f"{one.usd_per_hour:,.2f}" if one.usd_per_hour else "",
+            one.price_date,
+            f"{one.power_w / 1e3:.4g}" if one.power_w else "",
+        )
+        for one in nodes
+    ]
+
+
+def _all() -> dict[str, Any]:
+    """Print both tables; give the facts of all."""
+    known = catalogue()
+    _table(DEVICE_HEAD, device_rows(known.devices.values()))
+    print()
+    _table(NODE_HEAD, node_rows(known.nodes.values()))
+    return {
+        "devices": [asdict(one) for one in known.devices.values()],
+        "nodes": [_node_facts(one) for one in known.nodes.values()],
+    }
+
+
+def _one(name: str, usd_per_hour: float | None) -> dict[str, Any]:
+    """Print one device, node or cluster; give its facts."""
+    found = None if usd_per_hour else find(name)
+    if isinstance(found, Device):
+        _print_facts(_device_text(found))
+        return asdict(found)
+    cluster = Cluster.read(name)
+    if usd_per_hour is not None:
+        cluster = _priced(cluster, usd_per_hour)
+    for node, _ in cluster.groups:
+        _print_facts(_node_text(node))
+        print()
+    if not isinstance(found, Node):
+        _print_facts(_cluster_text(cluster))
+        print()
+    _table(("ranks", "stride", "cross", "parts", "GB/s", "latency"), _path_rows(cluster))
+    return _node_facts(found) if isinstance(found, Node) else _cluster_facts(cluster)
+
+
+def _cluster_facts(cluster: Cluster) -> dict[str, Any]:
+    paths = [
+        {"size": size, "stride": stride, "levels": [asdict(level) for level in levels]}
+        for size, stride, levels in _paths(cluster)
+    ]
+    return {
+        "name": cluster.name,
+        "nodes": cluster.nodes,
+        "devices": cluster.devices,
+        "usd_per_hour": cluster.usd_per_hour,
+        "power_w": cluster.power_w,
+        "groups": [{"nodes": count, "node": _node_facts(node)} for node, count in cluster.groups],
+        "paths": paths,
+    }
+
+
+def _priced(cluster: Cluster, usd_per_hour: float) -> Cluster:
+    """Return the cluster with this rent for each of its nodes."""
+    new = [replace(node, usd_per_hour=usd_per_hour, price_date=_BY_HAND, price_source="") for node, _ in cluster.groups]
+    groups = [(node, count) for node, (_, count) in zip(new, cluster.groups, strict=True)]
+    return replace(cluster, groups=tuple(groups))
+
+
+def _device_text(one: Device) -> list[Row]:
+    peaks = ", ".join(f"{precision} {_tera(flops)}" for precision, flops in one.matrix_flops.items())
+    return [
+        ("device", one.name),
+        ("also", ", ".join(one.aliases)),
+        ("from", f"{one.vendor}, {one.architecture}"),
+        ("memory", f"{human_bytes(one.memory_bytes)} at {one.memory_bytes_per_s / 1e12:.4g} TB/s"),
+        ("matrices", f"{peaks} TFLOP/s, dense"),
+        ("vectors", f"fp32 {_tera(one.vector_flops)} TFLOP/s"),
+        ("chip", f"{one.units} units at {one.clock_hz / 1e9:.4g} GHz, {human_bytes(one.l2_bytes)} L2"),
+        ("power", f"{one.power_w:.4g} W" if one.power_w else "not public"),
+        ("usual node", one.node),
+        *_origin(one),
+    ]
+
+
+def _node_text(one: Node) -> list[Row]:
+    inside = [
+        ("inside", f"{link.kind}, {link.devices} devices, {link.bytes_per_s / 1e9:.4g} GB/s each, {link.shape}")
+        for link in one.links
+    ]
+    origin = ": ".join(filter(None, (one.price_date, one.price_source)))
+    price = f"$ {one.usd_per_hour:,.2f} per hour ({origin})" if one.usd_per_hour else "none"
+    host = f"{human_bytes(one.host_bytes)} at {one.host_bytes_per_s / 1e9:.4g} GB/s"
+    return [
+        ("node", one.name),
+        ("also", ", ".join(one.aliases)),
+        ("devices", f"{one.devices} {one.device.name}"),
+        *inside,
+        ("to the host", f"{one.host_link.kind}, {one.host_link.bytes_per_s / 1e9:.4g} GB/s per device"),
+        ("host", f"{host}, disk {one.disk_bytes_per_s / 1e9:.4g} GB/s"),
+        ("network", f"{one.nics} {one.nic.kind} of {one.nic.bytes_per_s / 1e9:.4g} GB/s"),
+        ("price", price),
+        ("power", f"{one.power_w / 1e3:.4g} kW" if one.power_w else "not public"),
+        *_origin(one),
+    ]
+
+
+def _cluster_text(one: Cluster) -> list[Row]:
+    memory = sum(node.devices * count * node.device.memory_bytes for node, count in one.groups)
+    return [
+        ("cluster", one.name),
+        ("nodes", f"{one.nodes:,}"),
+        ("devices", f"{one.devices:,}"),
+        ("memory", human_bytes(memory)),
+        ("price", f"$ {one.usd_per_hour:,.2f} per hour" if one.usd_per_hour else "none"),
+        ("power", f"{one.power_w / 1e3:,.4g} kW" if one.power_w else "not public"),
+    ]
+
+
+def _origin(one: Device | Node) -> list[Row]:
+    return [("source", one.source), *(("derived", f"{name}: {how}") for name, how in one.derived.items())]
+
+
+def _paths(cluster: Cluster) -> list[tuple[int, int, tuple[Level, ...]]]:
+    """Size, stride and levels of groups as meshes have them: neighbours up to a node, one device of each node, all."""
+    inside = cluster.groups[0][0].devices
+    sizes = [size for size in (2, 4, 8, 16, 32, 64) if size < inside] + [inside]
+    groups = dict.fromkeys([*((size, 1) for size in sizes), (cluster.nodes, inside), (cluster.devices, 1)])
+    fit = [(size, stride) for size, stride in groups if size > 1 and (size - 1) * stride < cluster.devices]
+    return [(size, stride, cluster.path(size, stride)) for size, stride in fit]
+
+
+def _path_rows(cluster: Cluster) -> list[Row]:
+    rows: list[Row] = []
+    for size, stride, levels in _paths(cluster):
+        for number, level in enumerate(levels):
+            head = ("", "") if number else (str(size), str(stride))
+            rate = f"{level.bytes_per_s / 1e9:.4g}"
+            rows.append((*head, level.kind, str(level.ranks), rate, human_s(level.latency_s)))
+    return rows
+
+
+def _node_facts(one: Node) -> dict[str, Any]:
+    return asdict(one) | {"device": one.device.name}
+
+
+def _tera(flops: float | None) -> str:
+    return f"{flops / 1e12:.4g}" if flops is not None else ""
+
+
+def _print_facts(rows: Iterable[Row]) -> None:
+    for name, text in rows:
+        if text:
+            print(f"{name:<12} {text}")
+
+
+def _table(head: Sequence[str], rows: Iterable[Row]) -> None:
+    """Print columns as wide as they need to be, whatever the terminal."""
+    lines = [tuple(head), *rows]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())

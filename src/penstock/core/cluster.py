@@ -1,0 +1,179 @@
+"""The noun ``Cluster``: nodes in a row, the network between them, and which links a group of ranks crosses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
+from pathlib import Path
+
+from penstock.core.device import Device
+from penstock.core.node import Link, Node
+
+__all__ = ["Cluster", "Level", "Link", "Node", "Tier"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tier:
+    """A level of the network above the nodes: ``nodes`` neighbouring ones below it have 1/``oversubscription`` of
+    their adapters' rate to others under the same tier, and ``extra_s`` more latency."""
+
+    nodes: int
+    oversubscription: float = 1.0
+    extra_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.nodes < 1 or self.oversubscription < 1 or self.extra_s < 0:
+            raise ValueError(f"{self}: nodes and oversubscription must be 1 or more, extra_s not below 0")
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """One level of links that a group crosses, from the inside out.
+
+    Each of ``ranks`` parts (devices at the innermost, else what the level before joins) sends and receives
+    ``bytes_per_s``, per device of the part; the product over the levels is the size of the group where it is even.
+    """
+
+    ranks: int
+    bytes_per_s: float
+    latency_s: float
+    kind: str = ""
+    reduces: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cluster:
+    """Groups of equal nodes in a row, and the network between them; rank r is device r, counted through the nodes.
+
+    Args:
+        groups: pairs of a node and how many of it.
+        tiers: of the network, from the inside out; none: every node reaches every other at the rate of its adapters.
+        measured: measured bytes/s between nodes (or between devices, if it has as many rows), row sends, column
+            receives; replaces the rate of the adapters where it is lower or higher.
+
+    >>> cluster = Cluster.read("dgx-h100:4")
+    >>> cluster.devices, cluster.usd_per_hour
+    (32, 95.68)
+    >>> [(level.ranks, level.kind) for level in cluster.path(16)]
+    [(8, 'nvswitch'), (2, 'infiniband')]
+    """
+
+    name: str
+    groups: tuple[tuple[Node, int], ...]
+    tiers: tuple[Tier, ...] = ()
+    measured: tuple[tuple[float, ...], ...] | None = None
+
+    def __post_init__(self) -> None:
+        if not self.groups or min(count for _, count in self.groups) < 1:
+            raise ValueError(f"cluster {self.name} has no nodes in one of its groups; use 1 or more")
+        sizes = [tier.nodes for tier in self.tiers]
+        if sizes != sorted(set(sizes)):
+            raise ValueError(f"tiers join {sizes} nodes; write the innermost first, each larger than the one before")
+        if self.measured is None:
+            return
+        rows = len(self.measured)
+        if rows not in (self.nodes, self.devices) or any(len(row) != rows for row in self.measured):
+            raise ValueError(
+                f"measured has {rows} rows of {sorted({len(row) for row in self.measured})} numbers; "
+                f"give {self.nodes} x {self.nodes} (nodes) or {self.devices} x {self.devices} (devices)"
+            )
+        if any(rate <= 0 for i, row in enumerate(self.measured) for j, rate in enumerate(row) if i != j):
+            raise ValueError("measured has a rate of 0 or below; only those of a node to itself may be 0")
+
+    @staticmethod
+    def read(text: str | Path) -> Cluster:
+        """Return the cluster of ``NODE:NODES``, ``DEVICE:DEVICES``, several joined by ``+``, or of a TOML file.
+
+        A device stands for its usual node; its number counts devices, which fill the nodes evenly. ``4x8`` for a number
+        means four hosts with eight devices each.
+
+        Raises:
+            ValueError: an unknown name, a number that cannot be, or a file that cannot be read.
+
+        >>> Cluster.read("a100-80gb:16").nodes, Cluster.read("p4d:2+p5:1").devices
+        (2, 24)
+        """
+        from penstock.core.catalogue import read_cluster
+
+        return read_cluster(text)
+
+    @property
+    def nodes(self) -> int:
+        """Number of nodes."""
+        return sum(count for _, count in self.groups)
+
+    @property
+    def devices(self) -> int:
+        """Number of devices, and so of ranks."""
+        return sum(node.devices * count for node, count in self.groups)
+
+    @property
+    def uniform(self) -> bool:
+        """Whether all nodes are equal."""
+        return len({node for node, _ in self.groups}) == 1
+
+    @property
+    def usd_per_hour(self) -> float | None:
+        """Rent of all nodes; ``None`` if one has no price."""
+        return _total((node.usd_per_hour, count) for node, count in self.groups)
+
+    @property
+    def power_w(self) -> float | None:
+        """Most that all nodes draw; ``None`` if it is not known of one."""
+        return _total((node.power_w, count) for node, count in self.groups)
+
+    @cached_property
+    def _paths(self) -> dict[tuple[int, int, int, int | None], tuple[Level, ...]]:
+        """Paths that were asked for before."""
+        return {}
+
+    def node_of(self, rank: int) -> Node:
+        """Return the node that holds a rank.
+
+        Raises:
+            ValueError: there is no such rank.
+        """
+        if not 0 <= rank < self.devices:
+            raise ValueError(f"rank={rank} is not on {self.name}, whose ranks are 0 to {self.devices - 1}")
+        ends = accumulate(node.devices * count for node, count in self.groups)
+        return next(node for (node, _), end in zip(self.groups, ends, strict=True) if rank < end)
+
+    def device_of(self, rank: int) -> Device:
+        """Return the device of a rank; errors as those of ``node_of``."""
+        return self.node_of(rank).device
+
+    def path(self, size: int, stride: int = 1, *, first: int = 0, lanes: int | None = None) -> tuple[Level, ...]:
+        """Return the levels that the ranks ``first + i * stride`` for ``i < size`` cross; none if that is one rank.
+
+        Args:
+            size: ranks of the group.
+            stride: from one of its ranks to the next: 1 for the innermost axis of a mesh, tp for the next, and so on.
+            first: its first rank; matters only where nodes differ.
+            lanes: devices of a node that send to other nodes at once and share its adapters; all of them, unless said.
+
+        Where nodes or links differ along the group, the slowest sets the pace.
+
+        Raises:
+            ValueError: the group does not lie on the cluster, or ``lanes`` is not on one of its nodes.
+
+        >>> [level.bytes_per_s for level in Cluster.read("p4d:2").path(2, stride=8)]
+        [6250000000.0]
+        """
+        asked = (size, stride, first, lanes)
+        if asked not in self._paths:
+            from penstock.core.topology import levels
+
+            self._paths[asked] = levels(self, *asked)
+        return self._paths[asked]
+
+
+def _total(each: Iterable[tuple[float | None, int]]) -> float | None:
+    """Return the sum of figures times how often, or ``None`` if one is missing."""
+    total = 0.0
+    for figure, count in each:
+        if figure is None:
+            return None
+        total += figure * count
+    return total

@@ -1,0 +1,126 @@
+"""Which links the ranks of a group cross, from the inside of a node to the top of the network, and at which rate."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from penstock.core.cluster import Cluster, Level, Node
+
+Ids = npt.NDArray[np.int64]
+
+
+def levels(cluster: Cluster, size: int, stride: int, first: int, lanes: int | None) -> tuple[Level, ...]:
+    """Return the levels of a group; see ``Cluster.path``."""
+    places = _places(cluster, _ranks(cluster, size, stride, first))
+    smallest = min(node.devices for node in places.kinds)
+    if lanes is not None and not 1 <= lanes <= smallest:
+        raise ValueError(f"lanes={lanes} is not on a node of {cluster.name}; use 1 to {smallest}")
+    found = [*places.inside(), *places.between(lanes)]
+    return tuple(level for level in found if level.ranks > 1)
+
+
+def _ranks(cluster: Cluster, size: int, stride: int, first: int) -> Ids:
+    last = first + (size - 1) * stride
+    if size < 1 or stride < 1 or first < 0 or last >= cluster.devices:
+        raise ValueError(
+            f"a group of size={size}, stride={stride}, first={first} ends at rank {last}; "
+            f"{cluster.name} has ranks 0 to {cluster.devices - 1}"
+        )
+    return first + stride * np.arange(size, dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class _Places:
+    """Where the ranks of a group lie, in order: the kind of node, its number, and the place in it.
+
+    Every number of a part below (of a level: its own) never falls along the ranks, so parts are runs.
+    """
+
+    cluster: Cluster
+    kinds: list[Node]
+    ranks: Ids
+    kind: Ids
+    nodes: Ids
+    inner: Ids
+
+    def inside(self) -> list[Level]:
+        """The levels inside of nodes, the slowest of those that the group touches for each."""
+        found, below, inner = [], self.ranks, [1] * len(self.kinds)
+        for depth in range(max(len(node.links) for node in self.kinds)):
+            links = [node.links[depth] if depth < len(node.links) else None for node in self.kinds]
+            sizes = [link.devices if link else node.devices for link, node in zip(links, self.kinds, strict=True)]
+            own = self.nodes * self.cluster.devices + self.inner // np.array(sizes)[self.kind]
+            parts = _most(own, below)
+            if parts > 1:
+                ranks, mine = _most(own, self.ranks), _most(below, self.ranks)
+                there = [(link, under) for link, under in zip(links, inner, strict=True) if link]
+                rate = self._measured(own, below)
+                rate = rate or min(link.rate(ranks, mine, under) for link, under in there)
+                slow = max((link for link, _ in there), key=lambda link: link.latency_s)
+                found.append(Level(parts, rate, slow.latency_s, slow.kind, all(link.reduces for link, _ in there)))
+            below, inner = own, sizes
+        return found
+
+    def between(self, lanes: int | None) -> list[Level]:
+        """The levels of the network: one below each tier that does not span the cluster, and one above."""
+        slowest = min(node.nic_rate(lanes or node.devices) for node in self.kinds)
+        nic = max((node.nic for node in self.kinds), key=lambda nic: nic.latency_s)
+        found, below, share, latency_s = [], self.nodes, 1.0, nic.latency_s
+        tiers = [tier for tier in self.cluster.tiers if tier.nodes < self.cluster.nodes]
+        for tier in [*tiers, None]:
+            own = self.nodes // (tier.nodes if tier else self.cluster.nodes)
+            rate = self._between_nodes(own, below, lanes) or slowest / share
+            found.append(Level(_most(own, below), rate, latency_s, nic.kind))
+            below = own
+            if tier is not None:
+                share *= tier.oversubscription
+                latency_s += tier.extra_s
+        return found
+
+    def _between_nodes(self, own: Ids, below: Ids, lanes: int | None) -> float | None:
+        """What one lane has of a measured rate: if that is of whole nodes, no more than the adapters next to it."""
+        matrix = self.cluster.measured
+        rate = self._slowest(own, below, self.nodes)
+        if matrix is None or rate is None:
+            return None
+        if len(matrix) != self.cluster.nodes:
+            return self._measured(own, below)
+        return min(min(rate / (lanes or node.devices), node.nic_rate(1)) for node in self.kinds)
+
+    def _measured(self, own: Ids, below: Ids) -> float | None:
+        """The slowest measured rate between devices that meet at a level first."""
+        matrix = self.cluster.measured
+        return None if matrix is None or len(matrix) != self.cluster.devices else self._slowest(own, below, self.ranks)
+
+    def _slowest(self, own: Ids, below: Ids, keys: Ids) -> float | None:
+        """The slowest measured rate between neighbours of the group that lie in one part, but not in one below."""
+        matrix = self.cluster.measured
+        here = (own[:-1] == own[1:]) & (below[:-1] != below[1:])
+        if matrix is None or not here.any():
+            return None
+        pairs = zip(keys[:-1][here].tolist(), keys[1:][here].tolist(), strict=True)
+        slowest: float = min(matrix[a][b] for a, b in pairs)
+        return slowest
+
+
+def _places(cluster: Cluster, ranks: Ids) -> _Places:
+    sizes = np.array([node.devices for node, _ in cluster.groups])
+    counts = np.array([count for _, count in cluster.groups])
+    ends = np.cumsum(sizes * counts)
+    group = np.searchsorted(ends, ranks, "right")
+    within = ranks - (ends - sizes * counts)[group]
+    nodes = (np.cumsum(counts) - counts)[group] + within // sizes[group]
+    touched, kind = np.unique(group, return_inverse=True)
+    kinds = [cluster.groups[number][0] for number in touched.tolist()]
+    return _Places(cluster, kinds, ranks, kind, nodes, within % sizes[group])
+
+
+def _most(own: Ids, below: Ids) -> int:
+    """The most parts of the level below that one part of a level holds; both in runs."""
+    starts = np.flatnonzero(np.diff(below)) + 1
+    of_parts = own[np.concatenate([[0], starts])]
+    edges = np.concatenate([[0], np.flatnonzero(np.diff(of_parts)) + 1, [len(of_parts)]])
+    return int(np.diff(edges).max())

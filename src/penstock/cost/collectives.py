@@ -1,0 +1,144 @@
+"""Seconds of collectives and of point-to-point sends, by bytes, algorithm and the levels of links of a group.
+
+A message costs a base, a latency for every hop in turn, and its bytes on the wire over the rate of the slowest link.
+Two protocols are open to it, one of short hops and a small share of the rate, one the other way
+round; the faster is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import prod
+from typing import Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from penstock.core.cluster import Level
+from penstock.core.words import suggest
+from penstock.cost.constants import constants
+
+Floats = npt.NDArray[np.float64]
+Collective = Literal["all_reduce", "all_gather", "reduce_scatter", "all_to_all"]
+Algorithm = Literal["auto", "ring", "tree", "hierarchical", "switch"]
+Constants = Mapping[str, float]
+PROTOCOLS = ("low", "full")
+
+
+def collective_s(
+    kind: Collective,
+    whole_bytes: npt.ArrayLike,
+    levels: Sequence[Level],
+    *,
+    algorithm: Algorithm = "auto",
+    sharing: float = 1.0,
+    shape: Constants | None = None,
+) -> Floats:
+    """Return seconds of one collective over the group that crosses ``levels`` (``Cluster.path``), inside first.
+
+    Args:
+        whole_bytes: the whole tensor: what is reduced, what is gathered, or what one rank sends, its own part too.
+        algorithm: ``auto`` takes the fastest that the kind and the links allow, as libraries try to.
+        sharing: how many groups use the same links at once; each has its part of the rate.
+        shape: constants other than those of ``data/constants.toml``.
+
+    Raises:
+        ValueError: an unknown kind or algorithm, one that the links or the kind do not allow, or bytes below 0.
+    """
+    size = np.asarray(whole_bytes, float)
+    _check(kind, algorithm, size, sharing)
+    shape = shape or constants("collective")
+    levels = [level for level in levels if level.ranks > 1]
+    if not levels:
+        return np.zeros_like(size)
+    if kind == "all_to_all":
+        return _all_to_all_s(size, levels, sharing, shape)
+    open_to = _open_to(kind, levels)
+    if algorithm != "auto" and algorithm not in open_to:
+        raise ValueError(f"algorithm={algorithm!r} cannot do {kind} on these links; use auto, {', '.join(open_to)}")
+    names = open_to if algorithm == "auto" else (algorithm,)
+    return np.asarray(np.min([_by(name, kind, size, levels, sharing, shape) for name in names], axis=0))
+
+
+def send_s(
+    message_bytes: npt.ArrayLike, levels: Sequence[Level], *, sharing: float = 1.0, shape: Constants | None = None
+) -> Floats:
+    """Return seconds of a message from one rank to another over the slowest of ``levels``."""
+    size = np.asarray(message_bytes, float)
+    _check("all_to_all", "auto", size, sharing)
+    shape = shape or constants("collective")
+    level = min(levels, key=lambda level: level.bytes_per_s)
+    return _fastest(size * sharing / level.bytes_per_s, level.latency_s, shape)
+
+
+def _fastest(wire_s: Floats, hops_s: float, shape: Constants, base_s: float = 0.0) -> Floats:
+    """The faster protocol, with ``wire_s`` at the whole rate and ``hops_s`` of link latencies in a row."""
+    times = [hops_s * shape[f"hop_{name}"] + wire_s / shape[f"share_{name}"] for name in PROTOCOLS]
+    return np.asarray(np.minimum(*times) + shape["base_s"] + base_s)
+
+
+def _by(name: str, kind: Collective, size: Floats, levels: Sequence[Level], sharing: float, shape: Constants) -> Floats:
+    twice = 2 if kind == "all_reduce" else 1
+    ranks = prod(level.ranks for level in levels)
+    if name == "hierarchical":
+        return _stages_s(kind, size, levels, sharing, shape)
+    if name == "switch":
+        level = levels[0]
+        wire_s = size * (1 + 1 / level.ranks if twice == 2 else (level.ranks - 1) / level.ranks) * sharing
+        wire_s = np.asarray(wire_s / level.bytes_per_s)
+        return np.asarray(
+            twice * level.latency_s * shape["hop_switch"] + wire_s / shape["share_switch"] + shape["base_s"]
+        )
+    inner, slowest, hops_s = 1, 0.0, 0.0
+    for level in levels:
+        slowest = max(slowest, sharing / (level.bytes_per_s * inner))
+        edges = np.log2(level.ranks) if name == "tree" else (level.ranks - 1) * ranks / (inner * level.ranks)
+        hops_s += float(np.ceil(edges)) * level.latency_s
+        inner *= level.ranks
+    share = shape["share_tree"] if name == "tree" else 1.0
+    return _fastest(twice * size * (ranks - 1) / ranks * slowest / share, twice * hops_s, shape)
+
+
+def _stages_s(kind: Collective, size: Floats, levels: Sequence[Level], sharing: float, shape: Constants) -> Floats:
+    """Scatter inwards, reduce at the top and gather back out, each level with its part of the bytes."""
+    below, total = 1, np.zeros_like(size)
+    for number, level in enumerate(levels):
+        top = number == len(levels) - 1
+        stage: Collective = kind if top or kind != "all_reduce" else "reduce_scatter"
+        times = 1 if top or kind != "all_reduce" else 2
+        name = "switch" if level.reduces else "ring"
+        total = total + times * _by(name, stage, size / below, [level], sharing, shape)
+        below *= level.ranks
+    return np.asarray(total)
+
+
+def _all_to_all_s(size: Floats, levels: Sequence[Level], sharing: float, shape: Constants) -> Floats:
+    """Every rank sends each other one its part; the levels work side by side, messages start one after another."""
+    ranks = prod(level.ranks for level in levels)
+    inner, wire_s = 1, np.zeros_like(size)
+    for level in levels:
+        outside = inner * (level.ranks - 1) / ranks
+        wire_s = np.maximum(wire_s, size * outside * sharing / level.bytes_per_s)
+        inner *= level.ranks
+    hop_s = max(level.latency_s for level in levels)
+    return _fastest(wire_s, hop_s, shape, (ranks - 1) * shape["message_s"])
+
+
+def _open_to(kind: Collective, levels: Sequence[Level]) -> tuple[Algorithm, ...]:
+    names: list[Algorithm] = ["ring"]
+    if kind == "all_reduce":
+        names.append("tree")
+    if len(levels) > 1:
+        names.append("hierarchical")
+    elif levels[0].reduces:
+        names.append("switch")
+    return tuple(names)
+
+
+def _check(kind: str, algorithm: str, size: Floats, sharing: float) -> None:
+    if kind not in get_args(Collective):
+        raise ValueError(f"unknown collective {kind!r}; {suggest(kind, get_args(Collective))}")
+    if algorithm not in get_args(Algorithm):
+        raise ValueError(f"unknown algorithm {algorithm!r}; {suggest(algorithm, get_args(Algorithm))}")
+    if (size < 0).any() or sharing < 1:
+        raise ValueError(f"bytes={size.min(initial=0):g}, sharing={sharing}: give at least 0 bytes and a sharing of 1")
