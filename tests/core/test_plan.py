@@ -106,6 +106,7 @@ def test_what_is_not_a_plan_text_is_named(old, new, says):
         Plan.from_text(PLAN.to_text().replace(old, new))
 
 
+@pytest.mark.slow
 def test_a_million_ops_are_practical():
     plan = build("1f1b", 64, 8192)
     assert len(plan) == 2 * 64 * 8192

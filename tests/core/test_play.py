@@ -43,14 +43,14 @@ def same_as_reference(plan, costs):
 
 
 @given(st.data(), st.sampled_from(LOWERINGS), st.booleans())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=120, deadline=None)
 def test_times_are_those_of_the_plain_simulator(data, how, steps):
     plan = lower(data.draw(plans()), how, steps)
     same_as_reference(plan, data.draw(costs_of(plan.placement)))
 
 
 @given(st.data(), st.sampled_from(LOWERINGS))
-@settings(max_examples=300, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])  # slow to shrink
+@settings(max_examples=150, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])  # slow to shrink
 def test_work_on_links_blocks_and_slices_are_those_of_the_plain_simulator(data, how):
     plan = data.draw(dressed())
     if how is not None and runs(plan):

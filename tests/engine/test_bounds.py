@@ -30,7 +30,7 @@ def activation_peak(timeline):
 
 
 @given(st.data(), st.sampled_from([None, {}, {"in_flight": 1}, {"sends": "blocking"}]))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_no_legal_plan_is_below_its_bounds(data, lowering):
     plan = data.draw(plans(most_micros=6))
     costs = data.draw(costs_of(plan.placement))
@@ -77,7 +77,7 @@ def test_bounds_hold_wherever_the_flow_is_cut_short(data, name, effort):
     st.integers(1, 3),
     st.tuples(*[st.floats(0.1, 3.0)] * 3, st.floats(0.0, 0.5), st.floats(0.0, 1.0)),
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_no_published_schedule_is_below_its_bounds(name, p, m, v, times):
     v = v if SCHEDULES[name].chunks else 1
     assume(not SCHEDULES[name].valid(p, m, v))

@@ -110,6 +110,7 @@ def test_any_rank_may_be_killed(rank: int, op: str, tmp_path: Path) -> None:
     assert re.search(rf"rank {1 - rank} .*; another rank went away without a word", line)
 
 
+@pytest.mark.slow
 def test_a_hang_on_four_ranks_names_all(tmp_path: Path) -> None:
     folder, spec = prepared(tmp_path, ranks=4, timeout_s=2.0, held_out_sequences=0)
     ended = run_forked(folder, spec, lambda _: break_op(HOW["sleep"], 2, "2F1", 2))

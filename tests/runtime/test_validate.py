@@ -99,8 +99,13 @@ SOME = 0.93
 """A norm that some of the steps are above."""
 
 
-@pytest.mark.parametrize("ranks", [2, 4])
-@pytest.mark.parametrize("schedule", ["1f1b", "zb-h1", "zb-h2"])
+@pytest.mark.parametrize(
+    ("schedule", "ranks"),
+    [
+        *[("1f1b", 2), ("zb-h1", 4), ("zb-h2", 2)],
+        *(pytest.param(*other, marks=pytest.mark.slow) for other in (("1f1b", 4), ("zb-h1", 2), ("zb-h2", 4))),
+    ],
+)
 def test_it_ends_as_with_a_barrier(schedule: str, ranks: int, tmp_path: Path) -> None:
     """With steps that stand, steps that are clipped, and one left out, between and at checkpoints."""
     flags = {"schedule": schedule, "ranks": ranks, "clip_norm": SOME, "max_left_out": 1, "steps": 8}

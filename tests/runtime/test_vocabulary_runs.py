@@ -45,7 +45,7 @@ def test_ten_steps(kind: str, schedule: str, algorithm: int, ranks: int, tmp_pat
     assert whole[10] < whole[1] - 0.1
 
 
-@pytest.mark.parametrize("kind", ["untied", "tied"])
+@pytest.mark.parametrize("kind", [pytest.param("untied", marks=pytest.mark.slow), "tied"])
 @pytest.mark.parametrize(
     ("before", "after"),
     [
