@@ -123,6 +123,7 @@ def test_a_hang_on_four_ranks_names_all(tmp_path: Path) -> None:
     assert line.endswith("rank 3 in step 2 waits at 3F1 (stage 3) for 3RECV_F1 from rank 2")
 
 
+@pytest.mark.slow
 def test_a_hang_that_blocks_the_whole_interpreter_is_seen_by_the_others(tmp_path: Path) -> None:
     folder, spec = prepared(tmp_path, timeout_s=2.0, held_out_sequences=0)
 

@@ -249,7 +249,14 @@ SAVING: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize(
     ("schedule", "saving"),
-    [("gpipe", saving) for saving in SAVING] + [("zb-h1", saving) for saving in ("full", "selective", "both")],
+    [
+        *[("gpipe", "full"), ("gpipe", "to a limit"), ("gpipe", "offload"), ("zb-h1", "selective"), ("zb-h1", "both")],
+        *(
+            pytest.param("gpipe", saving, marks=pytest.mark.slow)
+            for saving in ("selective", "one stage", "half", "both")
+        ),
+        pytest.param("zb-h1", "full", marks=pytest.mark.slow),
+    ],
 )
 def test_a_run_that_saves_memory_learns_the_same(schedule: str, saving: str, tmp_path: Path) -> None:
     usual = run(tmp_path / "usual", schedule=schedule)

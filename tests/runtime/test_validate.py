@@ -145,9 +145,9 @@ def moved(plan: Plan) -> Plan:
     ("passed", "flags", "in_head"),
     [
         (None, {"schedule": "interleaved", "chunks": 2, "sends": "batched"}, Kind.SEND_F),
-        (recompute, {"schedule": "zb-h2"}, Kind.R),
-        (recompute, {"schedule": "gpipe", "sends": "batched"}, Kind.SEND_F),
-        (moved, {"schedule": "zb-h2"}, Kind.OFFLOAD),
+        pytest.param(recompute, {"schedule": "zb-h2"}, Kind.R, marks=pytest.mark.slow),
+        pytest.param(recompute, {"schedule": "gpipe", "sends": "batched"}, Kind.SEND_F, marks=pytest.mark.slow),
+        pytest.param(moved, {"schedule": "zb-h2"}, Kind.OFFLOAD, marks=pytest.mark.slow),
         (moved, {"schedule": "gpipe", "sends": "batched"}, Kind.FETCH),
         (lambda plan: moved(recompute(plan, keep=1)), {"schedule": "interleaved", "chunks": 2}, Kind.OFFLOAD),
     ],
