@@ -127,10 +127,9 @@ def _bubble(row: Row, time_s: str, per_cent: str) -> float | None:
     """Of a row, in per cent; from its time, which has more digits, if it has one."""
     if not row.figures.get(time_s):
         return float(row.figures[per_cent]) if row.figures.get(per_cent) else None
-    work_s = row.m * pricing(row.cost, row.w_share).on(Placement.loop(row.p)).seconds[[Kind.F, Kind.I, Kind.W]].sum(
-        axis=0
-    )
-    return float(100 * (1 - work_s.max() / float(row.figures[time_s])))
+    seconds = pricing(row.cost, row.w_share).on(Placement.loop(row.p)).seconds
+    work_s = row.m * float(seconds[[Kind.F, Kind.I, Kind.W]].sum(axis=0).max())
+    return 100 * (1 - work_s / float(row.figures[time_s]))
 
 
 def _changed(priced: Pricer, change: Callable[[Placement, Costs], Costs]) -> Pricer:
@@ -174,8 +173,10 @@ def solved(case: Case, time_s: float, seed: int) -> Result:
     found = solve(case.costs, ways, case.micros, limit, case.objective, Options(time_s, seed))  # type: ignore[arg-type]
     took_s = time.perf_counter() - begun
     work_s = _work_s(found)
-    even = solve(case.costs, places, case.micros, limit, case.objective, Options(time_s, seed, None, 3))  # type: ignore[arg-type]
-    name, named_s = (even if case.layers else found).named or ("none", float("inf"))
+    even = found
+    if case.layers:
+        even = solve(case.costs, places, case.micros, limit, case.objective, Options(time_s, seed, None, 3))  # type: ignore[arg-type]
+    name, named_s = even.named or ("none", float("inf"))
 
     def bubble(seconds: float) -> float:
         return 100 * (1 - work_s / seconds)

@@ -11,15 +11,17 @@ from types import SimpleNamespace
 import pytest
 from runs import launched, losses, prepared, rows, run_forked, spec_in
 
+from penstock.core.costs import Costs
 from penstock.core.lane import Lane
 from penstock.core.op import Kind
 from penstock.core.placement import Placement
 from penstock.core.plan import Plan
-from penstock.engine import check
+from penstock.engine import check, simulate
 from penstock.lower import add_sends, add_step
 from penstock.runtime import solving
 from penstock.runtime.run import plan_of
 from penstock.runtime.trained import CALIBRATION_STEPS, WARM_STEPS
+from penstock.schedules import build
 
 SEARCHED = WARM_STEPS + CALIBRATION_STEPS
 STEPS = SEARCHED + 6
@@ -62,13 +64,15 @@ def instead_of_a_process(poll: Callable[[Path], int | None], folder: Path) -> Ca
 
 def solved(folder: Path) -> int:
     """The search itself, done while the ranks wait."""
-    solving._solve(folder)
+    if not (folder / solving.ANSWER).exists():
+        solving._solve(folder)
     return 0
 
 
 @pytest.mark.parametrize("optimizer_step", ["barrier", "post-validation"])
 def test_the_order_changes_and_the_losses_do_not(optimizer_step: str, tmp_path: Path) -> None:
     folder, spec = begun_badly(tmp_path / "solve", optimizer_step=optimizer_step)
+    begun = Plan.from_json((folder / "plan.json").read_text())
     ended = run_forked(folder, spec, instead_of_a_process(solved, folder))
     assert ended.codes == [0, 0], ended.text
     result = json.loads((folder / "result.json").read_text())
@@ -81,8 +85,8 @@ def test_the_order_changes_and_the_losses_do_not(optimizer_step: str, tmp_path: 
     assert any(f"step {SEARCHED}: another order from here on, predicted" in line for line in ended.said)
     plan = Plan.from_json((folder / "plan.json").read_text())
     check(plan)
-    assert plan.barrier == (optimizer_step == "barrier")
-    assert plan.lanes != add_step(add_sends(one_by_one(Placement.loop(2), 4)), "before").lanes
+    assert plan.barrier == begun.barrier == (optimizer_step == "barrier")
+    assert plan.lanes != begun.lanes
 
     same, spec = prepared(tmp_path, schedule="zb-h1", steps=STEPS, optimizer_step=optimizer_step)
     assert run_forked(same, spec).codes == [0, 0]
@@ -127,6 +131,23 @@ def test_a_search_without_an_answer_harms_nothing(
     assert "solve" not in json.loads((folder / "result.json").read_text())
 
 
+def test_an_answer_at_the_last_step_comes_too_late(tmp_path: Path) -> None:
+    """Else there would be no step of the new order to report."""
+    folder, spec = begun_badly(tmp_path / "solve", steps=SEARCHED)
+    before = (folder / "plan.json").read_text()
+    ended = run_forked(folder, spec, instead_of_a_process(solved, folder))
+    assert ended.codes == [0, 0], ended.text
+    assert (folder / "plan.json").read_text() == before
+    assert "solve" not in json.loads((folder / "result.json").read_text())
+
+
+def test_an_answer_of_before_stays_until_there_is_another(tmp_path: Path) -> None:
+    folder, spec = begun_badly(tmp_path / "solve")
+    (folder / solving.ANSWER).write_text("{}")
+    assert run_forked(folder, spec, instead_of_a_process(lambda folder: 1, folder)).codes == [0, 0]
+    assert (folder / solving.ANSWER).read_text() == "{}"
+
+
 @pytest.mark.parametrize("chunks", [1, 2, 4])
 def test_a_run_begins_with_the_best_named_order(chunks: int, tmp_path: Path) -> None:
     spec = spec_in(tmp_path, {"num_hidden_layers": 8}, schedule="solve", chunks=chunks)
@@ -134,6 +155,9 @@ def test_a_run_begins_with_the_best_named_order(chunks: int, tmp_path: Path) -> 
     check(plan)
     assert plan.name == "solve"
     assert plan.placement == (Placement.vee(2) if chunks == 2 else Placement.loop(2, chunks))
+    known = {1: "zb-h1", 2: "zb-v", 4: "interleaved-zb"}[chunks]
+    equal = Costs.uniform(plan.placement)
+    assert simulate(plan, equal).makespan_s <= simulate(build(known, 2, 4, chunks), equal).makespan_s
 
 
 def test_a_resumed_run_begins_with_what_was_found(tmp_path: Path) -> None:

@@ -50,8 +50,9 @@ COSTS, ANSWER = "solve_costs.json", "solved.json"
 
 
 def first_plan(spec: RunSpec) -> Plan:
-    """What a run with ``schedule="solve"`` begins with: the best named order at the costs of the strategy, on a line, a
-    V (two chunks) or a loop, within 1F1B's memory; if the run is resumed, what it found before.
+    """What a run with ``schedule="solve"`` begins with: the best of the named orders that need no search of their own,
+    at the costs of the strategy, on a line, a V (two chunks) or a loop, within 1F1B's memory; if the run is resumed,
+    what it found before.
 
     Raises:
         ValueError: the strategy asks for what the search does not know.
@@ -102,22 +103,18 @@ class Search:
         if not self._begun or self._over or not self._ended():
             return None
         self._over = True
-        answer: list[Any] = [None]
-        if self._rank == 0 and (self._folder / ANSWER).is_file():
-            answer = [json.loads((self._folder / ANSWER).read_text())]
-        if dist.is_initialized():
-            dist.broadcast_object_list(answer, src=0)
-        if answer[0] is None:
+        answer = self._answer()
+        if answer is None:
             self._say("the search for a better order ended without an answer; the run goes on as it is")
             return None
-        before_s, then_s = answer[0]["predicted_before_s"], answer[0]["predicted_s"]
+        before_s, then_s = answer["predicted_before_s"], answer["predicted_s"]
         better = then_s < before_s * (1 - WORTHWHILE)
-        trained.change = Change(step, better, self._before_s, before_s, then_s, answer[0]["bound_s"])
+        trained.change = Change(step, better, self._before_s, before_s, then_s, answer["bound_s"])
         if not better:
             self._say(f"step {step}: no order found is {WORTHWHILE:.1%} faster than this one")
             return None
         self._say(f"step {step}: another order from here on, predicted {human_s(before_s)} -> {human_s(then_s)} a step")
-        return changed(self._plan, answer[0]["plan"])
+        return changed(self._plan, answer["plan"])
 
     def close(self) -> None:
         """End the process if it is still there."""
@@ -139,10 +136,19 @@ class Search:
         if costs is None:
             return
         told = {"costs": costs.to_dict(), "plan": self._plan.to_dict(), "seconds": self._seconds}
-        (self._folder / ANSWER).unlink(missing_ok=True)
         write_whole(self._folder / COSTS, json.dumps(told))
         command = ["nice", "-n", str(LOW_PRIORITY), sys.executable, "-m", __name__, str(self._folder)]
         self._process = subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"})
+
+    def _answer(self) -> dict[str, Any] | None:
+        """Rank 0's, on all ranks: what the process found, if it came to its end; an older answer stays until then."""
+        answer: list[Any] = [None]
+        if self._process is not None and self._process.poll() == 0:
+            answer = [json.loads((self._folder / ANSWER).read_text())]
+        if dist.is_initialized():
+            dist.broadcast_object_list(answer, src=0)
+        found: dict[str, Any] | None = answer[0]
+        return found
 
     def _ended(self) -> bool:
         over = torch.tensor([int(self._process is None or self._process.poll() is not None)], device=self._device)

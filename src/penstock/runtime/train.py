@@ -165,25 +165,26 @@ class Trainer:
             self._keep(wall_s)
             if self.validation is None:
                 self._report()
-            if self._search is not None and (better := self._search.after(self.done, self.trained)) is not None:
-                self._change(better)
+            self._look_for_better()
             if every and (self.done % every == 0 or self.done == job.steps):
                 self._settle()
                 checkpoint.save(self.folder / "checkpoints", self.done, self._state())
-        if self._search is not None:
-            self._search.close()
         self._settle()
         self.trained.loss = self.optimizer.total
         self.trained.held_out = self.evaluate()
         return self.trained
 
-    def _change(self, plan: Plan) -> None:
-        """Go on in another order of the same ops."""
-        self._settle()
-        self.plan, self.trainer = plan, self._executor(plan)
-        self.trained.begin_anew()
-        if self.rank == 0:
-            write_whole(self.folder / "plan.json", plan.to_json())
+    def _look_for_better(self) -> None:
+        """Go on in another order of the same ops, if a search has found a better one and there are steps left."""
+        search = self._search
+        if search is not None and self.done == self.spec.job.steps:
+            search.close()
+        elif search is not None and (plan := search.after(self.done, self.trained)) is not None:
+            self._settle()
+            self.plan, self.trainer = plan, self._executor(plan)
+            self.trained.begin_anew()
+            if self.rank == 0:
+                write_whole(self.folder / "plan.json", plan.to_json())
 
     def evaluate(self) -> float:
         """Mean loss on held-out text, on every rank."""
