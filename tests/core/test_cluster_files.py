@@ -71,6 +71,13 @@ nodes = 2
     [
         ("", r"there are no \[\[groups\]\]; write one"),
         ("groups = 3 =", "is not TOML"),
+        ("groups = 3", r"groups=3 must be a list of tables; write \[\[groups\]\]"),
+        ("groups = [1]", r"\[\[groups\]\] is 1; it must be a table of node, nodes"),
+        (f"tiers = [1]\n{ONE}", r"\[\[tiers\]\] is 1; it must be a table of nodes"),
+        (f"devices = 3\n{ONE}", r"devices=3 must hold tables; write \[devices.NAME\]"),
+        (f"{ONE}[nodes]\nx = 3", r"nodes=\{'x': 3\} must hold tables; write \[nodes.NAME\]"),
+        (f"{ONE}[nodes.x]\nlike = 'dgx-h100'\nnic = 3", "node x: nic=3 must be a table; write { kind = NAME"),
+        (f"{ONE}[nodes.x]\nlike = 'dgx-h100'\nlinks = 3", "node x: links=3: Input should be"),
         (f"{ONE}nodez = 2", r"\[\[groups\]\] has the unknown key 'nodez'; did you mean 'node"),
         ('[[groups]]\nnode = "dgx-h10"', "node='dgx-h10' is unknown; did you mean 'dgx-h100'"),
         ("[[groups]]\nnodes = 2", r"\[\[groups\]\] lacks node"),

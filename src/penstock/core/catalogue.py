@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 
 from penstock.core.cluster import Cluster, Link, Node, Tier
 from penstock.core.device import Device, plain
-from penstock.core.tables import Table, made, merged, read_toml
+from penstock.core.node import BY_HAND
+from penstock.core.tables import Table, check_keys, made, merged, read_toml
 from penstock.core.words import nearest, suggest
 
 Named = TypeVar("Named", bound=Device | Node)
@@ -158,28 +159,37 @@ def _from_file(path: Path) -> Cluster:
 
 def _from_tables(path: Path, given: Mapping[str, Any]) -> Cluster:
     """Read ``name``, ``measured``, ``[devices.NAME]``, ``[nodes.NAME]``, ``[[groups]]`` and ``[[tiers]]``."""
-    keys = ("name", "devices", "nodes", "groups", "tiers", "measured")
-    for key in given:
-        if key not in keys:
-            raise ValueError(f"unknown key {key!r}; {suggest(key, keys)}")
-    known = _made(catalogue(), given.get("devices", {}), given.get("nodes", {}), str(path))
-    groups = tuple(_file_group(known, table, str(path)) for table in given.get("groups", []))
+    check_keys("the file", given, ("name", "devices", "nodes", "groups", "tiers", "measured"))
+    known = _made(catalogue(), _shelf(given, "devices"), _shelf(given, "nodes"), str(path))
+    groups = tuple(_file_group(known, table, str(path)) for table in _rows(given, "groups"))
     if not groups:
         raise ValueError("there are no [[groups]]; write one with node = NAME and nodes = NUMBER")
     facts = {
         "name": given.get("name", path.stem),
         "groups": groups,
-        "tiers": tuple(made(Tier, "[[tiers]]", table) for table in given.get("tiers", [])),
+        "tiers": tuple(made(Tier, "[[tiers]]", table) for table in _rows(given, "tiers")),
         "measured": given.get("measured"),
     }
     return made(Cluster, "the file", facts)
 
 
+def _shelf(given: Table, key: str) -> Mapping[str, Table]:
+    """Return the tables below ``key`` by name."""
+    found = given.get(key, {})
+    if not isinstance(found, Mapping) or not all(isinstance(table, Mapping) for table in found.values()):
+        raise ValueError(f"{key}={found!r} must hold tables; write [{key}.NAME] and the facts below")
+    return found
+
+
+def _rows(given: Table, key: str) -> list[Any]:
+    found = given.get(key, [])
+    if not isinstance(found, list):
+        raise ValueError(f"{key}={found!r} must be a list of tables; write [[{key}]] and its keys below")
+    return found
+
+
 def _file_group(known: Catalogue, table: Table, file: str) -> tuple[Node, int]:
-    keys = ("node", "nodes", "usd_per_hour", "price_date")
-    for key in table:
-        if key not in keys:
-            raise ValueError(f"[[groups]] has the unknown key {key!r}; {suggest(key, keys)}")
+    check_keys("[[groups]]", table, ("node", "nodes", "usd_per_hour", "price_date"))
     if not isinstance(table.get("node"), str):
         raise ValueError("[[groups]] lacks node; write node = NAME of a node, and nodes = how many")
     node, count = known.node(table["node"]), table.get("nodes", 1)
@@ -190,7 +200,7 @@ def _file_group(known: Catalogue, table: Table, file: str) -> tuple[Node, int]:
         return node, count
     if isinstance(price, bool) or not isinstance(price, int | float):
         raise ValueError(f"[[groups]]: usd_per_hour={price!r} must be a number")
-    date = str(table.get("price_date", "given by hand"))
+    date = str(table.get("price_date", BY_HAND))
     return replace(node, usd_per_hour=float(price), price_date=date, price_source=file), count
 
 
@@ -221,13 +231,15 @@ def _node(known: Catalogue, name: str, table: dict[str, Any], where: str) -> Nod
     for key in ("host_link", "nic"):
         if key in facts:
             facts[key] = _link(facts[key], f"{where}: {key}")
-    if "links" in facts:
+    if isinstance(facts.get("links"), list):
         facts["links"] = tuple(_link(link, f"{where}: links") for link in facts["links"])
     return made(Node, where, facts)
 
 
 def _link(table: Table, where: str) -> Link:
     """Return the link of a table, with what its kind says."""
+    if not isinstance(table, Mapping):
+        raise ValueError(f"{where}={table!r} must be a table; write {{ kind = NAME, bytes_per_s = NUMBER }}")
     kind = str(table.get("kind"))
     if kind not in link_kinds():
         raise ValueError(f"{where}: kind={kind!r} is unknown; {suggest(kind, link_kinds())}")

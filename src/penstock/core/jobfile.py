@@ -17,12 +17,12 @@ Paths in it are relative to the folder the command runs in, as those of flags ar
 from __future__ import annotations
 
 import json
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from penstock.core.job import TABLES, Job, RunSettings, RunSpec, Setting, Strategy, settings
+from penstock.core.tables import read_toml
 from penstock.core.words import nearest, suggest
 
 
@@ -93,12 +93,7 @@ def _read_toml(path: Path) -> dict[str, object]:
         what = "is a folder, not a job file" if path.is_dir() else "does not exist"
         fix = f"did you mean {folder / alike}?" if alike else f"there is no job file like it in {folder.resolve()}"
         raise ValueError(f"job file {path} {what}; {fix}")
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"{path} is not TOML: {error}") from None
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8") from None
+    return read_toml(path)
 
 
 def _known(path: Path, table: str, name: str, value: object) -> Setting:

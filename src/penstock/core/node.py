@@ -9,6 +9,9 @@ from typing import Literal
 from penstock.core.device import Device
 from penstock.core.tables import check_fields, check_positive
 
+BY_HAND = "given by hand"
+"""The date of a price that a user gives without one."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Link:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -39,7 +39,7 @@ def made(kind: type[T], where: str, table: Table) -> T:
     Fields that end in ``_bytes`` may be text such as ``"80 GiB"``; whole numbers count as floats, lists as tuples.
 
     Raises:
-        ValueError: an unknown key, a missing one, a value of a wrong type, or what ``kind`` itself refuses.
+        ValueError: no table, an unknown key, a missing one, a value of a wrong type, or what ``kind`` itself refuses.
 
     >>> @dataclasses.dataclass(frozen=True)
     ... class Disk:
@@ -48,9 +48,7 @@ def made(kind: type[T], where: str, table: Table) -> T:
     1000
     """
     fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    for key in table:
-        if key not in fields:
-            raise ValueError(f"{where} has the unknown key {key!r}; {suggest(key, fields)}")
+    check_keys(where, table, fields)
     bare = [name for name, field in fields.items() if _needed(field) and name not in table]
     if bare:
         raise ValueError(f"{where} lacks {', '.join(bare)}; a table may take what it lacks from another: like = NAME")
@@ -59,6 +57,19 @@ def made(kind: type[T], where: str, table: Table) -> T:
         return kind(**values)
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None
+
+
+def check_keys(where: str, table: object, keys: Iterable[str]) -> None:
+    """Check that ``table`` is one, with no other keys than these; ``where`` is what errors call it.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if not isinstance(table, Mapping):
+        raise ValueError(f"{where} is {table!r}; it must be a table of {', '.join(keys)}")
+    for key in table:
+        if key not in keys:
+            raise ValueError(f"{where} has the unknown key {key!r}; {suggest(key, keys)}")
 
 
 def merged(name: str, tables: Mapping[str, Table], own: frozenset[str], seen: tuple[str, ...] = ()) -> dict[str, Any]:
