@@ -11,10 +11,10 @@ from typing import Any
 from penstock.core.catalogue import catalogue, find
 from penstock.core.cluster import Cluster, Level, Node
 from penstock.core.device import Device
+from penstock.core.node import BY_HAND
 from penstock.units import human_bytes, human_s
 
 Row = tuple[str, ...]
-_BY_HAND = "given by hand"
 DEVICE_HEAD = ("device", "memory", "TB/s", "bf16", "fp8", "fp32", "units", "GHz", "L2", "W", "usual node")
 NODE_HEAD = ("node", "devices", "inside", "GB/s", "network", "GB/s", "host", "$/h", "as of", "kW")
 
@@ -48,11 +48,11 @@ def device_rows(devices: Iterable[Device]) -> list[Row]:
         (
             one.name,
             human_bytes(one.memory_bytes),
-            f"{one.memory_bytes_per_s / 1e12:.4g}",
+            _tera(one.memory_bytes_per_s),
             *(_tera(one.matrix_flops.get(precision)) for precision in ("bf16", "fp8")),
             _tera(one.vector_flops),
             str(one.units),
-            f"{one.clock_hz / 1e9:.4g}",
+            _giga(one.clock_hz),
             human_bytes(one.l2_bytes),
             f"{one.power_w:.4g}" if one.power_w else "",
             one.node,
@@ -68,9 +68,9 @@ def node_rows(nodes: Iterable[Node]) -> list[Row]:
             one.name,
             f"{one.devices} {one.device.name}",
             ", ".join(link.kind for link in one.links),
-            ", ".join(f"{link.bytes_per_s / 1e9:.4g}" for link in one.links),
+            ", ".join(_giga(link.bytes_per_s) for link in one.links),
             f"{one.nics} {one.nic.kind}",
-            f"{one.nics * one.nic.bytes_per_s / 1e9:.4g}",
+            _giga(one.nics * one.nic.bytes_per_s),
             human_bytes(one.host_bytes),
             f"{one.usd_per_hour:,.2f}" if one.usd_per_hour else "",
             one.price_date,
@@ -129,8 +129,10 @@ def _cluster_facts(cluster: Cluster) -> dict[str, Any]:
 
 def _priced(cluster: Cluster, usd_per_hour: float) -> Cluster:
     """Return the cluster with this rent for each of its nodes."""
-    new = [replace(node, usd_per_hour=usd_per_hour, price_date=_BY_HAND, price_source="") for node, _ in cluster.groups]
-    groups = [(node, count) for node, (_, count) in zip(new, cluster.groups, strict=True)]
+    groups = [
+        (replace(node, usd_per_hour=usd_per_hour, price_date=BY_HAND, price_source=""), count)
+        for node, count in cluster.groups
+    ]
     return replace(cluster, groups=tuple(groups))
 
 
@@ -140,10 +142,10 @@ def _device_text(one: Device) -> list[Row]:
         ("device", one.name),
         ("also", ", ".join(one.aliases)),
         ("from", f"{one.vendor}, {one.architecture}"),
-        ("memory", f"{human_bytes(one.memory_bytes)} at {one.memory_bytes_per_s / 1e12:.4g} TB/s"),
+        ("memory", f"{human_bytes(one.memory_bytes)} at {_tera(one.memory_bytes_per_s)} TB/s"),
         ("matrices", f"{peaks} TFLOP/s, dense"),
         ("vectors", f"fp32 {_tera(one.vector_flops)} TFLOP/s"),
-        ("chip", f"{one.units} units at {one.clock_hz / 1e9:.4g} GHz, {human_bytes(one.l2_bytes)} L2"),
+        ("chip", f"{one.units} units at {_giga(one.clock_hz)} GHz, {human_bytes(one.l2_bytes)} L2"),
         ("power", f"{one.power_w:.4g} W" if one.power_w else "not public"),
         ("usual node", one.node),
         *_origin(one),
@@ -152,20 +154,20 @@ def _device_text(one: Device) -> list[Row]:
 
 def _node_text(one: Node) -> list[Row]:
     inside = [
-        ("inside", f"{link.kind}, {link.devices} devices, {link.bytes_per_s / 1e9:.4g} GB/s each, {link.shape}")
+        ("inside", f"{link.kind}, {link.devices} devices, {_giga(link.bytes_per_s)} GB/s each, {link.shape}")
         for link in one.links
     ]
     origin = ": ".join(filter(None, (one.price_date, one.price_source)))
     price = f"$ {one.usd_per_hour:,.2f} per hour ({origin})" if one.usd_per_hour else "none"
-    host = f"{human_bytes(one.host_bytes)} at {one.host_bytes_per_s / 1e9:.4g} GB/s"
+    host = f"{human_bytes(one.host_bytes)} at {_giga(one.host_bytes_per_s)} GB/s"
     return [
         ("node", one.name),
         ("also", ", ".join(one.aliases)),
         ("devices", f"{one.devices} {one.device.name}"),
         *inside,
-        ("to the host", f"{one.host_link.kind}, {one.host_link.bytes_per_s / 1e9:.4g} GB/s per device"),
-        ("host", f"{host}, disk {one.disk_bytes_per_s / 1e9:.4g} GB/s"),
-        ("network", f"{one.nics} {one.nic.kind} of {one.nic.bytes_per_s / 1e9:.4g} GB/s"),
+        ("to the host", f"{one.host_link.kind}, {_giga(one.host_link.bytes_per_s)} GB/s per device"),
+        ("host", f"{host}, disk {_giga(one.disk_bytes_per_s)} GB/s"),
+        ("network", f"{one.nics} {one.nic.kind} of {_giga(one.nic.bytes_per_s)} GB/s"),
         ("price", price),
         ("power", f"{one.power_w / 1e3:.4g} kW" if one.power_w else "not public"),
         *_origin(one),
@@ -202,7 +204,7 @@ def _path_rows(cluster: Cluster) -> list[Row]:
     for size, stride, levels in _paths(cluster):
         for number, level in enumerate(levels):
             head = ("", "") if number else (str(size), str(stride))
-            rate = f"{level.bytes_per_s / 1e9:.4g}"
+            rate = _giga(level.bytes_per_s)
             rows.append((*head, level.kind, str(level.ranks), rate, human_s(level.latency_s)))
     return rows
 
@@ -211,8 +213,12 @@ def _node_facts(one: Node) -> dict[str, Any]:
     return asdict(one) | {"device": one.device.name}
 
 
-def _tera(flops: float | None) -> str:
-    return f"{flops / 1e12:.4g}" if flops is not None else ""
+def _giga(rate: float) -> str:
+    return f"{rate / 1e9:.4g}"
+
+
+def _tera(rate: float | None) -> str:
+    return f"{rate / 1e12:.4g}" if rate is not None else ""
 
 
 def _print_facts(rows: Iterable[Row]) -> None:

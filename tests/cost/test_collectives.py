@@ -51,10 +51,12 @@ def test_a_send_is_a_latency_and_the_bytes_over_the_rate():
 
 def test_one_rank_costs_nothing_and_errors_name_the_value():
     levels = Cluster.read("dgx-h100:64").path(8)
-    assert collective_s("all_reduce", 1e9, ()) == 0
+    assert collective_s("all_reduce", 1e9, ()) == send_s(1e9, ()) == 0
     with pytest.raises(ValueError, match="all_reduce"):
         collective_s("allreduce", 1e6, levels)
     with pytest.raises(ValueError, match="cannot do all_gather"):
         collective_s("all_gather", 1e6, levels, algorithm="tree")
     with pytest.raises(ValueError, match="at least 0 bytes"):
         collective_s("all_reduce", -1, levels)
+    with pytest.raises(ValueError, match="sharing of 1 or more"):
+        send_s(1e6, levels, sharing=0.5)

@@ -110,6 +110,10 @@ def test_memory_bound_work_reaches_its_rate_only_when_large():
 def test_what_was_not_measured_says_so():
     assert not matmul(device("h100"), "fp16", 512, 512, 512).guessed
     assert matmul(device("mi300x"), "bf16", 512, 512, 512).guessed
+    assert not attention(device("h100"), "bf16", 1, 8, 2048, 128).guessed
+    assert attention(device("h100"), "bf16", 1, 8, 2048, 128, backward=True).guessed
+    assert memory_bound(device("h100"), 1e9).guessed
+    assert unfused_attention(device("h100"), "bf16", 1, 8, 2048, 128).guessed
     with pytest.raises(ValueError, match="no peak for 'fp8'"):
         matmul(device("a100"), "fp8", 512, 512, 512)
     with pytest.raises(ValueError, match="m=0 is not a size"):

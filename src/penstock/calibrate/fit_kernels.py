@@ -23,6 +23,12 @@ Floats = npt.NDArray[np.float64]
 Shape = Mapping[str, float]
 Bound = Callable[[Shape], Floats]
 
+HEAD = (
+    "# Constants of the time model, SI units.",
+    "# Those of aiconfigurator-core are fitted by python -m penstock.calibrate.fit_kernels; errors are the fit's.",
+    "# The others were not measured: estimates, or figures remembered from the papers that they name.",
+)
+
 
 def off(bound: Floats, seconds: Floats, level: float = 1.0, floor_s: float = 0.0) -> float:
     """Return the mean relative error of ``bound / level + floor_s`` against measured ``seconds``."""
@@ -161,8 +167,12 @@ def _levels(name: str, cases: list[tuple[str, Device, str, Bound, Floats]], valu
     for key, pairs in gathered.items():
         found, seconds = (np.concatenate(each) for each in zip(*pairs, strict=True))
         level = float(f"{level_of(found, seconds, floor_s):.3g}")
-        source = f"aiconfigurator-core, {', '.join(owners[key])}; {len(seconds)} shapes"
-        levels[key] = {"level": level, "error": round(off(found, seconds, level, floor_s), 3), "source": source}
+        levels[key] = {
+            "level": level,
+            "error": round(off(found, seconds, level, floor_s), 3),
+            "shapes": len(seconds),
+            "source": f"aiconfigurator-core, {', '.join(owners[key])}",
+        }
     return levels
 
 
@@ -204,7 +214,7 @@ def fit_links(shape: Mapping[str, Any], root: Path) -> dict[str, Any]:
 
 def write(table: Mapping[str, Any], file: Path) -> None:
     """Write the constants as TOML, one a line, with what each means."""
-    lines = ["# Constants of the time model, SI units; fitted by python -m penstock.calibrate.fit_kernels."]
+    lines = list(HEAD)
     flat = {name: facts for name, facts in table.items() if name != "levels"}
     flat |= {f"levels.{name}": facts for name, facts in table.get("levels", {}).items()}
     for name, facts in flat.items():

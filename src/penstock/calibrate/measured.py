@@ -74,7 +74,7 @@ def newest(folder: Path, name: str) -> Path | None:
 
 
 def matmuls(root: Path, gpu: str) -> Iterator[tuple[str, Columns]]:
-    """Yield (precision, columns m n k latency_ms) of the products that PyTorch's own libraries made on ``gpu``."""
+    """Yield (precision, columns, latency in ms) of the products that TensorRT-LLM makes under PyTorch on ``gpu``."""
     file = newest(root / gpu / "gemm" / "trtllm", "gemm_perf.parquet")
     if file is None:
         return
@@ -87,7 +87,8 @@ def matmuls(root: Path, gpu: str) -> Iterator[tuple[str, Columns]]:
 
 
 def attentions(root: Path, gpu: str) -> Columns | None:
-    """Return causal attention without a window in BF16 on ``gpu``, from the fused kernel of its architecture."""
+    """Return causal attention without a window in BF16 on ``gpu``, forward, from the first kernel that it has of
+    FlashAttention 3 and 2 (in vLLM) and TensorRT-LLM's own."""
     for stack, kernel in (("vllm", "vllm_flash_attn_fa3"), ("vllm", "vllm_flash_attn"), ("trtllm", "torch_flow")):
         file = newest(root / gpu / "attention" / stack, "context_attention_perf.parquet")
         columns = read(file) if file else None

@@ -1,4 +1,8 @@
-"""Constants of the time model, read from ``data/constants.toml``: each has a meaning, a source and a fitted range."""
+"""Constants of the time model, read from ``data/constants.toml``, where each has its source.
+
+Those of a part have a meaning and the range within which a fit looks for them; levels have an error, and the number of
+measured shapes that they were fitted to, if they were.
+"""
 
 from __future__ import annotations
 
@@ -27,9 +31,14 @@ def constants(part: str) -> Mapping[str, float]:
 
 
 @cache
-def levels(part: str) -> Mapping[str, tuple[float, float]]:
-    """Return architecture, or architecture and precision -> (level, relative error) of one part of the model.
+def levels(part: str) -> Mapping[str, tuple[float, float, bool]]:
+    """Return architecture, or architecture and precision -> (level, relative error, whether measured) of one part.
 
-    A level is the measured rate over what the structured model says; ``"default"`` is a guess for the rest.
+    A level is the reached rate over what the structured model says (of ``attention_backward``: the time of the gradient
+    over that of the forward kernel). Its error is the mean over the shapes that it was fitted to, else an estimate.
+    ``"default"`` stands for all others.
     """
-    return {name: (float(facts["level"]), float(facts["error"])) for name, facts in table()["levels"][part].items()}
+    return {
+        name: (float(facts["level"]), float(facts["error"]), "shapes" in facts)
+        for name, facts in table()["levels"][part].items()
+    }

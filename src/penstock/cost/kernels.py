@@ -31,11 +31,12 @@ SPLITS = (1, 2, 4, 8)
 
 @dataclass(frozen=True, slots=True)
 class Time:
-    """Seconds with the error that the model had where it was checked.
+    """Seconds of kernels, and how far they are off.
 
     Args:
         seconds: of each shape.
-        error: mean relative error, for intervals.
+        error: mean relative error, for intervals: over the shapes that the level was fitted to, or an estimate of it
+            where the level is guessed.
         level: share of the structured bound that is reached, or the ratio used, and ``level_of`` whose it is.
         guessed: no measurement of this architecture and precision stands behind the level.
     """
@@ -138,7 +139,10 @@ def attention(
     window: int | None = None,
     backward: bool = False,
 ) -> Time:
-    """Return seconds of one fused attention kernel: fa2 on Ampere and Ada, fa3 on Hopper, cuDNN's on Blackwell.
+    """Return seconds of one fused attention kernel.
+
+    The levels are those of the kernels that were measured, forward and causal: FlashAttention 2 on Ampere, 3 on Hopper,
+    TensorRT-LLM's own on Ada and Blackwell. No gradient was measured: its ratio to the forward pass is an estimate.
 
     Args:
         batch: sequences of ``seq`` tokens, with ``heads`` heads of ``head_size`` (of ``value_size`` for the values, as
@@ -210,14 +214,15 @@ def unfused_attention(
     values = matmul(device, precision, seq, head_size, seq, batch * heads)
     soft = memory_bound(device, passes * BYTES[precision] * batch * heads * seq * seq)
     seconds = scores.seconds + values.seconds + soft.seconds
-    return Time(seconds, scores.error, scores.level, scores.level_of, scores.guessed)
+    return Time(seconds, scores.error, scores.level, scores.level_of, scores.guessed or soft.guessed)
 
 
 def memory_bound(device: Device, moved_bytes: Sizes, *, kernels: Sizes = 1) -> Time:
     """Return seconds of work that reads and writes ``moved_bytes`` from and to memory, in ``kernels`` kernels.
 
     Norms, residuals, activations, softmax, losses, gathers and optimizers are of this sort. The rate rises with size:
-    ``latency_s`` passes before the first byte is there, in every kernel.
+    ``latency_s`` passes before the first byte is there, in every kernel. Neither it nor the share of the peak rate that
+    large work reaches was measured: both are estimates.
     """
     moved, kernels = np.broadcast_arrays(np.asarray(moved_bytes, float), np.asarray(kernels, float))
     if (moved < 0).any() or (kernels < 1).any():
@@ -235,7 +240,8 @@ def _level(part: str, device: Device, precision: str) -> tuple[float, float, str
     for owner in (device.architecture, "default"):
         for name in (f"{owner} {alike}", owner):
             if name in known:
-                return *known[name], f"{part} {name}", owner == "default"
+                level, error, measured = known[name]
+                return level, error, f"{part} {name}", not measured
     raise LookupError(f"data/constants.toml has no default among levels.{part}")
 
 
