@@ -58,5 +58,7 @@ def test_one_rank_costs_nothing_and_errors_name_the_value():
         collective_s("all_gather", 1e6, levels, algorithm="tree")
     with pytest.raises(ValueError, match="at least 0 bytes"):
         collective_s("all_reduce", -1, levels)
+    with pytest.raises(ValueError, match="bytes=nan"):
+        send_s(float("nan"), levels)
     with pytest.raises(ValueError, match="sharing of 1 or more"):
         send_s(1e6, levels, sharing=0.5)

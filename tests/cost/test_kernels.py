@@ -1,5 +1,6 @@
 """The time model of kernels: never above the peaks, monotone in sizes, close to what was measured."""
 
+import re
 import time
 
 import numpy as np
@@ -116,6 +117,8 @@ def test_what_was_not_measured_says_so():
     assert unfused_attention(device("h100"), "bf16", 1, 8, 2048, 128).guessed
     with pytest.raises(ValueError, match="no peak for 'fp8'"):
         matmul(device("a100"), "fp8", 512, 512, 512)
+    with pytest.raises(ValueError, match="moved_bytes=nan"):
+        memory_bound(device("a100"), float("nan"))
     with pytest.raises(ValueError, match="m=0 is not a size"):
         matmul(device("a100"), "bf16", 0, 512, 512)
 
@@ -142,5 +145,6 @@ def test_every_constant_lies_within_its_range_and_every_level_has_a_source():
         assert "default" in part
         for facts in part.values():
             assert facts["level"] <= 1 or name == "attention_backward"
-            assert facts["source"]
+            assert ("shapes" in facts) == facts["source"].startswith("aiconfigurator-core")
+            assert re.match("aiconfigurator-core|guess|estimate|not measured", facts["source"])
             assert 0 < facts["error"] < 1

@@ -1,1 +1,1 @@
-"""Fitting the time model: to measured tables and, on a machine, to what it does."""
+"""Fitting the time model to measured tables."""

@@ -1,6 +1,7 @@
 """Fits ``data/constants.toml`` to measured tables: ``python -m penstock.calibrate.fit_kernels``.
 
-The shape of the model is fitted on A100 alone; the other devices only get a level, and show what carries over.
+The shape of kernels is fitted on A100 alone; the other devices only get a level, and show what carries over.
+Collectives are fitted on one node of A100 and one of H100.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
+from math import inf
 from pathlib import Path
 
 from penstock.core.device import Device
@@ -24,7 +25,7 @@ class Tier:
     extra_s: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.nodes < 1 or self.oversubscription < 1 or self.extra_s < 0:
+        if self.nodes < 1 or not 1 <= self.oversubscription < inf or not 0 <= self.extra_s < inf:
             raise ValueError(f"{self}: nodes and oversubscription must be 1 or more, extra_s not below 0")
 
 
@@ -79,8 +80,13 @@ class Cluster:
                 f"measured has {rows} rows of {sorted({len(row) for row in self.measured})} numbers; "
                 f"give {self.nodes} x {self.nodes} (nodes) or {self.devices} x {self.devices} (devices)"
             )
-        if any(rate <= 0 for i, row in enumerate(self.measured) for j, rate in enumerate(row) if i != j):
-            raise ValueError("measured has a rate of 0 or below; only those of a node to itself may be 0")
+        pairs = [(rate, i, j) for i, row in enumerate(self.measured) for j, rate in enumerate(row) if i != j]
+        for rate, i, j in pairs:
+            if not 0 < rate < inf:
+                raise ValueError(
+                    f"measured has a rate of 0 or below, or no number: {rate} from {i} to {j}; "
+                    "only those of a node to itself may be 0"
+                )
 
     @staticmethod
     def read(text: str | Path) -> Cluster:

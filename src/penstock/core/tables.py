@@ -92,7 +92,8 @@ def _meant(name: str, base: str, tables: Mapping[str, Table]) -> str:
     """Return the table that ``base`` names, by its name or one of its aliases."""
     if base in tables:
         return base
-    aliases = {alias: other for other, table in tables.items() for alias in table.get("aliases", ())}
+    named = [(other, table.get("aliases")) for other, table in tables.items()]
+    aliases = {alias: other for other, names in named if isinstance(names, list) for alias in names}
     if base not in aliases:
         near = nearest(base, [*aliases, *tables])
         fix = f"did you mean {near!r}?" if near else "give the name of another table"

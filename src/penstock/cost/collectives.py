@@ -150,7 +150,7 @@ def _check_names(kind: str, algorithm: str) -> None:
 
 
 def _check_sizes(size: Floats, sharing: float) -> None:
-    if (size < 0).any() or sharing < 1:
+    if not (size >= 0).all() or not sharing >= 1:
         raise ValueError(
             f"bytes={size.min(initial=0):g}, sharing={sharing}: give at least 0 bytes and a sharing of 1 or more"
         )

@@ -225,7 +225,7 @@ def memory_bound(device: Device, moved_bytes: Sizes, *, kernels: Sizes = 1) -> T
     large work reaches was measured: both are estimates.
     """
     moved, kernels = np.broadcast_arrays(np.asarray(moved_bytes, float), np.asarray(kernels, float))
-    if (moved < 0).any() or (kernels < 1).any():
+    if not (moved >= 0).all() or not (kernels >= 1).all():
         raise ValueError(f"moved_bytes={moved.min():g}, kernels={kernels.min():g}: give at least 0 bytes and 1 kernel")
     floor_s = constants("memory")["latency_s"]
     level, error, whose, guessed = _level("memory", device, "")
