@@ -23,6 +23,7 @@ from penstock.core.op import Kind
 from penstock.cost import layered, pricing, with_whole
 from penstock.engine import problems, simulate
 from penstock.schedules import SCHEDULES, build
+from penstock.schedules.task import Objective, seconds_of
 from penstock.search import Options, Solution, solve
 from penstock.search.choices import with_cuts
 from penstock.search.ways import Way
@@ -42,7 +43,7 @@ class Case:
     ranks: int
     micros: int
     memory: float
-    objective: str
+    objective: Objective
     placements: str
     rival: float | None = None
     layers: int = 0
@@ -89,7 +90,7 @@ def bars() -> Iterator[Case]:
         ("28.3B", 32, 256, 1.0, FLASH, "sync", "v,loop2", None),
     ):
         name = f"{cost} {p}x{m} {memory:g}p {objective} {placements}"
-        yield Case(name, pricing(cost, share).on, p, m, memory, objective, placements, rival)
+        yield Case(name, pricing(cost, share).on, p, m, memory, objective, placements, rival)  # type: ignore[arg-type]
 
 
 def uneven() -> Iterator[Case]:
@@ -107,7 +108,7 @@ def uneven() -> Iterator[Case]:
 
 def rows(every: int) -> Iterator[Case]:
     """Every so many-th of the sizes and limits in the published figures, beside the best of all rows that keep it."""
-    cases: dict[tuple[str, float, int, int, float, str], float] = {}
+    cases: dict[tuple[str, float, int, int, float, Objective], float] = {}
     for row in rows_of(shipped()):
         for objective, columns in FIGURES.items():
             if row.limit is not None and row.limit * row.p >= 1 and (bubble := _bubble(row, *columns)) is not None:
@@ -171,10 +172,10 @@ def solved(case: Case, time_s: float, seed: int) -> Result:
     for name, place in places.items() if case.layers else ():
         cut = with_cuts(place, case.layers, case.costs)
         ways |= {f"{name} {what}": way for what, way in cut.items()}
-    found = solve(case.costs, ways, case.micros, limit, case.objective, Options(time_s, seed))  # type: ignore[arg-type]
+    found = solve(case.costs, ways, case.micros, limit, case.objective, Options(time_s, seed))
     took_s = time.perf_counter() - begun
     work_s = _work_s(found)
-    even = solve(case.costs, places, case.micros, limit, case.objective, Options(time_s, seed, None, 3))  # type: ignore[arg-type]
+    even = solve(case.costs, places, case.micros, limit, case.objective, Options(time_s, seed, None, 3))
     name, named_s = (even if case.layers else found).named or ("none", float("inf"))
 
     def bubble(seconds: float) -> float:
@@ -203,8 +204,7 @@ def _blind_s(case: Case, places: dict[str, Placement], limit: float) -> float:
             except ValueError:
                 continue
             if plan.weights == "synced" and plan.slices == 1 and not problems(plan, costs, limit):
-                timeline = simulate(plan, costs)
-                best = min(best, timeline.makespan_s if case.objective == "sync" else timeline.span_s)
+                best = min(best, seconds_of(simulate(plan, costs), case.objective))
     return best
 
 

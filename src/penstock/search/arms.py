@@ -10,13 +10,12 @@ from numpy.typing import NDArray
 from penstock.core.lane import Lane
 from penstock.core.op import Kind
 from penstock.core.plan import Plan
-from penstock.core.timeline import Timeline
 from penstock.engine import simulate
 from penstock.engine.bounds import Bound
 from penstock.lower import merge_backward
 from penstock.schedules.problem import KINDS
 from penstock.schedules.reorder import PLAYS, Run, best, play
-from penstock.schedules.task import Objective, Task
+from penstock.schedules.task import Objective, Task, seconds_of
 from penstock.schedules.vary import vary
 from penstock.schedules.work import Work
 from penstock.search.kernel import EACH, cut, kernels, one_by_one, shortest
@@ -70,11 +69,6 @@ class Arm:
         """The time that counts, of the best order; infinite if there is none."""
         return np.inf if self.run is None else self.run.score(self.task.objective)[0]
 
-    @property
-    def proven(self) -> bool:
-        """Whether no order of the placement is shorter."""
-        return self.seconds <= self.bound.seconds * (1 + 1e-9)
-
     def plan(self) -> Plan:
         """The best order; where whole backwards are quicker, with those whose halves follow each other made whole."""
         assert self.run is not None
@@ -96,11 +90,6 @@ class Arm:
         return replace(self, run=run if better else self.run, starts=(*self.starts, order))
 
 
-def seconds_of(timeline: Timeline, objective: Objective) -> float:
-    """The time that counts."""
-    return timeline.makespan_s if objective == "sync" else timeline.span_s
-
-
 def arm_of(way: Way, micros: int, memory_limit: float | None, objective: Objective) -> Arm:
     """A way with nothing known but one micro-batch after the other.
 
@@ -108,7 +97,7 @@ def arm_of(way: Way, micros: int, memory_limit: float | None, objective: Objecti
         ValueError: the limit does not hold one micro-batch.
     """
     task = way.task(micros, memory_limit, objective)
-    work = Work.of(task, KINDS, np.inf if task.memory_limit is None else task.memory_limit)
+    work = Work.of(task, KINDS, task.limit)
     arm = Arm(way, task, work, way.bound(micros, memory_limit, objective))
     return arm.given(one_by_one(task, work))
 

@@ -63,8 +63,7 @@ class Kernel:
 
 def turn_of(task: Task, each: int) -> Work:
     """The ops of one turn in which every chain takes so many micro-batches."""
-    most = np.inf if task.memory_limit is None else task.memory_limit
-    return Work.of(replace(task, micros=each * task.placement.chains), KINDS, most)
+    return Work.of(replace(task, micros=each * task.placement.chains), KINDS, task.limit)
 
 
 def kernel_of(task: Task, each: int, start_s: NDArray[np.float64], turn_s: float) -> Kernel | None:

@@ -153,7 +153,7 @@ class Steady:
             raise ValueError(f"no order that repeats is known that keeps memory_limit={task.memory_limit}; allow more")
         kernel = min(line.kernels, key=lambda one: one.micro_s, default=None)
         if kernel is not None and kernel.micro_s <= line.seconds * (1 + 1e-9):
-            work = Work.of(task, KINDS, _limit(task))
+            work = Work.of(task, KINDS, task.limit)
             plan = Plan("solved", task.placement, task.micros, tuple(map(Lane.of, work.lanes(kernel.order(work)))))
         else:
             plan = min(line.named, key=lambda one: one.micro_s).plan
@@ -174,12 +174,12 @@ def _line(name: str, way: Way, micros: int, memory_limit: float | None) -> Line:
             f"{name}: only orders of forwards and backwards repeat; a search for the period changes no more"
         )
     task = way.task(micros, memory_limit, "span")
-    return Line(way, task, period_bound(way.placement, way.least or way.costs, _limit(task)))
+    return Line(way, task, period_bound(way.placement, way.least or way.costs, task.limit))
 
 
 def begun(line: Line) -> Line:
     """With the named schedules of the placement, and the turns that are found in them."""
-    place, limit, rated, kernels = line.task.placement, _limit(line.task), list[Rated](), list[Kernel]()
+    place, limit, rated, kernels = line.task.placement, line.task.limit, list[Rated](), list[Kernel]()
     long = replace(line.task, micros=LONG * place.ranks * place.chains)
     tasks = line.task, long, replace(long, micros=2 * long.micros)
     works = [Work.of(task, KINDS, limit) for task in tasks]
@@ -202,7 +202,3 @@ def stint(line: Line, seconds: float, seed: int) -> Line:
     moves = int(seconds / (MOVE_S * len(kernel.lane)))
     micros = MANY * kernel.each * line.task.placement.chains
     return line.given([tuned(kernel, "span", micros, moves, seed)])
-
-
-def _limit(task: Task) -> float:
-    return math.inf if task.memory_limit is None else task.memory_limit
