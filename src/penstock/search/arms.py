@@ -18,8 +18,8 @@ from penstock.schedules.reorder import PLAYS, Run, best, play
 from penstock.schedules.task import Objective, Task, seconds_of
 from penstock.schedules.vary import vary
 from penstock.schedules.work import Work
-from penstock.search.kernel import EACH, cut, kernels, one_by_one, shortest
-from penstock.search.repeat import tuned
+from penstock.search.kernel import EACH, kernels, one_by_one, shortest, turn_in
+from penstock.search.repeat import TUNE_S, tuned
 from penstock.search.starts import Named, named, order_of
 from penstock.search.ways import Way
 
@@ -35,8 +35,6 @@ PERIODIC, MANY = 3, 6
 in shorter ones what matters is how they begin and end."""
 KERNEL = 0.5
 """Share of such a stint that goes into it."""
-TUNE_S = 0.15e-6
-"""About what a move takes for each op of a turn."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,7 +143,7 @@ def repeating(arm: Arm, seconds: float, seed: int) -> NDArray[np.int64] | None:
     more memory."""
     task, work, each = arm.task, arm.work, EACH[arm.stints // PERIODIC % len(EACH)]
     assert arm.run is not None
-    starts = [shortest(task, each), cut(task, work, arm.run).get(each)]
+    starts = [shortest(task, each), turn_in(task, work, arm.run, each)]
     known = [kernel for kernel in starts if kernel is not None]
     if not known or each * task.placement.chains > task.micros:
         return None

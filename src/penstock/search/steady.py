@@ -21,13 +21,11 @@ from penstock.schedules.reorder import play
 from penstock.schedules.task import Task
 from penstock.schedules.work import Work
 from penstock.search.kernel import EACH, cut, shortest
-from penstock.search.repeat import Kernel, tuned
+from penstock.search.repeat import TUNE_S, Kernel, tuned
 from penstock.search.solution import Found, Options, Solution
 from penstock.search.starts import named, order_of
 from penstock.search.ways import Way
 
-MOVE_S = 0.15e-6
-"""About what a move takes for each op of a turn."""
 FIRST_STINT_S, LAST_STINT_S = 0.25, 4.0
 """Stints double from one to the other."""
 MANY = 1000
@@ -199,6 +197,6 @@ def stint(line: Line, seconds: float, seed: int) -> Line:
     known = {kernel.each: kernel for kernel in line.kernels}
     kernel = known.get(each) if line.stints // len(EACH) % 2 or line.stints == 0 else None
     kernel = kernel or shortest(line.task, each) or known.get(each) or line.kernels[0]
-    moves = int(seconds / (MOVE_S * len(kernel.lane)))
+    moves = int(seconds / (TUNE_S * len(kernel.lane)))
     micros = MANY * kernel.each * line.task.placement.chains
     return line.given([tuned(kernel, "span", micros, moves, seed)])
