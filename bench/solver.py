@@ -22,10 +22,11 @@ from penstock.cli_peer_rows import FIGURES, Row, rows_of, shipped
 from penstock.core.op import Kind
 from penstock.cost import layered, pricing, with_whole
 from penstock.engine import problems, simulate
-from penstock.schedules import SCHEDULES, build
+from penstock.schedules import build
 from penstock.schedules.task import Objective, seconds_of
 from penstock.search import Options, Solution, solve
 from penstock.search.choices import with_cuts
+from penstock.search.starts import schedules_on
 from penstock.search.ways import Way
 
 FLASH = 32 / 34
@@ -195,15 +196,13 @@ def solved(case: Case, time_s: float, seed: int) -> Result:
 def _blind_s(case: Case, places: dict[str, Placement], limit: float) -> float:
     best = float("inf")
     for place in places.values():
-        costs, chunks = case.costs(place), place.stages // place.ranks // place.chains
-        for name, schedule in SCHEDULES.items():
-            if (chunks > 1 and not schedule.chunks) or schedule.placement(case.ranks, max(1, chunks)) != place:
-                continue
+        costs = case.costs(place)
+        for name, chunks in schedules_on(place):
             try:
-                plan = build(name, case.ranks, case.micros, max(1, chunks))
+                plan = build(name, case.ranks, case.micros, chunks)
             except ValueError:
                 continue
-            if plan.weights == "synced" and plan.slices == 1 and not problems(plan, costs, limit):
+            if plan.slices == 1 and not problems(plan, costs, limit):
                 best = min(best, seconds_of(simulate(plan, costs), case.objective))
     return best
 

@@ -110,3 +110,8 @@ class Options:
 
 
 DEFAULTS = Options()
+
+
+def seed_of(options: Options, rounds: int, number: int) -> int:
+    """Of the stint of this number behind so many rounds."""
+    return (options.seed * 1_000_003 + 101 * rounds + number) % 2**31

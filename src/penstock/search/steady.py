@@ -22,7 +22,7 @@ from penstock.schedules.task import Task
 from penstock.schedules.work import Work
 from penstock.search.kernel import EACH, cut, shortest
 from penstock.search.repeat import TUNE_S, Kernel, tuned
-from penstock.search.solution import Found, Options, Solution
+from penstock.search.solution import Found, Options, Solution, seed_of
 from penstock.search.starts import named, order_of
 from penstock.search.ways import Way
 
@@ -135,7 +135,7 @@ class Steady:
         """One stint per process, side by side, on the placements in turn, the best ones first."""
         began, able = time.perf_counter(), sorted(self.worthwhile(), key=lambda name: self.lines[name].stints)
         names = [able[k % len(able)] for k in range(processes)]
-        seeds = [(self.options.seed * 1_000_003 + 101 * self.rounds + k) % 2**31 for k in range(processes)]
+        seeds = [seed_of(self.options, self.rounds, k) for k in range(processes)]
         lines = [replace(self.lines[name], stints=self.lines[name].stints + k // len(able))
                  for k, name in enumerate(names)]  # fmt: skip
         for name, line in zip(names, self._map(pool, stint, lines, [self.stint_s()] * processes, seeds), strict=True):

@@ -15,10 +15,11 @@ from penstock.core.plan import Plan
 from penstock.core.timeline import Timeline
 from penstock.engine import bounds, problems, simulate
 from penstock.engine.bounds import Bound
+from penstock.engine.passes import Passed
 from penstock.lower import recompute
 from penstock.schedules.task import Objective, Task, seconds_of
 
-Finish = Callable[[Plan], tuple[Plan, Costs]]
+Finish = Callable[[Plan], Passed]
 """What becomes of an order: the plan that runs, and what its ops cost."""
 
 
