@@ -22,9 +22,11 @@ from penstock.cli_peer_rows import FIGURES, Row, rows_of, shipped
 from penstock.core.op import Kind
 from penstock.cost import layered, pricing, with_whole
 from penstock.engine import problems, simulate
-from penstock.schedules import SCHEDULES, build
+from penstock.schedules import build
+from penstock.schedules.task import Objective, seconds_of
 from penstock.search import Options, Solution, solve
 from penstock.search.choices import with_cuts
+from penstock.search.starts import schedules_on
 from penstock.search.ways import Way
 
 FLASH = 32 / 34
@@ -42,7 +44,7 @@ class Case:
     ranks: int
     micros: int
     memory: float
-    objective: str
+    objective: Objective
     placements: str
     rival: float | None = None
     layers: int = 0
@@ -89,7 +91,7 @@ def bars() -> Iterator[Case]:
         ("28.3B", 32, 256, 1.0, FLASH, "sync", "v,loop2", None),
     ):
         name = f"{cost} {p}x{m} {memory:g}p {objective} {placements}"
-        yield Case(name, pricing(cost, share).on, p, m, memory, objective, placements, rival)
+        yield Case(name, pricing(cost, share).on, p, m, memory, objective, placements, rival)  # type: ignore[arg-type]
 
 
 def uneven() -> Iterator[Case]:
@@ -107,7 +109,7 @@ def uneven() -> Iterator[Case]:
 
 def rows(every: int) -> Iterator[Case]:
     """Every so many-th of the sizes and limits in the published figures, beside the best of all rows that keep it."""
-    cases: dict[tuple[str, float, int, int, float, str], float] = {}
+    cases: dict[tuple[str, float, int, int, float, Objective], float] = {}
     for row in rows_of(shipped()):
         for objective, columns in FIGURES.items():
             if row.limit is not None and row.limit * row.p >= 1 and (bubble := _bubble(row, *columns)) is not None:
@@ -170,12 +172,12 @@ def solved(case: Case, time_s: float, seed: int) -> Result:
     for name, place in places.items() if case.layers else ():
         cut = with_cuts(place, case.layers, case.costs)
         ways |= {f"{name} {what}": way for what, way in cut.items()}
-    found = solve(case.costs, ways, case.micros, limit, case.objective, Options(time_s, seed))  # type: ignore[arg-type]
+    found = solve(case.costs, ways, case.micros, limit, case.objective, Options(time_s, seed))
     took_s = time.perf_counter() - begun
     work_s = _work_s(found)
     even = found
     if case.layers:
-        even = solve(case.costs, places, case.micros, limit, case.objective, Options(time_s, seed, None, 3))  # type: ignore[arg-type]
+        even = solve(case.costs, places, case.micros, limit, case.objective, Options(time_s, seed, None, 3))
     name, named_s = even.named or ("none", float("inf"))
 
     def bubble(seconds: float) -> float:
@@ -195,17 +197,14 @@ def solved(case: Case, time_s: float, seed: int) -> Result:
 def _blind_s(case: Case, places: dict[str, Placement], limit: float) -> float:
     best = float("inf")
     for place in places.values():
-        costs, chunks = case.costs(place), place.stages // place.ranks // place.chains
-        for name, schedule in SCHEDULES.items():
-            if (chunks > 1 and not schedule.chunks) or schedule.placement(case.ranks, max(1, chunks)) != place:
-                continue
+        costs = case.costs(place)
+        for name, chunks in schedules_on(place):
             try:
-                plan = build(name, case.ranks, case.micros, max(1, chunks))
+                plan = build(name, case.ranks, case.micros, chunks)
             except ValueError:
                 continue
-            if plan.weights == "synced" and plan.slices == 1 and not problems(plan, costs, limit):
-                timeline = simulate(plan, costs)
-                best = min(best, timeline.makespan_s if case.objective == "sync" else timeline.span_s)
+            if plan.slices == 1 and not problems(plan, costs, limit):
+                best = min(best, seconds_of(simulate(plan, costs), case.objective))
     return best
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from penstock.cli_tries import Candidate, Sizes, attempt, candidates, seconds_of
+from penstock.cli_tries import Candidate, Sizes, attempt, candidates
 from penstock.schedules import SCHEDULES
+from penstock.schedules.task import seconds_of
 
 
 def fitting(name: str, chunks: int, sizes: Sizes) -> str:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from penstock.core.costs import Costs
     from penstock.core.plan import Plan
     from penstock.engine import Noise
-    from penstock.search import Robust
+    from penstock.search import Judged, Robust
 
 
 @Parameter(name="*")
@@ -82,8 +82,7 @@ def robust_facts(found: Robust | None) -> dict[str, Any]:
     if found is None:
         return {}
 
-    def beside(name: str) -> dict[str, Any] | None:
-        other = found.at_means if name == "at_mean_costs" else found.named
+    def beside(other: Judged | None) -> dict[str, Any] | None:
         if other is None:
             return None
         saved, error = found.ours.saves(other)
@@ -102,8 +101,8 @@ def robust_facts(found: Robust | None) -> dict[str, Any]:
             "bound": found.bound.seconds,
             "bound_kind": found.bound.kind,
             "gap": 100 * found.gap,
-            "at_mean_costs": beside("at_mean_costs"),
-            "best_named": beside("best_named"),
+            "at_mean_costs": beside(found.at_means),
+            "best_named": beside(found.named),
             "stints": found.stints,
         }
     }

@@ -156,11 +156,6 @@ def limit_bytes(name: str, ranks: int, chunks: int, memory: float | None, pricin
     return memory * whole_bytes(place, pricing.on(place))
 
 
-def seconds_of(timeline: Timeline, objective: Objective) -> float:
-    """The time that counts."""
-    return timeline.makespan_s if objective == "sync" else timeline.span_s
-
-
 def peak_over_p(timeline: Timeline, costs: Costs) -> float:
     """Highest memory of any rank as a fraction of 1F1B's, which holds as many micro-batches as there are ranks."""
     from penstock.cost import whole_bytes

@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from penstock.core.costs import Costs
     from penstock.core.placement import Placement
     from penstock.cost import Pricing
     from penstock.search.ways import Way
@@ -93,16 +96,17 @@ def _begun(name: str, place: Placement, pricing: Pricing, choices: Choices, allo
     from penstock.search.choices import with_cuts, with_vocabulary
     from penstock.search.ways import Way
 
-    def whole(place: Placement, *cut: object) -> object:
+    def whole(place: Placement, *cut: Sequence[int]) -> Costs:
         return with_whole(pricing.on(place, *cut), place, choices.head, choices.embedding)
 
-    if "cut" not in allowed:
-        found, bare = {name: Way(place, whole(place))}, Way(place, pricing.on(place))  # type: ignore[arg-type]
-    else:
-        cut = with_cuts(place, pricing.layers, whole)  # type: ignore[arg-type]
-        found = {f"{name} {what}": way for what, way in cut.items()}
-        bare = next(iter(with_cuts(place, pricing.layers, pricing.on).values()))
+    def ways_at(on: Callable[..., Costs]) -> dict[str, Way]:
+        if "cut" not in allowed:
+            return {name: Way(place, on(place))}
+        return {f"{name} {what}": way for what, way in with_cuts(place, pricing.layers, on).items()}
+
+    found = ways_at(whole)
     if "vocabulary" in allowed and place.chains == 1:
+        bare = next(iter(ways_at(pricing.on).values()))
         more = with_vocabulary(bare, choices.head, choices.embedding)
         found |= {f"{name} {what}": way for what, way in more.items()}
     return found

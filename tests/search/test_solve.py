@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from penstock.api import read_plan
-from penstock.cli import main
 from penstock.core.costs import Costs
 from penstock.core.op import Kind
 from penstock.core.placement import Placement
@@ -135,17 +134,10 @@ def test_the_search_ends_when_its_watcher_says_so():
     assert len(seen) >= 1
 
 
-def command(capsys, *words):
-    main(["solve", *words])
-    return capsys.readouterr().out
-
-
-def test_the_command_writes_figures_and_a_plan_that_has_them(tmp_path, capsys):
+def test_the_command_writes_figures_and_a_plan_that_has_them(tmp_path, penstock):
     figures, plan, own = (tmp_path / name for name in ("a.json", "a.csv", "plan.json"))
-    words = "-p 4 -m 8 --costs 6.2B --w-share 0.94 --memory 0.75 --span --placements v,loop2 --stints 2 --seed 1"
-    out = command(
-        capsys, *words.split(), "--jitter", "0.02", "--json", str(figures), "--csv", str(plan), "--plan", str(own)
-    )
+    words = "solve -p 4 -m 8 --costs 6.2B --w-share 0.94 --memory 0.75 --span --placements v,loop2 --stints 2 --seed 1"
+    _, out, _ = penstock([*words.split(), "--jitter", 0.02, "--json", figures, "--csv", plan, "--plan", own])
     facts = json.loads(figures.read_text())
     assert "best named schedule" in out
     assert "with noise" in out
@@ -169,8 +161,7 @@ def test_the_command_writes_figures_and_a_plan_that_has_them(tmp_path, capsys):
     ("--plan a.csv", "--plan a.csv: the suffix must be .json or .txt"),
     ("--start nothing.csv", "nothing.csv"),
 ])  # fmt: skip
-def test_wrong_flags_are_one_line(words, message, capsys):
-    with pytest.raises(SystemExit) as left:
-        main(["solve", "-p", "4", "-m", "8", *words.split(" ")])
-    assert left.value.code == 2
-    assert message in capsys.readouterr().err
+def test_wrong_flags_are_one_line(words, message, penstock):
+    code, _, err = penstock(f"solve -p 4 -m 8 {words}")
+    assert code == 2
+    assert message in err

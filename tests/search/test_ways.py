@@ -153,8 +153,7 @@ def test_the_command_writes_a_plan_with_its_choices(tmp_path: Path, capsys):
     ("--allow cut --layers 3 --placements line", "3 layers do not fill 4 stages; take fewer chunks"),
     ("--placements 0:1:2", "--placements 0:1:2: give stages to all ranks, 0 to 3"),
 ])  # fmt: skip
-def test_wrong_choices_are_one_line(words, message, capsys):
-    with pytest.raises(SystemExit) as left:
-        main(["solve", "-p", "4", "-m", "8", *words.split(" ")])
-    assert left.value.code == 2
-    assert message in capsys.readouterr().err.replace(os.linesep, " ")
+def test_wrong_choices_are_one_line(words, message, penstock):
+    code, _, err = penstock(f"solve -p 4 -m 8 {words}")
+    assert code == 2
+    assert message in err.replace(os.linesep, " ")

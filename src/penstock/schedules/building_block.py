@@ -7,7 +7,6 @@ left: at the costs of the task, warm-up and cool-down are drawn together and wai
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -178,12 +177,13 @@ def repeat(task: Task, *blocks: Block) -> list[NDArray[np.int64]]:
     for block in blocks:
         block.check(task.placement)
     most = min(float(block.peaks(task.placement, task.costs).max()) for block in blocks)
-    limit = math.inf if task.memory_limit is None else task.memory_limit
-    work = Work.of(task, blocks[0].kinds, min(most, limit))
+    work = Work.of(task, blocks[0].kinds, min(most, task.limit))
     orders = [block.order(work) for block in blocks]
     fitting = [order for order in orders if work.fits(order)]
     if not fitting:
         needs = min(float(work.peaks(order).max()) for order in orders)
-        raise ValueError(f"the block peaks at {needs:.6g}, more than memory_limit={limit:.6g}; v-auto keeps any limit")
+        raise ValueError(
+            f"the block peaks at {needs:.6g}, more than memory_limit={task.limit:.6g}; v-auto keeps any limit"
+        )
     plays = max(1, min(PLAYS * len(fitting), MOST_PLAYED // len(work.codes)))
     return work.lanes(best(work, fitting, task.objective, plays).order)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from inspect import signature
@@ -9,6 +10,7 @@ from typing import Any, Literal
 
 from penstock.core.costs import Costs
 from penstock.core.placement import Placement
+from penstock.core.timeline import Timeline
 
 Objective = Literal["sync", "span"]
 """``sync``: the time until the last rank is done. ``span``: the longest time of one rank, where steps may overlap."""
@@ -34,6 +36,16 @@ class Task:
     memory_limit: float | None = None
     objective: Objective = "sync"
     again: frozenset[int] = frozenset()
+
+    @property
+    def limit(self) -> float:
+        """``memory_limit`` as a number: infinite if there is none."""
+        return math.inf if self.memory_limit is None else self.memory_limit
+
+
+def seconds_of(timeline: Timeline, objective: Objective) -> float:
+    """The time that counts."""
+    return timeline.makespan_s if objective == "sync" else timeline.span_s
 
 
 def reads_costs(schedule: Callable[..., Any]) -> bool:

@@ -145,6 +145,15 @@ class Work:
         return bool((self.peaks(order) <= self.most).all())
 
 
+def in_turn(task: Task, work: Work, *times: NDArray[Any]) -> NDArray[np.int64]:
+    """The order by times, each shape (ops,), the last of them first; among equal ones along the chain and back, where
+    passes that take no time need each other."""
+    kind, stage, _ = work.codes.T
+    depth = np.array(task.placement.depth_of)[stage]
+    way = np.where(kind == Kind.F, depth, 2 * task.placement.stages - depth)
+    return np.lexsort((kind, way, *times, work.rank))
+
+
 def _streams(codes: NDArray[np.int64]) -> NDArray[np.int64]:
     """Number of each op's kind and stage, which stand together."""
     return np.cumsum((np.diff(codes[:, :2], axis=0, prepend=codes[:1, :2]) != 0).any(axis=1))

@@ -10,17 +10,16 @@ from numpy.typing import NDArray
 from penstock.core.lane import Lane
 from penstock.core.op import Kind
 from penstock.core.plan import Plan
-from penstock.core.timeline import Timeline
 from penstock.engine import simulate
 from penstock.engine.bounds import Bound
 from penstock.lower import merge_backward
 from penstock.schedules.problem import KINDS
 from penstock.schedules.reorder import PLAYS, Run, best, play
-from penstock.schedules.task import Objective, Task
+from penstock.schedules.task import Objective, Task, seconds_of
 from penstock.schedules.vary import vary
 from penstock.schedules.work import Work
-from penstock.search.kernel import EACH, cut, kernels, one_by_one, shortest
-from penstock.search.repeat import tuned
+from penstock.search.kernel import EACH, kernels, one_by_one, shortest, turn_in
+from penstock.search.repeat import TUNE_S, tuned
 from penstock.search.starts import Named, named, order_of
 from penstock.search.ways import Way
 
@@ -36,8 +35,6 @@ PERIODIC, MANY = 3, 6
 in shorter ones what matters is how they begin and end."""
 KERNEL = 0.5
 """Share of such a stint that goes into it."""
-TUNE_S = 0.15e-6
-"""About what a move takes for each op of a turn."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,11 +67,6 @@ class Arm:
         """The time that counts, of the best order; infinite if there is none."""
         return np.inf if self.run is None else self.run.score(self.task.objective)[0]
 
-    @property
-    def proven(self) -> bool:
-        """Whether no order of the placement is shorter."""
-        return self.seconds <= self.bound.seconds * (1 + 1e-9)
-
     def plan(self) -> Plan:
         """The best order; where whole backwards are quicker, with those whose halves follow each other made whole."""
         assert self.run is not None
@@ -96,11 +88,6 @@ class Arm:
         return replace(self, run=run if better else self.run, starts=(*self.starts, order))
 
 
-def seconds_of(timeline: Timeline, objective: Objective) -> float:
-    """The time that counts."""
-    return timeline.makespan_s if objective == "sync" else timeline.span_s
-
-
 def arm_of(way: Way, micros: int, memory_limit: float | None, objective: Objective) -> Arm:
     """A way with nothing known but one micro-batch after the other.
 
@@ -108,7 +95,7 @@ def arm_of(way: Way, micros: int, memory_limit: float | None, objective: Objecti
         ValueError: the limit does not hold one micro-batch.
     """
     task = way.task(micros, memory_limit, objective)
-    work = Work.of(task, KINDS, np.inf if task.memory_limit is None else task.memory_limit)
+    work = Work.of(task, KINDS, task.limit)
     arm = Arm(way, task, work, way.bound(micros, memory_limit, objective))
     return arm.given(one_by_one(task, work))
 
@@ -156,7 +143,7 @@ def repeating(arm: Arm, seconds: float, seed: int) -> NDArray[np.int64] | None:
     more memory."""
     task, work, each = arm.task, arm.work, EACH[arm.stints // PERIODIC % len(EACH)]
     assert arm.run is not None
-    starts = [shortest(task, each), cut(task, work, arm.run).get(each)]
+    starts = [shortest(task, each), turn_in(task, work, arm.run, each)]
     known = [kernel for kernel in starts if kernel is not None]
     if not known or each * task.placement.chains > task.micros:
         return None

@@ -116,10 +116,9 @@ def with_recompute(way: Way, kept: float | None, time: float) -> dict[str, Way]:
         time: of running again, over that of the forward.
     """
     place = way.placement
-    costs = recompute_costs(way.costs, place, kept, time)
+    costs, deep = recompute_costs(way.costs, place, kept, time), max(place.depth_of) + 1
     found: dict[str, Way] = {}
     for part in range(1, PARTS + 1):
-        deep = max(place.depth_of) + 1
         again = frozenset(s for s, depth in enumerate(place.depth_of) if depth * PARTS < part * deep)
         found[f"again {len(again)} of {place.stages} stages"] = Way(place, costs, again)
     return found
@@ -136,20 +135,15 @@ def _fitted(costs: Costs, limit: float, plan: Plan) -> Passed:
     return recompute_to_fit(plan, costs, limit), costs
 
 
-def with_copies(way: Way, share: float = 1.0, time: float | None = None) -> dict[str, Way]:
+def with_copies(way: Way, time: float | None = None) -> dict[str, Way]:
     """The way with orders that hold more than the limit, until copies to the host are made.
 
     Args:
         way: plain.
-        share: of a micro-batch's activations that moves.
         time: of copying all of them one way over that of the forward; ``None``: what the costs know, else 0.5.
     """
-    finish = partial(_copied, way.costs, share, time)
+    finish = partial(with_offload, costs=way.costs, time=time)
     return {f"offload x{loose:g}": replace(way, finish=finish, loose=loose) for loose in LOOSE}
-
-
-def _copied(costs: Costs, share: float, time: float | None, plan: Plan) -> Passed:
-    return with_offload(plan, costs, share, time=time)
 
 
 def with_vocabulary(bare: Way, head_s: float, embed_s: float) -> dict[str, Way]:

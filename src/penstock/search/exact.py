@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from penstock.core.op import Kind
 from penstock.schedules.reorder import Run, play
 from penstock.schedules.task import Task
-from penstock.schedules.work import Work
+from penstock.schedules.work import Work, in_turn
 from penstock.search.integral import Integral
 
 BY_WINDOWS, BY_SEARCH = "earliest starts", "exhaustive search"
@@ -81,9 +81,9 @@ def exact(
         ValueError: the solver is to be asked and is not installed.
     """
     whole, best, kind = Integral.of(task, work), None, ""
-    low, spent = _low(whole, bound_s), 0.0
-    if _low_by_windows(whole, task) > low:
-        low, kind = _low_by_windows(whole, task), BY_WINDOWS
+    low, spent, by_windows = _low(whole, bound_s), 0.0, _low_by_windows(whole, task)
+    if by_windows > low:
+        low, kind = by_windows, BY_WINDOWS
     while low < (high := _high(whole, beat_s)) and effort - spent > LEAST_EFFORT * effort:
         most = low + int(share * (high - 1 - low))
         answer = ask(whole, task, most, (effort - spent) / 2, seed)
@@ -222,11 +222,8 @@ def answer(solver: Any, model: Any, start: list[Any], effort: float, seed: int) 
 
 
 def _played(task: Task, work: Work, whole: Integral, start: NDArray[np.int64]) -> Run:
-    """The order of whole starts at its true times; ops that take no time run along the chain and back."""
-    kind, stage, _ = work.codes.T
-    depth = np.array(task.placement.depth_of)[stage]
-    way = np.where(kind == Kind.F, depth, 2 * task.placement.stages - depth)
-    order = np.lexsort((kind, way, whole.seconds > 0, start, work.rank))
+    """The order of whole starts at its true times; ops that take no time go ahead of others."""
+    order = in_turn(task, work, whole.seconds > 0, start)
     run = play(work, order)
     return run if work.fits(order) else Run(order, run.start_s, math.inf, math.inf)
 

@@ -108,7 +108,7 @@ def _heads(paths: Paths, ranks: int) -> Array:
 
 def _windows(task: Task, work: Work, paths: Paths) -> tuple[Array, Array]:
     """Earliest start of each op, and time that must be left after its end (``engine.flow``)."""
-    place, limit = task.placement, math.inf if task.memory_limit is None else task.memory_limit
+    place, limit = task.placement, task.limit
     most = -(-task.micros // place.chains)
     kind, stage, _ = work.codes.T
     first, _ = work.streams

@@ -14,7 +14,7 @@ from penstock.core.plan import Plan
 from penstock.engine import Noise, noisy, simulate
 from penstock.engine.bounds import Bound
 from penstock.engine.noise import of_ranks
-from penstock.schedules.task import Objective
+from penstock.schedules.task import Objective, seconds_of
 from penstock.search.ways import Finished, Way
 
 
@@ -118,8 +118,7 @@ def seconds_at_means(finished: Finished, objective: Objective, noise: Noise) -> 
     plan = finished.timeline.plan
     ranks = plan.placement.ranks
     factor = np.mean([of_ranks(noise, ranks, k) for k in range(turn(noise, ranks))], axis=0)
-    costs = _times(plan.placement, finished.costs, factor)
-    return Finished(simulate(plan, costs), costs).seconds(objective)
+    return seconds_of(simulate(plan, _times(plan.placement, finished.costs, factor)), objective)
 
 
 def expected_bound(way: Way, micros: int, memory_limit: float | None, objective: Objective, noise: Noise) -> Bound:

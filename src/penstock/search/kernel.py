@@ -14,7 +14,7 @@ from penstock.core.op import Kind
 from penstock.schedules.problem import KINDS
 from penstock.schedules.reorder import Run
 from penstock.schedules.task import Task
-from penstock.schedules.work import Work
+from penstock.schedules.work import Work, in_turn
 from penstock.search.repeat import Kernel, kernel_of, turn_of
 
 STRETCHES = (*np.linspace(1.0, 1.5, 41).tolist(), *np.geomspace(1.6, 16.0, 20).tolist())
@@ -39,7 +39,7 @@ def kernels(task: Task, work: Work) -> list[NDArray[np.int64]]:
             start_s = _starts(task, period, early)
             if start_s is None:
                 continue
-            order = _in_turn(task, work, start_s[row, stage] + period * micro)
+            order = in_turn(task, work, start_s[row, stage] + period * micro)
             if work.fits(order):
                 found.append(order)
         if len(found) >= TAKEN:
@@ -69,7 +69,7 @@ def shortest(task: Task, each: int = 1) -> Kernel | None:
 
 
 def cut(task: Task, work: Work, run: Run) -> dict[int, Kernel]:
-    """Turns that an order repeats, or could: what it does with some micro-batches in the middle, again and again.
+    """Turns that an order repeats, or could.
 
     Args:
         task, work: what there is to do.
@@ -78,21 +78,29 @@ def cut(task: Task, work: Work, run: Run) -> dict[int, Kernel]:
     Returns:
         By micro-batches of a chain per turn, the fastest that keeps the limit; none where none does.
     """
-    found, each_chain = dict[int, Kernel](), task.micros // task.placement.chains
+    found = {each: turn_in(task, work, run, each) for each in sorted({*EACH})}
+    return {each: kernel for each, kernel in found.items() if kernel is not None}
+
+
+def turn_in(task: Task, work: Work, run: Run, each: int) -> Kernel | None:
+    """What an order does with so many micro-batches of a chain in the middle, again and again: of several places the
+    fastest that keeps the limit, if any does."""
+    each_chain, found = task.micros // task.placement.chains, list[Kernel]()
+    if 4 * each > each_chain:
+        return None
     start_s = np.zeros((len(KINDS), task.placement.stages, task.micros))
     kind, stage, micro = work.codes.T
     start_s[np.searchsorted(KINDS, kind), stage, micro] = run.start_s
-    for each in sorted(each for each in set(EACH) if 4 * each <= each_chain):
-        unit = turn_of(task, each)
-        row, place, number = np.searchsorted(KINDS, unit.codes[:, 0]), unit.codes[:, 1], unit.codes[:, 2]
-        entered = number % each + number // each * each_chain
-        for first in np.linspace(each_chain // 4, each_chain - 2 * each, CUTS).astype(int).tolist():
-            times = start_s[row, place, first + entered]
-            turn_s = float((start_s[row, place, first + each + entered] - times).mean())
-            kernel = kernel_of(task, each, times - times.min(), turn_s) if turn_s > 0 else None
-            if kernel is not None and (each not in found or kernel.turn_s < found[each].turn_s):
-                found[each] = kernel
-    return found
+    unit = turn_of(task, each)
+    row, place, number = np.searchsorted(KINDS, unit.codes[:, 0]), unit.codes[:, 1], unit.codes[:, 2]
+    entered = number % each + number // each * each_chain
+    for first in np.linspace(each_chain // 4, each_chain - 2 * each, CUTS).astype(int).tolist():
+        times = start_s[row, place, first + entered]
+        turn_s = float((start_s[row, place, first + each + entered] - times).mean())
+        kernel = kernel_of(task, each, times - times.min(), turn_s) if turn_s > 0 else None
+        if kernel is not None:
+            found.append(kernel)
+    return min(found, key=lambda one: one.turn_s, default=None)
 
 
 def one_by_one(task: Task, work: Work) -> NDArray[np.int64]:
@@ -100,14 +108,7 @@ def one_by_one(task: Task, work: Work) -> NDArray[np.int64]:
     kind, stage, micro = work.codes.T
     alone = _starts(task, np.inf, early=True)
     assert alone is not None
-    return _in_turn(task, work, alone[np.searchsorted(KINDS, kind), stage] + (2 * float(alone.max()) + 1.0) * micro)
-
-
-def _in_turn(task: Task, work: Work, start_s: NDArray[np.float64]) -> NDArray[np.int64]:
-    """The order by times; among equal ones, where passes take no time, along the chain and back."""
-    kind, stage, _ = work.codes.T
-    depth = np.array(task.placement.depth_of)[stage]
-    return np.lexsort((kind, np.where(kind == Kind.F, depth, 2 * task.placement.stages - depth), start_s, work.rank))
+    return in_turn(task, work, alone[np.searchsorted(KINDS, kind), stage] + (2 * float(alone.max()) + 1.0) * micro)
 
 
 def _starts(task: Task, period: float, early: bool) -> NDArray[np.float64] | None:

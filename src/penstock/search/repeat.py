@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from penstock.schedules.problem import KINDS
 from penstock.schedules.task import Objective, Task
-from penstock.schedules.work import Work
+from penstock.schedules.work import Work, in_turn
 
 if TYPE_CHECKING:
     from penstock.search.period import Facts, State
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 HEATS = 6e-3, 3e-5
 """By how much a move that is likely taken may lengthen the period, at first and at last, in times of the busiest rank's
 work for one micro-batch of each chain."""
+TUNE_S = 0.15e-6
+"""About what a move takes for each op of a turn."""
 EXACT = 1e-9
 """Differences of time, in times of the longest op, that count as none."""
 
@@ -54,17 +56,14 @@ class Kernel:
         kind, stage, micro = work.codes.T
         chain, number = np.divmod(micro, (int(micro.max()) + 1) // self.chains)
         entered, which = np.divmod(number, self.each)
-        ids = np.zeros(self.work.codes.max(axis=0) + 1, dtype=np.int64)
-        ids[tuple(self.work.codes.T)] = np.arange(len(self.work.codes))
-        op = ids[kind, stage, which + chain * self.each]
+        op = self.work.of_rows([np.column_stack([kind, stage, which + chain * self.each])])
         place = np.argsort(self.lane)
         return np.lexsort((place[op], entered + self.turn[op], work.rank))
 
 
 def turn_of(task: Task, each: int) -> Work:
     """The ops of one turn in which every chain takes so many micro-batches."""
-    most = np.inf if task.memory_limit is None else task.memory_limit
-    return Work.of(replace(task, micros=each * task.placement.chains), KINDS, most)
+    return Work.of(replace(task, micros=each * task.placement.chains), KINDS, task.limit)
 
 
 def kernel_of(task: Task, each: int, start_s: NDArray[np.float64], turn_s: float) -> Kernel | None:
@@ -78,9 +77,7 @@ def kernel_of(task: Task, each: int, start_s: NDArray[np.float64], turn_s: float
     """
     work = turn_of(task, each)
     turn = np.floor(start_s / turn_s + EXACT).astype(np.int64)
-    depth = np.array(task.placement.depth_of)[work.codes[:, 1]]
-    along = np.where(work.codes[:, 0] == KINDS[0], depth, 2 * task.placement.stages - depth)
-    lane = np.lexsort((work.codes[:, 0], along, start_s - turn * turn_s, work.rank))
+    lane = in_turn(task, work, start_s - turn * turn_s)
     return _measured(work, lane, turn, each, task.placement.chains)
 
 
@@ -91,7 +88,7 @@ def tuned(kernel: Kernel, objective: Objective, micros: int, moves: int, seed: i
         kernel: where to begin.
         objective: what counts at both ends of the step.
         micros: micro-batches per step.
-        moves: how many are tried; one takes about 0.2 us for each op of a turn.
+        moves: how many are tried; one takes about ``TUNE_S`` for each op of a turn.
         seed: of what is tried.
     """
     from penstock.search.tune import tune

@@ -17,7 +17,7 @@ from penstock.search.arms import Arm
 from penstock.search.drawn import Hardened, hardened, stint
 from penstock.search.judged import Judged, Robust, expected_bound, judged, least
 from penstock.search.rounds import Search
-from penstock.search.solution import Found, Solution
+from penstock.search.solution import Found, Solution, seed_of
 from penstock.search.ways import Finished
 
 NEAR = 1.01
@@ -51,7 +51,8 @@ class Hardening:
         began = time.perf_counter()
         self.at_means = self.judged(Finished(self.plain.timeline, self.plain.costs), self.plain.where)
         self.judging_s = time.perf_counter() - began
-        self.named = self.best_named()
+        self.named = least(search.known(), search.objective, noise, self.draws)
+        """The schedule that is expected to take least."""
         known = {name: arm for name, arm in search.arms.items() if arm.way.plain and arm.run is not None}
         self.arms: dict[str, Hardened] = {name: self.begun(name, arm) for name, arm in known.items()}
         self.fresh = {*self.arms}
@@ -85,8 +86,8 @@ class Hardening:
         began, able = time.perf_counter(), self.worthwhile()
         often = cycle([able[0], able[min(1, len(able) - 1)], able[0]])
         names = [*islice(chain((name for name in able if name in self.fresh), often), self.search.processes)]
-        first = self.search.options.seed * 1_000_003
-        jobs = [(self.arms[one], STINT_S, k, (first + k) % 2**31) for k, one in enumerate(names, self.stints)]
+        options, numbered = self.search.options, enumerate(names, self.stints)
+        jobs = [(self.arms[one], STINT_S, k, seed_of(options, 0, k)) for k, one in numbered]
         runs = list((map if pool is None else pool.map)(stint, *zip(*jobs, strict=True)))
         for name, run in zip(names, runs, strict=True):
             self.arms[name] = self.arms[name].given(run)
@@ -98,7 +99,7 @@ class Hardening:
     def tell(self) -> None:
         """Say how far it has come."""
         name = min(self.arms, key=lambda name: self.arms[name].seconds)
-        found = Found(time.perf_counter() - self.search.begun, self.arms[name].seconds, f"{name} under noise")
+        found = Found(self.search.over_s, self.arms[name].seconds, f"{name} under noise")
         self.search.stopped |= not self.search.watch(found, self.bound.seconds)
 
     def solution(self) -> Solution:
@@ -128,8 +129,3 @@ class Hardening:
     def judged(self, finished: Finished, where: str) -> Judged:
         """A plan under the draws that the answer is judged by."""
         return judged(finished, where, self.search.objective, self.noise, self.draws)
-
-    def best_named(self) -> Judged | None:
-        """The named schedule that is expected to take least."""
-        known = [(name, one.finished) for name, some in self.search.named.items() for one in some if one.finished]
-        return least(known, self.search.objective, self.noise, self.draws)

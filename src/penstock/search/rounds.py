@@ -20,7 +20,7 @@ from penstock.schedules.reorder import Run
 from penstock.schedules.task import Objective
 from penstock.search.arms import Arm, arm_of, continued, stint
 from penstock.search.proofs import prove, proven, seconds_of_proof, worth_proving
-from penstock.search.solution import Found, Options, Solution
+from penstock.search.solution import Found, Options, Solution, seed_of
 from penstock.search.starts import Named, named
 from penstock.search.ways import Finished, Way
 
@@ -112,8 +112,8 @@ class Search:
 
     def improved(self, name: str, arm: Arm, schedule: str) -> None:
         """An arm as it is now; better or not."""
-        was, self.arms[name] = self.arms.get(name), arm
-        if arm.run is None or (was is not None and arm.run is was.run and self.history):
+        was, self.arms[name] = self.arms[name], arm
+        if arm.run is None or (arm.run is was.run and self.history):
             return
         if arm.way.plain:
             self.counts(name, arm.seconds, schedule)
@@ -221,7 +221,11 @@ class Search:
 
     def seed(self, number: int) -> int:
         """Of a stint of this round."""
-        return (self.options.seed * 1_000_003 + 101 * self.rounds + number) % 2**31
+        return seed_of(self.options, self.rounds, number)
+
+    def known(self) -> list[tuple[str, Finished]]:
+        """Named schedules that keep the limit, as they run, each behind the name of its way."""
+        return [(name, one.finished) for name, some in self.named.items() for one in some if one.finished]
 
     def solution(self) -> Solution:
         """The best of all; a named schedule as it is, where splitting its backwards makes it no better."""
@@ -230,7 +234,7 @@ class Search:
         mine = [self.best] if self.best is not None else []
         if best is not None and (arm := self.arms[best]).run is not None:
             mine.append((best, Finished(simulate(arm.plan(), arm.task.costs), arm.task.costs)))
-        known = [(name, one.finished) for name, some in self.named.items() for one in some if one.finished]
+        known = self.known()
         if not mine and not known:
             raise ValueError(f"no order is known that keeps memory_limit={self.limit}; allow more")
         where, (timeline, costs) = min([*mine, *known], key=lambda one: one[1].seconds(self.objective))

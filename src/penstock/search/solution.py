@@ -10,8 +10,7 @@ from penstock.core.plan import Plan
 from penstock.core.timeline import Timeline
 from penstock.engine import Noise
 from penstock.engine.bounds import Bound
-from penstock.schedules.task import Objective
-from penstock.search.arms import seconds_of
+from penstock.schedules.task import Objective, seconds_of
 from penstock.search.judged import Robust
 
 Aim = Objective | Literal["period"]
@@ -111,3 +110,8 @@ class Options:
 
 
 DEFAULTS = Options()
+
+
+def seed_of(options: Options, rounds: int, number: int) -> int:
+    """Of the stint of this number behind so many rounds."""
+    return (options.seed * 1_000_003 + 101 * rounds + number) % 2**31

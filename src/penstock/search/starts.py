@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from penstock.core.costs import Costs
 from penstock.core.op import COMPUTE, Kind
+from penstock.core.placement import Placement
 from penstock.core.plan import Plan
 from penstock.engine import problems
 from penstock.lower import split_backward
@@ -60,16 +61,12 @@ def named(way: Way, task: Task, work: Work, slow: bool, beat_s: float = np.inf) 
 
 def _plans(task: Task, slow: bool) -> Iterator[Plan]:
     """The schedules of the table that live on a task's placement, whether or not they keep its limit."""
-    place = task.placement
-    chunks = place.stages // place.ranks // place.chains
-    for name, schedule in SCHEDULES.items():
-        if schedule.weights != "synced" or reads_costs(schedule.lane) != slow or chunks < 1:
-            continue
-        if (chunks > 1 and not schedule.chunks) or schedule.placement(place.ranks, chunks) != place:
+    for name, chunks in schedules_on(task.placement):
+        if reads_costs(SCHEDULES[name].lane) != slow:
             continue
         try:
             plan = build(
-                *(name, place.ranks, task.micros, chunks),
+                *(name, task.placement.ranks, task.micros, chunks),
                 costs=_held(task),
                 memory_limit=task.memory_limit,
                 objective=task.objective,
@@ -78,6 +75,16 @@ def _plans(task: Task, slow: bool) -> Iterator[Plan]:
             continue
         if plan.slices == 1:
             yield plan
+
+
+def schedules_on(place: Placement) -> Iterator[tuple[str, int]]:
+    """Names of the schedules of the table that live on a placement and train as one process would, and chunks per rank
+    that they have there."""
+    chunks = place.stages // place.ranks // place.chains
+    for name, schedule in SCHEDULES.items():
+        able = chunks == 1 or (chunks > 1 and schedule.chunks)
+        if schedule.gradient_equal and able and schedule.placement(place.ranks, chunks) == place:
+            yield name, chunks
 
 
 def _held(task: Task) -> Costs:

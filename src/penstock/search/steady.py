@@ -21,13 +21,11 @@ from penstock.schedules.reorder import play
 from penstock.schedules.task import Task
 from penstock.schedules.work import Work
 from penstock.search.kernel import EACH, cut, shortest
-from penstock.search.repeat import Kernel, tuned
-from penstock.search.solution import Found, Options, Solution
+from penstock.search.repeat import TUNE_S, Kernel, tuned
+from penstock.search.solution import Found, Options, Solution, seed_of
 from penstock.search.starts import named, order_of
 from penstock.search.ways import Way
 
-MOVE_S = 0.15e-6
-"""About what a move takes for each op of a turn."""
 FIRST_STINT_S, LAST_STINT_S = 0.25, 4.0
 """Stints double from one to the other."""
 MANY = 1000
@@ -137,7 +135,7 @@ class Steady:
         """One stint per process, side by side, on the placements in turn, the best ones first."""
         began, able = time.perf_counter(), sorted(self.worthwhile(), key=lambda name: self.lines[name].stints)
         names = [able[k % len(able)] for k in range(processes)]
-        seeds = [(self.options.seed * 1_000_003 + 101 * self.rounds + k) % 2**31 for k in range(processes)]
+        seeds = [seed_of(self.options, self.rounds, k) for k in range(processes)]
         lines = [replace(self.lines[name], stints=self.lines[name].stints + k // len(able))
                  for k, name in enumerate(names)]  # fmt: skip
         for name, line in zip(names, self._map(pool, stint, lines, [self.stint_s()] * processes, seeds), strict=True):
@@ -153,7 +151,7 @@ class Steady:
             raise ValueError(f"no order that repeats is known that keeps memory_limit={task.memory_limit}; allow more")
         kernel = min(line.kernels, key=lambda one: one.micro_s, default=None)
         if kernel is not None and kernel.micro_s <= line.seconds * (1 + 1e-9):
-            work = Work.of(task, KINDS, _limit(task))
+            work = Work.of(task, KINDS, task.limit)
             plan = Plan("solved", task.placement, task.micros, tuple(map(Lane.of, work.lanes(kernel.order(work)))))
         else:
             plan = min(line.named, key=lambda one: one.micro_s).plan
@@ -174,12 +172,12 @@ def _line(name: str, way: Way, micros: int, memory_limit: float | None) -> Line:
             f"{name}: only orders of forwards and backwards repeat; a search for the period changes no more"
         )
     task = way.task(micros, memory_limit, "span")
-    return Line(way, task, period_bound(way.placement, way.least or way.costs, _limit(task)))
+    return Line(way, task, period_bound(way.placement, way.least or way.costs, task.limit))
 
 
 def begun(line: Line) -> Line:
     """With the named schedules of the placement, and the turns that are found in them."""
-    place, limit, rated, kernels = line.task.placement, _limit(line.task), list[Rated](), list[Kernel]()
+    place, limit, rated, kernels = line.task.placement, line.task.limit, list[Rated](), list[Kernel]()
     long = replace(line.task, micros=LONG * place.ranks * place.chains)
     tasks = line.task, long, replace(long, micros=2 * long.micros)
     works = [Work.of(task, KINDS, limit) for task in tasks]
@@ -199,10 +197,6 @@ def stint(line: Line, seconds: float, seed: int) -> Line:
     known = {kernel.each: kernel for kernel in line.kernels}
     kernel = known.get(each) if line.stints // len(EACH) % 2 or line.stints == 0 else None
     kernel = kernel or shortest(line.task, each) or known.get(each) or line.kernels[0]
-    moves = int(seconds / (MOVE_S * len(kernel.lane)))
+    moves = int(seconds / (TUNE_S * len(kernel.lane)))
     micros = MANY * kernel.each * line.task.placement.chains
     return line.given([tuned(kernel, "span", micros, moves, seed)])
-
-
-def _limit(task: Task) -> float:
-    return math.inf if task.memory_limit is None else task.memory_limit

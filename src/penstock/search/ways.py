@@ -15,10 +15,11 @@ from penstock.core.plan import Plan
 from penstock.core.timeline import Timeline
 from penstock.engine import bounds, problems, simulate
 from penstock.engine.bounds import Bound
+from penstock.engine.passes import Passed
 from penstock.lower import recompute
-from penstock.schedules.task import Objective, Task
+from penstock.schedules.task import Objective, Task, seconds_of
 
-Finish = Callable[[Plan], tuple[Plan, Costs]]
+Finish = Callable[[Plan], Passed]
 """What becomes of an order: the plan that runs, and what its ops cost."""
 
 
@@ -30,7 +31,7 @@ class Finished(NamedTuple):
 
     def seconds(self, objective: Objective) -> float:
         """The time that counts."""
-        return self.timeline.makespan_s if objective == "sync" else self.timeline.span_s
+        return seconds_of(self.timeline, objective)
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,8 +80,7 @@ class Way:
 
     def soonest_s(self, plan: Plan, objective: Objective) -> float:
         """A time that counts, which no end of an order comes before: what is added delays it or does not."""
-        costs = self.least or self.costs
-        return Finished(simulate(plan, costs), costs).seconds(objective)
+        return seconds_of(simulate(plan, self.least or self.costs), objective)
 
     def bound(self, micros: int, memory_limit: float | None, objective: Objective) -> Bound:
         """A time that nothing of this way beats.
