@@ -82,7 +82,8 @@ def opt(name: str, family: str, keys: Keys) -> Architecture:
     width = keys.whole("word_embed_proj_dim", missing=hidden)
     if width == hidden:
         return made
-    inside, outside = Matrix("embedding.project", width, hidden), Matrix("head.project", hidden, width)
+    inside = Matrix("embedding.project", width, hidden, split="none")
+    outside = Matrix("head.project", hidden, width, split="none")
     embedding = replace(made.embedding, width=width, position_width=hidden, project=inside)
     return replace(made, embedding=embedding, head=replace(made.head, inputs=width, project=outside))
 
