@@ -245,6 +245,13 @@ def test_parameters_are_read_once_a_pass() -> None:
     assert products == model.parameters - others - biases - model.embedding.parameters
 
 
+def test_an_indexer_scores_compressed_keys_where_there_are_such() -> None:
+    for case, keys in (("deepseek_v32", SEQ), ("deepseek_v4", SEQ / 4)):
+        found = [op for op in whole(made(case), FUSED) if op.name.endswith("indexer.scores")]
+        assert {(op.m, op.n) for op in found} == {(SEQ, keys)}
+        assert {op.writes_bytes for op in found} == {4 * MICRO * SEQ * keys}
+
+
 def test_a_multi_token_head_is_a_block_and_a_pass_through_the_head() -> None:
     config = {**CASES["deepseek_v3"][1], "num_nextn_predict_layers": 2, "model_type": "deepseek_v3"}
     model = architecture_from_config("mtp", config, "config.json")

@@ -16,8 +16,9 @@ _KEEPS_RESULT = frozenset({"relu"})
 
 def mlp(tape: Tape, part: Mlp, x: Tensor, name: str = "mlp") -> Tensor:
     """Write the operators of a feed-forward on all tokens of this rank; return its result."""
-    fused, rows = part.fused if tape.kernels.gate_up is None else tape.kernels.gate_up, tape.batch.here
-    part = replace(part, fused=fused)
+    rows = tape.batch.here
+    if tape.kernels.gate_up is not None:
+        part = replace(part, fused=tape.kernels.gate_up)
     made = [tape.matmul(_named(matrix, name), x, rows) for matrix in part.inward]
     width = rows * tape.shard.of(part.ffn, "ffn")
     product = activation(tape, part, made, width, name)

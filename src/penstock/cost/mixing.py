@@ -24,7 +24,8 @@ class _Parts:
 
 def attention(tape: Tape, mixer: Attention, x: Tensor) -> Tensor:
     """Write the operators of attention on ``x``; return its result."""
-    through, here = _latent if mixer.latent or mixer.shared else _projected, tape.batch.here
+    here = tape.batch.here
+    through = _latent if mixer.latent or mixer.shared else _projected
     parts = through(tape, mixer, x)
     for matrix in mixer.beside:
         tape.matmul(matrix, x, tape.batch.own)
@@ -192,7 +193,8 @@ def _mask(tape: Tape, mixer: Attention) -> tuple[Tensor, ...]:
 
 
 def _indexer(tape: Tape, mixer: Attention, x: Tensor) -> None:
-    """A light attention over all pairs, whose best scores choose the keys (DeepSeek-V3.2, arXiv:2512.02556).
+    """A light attention over all pairs, whose best scores choose the keys (DeepSeek-V3.2, arXiv:2512.02556); where keys
+    are compressed, over pairs with these.
 
     The loss of the model sends no gradient through the choice.
     """
@@ -200,13 +202,13 @@ def _indexer(tape: Tape, mixer: Attention, x: Tensor) -> None:
     for matrix in mixer.indexer:
         source = tape.tensor("attention.query_down_norm.y", mixer.query_rank * one.here)
         tape.matmul(matrix, source if matrix.name == "indexer.query" else x, one.here, trained=False)
-    queries = one.seq / tape.shard.cp
-    batch, pairs = one.micro * mixer.index_heads, one.micro * queries * one.seq
+    queries, keys = one.seq / tape.shard.cp, one.seq / (mixer.mask.compress or 1)
+    batch, pairs = one.micro * mixer.index_heads, one.micro * queries * keys
     moved = (mixer.index_heads + 1) * mixer.index_dim * one.here * tape.width_bytes
     flops = 2 * pairs * mixer.index_heads * (mixer.index_dim + 1)  # scores, and their sum over heads by weight
     tape.add(
         Operator(
-            name="indexer.scores", kind="matmul", batch=batch, m=queries, n=one.seq, k=mixer.index_dim, flops=flops,
+            name="indexer.scores", kind="matmul", batch=batch, m=queries, n=keys, k=mixer.index_dim, flops=flops,
             density=CAUSAL.density(one.seq), reads_bytes=moved, writes_bytes=4 * pairs,
         )
     )  # fmt: skip
