@@ -170,6 +170,10 @@ def test_the_language_model_of_a_model_for_images_is_read() -> None:
     ("config", "says"),
     [
         ({"hidden_size": 64}, "config.json has no key 'model_type'"),
+        (
+            {"model_type": "bamba", **CONFIGS["bamba"], "use_bias": 1},
+            "use_bias=1 must be true or false",
+        ),
         ({"model_type": "qwen4"}, "model_type='qwen4' is unknown; did you mean"),
         ({"model_type": "llama", "hidden_size": 64}, "config.json has no key 'num_hidden_layers'"),
         (
@@ -215,7 +219,9 @@ def test_numbers_make_the_models_that_configs_make() -> None:
         ({"layers": 0}, "layers=0 must be above 0"),
         ({"heads": 7}, "heads=7 does not divide hidden=64; use 1, 2, 4, 8"),
         ({"kv_heads": 3}, "kv_heads=3 does not divide heads=8; use 1, 2, 4, 8"),
+        ({"kv_heads": -1}, "kv_heads=-1 does not divide heads=8; use 1, 2, 4, 8"),
         ({"experts": 4, "topk": 5}, "topk=5 of experts=4"),
+        ({"experts": 4, "dense_layers": 3}, "dense_layers=3 of layers=2: use 0 to 2"),
     ],
 )
 def test_numbers_that_do_not_fit_are_named(sizes: dict[str, int], says: str) -> None:
@@ -293,6 +299,8 @@ def test_layers_without_experts_come_first() -> None:
     assert not found.guessed
     whole = read_architecture("deepseek-v3").blocks
     assert found.model.blocks == (whole[0], *whole[-3:])
+    with pytest.raises(ValueError, match="dense_layers=5 are more than layers=4; use 0 to 4"):
+        described("DeepSeek-V3-L4", layers=4, dense_layers=5)
 
 
 def test_a_vocabulary_of_its_own_counts() -> None:

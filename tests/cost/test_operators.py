@@ -10,10 +10,12 @@ from penstock.core.architecture import Architecture
 from penstock.core.config import architecture_from_config, gpt
 from penstock.core.mask import Mask
 from penstock.core.parts import Experts
+from penstock.cost.kept import kept
 from penstock.cost.model_operators import head_operators, operators, predictor_operators, stage_operators
-from penstock.cost.operators import FUSED, PLAIN, Kernels, Operator, Shard, flops, saved_bytes
+from penstock.cost.operators import FUSED, PLAIN, Kernels, Microbatch, Operator, Shard, flops, saved_bytes
 
 MICRO, SEQ = 2, 8
+SMALL = Microbatch(micro=MICRO, seq=SEQ)
 EAGER = replace(PLAIN, attention=False)
 STATES = {
     "bamba",
@@ -44,8 +46,8 @@ def made(case: str) -> Architecture:
 
 
 def whole(model: Architecture, kernels: Kernels, **sizes: Any) -> tuple[Operator, ...]:
-    sizes = {"micro": MICRO, "seq": SEQ, "width_bytes": 4, **sizes}
-    return stage_operators(model, range(model.layers), kernels=kernels, **sizes)
+    batch = Microbatch(**{"micro": MICRO, "seq": SEQ, "width_bytes": 4, **sizes}, kernels=kernels)
+    return stage_operators(model, range(model.layers), batch)
 
 
 def counted(case: str) -> list[dict[str, int]]:
@@ -94,7 +96,7 @@ def test_a_fused_attention_makes_its_scores_again(case: str) -> None:
     """As PyTorch counts flash attention: five products in the backward, of which one is the forward's."""
     counter = pytest.importorskip("torch.utils.flop_counter")
     block = made(case).blocks[0]
-    forward, backward = (op.flops for op in operators(block, micro=MICRO, seq=SEQ) if op.kind == "attention")
+    forward, backward = (op.flops for op in operators(block, SMALL) if op.kind == "attention")
     part = block.attention
     query, key = ((MICRO, heads, SEQ, part.head_dim) for heads in (part.heads, part.kv_heads))
     value, out = ((MICRO, heads, SEQ, part.value_dim) for heads in (part.kv_heads, part.heads))
@@ -148,7 +150,7 @@ def test_ranks_share_the_products_and_the_scores(case: str, shard: Shard) -> Non
         one, part = (
             {
                 (op.name, op.phase): op.flops
-                for op in operators(block, micro=MICRO, seq=SEQ, shard=each)
+                for op in operators(block, replace(SMALL, shard=each))
                 if op.kind in ("matmul", "attention", "scan")
             }
             for each in (Shard(), shard)
@@ -163,7 +165,7 @@ def test_ranks_share_the_products_and_the_scores(case: str, shard: Shard) -> Non
 def test_experts_of_a_rank_get_as_many_rows_as_it_sends() -> None:
     block = made("mixtral").blocks[0]
     for shard, groups, width in ((Shard(ep=3), 2, 112), (Shard(ep=3, etp=2), 2, 56), (Shard(), 6, 112)):
-        found = {op.name: op for op in operators(block, micro=MICRO, seq=SEQ, shard=shard) if op.phase == "F"}
+        found = {op.name: op for op in operators(block, replace(SMALL, shard=shard)) if op.phase == "F"}
         up = found["experts.gate_up"]
         assert (up.batch, up.n, up.k) == (groups, 2 * width, 64)
         assert up.batch * up.m == MICRO * SEQ * 2 * shard.etp
@@ -172,7 +174,7 @@ def test_experts_of_a_rank_get_as_many_rows_as_it_sends() -> None:
 
 def test_sequence_parallel_keeps_a_share_of_norms() -> None:
     block = gpt(layers=1, hidden=64, heads=4, vocab=96).blocks[0]
-    kept = [saved_bytes(operators(block, micro=1, seq=8, shard=Shard(tp=4, sp=sp))) for sp in (False, True)]
+    kept = [saved_bytes(operators(block, Microbatch(micro=1, seq=8, shard=Shard(tp=4, sp=sp)))) for sp in (False, True)]
     norms = 8 * 64 * 2 * 4 + 8 * 2 * 4 * 2  # two inputs, two outputs; two numbers per token and norm
     assert kept[0] - kept[1] == norms * 3 / 4
 
@@ -180,7 +182,7 @@ def test_sequence_parallel_keeps_a_share_of_norms() -> None:
 def test_what_does_not_divide_is_named() -> None:
     block = gpt(layers=1, hidden=96, heads=6, vocab=96).blocks[0]
     with pytest.raises(ValueError, match="4 ranks do not divide heads=6; use 1, 2, 3, 6"):
-        operators(block, micro=1, seq=8, shard=Shard(tp=4))
+        operators(block, Microbatch(micro=1, seq=8, shard=Shard(tp=4)))
 
 
 def test_activations_of_megatron_are_those_of_its_paper() -> None:
@@ -190,7 +192,7 @@ def test_activations_of_megatron_are_those_of_its_paper() -> None:
     """
     micro, seq, hidden, heads = 2, 64, 128, 8
     block = gpt(layers=1, hidden=hidden, heads=heads, vocab=96).blocks[0]
-    kept = saved_bytes(operators(block, micro=micro, seq=seq, width_bytes=2))
+    kept = saved_bytes(operators(block, Microbatch(micro=micro, seq=seq)))
     tokens = micro * seq
     assert kept == tokens * (32 * hidden + 4 * heads + 2 * 2 * 4)
 
@@ -243,6 +245,13 @@ def test_parameters_are_read_once_a_pass() -> None:
     assert products == model.parameters - others - biases - model.embedding.parameters
 
 
+def test_an_indexer_scores_compressed_keys_where_there_are_such() -> None:
+    for case, keys in (("deepseek_v32", SEQ), ("deepseek_v4", SEQ / 4)):
+        found = [op for op in whole(made(case), FUSED) if op.name.endswith("indexer.scores")]
+        assert {(op.m, op.n) for op in found} == {(SEQ, keys)}
+        assert {op.writes_bytes for op in found} == {4 * MICRO * SEQ * keys}
+
+
 def test_a_multi_token_head_is_a_block_and_a_pass_through_the_head() -> None:
     config = {**CASES["deepseek_v3"][1], "num_nextn_predict_layers": 2, "model_type": "deepseek_v3"}
     model = architecture_from_config("mtp", config, "config.json")
@@ -250,7 +259,32 @@ def test_a_multi_token_head_is_a_block_and_a_pass_through_the_head() -> None:
     assert model.parameters == made("deepseek_v3").parameters
     per_head = model.blocks[-1].parameters + 2 * 64 * 64 + 3 * 64
     assert model.predictor_parameters == 2 * per_head
-    sizes = {"micro": MICRO, "seq": SEQ}
-    once = flops(operators(model.blocks[-1], **sizes)) + flops(head_operators(model, **sizes))
+    once = flops(operators(model.blocks[-1], SMALL)) + flops(head_operators(model, SMALL))
     project = 3 * 2 * MICRO * SEQ * 2 * 64 * 64
-    assert flops(predictor_operators(model, **sizes)) == 2 * (once + project)
+    assert flops(predictor_operators(model, SMALL)) == 2 * (once + project)
+
+
+def test_every_head_keeps_logits_of_its_own() -> None:
+    config = {**CASES["deepseek_v3"][1], "num_nextn_predict_layers": 2, "model_type": "deepseek_v3"}
+    made = whole(architecture_from_config("mtp", config, "config.json"), FUSED)
+    logits = [name for name in kept(made) if name.endswith("logits.y")]
+    assert logits == ["predictor0.head.logits.y", "predictor1.head.logits.y", "head.logits.y"]
+    ends = ("head.loss", "predictor1.head.loss", "predictor1.join", "predictor0.head.loss", "predictor0.join")
+    assert tuple(op.name for op in made if op.phase == "I" and op.name in ends) == ends
+
+
+@pytest.mark.parametrize("case", ["llama", "qwen3_next", "deepseek_v32", "mixtral"])
+def test_products_of_tokens_that_are_gathered_first_read_them_all(case: str) -> None:
+    """Sequence parallelism gives a rank a part of the tokens; what is split by columns reads those of all ranks."""
+    for block in made(case).kinds():
+        one, part = (
+            {
+                op.name: op
+                for op in operators(block, replace(SMALL, shard=each))
+                if (op.kind, op.phase) == ("matmul", "F")
+            }
+            for each in (Shard(tp=2), Shard(tp=2, sp=True))
+        )
+        for name, op in part.items():
+            if op.m == one[name].m:
+                assert op.reads_bytes == one[name].reads_bytes, name

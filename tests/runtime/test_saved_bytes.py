@@ -10,7 +10,7 @@ from torch import Tensor
 from penstock.core.config import read_architecture
 from penstock.cost.kept import kept
 from penstock.cost.model_operators import stage_operators
-from penstock.cost.operators import PLAIN, SPLIT, Operator
+from penstock.cost.operators import PLAIN, SPLIT, Microbatch, Operator
 from penstock.runtime.decoder import DecoderStage, load_config
 from penstock.runtime.measure import _saved_by, probe
 from penstock.runtime.recompute import Recompute
@@ -38,14 +38,8 @@ def stage_of(model: str | Path, part: str, dtype: torch.dtype, split: bool) -> t
 
 
 def predicted(model: str | Path, part: str, dtype: torch.dtype, split: bool) -> tuple[Operator, ...]:
-    return stage_operators(
-        read_architecture(model),
-        PARTS[part],
-        micro=MICRO,
-        seq=SEQ,
-        width_bytes=dtype.itemsize,
-        kernels=SPLIT if split else PLAIN,
-    )
+    batch = Microbatch(micro=MICRO, seq=SEQ, width_bytes=dtype.itemsize, kernels=SPLIT if split else PLAIN)
+    return stage_operators(read_architecture(model), PARTS[part], batch)
 
 
 def saved(stage: Stage, x: Tensor, targets: Tensor | None) -> int:

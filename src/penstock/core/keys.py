@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
@@ -35,38 +36,21 @@ class Keys:
     def whole(self, *names: str, missing: int | None = None, least: int = 1) -> int:
         """Return a whole number from ``least`` up, under the first of ``names`` that is there; else ``missing``."""
         value = self.find(*names)
-        value = missing if value is None else value
-        if value is None:
-            self._no_key(names[0])
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            given = next((name for name in names if self.config.get(name) is not None), names[0])
-            raise ValueError(f"{self.source}: {given}={value!r} must be a whole number above {least - 1}")
-        return value
+        return self._whole(self._given(names), missing if value is None else value, least)
 
     def truth(self, *names: str, missing: bool = False) -> bool:
         """Return true or false, under the first of ``names`` that is there; else ``missing``."""
         value = self.find(*names)
-        value = missing if value is None else value
-        if not isinstance(value, bool):
-            raise ValueError(f"{self.source}: {names[0]}={value!r} must be true or false")
-        return value
+        return self._truth(self._given(names), missing if value is None else value)
 
     def size(self, key: str, missing: int | None = None, null: int | None = None) -> int:
         """Return a whole number above 0; ``missing`` and ``null`` stand for a key that is not there or is null."""
         value = self.config.get(key, missing)
-        value = null if value is None else value
-        if value is None:
-            self._no_key(key)
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"{self.source}: {key}={value!r} must be a whole number above 0")
-        return value
+        return self._whole(key, null if value is None else value, 1)
 
     def flag(self, key: str, missing: bool) -> bool:
-        """Return true or false."""
-        value = self.config.get(key, missing)
-        if not isinstance(value, bool):
-            raise ValueError(f"{self.source}: {key}={value!r} must be true or false")
-        return value
+        """Return true or false; null is neither."""
+        return self._truth(key, self.config.get(key, missing))
 
     def multiple(self, key: str, value: int, of_key: str, of: int) -> None:
         """Check that ``value`` is a multiple of ``of``."""
@@ -75,16 +59,40 @@ class Keys:
                 f"{self.source}: {of_key}={of} does not divide {key}={value}; use {divisors(value, near=of)}"
             )
 
-    def _no_key(self, key: str) -> None:
-        alike = nearest(key, self.config)
-        fix = f"it has {alike!r}, is that meant?" if alike else "give a whole number above 0"
-        raise ValueError(f"{self.source} has no key {key!r}; {fix}")
+    def _given(self, names: tuple[str, ...]) -> str:
+        """The name under which a value was given, for an error."""
+        return next((name for name in names if self.config.get(name) is not None), names[0])
+
+    def _whole(self, key: str, value: Any, least: int) -> int:
+        if value is None:
+            alike = nearest(key, self.config)
+            fix = f"it has {alike!r}, is that meant?" if alike else "give a whole number above 0"
+            raise ValueError(f"{self.source} has no key {key!r}; {fix}")
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise ValueError(f"{self.source}: {key}={value!r} must be a whole number above {least - 1}")
+        return value
+
+    def _truth(self, key: str, value: Any) -> bool:
+        if not isinstance(value, bool):
+            raise ValueError(f"{self.source}: {key}={value!r} must be true or false")
+        return value
 
 
-def locate(path_or_name: str, shelf: Traversable, shipped: tuple[str, ...]) -> tuple[str, Traversable]:
-    """Return the model's name and the file that describes it; ``shipped`` are names of files on ``shelf``."""
+def shipped_models() -> tuple[str, ...]:
+    """Return the names of the models that come with Penstock."""
+    names = (entry.name for entry in _shelf().iterdir())
+    return tuple(sorted(name.removesuffix(".json") for name in names if name.endswith(".json")))
+
+
+def _shelf() -> Traversable:
+    return resources.files("penstock") / "data" / "models"
+
+
+def locate(path_or_name: str, others: Iterable[str] = ()) -> tuple[str, Traversable]:
+    """Return the model's name and the file that describes it; ``others`` are names that a user may have meant too."""
+    shipped = shipped_models()
     if path_or_name in shipped:
-        return path_or_name, shelf / f"{path_or_name}.json"
+        return path_or_name, _shelf() / f"{path_or_name}.json"
     path = Path(path_or_name).expanduser()
     if path.is_dir():
         if not (path / "config.json").is_file():
@@ -93,7 +101,7 @@ def locate(path_or_name: str, shelf: Traversable, shipped: tuple[str, ...]) -> t
     if path.is_file():
         return path.resolve().parent.name if path.name == "config.json" else path.stem, path
     if path.name == path_or_name and path.suffix != ".json":
-        raise ValueError(f"model={path_or_name!r} is unknown; {suggest(path_or_name, shipped)}")
+        raise ValueError(f"model={path_or_name!r} is unknown; {suggest(path_or_name, (*shipped, *others))}")
     alike = nearest(path.name, [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else [])
     fix = f"did you mean '{path.parent / alike}'?" if alike else f"shipped are {', '.join(shipped)}"
     raise ValueError(f"model={path_or_name!r} does not exist; {fix}")

@@ -7,6 +7,7 @@ from typing import Literal
 
 from penstock.core.mask import CAUSAL, Mask
 from penstock.core.parts import Matrix, Norm
+from penstock.core.words import divisors
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,8 +55,9 @@ class Attention:
     out_rank: int = 0
 
     def __post_init__(self) -> None:
-        if self.heads % self.kv_heads:
-            raise ValueError(f"kv_heads={self.kv_heads} does not divide heads={self.heads}")
+        heads, kv_heads = self.heads, self.kv_heads
+        if kv_heads < 1 or heads % kv_heads:
+            raise ValueError(f"kv_heads={kv_heads} does not divide heads={heads}; use {divisors(heads, near=kv_heads)}")
 
     @property
     def latent(self) -> bool:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib import resources
-from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from penstock.core.keys import Keys, locate, read_json
+from penstock.core.keys import Keys, locate, read_json, shipped_models
 from penstock.core.words import divisors, suggest
 
 if TYPE_CHECKING:
     from penstock.core.architecture import Architecture
+
+__all__ = ["FAMILIES", "Model", "model_from_config", "shipped_models"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ class Model:
         Raises:
             ValueError: nothing there, not JSON, a key missing or impossible, or a family that is not known.
         """
-        name, source = locate(str(path_or_name), _shelf(), shipped_models())
+        name, source = locate(str(path_or_name))
         return model_from_config(name, read_json(source), str(source))
 
     def attention_share(self, tokens: int) -> float:
@@ -111,12 +111,6 @@ class Model:
             raise ValueError(
                 f"{given} adds up to {sum(stage_layers)}, not to the {self.layers} layers of {self.name}{fix}"
             )
-
-
-def shipped_models() -> tuple[str, ...]:
-    """Return the names of the models that come with Penstock."""
-    names = (entry.name for entry in _shelf().iterdir())
-    return tuple(sorted(name.removesuffix(".json") for name in names if name.endswith(".json")))
 
 
 def model_from_config(name: str, config: Mapping[str, Any], source: str) -> Model:
@@ -227,7 +221,3 @@ def _gpt2(name: str, keys: Keys) -> Model:
         head_parameters=0 if tied else vocab * hidden,
         config=keys.config,
     )
-
-
-def _shelf() -> Traversable:
-    return resources.files("penstock") / "data" / "models"

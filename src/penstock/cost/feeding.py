@@ -14,16 +14,16 @@ _KEEPS_RESULT = frozenset({"relu"})
 """Activations whose gradient is made of their result, not of their input."""
 
 
-def mlp(tape: Tape, part: Mlp, x: Tensor, rows: float, full: float | None = None, name: str = "mlp") -> Tensor:
-    """Write the operators of a feed-forward on ``rows`` tokens; return its result."""
-    fused = part.fused if tape.kernels.gate_up is None else tape.kernels.gate_up
-    part = replace(part, fused=fused)
-    made = [tape.matmul(_named(matrix, name), x, rows, full=full) for matrix in part.inward]
+def mlp(tape: Tape, part: Mlp, x: Tensor, name: str = "mlp") -> Tensor:
+    """Write the operators of a feed-forward on all tokens of this rank; return its result."""
+    rows = tape.batch.here
+    if tape.kernels.gate_up is not None:
+        part = replace(part, fused=tape.kernels.gate_up)
+    made = [tape.matmul(_named(matrix, name), x, rows) for matrix in part.inward]
     width = rows * tape.shard.of(part.ffn, "ffn")
     product = activation(tape, part, made, width, name)
     if part.norm is not None:
-        norm = replace(part.norm, width=part.norm.width // tape.shard.tp)
-        product = tape.norm(norm, f"{name}.norm", product, rows)
+        product = tape.norm(part.norm, f"{name}.norm", product, rows, split=True)
     return tape.matmul(_named(part.outward, name), product, rows)
 
 
@@ -52,12 +52,12 @@ def activation(tape: Tape, part: Mlp, made: list[Tensor], width: float, name: st
     return product
 
 
-def experts(tape: Tape, part: Experts, x: Tensor, rows: float) -> Tensor:
-    """Write the operators of a mixture of experts on the ``rows`` tokens of this rank; return its result.
+def experts(tape: Tape, part: Experts, x: Tensor) -> Tensor:
+    """Write the operators of a mixture of experts on the tokens that this rank routes; return its result.
 
     Experts are balanced: of all tokens that the ranks of a group send, each rank gets as many as it sends.
     """
-    shard = tape.shard
+    shard, rows = tape.shard, tape.batch.own
     scores = tape.matmul(part.router, x, rows)
     weights = tape.tensor("experts.weights", rows * part.topk, 4)
     probabilities = tape.tensor("experts.probabilities", rows * part.experts, 4)
@@ -79,18 +79,15 @@ def experts(tape: Tape, part: Experts, x: Tensor, rows: float) -> Tensor:
     if part.latent:
         out = tape.matmul(part.latent[1], out, rows)
     if part.shared is not None:
-        _shared(tape, part, x, rows, out)
+        _shared(tape, part, part.shared, x, out)
     return out
 
 
-def _shared(tape: Tape, part: Experts, x: Tensor, rows: float, out: Tensor) -> None:
+def _shared(tape: Tape, part: Experts, shared: Mlp, x: Tensor, out: Tensor) -> None:
     """The expert that every token visits, with its gate, and the sum of both."""
-    assert part.shared is not None
-    seen = rows * (tape.shard.tp if tape.shard.sp else 1)  # cut by columns and rows, it sees the tokens of all
-    beside = mlp(tape, part.shared, x, seen, seen * part.shared.hidden * tape.width_bytes, "shared")
-    beside = beside._replace(size_bytes=x.size_bytes)
+    beside = mlp(tape, shared, x, "shared")._replace(size_bytes=x.size_bytes)
     if part.shared_gate:
-        gate = tape.matmul(Matrix("shared.gate_scalar", part.shared.hidden, 1, split="none"), x, rows)
+        gate = tape.matmul(Matrix("shared.gate_scalar", shared.hidden, 1, split="none"), x, tape.batch.own)
         tape.elementwise("shared.gated", (beside, gate), (beside,), (beside, gate), passes=2, again=3)
     tape.elementwise("shared.add", (out, beside), (out,))
 

@@ -31,7 +31,7 @@ class Operator:
     ``flops`` counts 2 for each multiply and add of products, whole score matrices as PyTorch's own counter does
     (``needed_flops``: what the mask leaves); of other kinds it counts about what vector units do. ``reads_bytes`` holds
     ``weight_bytes``. ``launches``: kernels that start. ``takes``, ``makes`` and ``saves``: storages it reads, writes
-    and keeps for its backward; ``saved_bytes`` counts those that no operator before it saved.
+    and keeps for its backward, of which each is there once, however many operators save it.
     """
 
     name: str
@@ -47,7 +47,6 @@ class Operator:
     reads_bytes: float = 0.0
     writes_bytes: float = 0.0
     weight_bytes: float = 0.0
-    saved_bytes: float = 0.0
     launches: int = 1
     takes: tuple[Tensor, ...] = ()
     makes: tuple[Tensor, ...] = ()
@@ -87,6 +86,10 @@ class Shard:
             raise ValueError(f"{over} ranks do not divide {what}={size}; use {divisors(size, near=over)}")
         return size // over
 
+    def own(self, tokens: float) -> float:
+        """Those of ``tokens`` that one rank works on where nothing else is split: all, or with ``sp`` a part."""
+        return tokens / self.tp if self.sp else tokens
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kernels:
@@ -121,6 +124,36 @@ SPLIT = Kernels(activation=False, rope=False, loss=False, qkv=None, gate_up=None
 """The runtime's own modules where its backward can be split: its norms keep their input and one number per token."""
 PLAIN = replace(SPLIT, norm=False)
 """transformers' modules as PyTorch runs them, attention by a fused kernel."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Microbatch:
+    """``micro`` sequences of ``seq`` tokens, and how ranks work on them.
+
+    ``width_bytes``: of an element of weights and activations. ``gradient_bytes``: of an element of a weight gradient,
+    which is read and written as it accumulates. ``shard``: how the work is split. ``kernels``: what runs as one kernel,
+    and so what is kept in between.
+
+    >>> Microbatch(micro=2, seq=4096, shard=Shard(cp=4)).here
+    2048.0
+    """
+
+    micro: int
+    seq: int
+    width_bytes: float = 2
+    gradient_bytes: float = 4
+    shard: Shard = WHOLE
+    kernels: Kernels = FUSED
+
+    @property
+    def here(self) -> float:
+        """Tokens of one rank: context parallelism splits each sequence."""
+        return self.micro * self.seq / self.shard.cp
+
+    @property
+    def own(self) -> float:
+        """Tokens of one rank where sequence parallelism splits what tensor parallelism leaves whole."""
+        return self.shard.own(self.here)
 
 
 def saved_bytes(operators: Iterable[Operator]) -> float:

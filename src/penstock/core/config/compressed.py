@@ -19,7 +19,7 @@ _RATES = {0: WINDOW, 4: SPARSE, 128: HEAVY}
 
 def deepseek_v4(name: str, family: str, keys: Keys) -> Architecture:
     """Layers see a window, and of what is before it entries of 4 tokens (of which an indexer chooses) or of 128."""
-    style = Style(experts=ExpertStyle(shared="count"))
+    style = Style()
     hidden, streams = keys.whole(HIDDEN), keys.whole("hc_mult")
     mlp = experts_of(keys, ExpertStyle(shared="count"), mlp_of(keys, style, 1))
     types = _types(keys, keys.whole(LAYERS))

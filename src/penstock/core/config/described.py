@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from dataclasses import dataclass, replace
+from typing import Any
 
 from penstock.core.architecture import Architecture
 from penstock.core.config.numbers import gpt
@@ -16,7 +18,7 @@ _AS = {"qwen3.827b": "qwen3.6-27b"}
 """Models whose config was not to be had, and the one they are taken to be like."""
 
 
-_LIKELY = {"vocab": 51200, "gated": False, "tied": False}
+_LIKELY: dict[str, Any] = {"vocab": 51200, "gated": False, "tied": False}
 """Of a GPT of which these are not said."""
 
 
@@ -73,10 +75,9 @@ def described(
         given, heads = heads, _likely_heads(hidden)
         kv_heads = None if kv_heads == given else kv_heads
         guessed.append(f"heads={heads}" + (f" (heads={given} does not divide hidden={hidden})" if given else ""))
-    rest = {"vocab": vocab, "gated": gated, "tied": tied}
-    for key, likely in _LIKELY.items():
-        if rest[key] is None:
-            guessed.append(f"{key}={likely}")
+    said = {"vocab": vocab or None, "gated": gated, "tied": tied}
+    likely = {key: value for key, value in _LIKELY.items() if said[key] is None}
+    guessed += [f"{key}={value}" for key, value in likely.items()]
     model = gpt(
         layers=layers,
         hidden=hidden,
@@ -84,16 +85,14 @@ def described(
         kv_heads=kv_heads,
         head_dim=head_dim,
         ffn=ffn,
-        vocab=vocab or _LIKELY["vocab"],
         positions=max(seq or 0, 2048),
-        gated=bool(gated),
-        tied=bool(tied),
         experts=experts or 0,
         topk=topk or 1,
         expert_ffn=expert_ffn,
         shared_ffn=shared_ffn or 0,
         dense_layers=dense_layers or 0,
         name=name,
+        **(said | likely),
     )
     return Described(model, tuple(guessed))
 
@@ -137,8 +136,7 @@ def _bare(name: str) -> str:
 
 def _agrees(model: Architecture, sizes: dict[str, int | None]) -> bool:
     """Whether the sizes that are given are those of the model."""
-    mine: dict[str, set[int]] = {"hidden": {model.hidden}, "heads": set(), "kv_heads": set(), "ffn": set()}
-    mine |= {"experts": set(), "topk": set()}
+    mine = defaultdict(set, hidden={model.hidden})
     for block in model.kinds():
         if isinstance(block.attention, Attention):
             mine["heads"].add(block.attention.heads)
@@ -158,8 +156,10 @@ def _cut(
     kinds, blocks = model.kinds(), model.blocks
     count = len(blocks) if layers is None else layers
     if count > len(blocks):
-        raise ValueError(f"layers={layers} are more than the {len(blocks)} of {model.name}")
+        raise ValueError(f"layers={layers} are more than the {len(blocks)} of {model.name}; use at most so many")
     dense_layers = 0 if "all MoE" in name else dense_layers
+    if dense_layers is not None and dense_layers > count:
+        raise ValueError(f"dense_layers={dense_layers} are more than layers={count}; use 0 to {count}")
     if dense_layers is not None and 1 <= len(kinds) <= 2:
         blocks = (blocks[0],) * dense_layers + (blocks[-1],) * (count - dense_layers)
     elif count < len(blocks):

@@ -13,7 +13,6 @@ from penstock.core.config.blocks import (
     attention_of,
     block_of,
     dense_ffn,
-    latent_of,
     mlp_of,
     mlp_or_experts,
     norm_of,
@@ -57,13 +56,12 @@ def qwen_next(name: str, family: str, keys: Keys) -> Architecture:
 def kimi_linear(name: str, family: str, keys: Keys) -> Architecture:
     """Kimi Linear: latent attention in a quarter of the layers; its config counts layers from 1."""
     style = Style(experts=ExpertStyle(which="after first", shared="count", first=1), latent=True)
+    layers = range(keys.whole(LAYERS))
     own = (keys.find("linear_attn_config") or {}).get("kda_layers")
     if own is None:
-        own = [layer + 1 for layer in range(keys.whole(LAYERS)) if layer == 0 or layer % 4]
-    types = keys.find("layer_types")
-    types = types or ["linear_attention" if i + 1 in own else "full_attention" for i in range(keys.whole(LAYERS))]
-    full: Attention = replace(latent_of(keys, Mask()), query_rank=0)
-    linear = kimi_delta(keys)
+        own = [layer + 1 for layer in layers if layer == 0 or layer % 4]
+    types = keys.find("layer_types") or ["linear_attention" if i + 1 in own else "full_attention" for i in layers]
+    full, linear = attention_of(keys, style, Mask()), kimi_delta(keys)
     blocks = [
         block_of(keys, style, linear if kind == "linear_attention" else full, mlp_or_experts(keys, style, i))
         for i, kind in enumerate(types)
@@ -76,10 +74,8 @@ def mamba(name: str, family: str, keys: Keys) -> Architecture:
     hidden = keys.whole(HIDDEN)
     state, kernel = keys.whole("state_size"), keys.whole("conv_kernel")
     if family != "mamba2":
-        rank = keys.find("time_step_rank")
-        rank = -(-hidden // 16) if rank in (None, "auto") else rank
         inner = keys.whole("intermediate_size", missing=keys.whole("expand") * hidden)
-        mixer = mamba1(keys, inner, state, rank, kernel, normed=False)
+        mixer = mamba1(keys, inner, state, _step_rank(keys, "time_step_rank"), kernel, normed=False)
     else:
         sizes = (keys.whole("num_heads"), keys.whole("head_dim"), keys.whole("n_groups"), state, kernel)
         mixer = mamba2(keys, *sizes, keys.whole("chunk_size"))
@@ -88,12 +84,15 @@ def mamba(name: str, family: str, keys: Keys) -> Architecture:
     return assembled(name, family, keys, style, blocks)
 
 
+def _step_rank(keys: Keys, name: str) -> int:
+    """Width of the product that gives a step's size: a 16th of the model's, if the config leaves it to the code."""
+    return -(-keys.whole(HIDDEN) // 16) if keys.find(name) in (None, "auto") else keys.whole(name)
+
+
 def jamba(name: str, family: str, keys: Keys) -> Architecture:
     """Jamba: one layer of attention among eight of Mamba, experts in every second."""
-    hidden, style = keys.whole(HIDDEN), Style(rope=False)
-    rank = keys.find("mamba_dt_rank")
-    rank = -(-hidden // 16) if rank in (None, "auto") else rank
-    inner = keys.whole("mamba_expand") * hidden
+    style = Style(rope=False)
+    inner, rank = keys.whole("mamba_expand") * keys.whole(HIDDEN), _step_rank(keys, "mamba_dt_rank")
     linear = mamba1(keys, inner, keys.whole("mamba_d_state"), rank, keys.whole("mamba_d_conv"), normed=True)
     full = attention_of(keys, style, Mask())
     dense = mlp_of(keys, style, dense_ffn(keys))
@@ -110,9 +109,7 @@ def jamba(name: str, family: str, keys: Keys) -> Architecture:
 def bamba(name: str, family: str, keys: Keys) -> Architecture:
     """Bamba: Mamba-2, and attention in the layers that ``attn_layer_indices`` names."""
     style = Style(qkv_bias="attention_bias", out_bias="attention_bias", mlp_bias="mlp_bias")
-    heads, inner = keys.whole("mamba_n_heads"), keys.whole("mamba_expand") * keys.whole(HIDDEN)
-    sizes = (keys.whole("mamba_n_groups"), keys.whole("mamba_d_state"), keys.whole("mamba_d_conv"))
-    linear = mamba2(keys, heads, inner // heads, *sizes, keys.whole("mamba_chunk_size"))
+    linear = _mamba2_of(keys)
     full, dense = attention_of(keys, style, Mask()), mlp_of(keys, style, dense_ffn(keys))
     attends = set(keys.find("attn_layer_indices") or ())
     types = keys.find("layer_types", "layers_block_type")
@@ -122,13 +119,20 @@ def bamba(name: str, family: str, keys: Keys) -> Architecture:
     return assembled(name, family, keys, style, tuple(blocks))
 
 
+def _mamba2_of(keys: Keys) -> LinearAttention:
+    """Mamba-2 as configs of hybrids name its sizes."""
+    heads, inner = keys.whole("mamba_n_heads"), keys.whole("mamba_expand") * keys.whole(HIDDEN)
+    sizes = (keys.whole("mamba_n_groups"), keys.whole("mamba_d_state"), keys.whole("mamba_d_conv"))
+    return mamba2(keys, heads, inner // heads, *sizes, keys.whole("mamba_chunk_size"))
+
+
 _NEMOTRON = {"M": "mamba", "*": "attention", "-": "mlp", "E": "moe"}
 
 
 def nemotron_h(name: str, family: str, keys: Keys) -> Architecture:
     """Nemotron-H and Nemotron 3: one half per block, in the order of ``hybrid_override_pattern``."""
-    style = Style(norms=1, gated=False, rope=False, qkv_bias="attention_bias", out_bias="attention_bias")
-    style = replace(style, mlp_bias="mlp_bias")
+    biases = Style(qkv_bias="attention_bias", out_bias="attention_bias", mlp_bias="mlp_bias")
+    style = replace(biases, norms=1, gated=False, rope=False)
     given = keys.find("layer_types", "layers_block_type")
     pattern = keys.find("hybrid_override_pattern")
     types = given or [_NEMOTRON.get(letter, letter) for letter in pattern or ""]
@@ -185,10 +189,7 @@ def minimax(name: str, family: str, keys: Keys) -> Architecture:
 def granite_hybrid(name: str, family: str, keys: Keys) -> Architecture:
     """Granite 4: Mamba-2 and attention; experts beside a shared feed-forward, or that alone."""
     style = Style(qkv_bias="attention_bias", out_bias="attention_bias")
-    heads, inner = keys.whole("mamba_n_heads"), keys.whole("mamba_expand") * keys.whole(HIDDEN)
-    sizes = (keys.whole("mamba_n_groups"), keys.whole("mamba_d_state"), keys.whole("mamba_d_conv"))
-    linear = mamba2(keys, heads, inner // heads, *sizes, keys.whole("mamba_chunk_size"))
-    full = attention_of(keys, style, Mask())
+    linear, full = _mamba2_of(keys), attention_of(keys, style, Mask())
     many = keys.whole("num_local_experts", missing=0, least=0)
     shared = mlp_of(keys, style, keys.whole("shared_intermediate_size"))
     mlp = experts_of(keys, ExpertStyle(shared="width"), shared) if many else shared

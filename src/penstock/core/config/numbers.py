@@ -57,6 +57,8 @@ def gpt(
     for key, value in {"layers": layers, "hidden": hidden, "heads": heads, "vocab": vocab}.items():
         if value < 1:
             raise ValueError(f"{key}={value} must be above 0")
+    if not 0 <= dense_layers <= layers:
+        raise ValueError(f"dense_layers={dense_layers} of layers={layers}: use 0 to {layers}")
     learned = not gated if learned_positions is None else learned_positions
     bias = not gated if bias is None else bias
     rms = gated if rms is None else rms
@@ -85,8 +87,6 @@ def gpt(
 def _attention(hidden: int, heads: int, kv_heads: int, head_dim: int | None, bias: bool) -> Attention:
     if head_dim is None and hidden % heads:
         raise ValueError(f"heads={heads} does not divide hidden={hidden}; use {divisors(hidden, near=heads)}")
-    if kv_heads < 1 or heads % kv_heads:
-        raise ValueError(f"kv_heads={kv_heads} does not divide heads={heads}; use {divisors(heads, near=kv_heads)}")
     return Attention(
         hidden=hidden,
         heads=heads,

@@ -27,9 +27,9 @@ def _with(keys: Keys, **values: Any) -> Keys:
     return Keys({**keys.config, **values}, keys.source, keys.defaults)
 
 
-def _ffn(keys: Keys, *names: str) -> Keys:
+def _ffn(keys: Keys, name: str) -> Keys:
     """The feed-forward is four times as wide as the model where the config does not say."""
-    return _with(keys, intermediate_size=keys.whole(*names, missing=4 * keys.whole("hidden_size")))
+    return _with(keys, intermediate_size=keys.whole(name, missing=4 * keys.whole("hidden_size")))
 
 
 def gpt2(name: str, family: str, keys: Keys) -> Architecture:
@@ -82,7 +82,8 @@ def opt(name: str, family: str, keys: Keys) -> Architecture:
     width = keys.whole("word_embed_proj_dim", missing=hidden)
     if width == hidden:
         return made
-    inside, outside = Matrix("embedding.project", width, hidden), Matrix("head.project", hidden, width)
+    inside = Matrix("embedding.project", width, hidden, split="none")
+    outside = Matrix("head.project", hidden, width, split="none")
     embedding = replace(made.embedding, width=width, position_width=hidden, project=inside)
     return replace(made, embedding=embedding, head=replace(made.head, inputs=width, project=outside))
 
@@ -94,7 +95,9 @@ def xglm(name: str, family: str, keys: Keys) -> Architecture:
 
 def bloom(name: str, family: str, keys: Keys) -> Architecture:
     """BLOOM: a norm behind the embedding, biases on scores by distance."""
-    made = decoder(name, family, _ffn(renamed(keys, hidden_size="n_embed")), Style(**_GPT, fused_qkv=True))
+    keys = renamed(keys, hidden_size="n_embed")
+    keys = _with(keys, intermediate_size=4 * keys.whole("hidden_size"))
+    made = decoder(name, family, keys, Style(**_GPT, fused_qkv=True))
     return replace(made, embedding=replace(made.embedding, norm=Norm(made.hidden, rms=False, bias=True)))
 
 

@@ -6,14 +6,13 @@ import json
 from collections.abc import Mapping
 from functools import cache
 from importlib import resources
-from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
 from penstock.core.architecture import Architecture
 from penstock.core.config.families import ALIKE, FAMILIES, NESTED, architecture_of
 from penstock.core.keys import Keys, locate, read_json
-from penstock.core.words import nearest, suggest
+from penstock.core.words import suggest
 
 
 def read_architecture(path_or_name: str | Path) -> Architecture:
@@ -29,11 +28,7 @@ def read_architecture(path_or_name: str | Path) -> Architecture:
     entries = catalogue()
     if text in entries:
         return architecture_from_config(text, entries[text], text)
-    names = (*_shipped(), *entries)
-    path = Path(text)
-    if text not in names and not path.expanduser().exists() and path.name == text and path.suffix != ".json":
-        raise ValueError(f"model={text!r} is unknown; {suggest(text, names)}")
-    name, source = locate(text, _data() / "models", _shipped())
+    name, source = locate(text, entries)
     return architecture_from_config(name, read_json(source), str(source))
 
 
@@ -45,9 +40,7 @@ def architecture_from_config(name: str, config: Mapping[str, Any], source: str) 
     """
     config, family = _text_part(config, source)
     if family not in FAMILIES:
-        alike = nearest(family, FAMILIES)
-        known = f"did you mean {alike!r}?" if alike else f"known are {', '.join(FAMILIES)}"
-        raise ValueError(f"{source}: model_type={family!r} is unknown; {known}")
+        raise ValueError(f"{source}: model_type={family!r} is unknown; {suggest(family, FAMILIES)}")
     facts = _family_facts().get(ALIKE.get(family, family), {})
     config, defaults = dict(config), dict(facts.get("defaults", {}))
     for pair in facts.get("names", {}).items():
@@ -63,8 +56,7 @@ def architecture_from_config(name: str, config: Mapping[str, Any], source: str) 
 @cache
 def catalogue() -> dict[str, dict[str, Any]]:
     """Return the configs of published models by name: the keys that shape them, and ``source``, where they stand."""
-    found: dict[str, dict[str, Any]] = json.loads((_data() / "catalogue.json").read_text(encoding="utf-8"))
-    return found
+    return _read("catalogue.json")
 
 
 def _text_part(config: Mapping[str, Any], source: str) -> tuple[Mapping[str, Any], str]:
@@ -82,15 +74,9 @@ def _text_part(config: Mapping[str, Any], source: str) -> tuple[Mapping[str, Any
 @cache
 def _family_facts() -> dict[str, dict[str, Any]]:
     """What transformers takes where a config is silent, and the names it has for keys, by family."""
-    found: dict[str, dict[str, Any]] = json.loads((_data() / "families.json").read_text(encoding="utf-8"))
+    return _read("families.json")
+
+
+def _read(name: str) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = json.loads((resources.files("penstock") / "data" / name).read_text("utf-8"))
     return found
-
-
-def _data() -> Traversable:
-    return resources.files("penstock") / "data"
-
-
-@cache
-def _shipped() -> tuple[str, ...]:
-    names = (entry.name for entry in (_data() / "models").iterdir())
-    return tuple(sorted(name.removesuffix(".json") for name in names if name.endswith(".json")))
