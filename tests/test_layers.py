@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent / "src" / "penstock"
 LAYERS = [
-    *("units", "core", "schedules", "lower", "cost", "engine", "search", "view"),
+    *("units", "core", "schedules", "lower", "cost", "engine", "predict", "search", "view"),
     *("runtime", "calibrate", "export", "api", "cli"),
 ]
 MOST_LINES = 300

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock.core.compiled import compiled
+from penstock.core.compiled import warmed
 from penstock.core.needs import NOTHING, dependencies, of_kind, partners, predecessors, rings
 from penstock.core.op import HOST, POSTED, RECVS, SENDS, Kind
 from penstock.core.plan import Plan
@@ -55,7 +55,7 @@ def play(
     at = plan.first[:-1].copy()
     start, end = np.full(len(plan), np.nan), np.full(len(plan), np.nan)
     waited = np.full(len(plan), NOTHING, dtype=np.int32)
-    compiled(_walk, len(plan))(
+    warmed(_walk, len(plan))(
         (at, stop, plan.rank_of_op, plan.fused),
         (dependencies(plan), predecessors(plan), rings(plan), not plan.lowered),
         (role, *(_ways(plan, role, host_of) if of_kind(plan.ops[:, 0], HOST).any() else plan.memo(_own_ways))),

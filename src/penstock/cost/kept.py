@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
 from penstock.cost.operators import Operator, Tensor
 
 DEAR = ("matmul", "grouped_matmul", "attention")
@@ -35,6 +38,26 @@ def kept(
         return _bytes([*forward[0].takes[:1], *results])
     names = [again] if isinstance(again, str) else [*again]
     return _without(forward, _chosen(forward, [name for name in names if name != "none"]), _chosen(forward, discard))
+
+
+def rerun(operators: Sequence[Operator], again: str | Collection[str] = "none") -> NDArray[np.bool_]:
+    """Return which operators run once more before their gradients; ``again`` as in ``kept``."""
+    forward = [op for op in operators if op.phase == "F"]
+    if again in ("none", "full"):
+        names = {op.name for op in forward} if again == "full" else set()
+    elif again == "selective":
+        names = {op.name for op in forward if op.kind not in DEAR}
+    else:
+        names = _chosen(forward, [again] if isinstance(again, str) else [*again])
+    return np.array([op.phase == "F" and op.name in names for op in operators], dtype=bool)
+
+
+def of_these(operators: Sequence[Operator], again: str | Collection[str]) -> str | tuple[str, ...]:
+    """Return those of the names in ``again`` that some operator has; a policy as it is."""
+    if isinstance(again, str):
+        return again
+    names = {_bare(op.name) for op in operators}
+    return tuple(name for name in again if any(mine == name or mine.startswith(f"{name}.") for mine in names))
 
 
 def _without(forward: Sequence[Operator], again: set[str], discard: set[str]) -> dict[str, float]:

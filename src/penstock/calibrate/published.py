@@ -1,0 +1,236 @@
+"""Rows of tables of measured training runs, read into what a prediction needs."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from penstock.core.architecture import Architecture
+from penstock.core.cluster import Cluster
+from penstock.core.config.described import described
+from penstock.core.setup import Setup, even
+from penstock.cost.stack import Stack, stack
+
+NEEDED = ("id", "system", "model_name", "device", "devices", "seq_len", "global_batch", "tp", "pp")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One measured run.
+
+    ``why_not`` says why it cannot be predicted; then model, cluster, setup and stack are ``None``.
+    """
+
+    row: Mapping[str, str]
+    model: Architecture | None = None
+    cluster: Cluster | None = None
+    setup: Setup | None = None
+    stack: Stack | None = None
+    guessed: tuple[str, ...] = ()
+    why_not: str = ""
+
+    @property
+    def measured_s(self) -> float | None:
+        """Seconds per step, from the first of the columns that has a figure."""
+        row = self.row
+        if row.get("seconds_per_iter"):
+            return float(row["seconds_per_iter"])
+        rate = row.get("tokens_per_s_per_device") or row.get("calc_tokens_per_s_per_device")
+        if not rate:
+            return None
+        return float(row["seq_len"]) * float(row["global_batch"]) / float(row["devices"]) / float(rate)
+
+
+def read_runs(path: Path) -> list[Run]:
+    """Read a table of runs.
+
+    Raises:
+        ValueError: a column is missing.
+    """
+    with path.open(newline="", encoding="utf-8") as lines:
+        reader = csv.DictReader(lines)
+        missing = [name for name in NEEDED if name not in (reader.fieldnames or ())]
+        if missing:
+            raise ValueError(f"{path} has no column {', '.join(missing)}; it is no table of runs")
+        return [run_of(row) for row in reader]
+
+
+def run_of(row: Mapping[str, str]) -> Run:
+    """One row; what it lacks is guessed in words, or it says why it cannot be predicted."""
+    try:
+        return _run(row)
+    except ValueError as error:
+        return Run(row=row, why_not=str(error))
+
+
+def _run(row: Mapping[str, str]) -> Run:
+    guessed: list[str] = []
+    for name in ("seq_len", "global_batch", "devices"):
+        if not row.get(name):
+            raise ValueError(f"the row has no {name}")
+    if row.get("task", "pretrain") == "lora":
+        raise ValueError("low-rank adapters are not predicted yet")
+    if row.get("offload"):
+        raise ValueError(f"offload={row['offload']} is not predicted yet")
+    found = described(
+        row["model_name"],
+        layers=_whole(row, "layers"),
+        hidden=_whole(row, "hidden"),
+        heads=_whole(row, "heads"),
+        kv_heads=_whole(row, "kv_heads"),
+        ffn=_whole(row, "ffn"),
+        vocab=_whole(row, "vocab"),
+        seq=_whole(row, "seq_len"),
+        experts=_whole(row, "experts"),
+        topk=_whole(row, "topk"),
+        expert_ffn=_whole(row, "moe_ffn"),
+        shared_ffn=_whole(row, "shared_ffn"),
+        gated=_truth(row, "gated_mlp"),
+        tied=_truth(row, "tied_embed"),
+    )
+    guessed += found.guessed
+    return Run(
+        row=row,
+        model=found.model,
+        cluster=_cluster(row),
+        setup=_setup(row, found.model, guessed),
+        stack=stack(row["system"]),
+        guessed=tuple(guessed),
+    )
+
+
+def _whole(row: Mapping[str, str], key: str) -> int | None:
+    value = row.get(key)
+    return int(float(value)) if value else None
+
+
+def _truth(row: Mapping[str, str], key: str) -> bool | None:
+    value = row.get(key)
+    return bool(int(float(value))) if value else None
+
+
+def _cluster(row: Mapping[str, str]) -> Cluster:
+    devices, each = int(float(row["devices"])), _whole(row, "per_node") or 8
+    each = min(each, devices)
+    name = "jean-zay-a100" if "Jean Zay" in row.get("inter_link", "") and "A100" in row["device"] else row["device"]
+    return Cluster.read(f"{name}:{-(-devices // each)}x{each}")
+
+
+def _setup(row: Mapping[str, str], model: Architecture, guessed: list[str]) -> Setup:
+    tp, pp, cp = (_whole(row, key) or 1 for key in ("tp", "pp", "cp"))
+    devices = int(float(row["devices"]))
+    schedule, chunks = _schedule(row, pp, guessed)
+    micro, batch = _whole(row, "micro_batch"), int(float(row["global_batch"]))
+    dp = _whole(row, "dp") or max(1, devices // (tp * pp * cp))
+    if micro is None:
+        micro = 1
+        guessed.append("micro_batch=1")
+    attention = row.get("attention", "")
+    if not attention:
+        guessed.append("attention by fused kernels")
+    sp = row.get("sp")
+    if tp > 1 and not sp:
+        guessed.append("sp=True")
+    return Setup(
+        seq=int(float(row["seq_len"])),
+        batch=batch,
+        micro=micro,
+        tp=tp,
+        cp=cp,
+        pp=pp,
+        dp=dp,
+        ep=_whole(row, "ep") or 1,
+        chunks=chunks,
+        schedule=schedule,
+        sp=tp > 1 and sp != "0",
+        zero=_zero(row.get("zero_stage_or_fsdp", ""), guessed),
+        recompute=_recompute(row.get("recompute", ""), guessed),
+        precision=_precision(row.get("precision", ""), guessed),
+        flash=attention != "none",
+        optimizer="muon" if "muon" in row.get("notes", "").lower() else "adam",
+        stage_layers=_redistributed(row, model, pp),
+        vocabulary="vocab" in row.get("schedule", ""),
+    )
+
+
+def _schedule(row: Mapping[str, str], pp: int, guessed: list[str]) -> tuple[str, int]:
+    """Name of the schedule and stages of each rank."""
+    text, chunks = row.get("schedule", "").lower(), _whole(row, "vpp") or 1
+    if pp == 1:
+        return "1f1b", 1
+    for start, name in _SCHEDULES.items():
+        if text.startswith(start):
+            return name, chunks
+    if "inter" in text or text == "1f1b-i" or chunks > 1:
+        if chunks == 1:
+            guessed.append("vpp=2")
+        return "interleaved", max(2, chunks)
+    if not text:
+        guessed.append("schedule 1F1B")
+    return "1f1b", 1
+
+
+_SCHEDULES = {"zb-1p": "zb-h1", "zb-2p": "zb-h2", "zb-v": "zb-v", "dualpipe": "dualpipev", "gpipe": "gpipe"}
+"""How names of schedules begin in tables, and ours. Fixed orders stand for those that read costs."""
+
+
+def _precision(text: str, guessed: list[str]) -> str:
+    for name in ("fp4", "fp8", "bf16", "fp16", "fp32"):
+        if name in text.lower():
+            return name
+    guessed.append("precision bf16")
+    return "bf16"
+
+
+_AGAIN = {
+    "core_attn": ("attention.core",),
+    "layernorm": ("attention_norm", "mlp_norm"),
+    "norm": ("attention_norm", "mlp_norm"),
+    "moe_act": ("experts.activation",),
+    "act": ("experts.activation", "mlp.activation"),
+    "moe": ("experts",),
+    "mlp": ("mlp",),
+    "shared_expert": ("shared",),
+    "up_proj": ("attention.query_up", "attention.kv_up"),
+    "mla_up_proj": ("attention.query_up", "attention.kv_up"),
+}
+"""Modules of Megatron-Core's selective recompute, and our operators."""
+
+
+def _recompute(text: str, guessed: list[str]) -> str | tuple[str, ...]:
+    if not text:
+        guessed.append("no recompute")
+        return "none"
+    kind, _, modules = text.partition(":")
+    if kind in ("none", "full"):
+        return kind
+    if kind != "selective":
+        guessed.append(f"selective recompute for {text!r}")
+        return "selective"
+    names = [name for key in re.split(r"[^a-z_]+", re.sub(r"\(.*?\)", "", modules)) for name in _AGAIN.get(key, ())]
+    return tuple(dict.fromkeys(names)) if modules else ("attention.core",)
+
+
+def _zero(text: str, guessed: list[str]) -> int:
+    if text in ("0", "1", "2", "3"):
+        return int(text)
+    found = re.search(r"ZeRO-([123])", text)
+    if found:
+        return int(found[1])
+    if not text:
+        guessed.append("zero=0")
+    return 3 if "FSDP" in text else 0
+
+
+def _redistributed(row: Mapping[str, str], model: Architecture, pp: int) -> tuple[int, ...]:
+    """Layers moved from the ranks of the embedding and the head to the others, so that all do as much."""
+    if "redistributed" not in row.get("schedule", ""):
+        return ()
+    block = model.blocks[0].parameters
+    head = min(model.hidden * model.vocab / block, model.layers / pp)
+    last = max(0, round(model.layers / pp - head * (pp - 1) / pp))
+    rest = even(model.layers - last, pp - 1)
+    return (*sorted(rest, reverse=True), last)

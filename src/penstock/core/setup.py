@@ -1,0 +1,166 @@
+"""The noun ``Setup``: how one training step is laid out over devices."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from itertools import pairwise
+
+from penstock.core.words import divisors, suggest
+
+OPTIMIZERS = ("adam", "sgd", "muon")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setup:
+    """One training step: what is computed, and how it is split.
+
+    Args:
+        seq: tokens of a sequence.
+        batch: sequences per step, of all ranks together.
+        micro: sequences of a micro-batch.
+        tp, cp, pp, dp: ranks that share columns and heads, tokens, layers, and batches; their product is all devices.
+        ep, etp: ranks that share experts (a part of ``dp`` times ``cp`` times ``tp``), and the columns of one expert.
+        chunks: stages on each pipeline rank.
+        schedule: a name of the table of schedules.
+        sp: tokens outside tensor-parallel regions are split over the ``tp`` ranks.
+        cp_heads: context parallelism exchanges tokens for heads (Ulysses); else keys go round in a ring.
+        zero: ZeRO's stage over ``dp`` times ``cp`` ranks: 0 nothing is sharded, 1 optimizer state, 2 gradients too, 3
+            weights too.
+        shards: ranks over which ZeRO shards, if fewer than all of these (hybrid sharding); 0: all.
+        recompute: ``none``, ``selective``, ``full``, or names of operators.
+        offload: share of what a forward keeps that waits in host memory.
+        optimizer_offload: share of the optimizer's state that lives, and is updated, in host memory.
+        precision: of the products inside blocks: ``bf16``, ``fp16``, ``fp32``, ``fp8``, ``fp4``.
+        flash: attention by one kernel, without scores in memory.
+        graphs: kernels are launched as recorded graphs.
+        optimizer: ``adam``, ``sgd`` with momentum, or ``muon``.
+        imbalance: tokens of the busiest rank of experts over the mean.
+        stage_layers: layers of each stage, in the order of the model; empty: as even as can be.
+        vocabulary: embedding and head are split over the pipeline's ranks (Yeung et al. 2024, arXiv:2411.05288).
+
+    >>> Setup(seq=4096, batch=64, tp=2, pp=4, dp=2).micros
+    32
+    """
+
+    seq: int
+    batch: int
+    micro: int = 1
+    tp: int = 1
+    cp: int = 1
+    pp: int = 1
+    dp: int = 1
+    ep: int = 1
+    etp: int = 1
+    chunks: int = 1
+    schedule: str = "1f1b"
+    sp: bool = False
+    cp_heads: bool = False
+    zero: int = 0
+    shards: int = 0
+    recompute: str | tuple[str, ...] = "none"
+    offload: float = 0.0
+    optimizer_offload: float = 0.0
+    precision: str = "bf16"
+    flash: bool = True
+    graphs: bool = False
+    optimizer: str = "adam"
+    imbalance: float = 1.0
+    stage_layers: tuple[int, ...] = ()
+    vocabulary: bool = False
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value, least = getattr(self, field.name), int(field.name not in ("zero", "shards"))
+            if isinstance(value, int) and not isinstance(value, bool) and value < least:
+                raise ValueError(f"{field.name}={value} is too small; use {least} or more")
+        for name in ("offload", "optimizer_offload"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name}={getattr(self, name)} is no share; use 0 to 1")
+        if self.optimizer not in OPTIMIZERS:
+            raise ValueError(f"optimizer={self.optimizer!r} is unknown; {suggest(self.optimizer, OPTIMIZERS)}")
+        if self.zero > 3 or self.imbalance < 1:
+            raise ValueError(f"zero={self.zero}, imbalance={self.imbalance}: use zero 0 to 3 and imbalance 1 or more")
+        self._check_split()
+
+    def _check_split(self) -> None:
+        each = self.dp * self.micro
+        if self.batch % each:
+            near = divisors(max(1, self.batch // self.dp), near=self.micro)
+            raise ValueError(f"batch={self.batch} is no multiple of dp={self.dp} times micro={self.micro}; use {near}")
+        if self.dp * self.cp * self.tp % (self.ep * self.etp):
+            raise ValueError(
+                f"ep={self.ep} times etp={self.etp} does not divide the {self.dp * self.cp * self.tp} ranks of dp, cp "
+                f"and tp; use ep {divisors(self.dp * self.cp * self.tp // self.etp or 1, near=self.ep)}"
+            )
+        if self.shards and self.replicas % self.shards:
+            raise ValueError(
+                f"shards={self.shards} does not divide {self.replicas} replicas; "
+                f"use {divisors(self.replicas, near=self.shards)}"
+            )
+        if self.stage_layers and len(self.stage_layers) != self.stages:
+            raise ValueError(f"stage_layers has {len(self.stage_layers)} numbers; give {self.stages}, one a stage")
+
+    @property
+    def devices(self) -> int:
+        """All of them."""
+        return self.tp * self.cp * self.pp * self.dp
+
+    @property
+    def stages(self) -> int:
+        """Stages of one pipeline."""
+        return self.pp * self.chunks
+
+    @property
+    def micros(self) -> int:
+        """Micro-batches per step of one pipeline."""
+        return self.batch // self.dp // self.micro
+
+    @property
+    def replicas(self) -> int:
+        """Ranks that hold the same weights, experts apart."""
+        return self.dp * self.cp
+
+    @property
+    def expert_replicas(self) -> int:
+        """Ranks that hold the same experts."""
+        return self.dp * self.cp * self.tp // (self.ep * self.etp)
+
+    @property
+    def sharded(self) -> int:
+        """Ranks over which ZeRO shards what it shards."""
+        return (self.shards or self.replicas) if self.zero else 1
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of a step."""
+        return self.seq * self.batch
+
+    def layers_of(self, layers: int) -> tuple[range, ...]:
+        """The layers of each stage: as given, or even, with those left over in the middle, away from both ends.
+
+        Raises:
+            ValueError: the given numbers do not add up, or there are fewer layers than stages.
+
+        >>> [len(each) for each in Setup(seq=8, batch=4, pp=4).layers_of(6)]
+        [1, 2, 2, 1]
+        """
+        sizes = self.stage_layers or even(layers, self.stages)
+        if sum(sizes) != layers:
+            raise ValueError(f"stage_layers adds up to {sum(sizes)}; the model has {layers} layers")
+        ends = [sum(sizes[:stage]) for stage in range(self.stages + 1)]
+        return tuple(range(a, b) for a, b in pairwise(ends))
+
+
+def even(layers: int, stages: int) -> tuple[int, ...]:
+    """Return how many layers each stage gets if they are shared out evenly, the rest to those in the middle.
+
+    The stages at both ends may have none: they have the embedding and the head.
+
+    Raises:
+        ValueError: there are too few layers.
+    """
+    if layers < max(1, stages - 2):
+        raise ValueError(f"{layers} layers are too few for {stages} stages; use at most {layers + 2}")
+    low, rest = divmod(layers, stages)
+    first = (stages - rest) // 2
+    return tuple(low + (first <= stage < first + rest) for stage in range(stages))

@@ -1,0 +1,104 @@
+"""The noun ``Stack``: what a framework makes of the same work, apart from the hardware it runs on."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from penstock.core.words import suggest
+from penstock.cost.operators import FUSED, Kernels
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stack:
+    """A training framework.
+
+    Args:
+        kernels: what runs as one kernel.
+        launch_s: CPU time to launch one kernel; a block takes at least its launches.
+        graph_launch_s: the same inside a recorded graph.
+        micro_s: host work per micro-batch of a stage that nothing hides.
+        step_s: host work per step: norms, losses, data.
+        tp_shown, ep_shown, cp_shown: share of these messages that compute does not hide.
+        p2p_shown: share of messages between stages that a rank waits for.
+        dp_hidden: share of a backward that may hide reductions of gradients, half of it gathers of weights.
+        dp_most: most of these messages that anything hides.
+        fsdp_shown: share of a gather of all weights that stays visible in each micro-batch with ZeRO-3.
+        experts_s: host time of dispatching tokens to experts and back, per block and direction, without graphs.
+        cast_bytes: memory traffic for each element of the left operand of a product in low precision.
+        gradient_bytes, reduced_bytes: of a gradient as it accumulates, and as it is sent.
+        state_bytes: of weights in full precision and the optimizer's state, for each parameter.
+        logit_bytes: beside what the loss keeps, for each logit.
+        reserve_bytes: contexts, buffers of messages and gaps of the allocator.
+        w_share: share of what a forward keeps that waits for the weights' gradient, where that is apart.
+        spread: how far runs differ from a prediction without errors of kernels, relative; part of its interval.
+        optimizer_bytes: memory traffic of the optimizer for each parameter it owns.
+        source: where it is known from.
+    """
+
+    name: str
+    kernels: Kernels = FUSED
+    launch_s: float = 6e-6
+    graph_launch_s: float = 1.5e-6
+    micro_s: float = 1e-3
+    step_s: float = 1e-2
+    tp_shown: float = 1.0
+    ep_shown: float = 1.0
+    cp_shown: float = 1.0
+    p2p_shown: float = 0.5
+    dp_hidden: float = 0.8
+    dp_most: float = 0.95
+    fsdp_shown: float = 0.05
+    experts_s: float = 0.0
+    cast_bytes: float = 5.0
+    gradient_bytes: float = 4.0
+    reduced_bytes: float = 4.0
+    state_bytes: float = 12.0
+    logit_bytes: float = 4.0
+    reserve_bytes: float = 1.5e9
+    w_share: float = 0.94
+    spread: float = 0.1
+    optimizer_bytes: float = 40.0
+    source: str = ""
+    aliases: tuple[str, ...] = field(default=(), hash=False)
+
+
+def stack(name: str) -> Stack:
+    """Return the framework of this name; what stands in brackets behind it does not count.
+
+    Raises:
+        ValueError: none is called so.
+
+    >>> stack("llm-foundry (Composer, PyTorch FSDP)").name
+    'llm-foundry'
+    """
+    known = stacks()
+    wanted = re.sub(r"\(.*?\)", "", name.lower()).strip()
+    for text in (name.lower(), wanted):
+        for each in known.values():
+            if text == each.name or text in each.aliases:
+                return each
+    raise ValueError(f"framework {name!r} is unknown; {suggest(wanted, known)}")
+
+
+@cache
+def stacks() -> Mapping[str, Stack]:
+    """All frameworks that are known, by name."""
+    text = (resources.files("penstock") / "data" / "frameworks.toml").read_text()
+    found: dict[str, Stack] = {}
+    for name, table in tomllib.loads(text).items():
+        found[name] = _stack(name, table, found)
+    return found
+
+
+def _stack(name: str, table: dict[str, Any], known: Mapping[str, Stack]) -> Stack:
+    like = table.pop("like", None)
+    start = Stack(name=name) if like is None else replace(known[like], name=name, aliases=(), source="")
+    kernels = replace(start.kernels, **table.pop("kernels", {}))
+    aliases = tuple(table.pop("aliases", ()))
+    return replace(start, kernels=kernels, aliases=aliases, **table)

@@ -1,0 +1,221 @@
+"""What one micro-batch takes on one rank: a block or an end of the model, forward, input and weight gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from penstock.core.architecture import Architecture, Block
+from penstock.core.cluster import Cluster, Level
+from penstock.core.mixers import Attention
+from penstock.core.parts import Experts
+from penstock.core.setup import Setup
+from penstock.cost.collectives import collective_s, send_s
+from penstock.cost.kept import of_these, rerun
+from penstock.cost.model_operators import embedding_operators, head_operators, operators, predictor_operators
+from penstock.cost.operators import Kernels, Microbatch, Operator, Shard
+from penstock.cost.passes import KINDS, Rows, rows_of, timed
+from penstock.cost.stack import Stack
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Seconds of one part of the model on one rank, per micro-batch.
+
+    ``f_s``, ``i_s``, ``w_s``: forward, input and weight gradient, messages included. ``again_s``: what recompute adds
+    to the backward. ``messages_s``: of them, messages that nothing hides, by axis, forward and backward together.
+    ``error_s``: how far the sum is off. ``host_s``: what waits for the host beyond the device's own time.
+    """
+
+    f_s: float = 0.0
+    i_s: float = 0.0
+    w_s: float = 0.0
+    again_s: float = 0.0
+    host_s: float = 0.0
+    error_s: float = 0.0
+    messages_s: Mapping[str, float] = field(default_factory=dict)
+    guessed: frozenset[str] = frozenset()
+
+    @property
+    def all_s(self) -> float:
+        """All of it."""
+        return self.f_s + self.i_s + self.w_s + self.again_s
+
+
+@lru_cache(maxsize=4096)
+def block_rows(block: Block, batch: Microbatch) -> tuple[tuple[Operator, ...], Rows]:
+    """Return the operators of a block and their columns."""
+    made = operators(block, batch)
+    return made, rows_of(made)
+
+
+@lru_cache(maxsize=1024)
+def end_rows(model: Architecture, batch: Microbatch, end: str) -> Rows:
+    """Return the columns of the operators of the ``embedding``, the ``head`` or the ``predictors``."""
+    makers = {"embedding": embedding_operators, "head": head_operators, "predictors": predictor_operators}
+    return rows_of(makers[end](model, batch))
+
+
+class Rank:
+    """One rank of a setup: its links, precisions and kernels, and what its parts take."""
+
+    def __init__(self, model: Architecture, cluster: Cluster, setup: Setup, stack: Stack) -> None:
+        self.model, self.cluster, self.setup, self.stack = model, cluster, setup, stack
+        self.device = cluster.device_of(0)
+        has = self.device.matrix_flops
+        asked = setup.precision if setup.precision in ("fp32", "fp16", "bf16") else "bf16"
+        self.wide = asked if asked in has else "fp16" if "fp16" in has else "fp32"
+        self.low = setup.precision if setup.precision in has else self.wide
+        self.width_bytes = 4.0 if setup.precision == "fp32" else 2.0
+        shard = Shard(tp=setup.tp, sp=setup.sp, cp=setup.cp, cp_heads=setup.cp_heads, ep=setup.ep, etp=setup.etp)
+        kernels: Kernels = replace(stack.kernels, attention=setup.flash and stack.kernels.attention)
+        self.batch = Microbatch(
+            micro=setup.micro,
+            seq=setup.seq,
+            width_bytes=self.width_bytes,
+            gradient_bytes=stack.gradient_bytes,
+            shard=shard,
+            kernels=kernels,
+        )
+        self.dense_batch = replace(self.batch, shard=replace(shard, ep=1, etp=1))
+        self.launch_s = stack.graph_launch_s if setup.graphs else stack.launch_s
+
+    def batch_of(self, block: Block) -> Microbatch:
+        """The micro-batch as a block sees it: only experts are split over the ranks of experts."""
+        return self.batch if isinstance(block.mlp, Experts) else self.dense_batch
+
+    def group(self, size: int, stride: int) -> tuple[Level, ...]:
+        """Links that an axis crosses."""
+        return self.cluster.path(size, stride) if size > 1 else ()
+
+    @property
+    def tensor(self) -> tuple[Level, ...]:
+        """Of the tensor-parallel group, the innermost."""
+        return self.group(self.setup.tp, 1)
+
+    @property
+    def context(self) -> tuple[Level, ...]:
+        """Of the context-parallel group, next to it."""
+        return self.group(self.setup.cp, self.setup.tp)
+
+    @property
+    def replicas(self) -> tuple[Level, ...]:
+        """Of those that hold the same weights."""
+        return self.group(self.setup.replicas, self.setup.tp)
+
+    @property
+    def expert_replicas(self) -> tuple[Level, ...]:
+        """Of those that hold the same experts."""
+        return self.group(self.setup.expert_replicas, self.setup.ep * self.setup.etp)
+
+    @property
+    def next_stage_s(self) -> float:
+        """Seconds of what one stage sends to the next, all ranks of a stage at once."""
+        setup = self.setup
+        if setup.pp == 1:
+            return 0.0
+        return float(send_s(self.boundary_bytes, self.group(2, setup.devices // setup.pp)))
+
+    @property
+    def boundary_bytes(self) -> float:
+        """Of the tensor between two stages, on one rank."""
+        return self.batch.own * self.model.hidden * self.width_bytes
+
+    def block(self, block: Block) -> Part:
+        """Return what one block takes."""
+        routed = isinstance(block.mlp, Experts)
+        made, rows = block_rows(block, self.batch_of(block))
+        again = rerun(made, of_these(made, self.setup.recompute))
+        part = self.part(rows, again, routed, self.low)
+        return self.with_messages(block, part)
+
+    def end(self, which: str) -> Part:
+        """Return what the embedding, the head with its loss, or multi-token heads take."""
+        batch = self.batch if which == "predictors" else self.dense_batch
+        rows = end_rows(self.model, batch, which)
+        part = self.part(rows, np.zeros(len(rows.kind), bool), False, self.wide)
+        shown_s = self.stack.tp_shown * float(collective_s("all_reduce", self.row_bytes, self.tensor))
+        return replace(part, f_s=part.f_s + shown_s, messages_s={"tensor": shown_s})
+
+    def part(self, rows: Rows, again: NDArray[np.bool_], routed: bool, low: str) -> Part:
+        """Return the longer of what the device and what the host's launches take, for each phase."""
+        if not len(rows.kind):
+            return Part()
+        found = timed(rows, self.device, low, self.wide, self.stack.cast_bytes)
+        seconds = found.seconds
+        if routed and self.setup.imbalance > 1:
+            seconds = np.where(rows.kind == KINDS.index("grouped_matmul"), seconds * self.setup.imbalance, seconds)
+        device = np.bincount(rows.phase, seconds, minlength=3)
+        launches = np.bincount(rows.phase, rows.launches, minlength=3)
+        routing_s = self.stack.experts_s if routed and not self.setup.graphs else 0.0
+        host_f = launches[0] * self.launch_s + routing_s
+        host_b = (launches[1] + launches[2]) * self.launch_s + routing_s
+        back_s = device[1] + device[2]
+        stretch = max(1.0, host_b / back_s) if back_s else 1.0
+        f_s, i_s, w_s = max(device[0], host_f), device[1] * stretch, device[2] * stretch
+        share = f_s / device[0] if device[0] else 1.0
+        again_s = float(seconds[again].sum()) * share
+        return Part(
+            f_s, i_s, w_s, again_s,
+            host_s=f_s + i_s + w_s - float(device.sum()),
+            error_s=float((seconds * found.error).sum()),
+            guessed=found.guessed,
+        )  # fmt: skip
+
+    @property
+    def row_bytes(self) -> float:
+        """Of the activations of all tokens of a rank's tensor-parallel group."""
+        return self.batch.here * self.model.hidden * self.width_bytes
+
+    def with_messages(self, block: Block, part: Part) -> Part:
+        """Return the part with its messages: of tensor, expert and context parallelism."""
+        tensor_s, expert_s = self.tensor_s(block), self.expert_s(block)
+        ring_f, ring_b = self.context_s(block, part.f_s), self.context_s(block, part.i_s + part.w_s, 2)
+        turn_s = tensor_s + expert_s
+        twice = self.setup.recompute == "full"
+        again_s = part.again_s + twice * (turn_s + ring_f)
+        times = 2 + twice
+        shown = {"tensor": times * tensor_s, "expert": times * expert_s, "context": ring_f * (1 + twice) + ring_b}
+        return replace(
+            part,
+            f_s=part.f_s + turn_s + ring_f,
+            i_s=part.i_s + turn_s + ring_b,
+            again_s=again_s,
+            messages_s={axis: seconds for axis, seconds in shown.items() if seconds},
+        )
+
+    def tensor_s(self, block: Block) -> float:
+        """Seconds of a direction's sums over the tensor-parallel group: one behind each half of a block."""
+        if self.setup.tp == 1:
+            return 0.0
+        dense = 1 if (isinstance(block.mlp, Experts) and self.setup.etp == 1) or block.parallel else 2
+        halves = dense if block.mlp is not None and block.attention is not None else 1
+        return self.stack.tp_shown * halves * float(collective_s("all_reduce", self.row_bytes, self.tensor))
+
+    def expert_s(self, block: Block) -> float:
+        """Seconds of a direction's turns of tokens to their experts and back."""
+        setup = self.setup
+        if setup.ep == 1 or not isinstance(block.mlp, Experts):
+            return 0.0
+        sent = self.batch.own * block.mlp.expert.hidden * self.width_bytes * block.mlp.topk * setup.imbalance
+        group = self.group(setup.ep, setup.etp)
+        return self.stack.ep_shown * 2 * float(collective_s("all_to_all", sent, group))
+
+    def context_s(self, block: Block, hides_s: float, times: int = 1) -> float:
+        """Seconds of keys and values on their way round the ring (or of heads for tokens), as far as nothing hides
+        them."""
+        setup, mixer = self.setup, block.attention
+        if setup.cp == 1 or not isinstance(mixer, Attention):
+            return 0.0
+        kv = mixer.kv_heads * (mixer.head_dim + mixer.value_dim) / setup.tp
+        if setup.cp_heads:
+            heads = mixer.heads * (mixer.head_dim + mixer.value_dim) / setup.tp
+            turned = self.batch.here * (heads + kv) * self.width_bytes
+            return times * float(collective_s("all_to_all", turned, self.context))
+        around = times * self.batch.here * kv * self.width_bytes
+        whole_s = (setup.cp - 1) * float(send_s(around, self.context))
+        return max(0.0, whole_s - hides_s) + self.stack.cp_shown * min(whole_s, hides_s)

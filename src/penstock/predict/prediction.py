@@ -1,0 +1,93 @@
+"""The noun ``Prediction``: what a training step takes, of time and of memory, how sure that is and what was guessed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+
+from penstock.core.timeline import Timeline
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Room:
+    """Bytes of one device at its peak, by what they hold.
+
+    ``working``: what one block holds while it runs, beyond what it keeps. ``messages``: buffers of collectives.
+    ``reserve``: contexts and gaps of the allocator.
+    """
+
+    weights: float = 0.0
+    gradients: float = 0.0
+    optimizer: float = 0.0
+    activations: float = 0.0
+    loss: float = 0.0
+    working: float = 0.0
+    messages: float = 0.0
+    reserve: float = 0.0
+
+    @property
+    def total(self) -> float:
+        """All of it."""
+        return float(sum(getattr(self, field.name) for field in fields(self)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Prediction:
+    """One training step, predicted.
+
+    Args:
+        seconds: of the step.
+        low_s, high_s: about four of five measured steps lie between them.
+        parts: what the busiest rank spends its time on, in seconds; adds up to ``seconds``.
+        rooms: memory of a device of each pipeline rank.
+        memory_bytes: of a device.
+        model_flops: of a step over all devices, without recompute: products twice, whole score matrices by the mask.
+        peak_flops: of all devices, in the precision of the products.
+        tokens: of a step.
+        devices: all of them.
+        timeline: of one pipeline's micro-batches, before gradients are summed.
+        guessed: what nobody knew or measured, in words.
+    """
+
+    seconds: float
+    low_s: float
+    high_s: float
+    parts: Mapping[str, float]
+    rooms: tuple[Room, ...]
+    memory_bytes: float
+    model_flops: float
+    peak_flops: float
+    tokens: int
+    devices: int
+    timeline: Timeline
+    guessed: tuple[str, ...] = ()
+
+    @property
+    def tokens_per_s(self) -> float:
+        """Tokens of all devices in a second."""
+        return self.tokens / self.seconds
+
+    @property
+    def tokens_per_s_per_device(self) -> float:
+        """Tokens of one device in a second."""
+        return self.tokens_per_s / self.devices
+
+    @property
+    def flops_per_s_per_device(self) -> float:
+        """Model FLOPs of one device in a second."""
+        return self.model_flops / self.seconds / self.devices
+
+    @property
+    def mfu(self) -> float:
+        """Model FLOPs utilization, 0 to 1 (Chowdhery et al. 2022, arXiv:2204.02311), of scores what the mask leaves."""
+        return self.model_flops / self.seconds / self.peak_flops
+
+    @property
+    def peak(self) -> Room:
+        """Memory of the rank that needs most."""
+        return max(self.rooms, key=lambda room: room.total)
+
+    @property
+    def fits(self) -> bool:
+        """Whether every rank's memory is enough."""
+        return self.peak.total <= self.memory_bytes
