@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from penstock.core.mixers import Attention, LinearAttention
 from penstock.core.parts import Experts, Matrix, Mlp, Norm
@@ -25,6 +25,14 @@ class Block:
     parallel: bool = False
     vectors: int = 0
     streams: int = 1
+    _hash: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        own = (self.attention, self.mlp, self.norms, self.parallel, self.vectors, self.streams)
+        object.__setattr__(self, "_hash", hash(own))
+
+    def __hash__(self) -> int:
+        return self._hash
 
     @property
     def hidden(self) -> int:
@@ -135,6 +143,13 @@ class Architecture:
     head: Head
     predictors: tuple[Predictor, ...] = ()
     vectors: int = 0
+    _hash: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_hash", hash((self.name, self.family, self.vocab, self.blocks, self.head)))
+
+    def __hash__(self) -> int:
+        return self._hash
 
     @property
     def layers(self) -> int:

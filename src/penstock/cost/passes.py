@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,54 +45,52 @@ def rows_of(operators: Sequence[Operator]) -> Rows:
     sizes = [(op.batch, op.m, op.n, op.k, op.value_dim or op.k, op.density) for op in operators]
     return Rows(
         tuple(op.name for op in operators),
-        np.array([KINDS.index(op.kind) for op in operators]),
-        np.array([PHASES.index(op.phase) for op in operators]),
+        np.array([KINDS.index(op.kind) for op in operators], np.int64),
+        np.array([PHASES.index(op.phase) for op in operators], np.int64),
         np.array(sizes, dtype=np.float64).reshape(-1, 6).T,
         np.array([op.moved_bytes for op in operators]),
         np.array([op.launches for op in operators], dtype=np.float64),
-        np.array([op.kind.endswith("matmul") and not any(word in op.name for word in WIDE) for op in operators]),
-        np.array([op.kind == "attention" and op.launches > 2 for op in operators]),
+        np.array([op.kind.endswith("matmul") and not any(word in op.name for word in WIDE) for op in operators], bool),
+        np.array([op.kind == "attention" and op.launches > 2 for op in operators], bool),
     )
 
 
 @dataclass(frozen=True, eq=False)
 class Timed:
-    """Seconds of a device for each operator, their relative errors, and the levels that nobody measured."""
+    """Seconds of each operator as a kernel by itself, relative errors, its class, and levels that nobody measured."""
 
     seconds: Floats
     error: Floats
+    kind: Which
     guessed: frozenset[str]
 
 
-def timed(rows: Rows, device: Device, low: str, wide: str, cast_bytes: float = 0.0) -> Timed:
-    """Return what operators take on a device.
+CLASSES = ("product", "low product", "attention", "memory", "cast")
+"""What kernels share the rate that lasts: products in the wide and in the low precision, attention, traffic of memory,
+and casts to the low precision."""
 
-    Products and attention run at the rate of their kernels by themselves, times the share of it that lasts through a
-    step (``levels.sustained``: power, clocks and cold caches).
+
+def timed(rows: Rows, device: Device, low: str, wide: str) -> Timed:
+    """Return what operators take on a device, each as a kernel by itself.
 
     Args:
         rows: operators.
         device: where they run.
         low: precision of the products inside blocks; those in ``WIDE`` keep the wide one.
         wide: precision of all else.
-        cast_bytes: memory traffic for each element of the left operand of a product in low precision.
     """
     found = _Found(rows, device)
     recipe = rows.low & (low != wide)
     for each, mine in ((wide, ~recipe), (low, recipe)):
-        found.put((rows.kind == 0) & mine, partial(_product, rows, device, each), sustained(device, each))
-        found.put((rows.kind == 1) & mine, partial(_grouped, rows, device, each), sustained(device, each))
-    if recipe.any() and cast_bytes:
-        operands = recipe & (rows.phase < 2)
-        batch, m, _, k = rows.sizes[:4, operands]
-        found.seconds[operands] += memory_bound(device, batch * m * k * cast_bytes).seconds
+        found.put((rows.kind == 0) & mine, int(each != wide), partial(_product, rows, device, each))
+        found.put((rows.kind == 1) & mine, int(each != wide), partial(_grouped, rows, device, each))
     flash = (rows.kind == 2) & ~rows.plain
     for backward in (False, True):
         mine = flash & ((rows.phase > 0) == backward)
-        found.put(mine, partial(_flash, rows, device, wide, backward), sustained(device, wide))
-    found.put(rows.kind > 2, partial(_moved, rows, device))
-    found.put(rows.plain, partial(_plain, rows, device, wide))
-    return Timed(found.seconds, found.error, frozenset(found.guessed))
+        found.put(mine, 2, partial(_flash, rows, device, wide, backward))
+    found.put(rows.kind > 2, 3, partial(_moved, rows, device))
+    found.put(rows.plain, 0, partial(_plain, rows, device, wide))
+    return Timed(found.seconds, found.error, found.kind, frozenset(found.guessed))
 
 
 class _Found:
@@ -100,25 +98,77 @@ class _Found:
 
     def __init__(self, rows: Rows, device: Device) -> None:
         self.seconds, self.error = np.zeros(len(rows.kind)), np.zeros(len(rows.kind))
+        self.kind = np.full(len(rows.kind), CLASSES.index("memory"))
         self.guessed: set[str] = set()
         self.device = device
 
-    def put(self, mine: NDArray[np.bool_], of: Callable[[Which], Time], lasting: float = 1.0) -> None:
+    def put(self, mine: NDArray[np.bool_], kind: int, of: Callable[[Which], Time]) -> None:
         """Write the times of some operators."""
         at = np.flatnonzero(mine)
         if not len(at):
             return
         time = of(at)
-        self.seconds[at], self.error[at] = time.seconds / lasting, time.error
+        self.seconds[at], self.error[at], self.kind[at] = time.seconds, time.error, kind
         if time.guessed:
             self.guessed.add(f"{time.level_of} for {self.device.architecture}")
 
 
-def sustained(device: Device, precision: str) -> float:
-    """Return the share of the rate of single kernels that lasts through a training step."""
+@dataclass(frozen=True, eq=False)
+class Work:
+    """Seconds of operators together, each as a kernel by itself: shape (classes, phases), and errors likewise.
+
+    ``again``: of those that run once more before the gradients, shape (classes,). Casts are for one byte of traffic for
+    each element. ``launches``: kernels of each phase, and of what runs again.
+    """
+
+    seconds: Floats
+    error_s: Floats
+    again: Floats
+    launches: tuple[float, float, float, float]
+    guessed: frozenset[str]
+
+
+def work(rows: Rows, again: NDArray[np.bool_], device: Device, low: str, wide: str, crowd: float = 1.0) -> Work:
+    """Return the sums over operators.
+
+    Args:
+        rows: operators.
+        again: which of them run once more.
+        device, low, wide: as in ``timed``.
+        crowd: tokens of the busiest rank of experts over the mean.
+    """
+    found = timed(rows, device, low, wide)
+    seconds = found.seconds * np.where(rows.kind == KINDS.index("grouped_matmul"), crowd, 1.0)
+    sums, errors, twice = _empty(), _empty(), np.zeros(len(CLASSES))
+    np.add.at(sums, (found.kind, rows.phase), seconds)
+    np.add.at(errors, (found.kind, rows.phase), seconds * found.error)
+    np.add.at(twice, found.kind[again], seconds[again])
+    cast = rows.low & (rows.phase < 2) & (low != wide)
+    if cast.any():
+        batch, m, _, k = rows.sizes[:4]
+        cast_s = np.where(cast, memory_bound(device, batch * m * k).seconds, 0.0)
+        np.add.at(sums[-1], rows.phase, cast_s)
+        twice[-1] = cast_s[again].sum()
+    f, i, w = (float(rows.launches[rows.phase == phase].sum()) for phase in range(len(PHASES)))
+    return Work(sums, errors, twice, (f, i, w, float(rows.launches[again].sum())), found.guessed)
+
+
+def _empty() -> Floats:
+    return np.zeros((len(CLASSES), len(PHASES)))
+
+
+def sustained(device: Device, low: str, wide: str) -> Floats:
+    """Return the share of the rate of single kernels that lasts through a step (power, clocks, cold caches), for each
+    of ``CLASSES``."""
+    names = (wide, low, "attention", "memory", "memory")
+    return np.array([_lasting(device.architecture, "bf16" if name == "fp16" else name) for name in names])
+
+
+@cache
+def _lasting(architecture: str, name: str) -> float:
     known = levels("sustained")
-    name = f"{device.architecture} {'bf16' if precision == 'fp16' else precision}"
-    return next(known[key][0] for key in (name, device.architecture, "default") if key in known)
+    keys = (f"{architecture} {name}", architecture, f"default {name}", "default")
+    return next(known[key][0] for key in keys if key in known)
 
 
 def _product(rows: Rows, device: Device, precision: str, at: Which) -> Time:
@@ -156,5 +206,5 @@ def _plain(rows: Rows, device: Device, precision: str, at: Which) -> Time:
     values = matmul(device, precision, m, value, n, batch)
     soft = _moved(rows, device, at)
     times = np.where(rows.phase[at] > 0, 2, 1)
-    seconds = times * (scores.seconds + values.seconds) / sustained(device, precision) + soft.seconds
+    seconds = times * (scores.seconds + values.seconds) + soft.seconds
     return Time(seconds, scores.error, scores.level, scores.level_of, scores.guessed or soft.guessed)

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
 
 from penstock.core.architecture import Architecture, Block
 from penstock.core.cluster import Cluster, Level
+from penstock.core.device import Device
 from penstock.core.mixers import Attention
 from penstock.core.parts import Experts
 from penstock.core.setup import Setup
@@ -18,7 +18,7 @@ from penstock.cost.collectives import collective_s, send_s
 from penstock.cost.kept import of_these, rerun
 from penstock.cost.model_operators import embedding_operators, head_operators, operators, predictor_operators
 from penstock.cost.operators import Kernels, Microbatch, Operator, Shard
-from penstock.cost.passes import KINDS, Rows, rows_of, timed
+from penstock.cost.passes import Rows, Work, rows_of, sustained, work
 from penstock.cost.stack import Stack
 
 
@@ -53,11 +53,27 @@ def block_rows(block: Block, batch: Microbatch) -> tuple[tuple[Operator, ...], R
     return made, rows_of(made)
 
 
+@lru_cache(maxsize=4096)
+def block_work(
+    block: Block,
+    batch: Microbatch,
+    recompute: str | tuple[str, ...],
+    device: Device,
+    low: str,
+    wide: str,
+    crowd: float,
+) -> Work:
+    """Return the work of a block on a device."""
+    made, rows = block_rows(block, batch)
+    return work(rows, rerun(made, of_these(made, recompute)), device, low, wide, crowd)
+
+
 @lru_cache(maxsize=1024)
-def end_rows(model: Architecture, batch: Microbatch, end: str) -> Rows:
-    """Return the columns of the operators of the ``embedding``, the ``head`` or the ``predictors``."""
+def end_work(model: Architecture, batch: Microbatch, end: str, device: Device, wide: str) -> Work:
+    """Return the work of the ``embedding``, the ``head`` or the ``predictors``, all in the wide precision."""
     makers = {"embedding": embedding_operators, "head": head_operators, "predictors": predictor_operators}
-    return rows_of(makers[end](model, batch))
+    rows = rows_of(makers[end](model, batch))
+    return work(rows, np.zeros(len(rows.kind), bool), device, wide, wide)
 
 
 class Rank:
@@ -127,44 +143,38 @@ class Rank:
 
     def block(self, block: Block) -> Part:
         """Return what one block takes."""
-        routed = isinstance(block.mlp, Experts)
-        made, rows = block_rows(block, self.batch_of(block))
-        again = rerun(made, of_these(made, self.setup.recompute))
-        part = self.part(rows, again, routed, self.low)
-        return self.with_messages(block, part)
+        setup = self.setup
+        crowd = setup.imbalance if isinstance(block.mlp, Experts) else 1.0
+        done = block_work(block, self.batch_of(block), setup.recompute, self.device, self.low, self.wide, crowd)
+        return self.with_messages(block, self.part(done, self.low, isinstance(block.mlp, Experts)))
 
     def end(self, which: str) -> Part:
         """Return what the embedding, the head with its loss, or multi-token heads take."""
         batch = self.batch if which == "predictors" else self.dense_batch
-        rows = end_rows(self.model, batch, which)
-        part = self.part(rows, np.zeros(len(rows.kind), bool), False, self.wide)
+        part = self.part(end_work(self.model, batch, which, self.device, self.wide), self.wide, routed=False)
         shown_s = self.stack.tp_shown * float(collective_s("all_reduce", self.row_bytes, self.tensor))
         return replace(part, f_s=part.f_s + shown_s, messages_s={"tensor": shown_s})
 
-    def part(self, rows: Rows, again: NDArray[np.bool_], routed: bool, low: str) -> Part:
+    def part(self, done: Work, low: str, routed: bool) -> Part:
         """Return the longer of what the device and what the host's launches take, for each phase."""
-        if not len(rows.kind):
-            return Part()
-        found = timed(rows, self.device, low, self.wide, self.stack.cast_bytes)
-        seconds = found.seconds
-        if routed and self.setup.imbalance > 1:
-            seconds = np.where(rows.kind == KINDS.index("grouped_matmul"), seconds * self.setup.imbalance, seconds)
-        device = np.bincount(rows.phase, seconds, minlength=3)
-        launches = np.bincount(rows.phase, rows.launches, minlength=3)
+        lasting = sustained(self.device, low, self.wide)
+        lasting[-1] /= self.stack.cast_bytes
+        device = (done.seconds / lasting[:, None]).sum(axis=0)
+        again_s, (f, i, w, again) = float((done.again / lasting).sum()), done.launches
         routing_s = self.stack.experts_s if routed and not self.setup.graphs else 0.0
-        host_f = launches[0] * self.launch_s + routing_s
-        host_b = (launches[1] + launches[2]) * self.launch_s + routing_s
-        back_s = device[1] + device[2]
-        stretch = max(1.0, host_b / back_s) if back_s else 1.0
-        f_s, i_s, w_s = max(device[0], host_f), device[1] * stretch, device[2] * stretch
-        share = f_s / device[0] if device[0] else 1.0
-        again_s = float(seconds[again].sum()) * share
+        f_s = max(float(device[0]), f * self.launch_s + routing_s)
+        back_s, host_s = float(device[1] + device[2]), (i + w) * self.launch_s + routing_s
+        stretch = max(1.0, host_s / back_s) if back_s else 1.0
+        again_s = max(again_s, again * self.launch_s + routing_s * (again == f)) if again else 0.0
         return Part(
-            f_s, i_s, w_s, again_s,
-            host_s=f_s + i_s + w_s - float(device.sum()),
-            error_s=float((seconds * found.error).sum()),
-            guessed=found.guessed,
-        )  # fmt: skip
+            f_s,
+            float(device[1]) * stretch,
+            float(device[2]) * stretch,
+            again_s,
+            host_s=f_s - float(device[0]) + back_s * (stretch - 1),
+            error_s=float((done.error_s / lasting[:, None]).sum()),
+            guessed=done.guessed,
+        )
 
     @property
     def row_bytes(self) -> float:
