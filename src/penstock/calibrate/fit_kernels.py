@@ -1,9 +1,9 @@
 """Fits ``data/constants.toml`` to measured tables: ``python -m penstock.calibrate.fit_kernels``.
 
 The shape of kernels is fitted on one device of each architecture together, in BF16; every architecture and precision
-then gets a level. All errors are those of shapes that nothing was fitted to. The last columns show what carries over:
-the shape fitted on A100 alone, with a level of the device's own and with A100's. Collectives are fitted on one node of
-A100 and one of H100.
+then gets a level. All errors are those of shapes that nothing was fitted to. The last columns show what carries over to
+an architecture that only has a level: with the shape of A100 alone, and with that of all other architectures.
+Collectives are fitted on one node of A100 and one of H100.
 """
 
 from __future__ import annotations
@@ -184,21 +184,31 @@ def main() -> None:
     for part in FITTED_ON:
         own = [case for case, _ in cases[part] if case.precision == "bf16" and case.gpu in FITTED_ON[part]]
         table[part] = fit(table[part], kernel_score(own), _source(own))
-        found, alone = values(table[part]), values(fit(table[part], kernel_score(own[:1]), ""))
+        shapes = _shapes(table[part], own)
         if part == "matmul":
             low = [case for case, _ in cases[part] if case.casts and case.gpu in FITTED_ON[part]]
-            table["cast"] = fit(table["cast"], cast_score(low, found), _source(low))
+            table["cast"] = fit(table["cast"], cast_score(low, shapes["all"]), _source(low))
             floor_s = table["cast"]["floor_s"]["value"]
-            found = {**found, "cast_floor_s": floor_s}
-            alone = {**alone, "cast_floor_s": floor_s, "halved_async": alone["halved"]}
+            shapes = {name: {**shape, "cast_floor_s": floor_s} for name, shape in shapes.items()}
         for name, pairs in cases.items():
             level = name.strip("()").split(",")[0]
             if part == {"grouped": "matmul"}.get(level, level):
                 if name == level:
-                    _set_levels(table["levels"], level, pairs, found)
-                _report(table["levels"], name, pairs, found, alone)
+                    _set_levels(table["levels"], level, pairs, shapes["all"])
+                _report(table["levels"], name, pairs, shapes)
     table["collective"] = fit_links(table["collective"], root)
     write(table, Path(str(files("penstock") / "data" / "constants.toml")))
+
+
+def _shapes(part: Mapping[str, Any], cases: list[Case]) -> dict[str, dict[str, float]]:
+    """Return the shape fitted on all cases, on the first alone, and without each architecture."""
+    first = values(fit(part, kernel_score(cases[:1]), ""))
+    if "halved" in first:
+        first["halved_async"] = first["halved"]
+    names = [case.device.architecture for case in cases]
+    others = [[case for case in cases if case.device.architecture != name] for name in names]
+    left_out = {name: values(fit(part, kernel_score(some), "")) for name, some in zip(names, others, strict=True)}
+    return {"all": values(part), "first": first, **left_out}
 
 
 def _source(cases: list[Case]) -> str:
@@ -224,21 +234,20 @@ def _set_levels(levels: dict[str, Any], part: str, pairs: list[tuple[Case, Case]
             levels["cast"][key] = {"level": cast, **facts}
 
 
-def _report(levels: Mapping[str, Any], name: str, pairs: list[tuple[Case, Case]], found: Shape, alone: Shape) -> None:
-    """Print errors on held-out shapes with the level of the architecture, and what carries over from A100."""
+def _report(levels: Mapping[str, Any], name: str, pairs: list[tuple[Case, Case]], shapes: Mapping[str, Shape]) -> None:
+    """Print errors on held-out shapes with the level of the architecture, and those of shapes from elsewhere."""
     part = name.strip("()").split(",")[0]
     for fitted, held in pairs:
-        key = f"{held.device.architecture} {held.precision}"
+        found, key = shapes["all"], f"{held.device.architecture} {held.precision}"
         level, cast = levels[part][key]["level"], levels["cast"].get(key, {"level": 1.0})["level"]
         error = held.off(held.bound(found), found, level, cast)
         words = f"{name:26} {held.gpu:19} {held.precision:4} {len(error):4} shapes  level {level:.3f}"
         words += f"  error {np.mean(np.abs(error)):.3f} p90 {np.quantile(np.abs(error), 0.9):.3f}"
         words += f" bias {np.median(error):+.3f}"
         if part == name:
-            (first, _), (own, cast) = (case.levels(case.bound(alone), alone) for case in (pairs[0][0], fitted))
-            moved = held.bound(alone)
-            shares = [np.mean(np.abs(held.off(moved, alone, each, cast))) for each in (own, first)]
-            words += f"  A100's shape {shares[0]:.3f}, and level {shares[1]:.3f}"
+            for shape in (shapes["first"], shapes.get(held.device.architecture, found)):
+                own = fitted.levels(fitted.bound(shape), shape)
+                words += f" {np.mean(np.abs(held.off(held.bound(shape), shape, *own))):.3f}"
         print(words)
 
 
