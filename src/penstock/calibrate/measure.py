@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +24,28 @@ def measure(folder: Path, settings: Settings) -> list[Row]:
 
     Args:
         folder: where the ranks meet and write; it exists.
-        settings: ``ranks`` is not 0.
+        settings: what is measured.
 
     Raises:
         ValueError: no such device or part; or the ranks ended before they had measured anything.
     """
+    settings = replace(settings, ranks=settings.ranks or usual_ranks(settings.device))
     settings.write(folder)
     code = _alone(folder, settings) if settings.ranks == 1 else _together(folder, settings)
     rows = read_rows(folder / ROWS)
     if not any("seconds" in row and row["part"] != "end" for row in rows):
         raise ValueError(f"nothing was measured (exit code {code}); what the ranks said stands above")
     return rows
+
+
+def usual_ranks(device: str) -> int:
+    """Return how many ranks a run here would have: one per GPU, or per core of the CPU up to 8."""
+    gpus = 0
+    if device != "cpu":
+        count = "import torch; print(torch.cuda.device_count())"
+        told = subprocess.run([sys.executable, "-c", count], capture_output=True, text=True, check=False).stdout
+        gpus = int(told) if told.strip().isdecimal() else 0
+    return gpus or min(8, len(os.sched_getaffinity(0)))
 
 
 def read_rows(file: Path) -> list[Row]:

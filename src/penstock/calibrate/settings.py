@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
+from penstock.core.curves import COLUMNS
+from penstock.core.words import suggest
+
 DeviceType = Literal["auto", "cpu", "cuda"]
 SETTINGS = "settings.json"
 ROWS = "measured.jsonl"
@@ -24,7 +27,7 @@ class Settings:
             CPU as many as it has cores, at most 8.
         threads: compute threads of each rank.
         seconds: about how long it may take, without starting up.
-        parts: which parts of ``worker.PARTS``; empty for all.
+        parts: which parts of ``core.curves.COLUMNS``; empty for all.
 
     Raises:
         ValueError: a value is out of its range.
@@ -41,6 +44,9 @@ class Settings:
             raise ValueError(f"device={self.device!r} is unknown; use auto, cpu or cuda")
         if self.ranks < 0 or self.threads < 1:
             raise ValueError(f"ranks={self.ranks}, threads={self.threads}: use at least 1 (ranks=0 takes all)")
+        for part in self.parts:
+            if part not in COLUMNS:
+                raise ValueError(f"part {part!r} is unknown; {suggest(part, COLUMNS)}")
         if not 0 < self.seconds < float("inf"):
             raise ValueError(f"seconds={self.seconds:g} must be above 0")
 

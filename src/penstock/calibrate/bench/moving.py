@@ -25,7 +25,8 @@ def pieces(machine: Machine, _: float) -> list[Piece]:
     first, last = (2 << 20, 2 << 30) if machine.cuda else (64 << 10, 64 << 20)
     curve = [(name, size) for size in sizes(64 << 10, last) for name in ("copy", "add")]
     small = [each for each in curve if each[1] <= first]
-    others = [(name, size) for size in _work(machine) for name in _KINDS if name not in ("copy", "add")]
+    alone = [name for name in _KINDS if name not in ("copy", "add") and (machine.cuda or name not in _SEVERAL)]
+    others = [(name, size) for size in _work(machine) for name in alone]
     main = "bf16" if machine.cuda else "fp32"
     order = [*small, *others[:8], *curve[len(small) :], *others[8:]]
     found = [_piece(machine, name, main, size) for name, size in order]
@@ -128,6 +129,8 @@ _KINDS: dict[str, tuple[Callable[[Machine, str, int], Call], float, int, bool]] 
     "gradient_norm": (_gradient_norm, 1, 1, False),
 }
 """How each is made, how many times the bytes of its operand it moves, its kernels, and whether it needs a graph."""
+_SEVERAL = ("rms_norm",)
+"""What PyTorch does in several kernels on a CPU."""
 
 
 def transfers(machine: Machine, _: float) -> list[Piece]:

@@ -19,7 +19,7 @@ _MOST_QUEUED = 64
 
 @dataclass(frozen=True, slots=True)
 class Took:
-    """Median seconds of a call, and how far samples lie apart: (largest - smallest) / median."""
+    """Seconds of a call, and how far samples lie apart for their median: the largest and the smallest, or quartiles."""
 
     seconds: float
     spread: float
@@ -31,7 +31,7 @@ def _of(samples: Sequence[float]) -> Took:
 
 
 class HostTimer:
-    """Times calls that are done when they return.
+    """Times calls that are done when they return: the lower quartile, as what else runs here only makes them longer.
 
     Args:
         target_s: about how long one measurement takes.
@@ -58,8 +58,8 @@ class HostTimer:
             for number in range(inner):
                 calls[(at * inner + number) % len(calls)]()
             samples.append((perf_counter() - begun) / inner)
-        middle = statistics.quantiles(samples, n=4) if len(samples) > 1 else samples * 3
-        return Took(statistics.median(samples), (middle[2] - middle[0]) / statistics.median(samples))
+        low, middle, high = statistics.quantiles(samples, n=4)
+        return Took(low, (high - low) / middle)
 
     def settle(self) -> None:
         """Wait for what is under way: nothing here."""
