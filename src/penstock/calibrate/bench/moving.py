@@ -164,8 +164,9 @@ def _transfer(machine: Machine, way: str, size: int) -> Iterator[tuple[Facts, fl
     yield {}, timer.time([copy]).seconds
 
 
-def disk(folder: Path, size: int = 256 << 20) -> list[Piece]:
-    """Writing a file as checkpoints do: until it is on the disk."""
+def disk(folder: Path, seconds: float) -> list[Piece]:
+    """Writing a file as checkpoints do, until it is on the disk: as large as a slow disk takes in that time."""
+    size = min(256 << 20, int(seconds * 64e6))
     return [Piece({"bytes": size}, partial(_write, folder, size))]
 
 

@@ -53,7 +53,7 @@ def parts(folder: Path) -> list[Part]:
         Part("attention", 0.2, attending.pieces),
         Part("matmul", 0.4, products.pieces),
         Part("collective", 0.25, talking.pieces, lambda machine: machine.ranks > 1),
-        Part("disk", 0.03, lambda machine, seconds: moving.disk(folder)),
+        Part("disk", 0.03, lambda machine, seconds: moving.disk(folder, seconds)),
     ]
 
 
@@ -165,12 +165,11 @@ def main(folder: Path) -> int:
     settings = Settings.read(folder)
     rank, count = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     torch.set_num_threads(settings.threads)
-    device = _device(settings.device, rank)
-    if count > 1:
-        _meet(rank, count, device)
-    ranks = Ranks(rank, count)
     try:
-        measure(folder, settings, Machine.of(device, rank, count), ranks)
+        device = _device(settings.device, rank)
+        if count > 1:
+            _meet(rank, count, device)
+        measure(folder, settings, Machine.of(device, rank, count), Ranks(rank, count))
     except ValueError as error:
         if rank == 0:
             print(f"penstock: {error}", file=sys.stderr)
