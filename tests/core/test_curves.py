@@ -2,12 +2,14 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 
 from penstock.core.cluster import Cluster
 from penstock.core.curves import Curves
 
+PAGE = Path(__file__).parents[2] / "docs" / "machines.md"
 CHIP = """
 [devices.chip]
 like = "a100"
@@ -46,6 +48,12 @@ def test_curves_of_a_node_reach_its_links_and_those_that_a_group_crosses(read):
     assert level.curves.rows("collective", kind="all_to_all") == {}
     assert cluster.device_of(0).curves is None
     assert read(CHIP).path(4)[0].curves is None
+
+
+def test_the_example_of_the_page(read):
+    _, text = re.findall(r"```toml\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    curves = read(CHIP.replace("chip", "mine-device") + text).device_of(0).curves
+    assert curves.rows("memory")["seconds"].tolist() == [5.5e-6, 0.0051]
 
 
 def test_curves_of_a_device(read):
