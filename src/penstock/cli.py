@@ -30,6 +30,7 @@ app = App(
     version=_version,
 )
 app.command("penstock.cli_run:run", help="Train a model through a pipeline, and compare the run with its prediction.")
+app.command("penstock.cli_calibrate:calibrate", help="Measure this machine, and write a cluster file from it.")
 app.command(schedule)
 app.command(simulate)
 app.command(check)

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from penstock.core.device import Device
 from penstock.cost.constants import constants, levels
+from penstock.cost.curves import attention_curve, attention_sizes, matmul_curve, memory_curve
 
 Floats = npt.NDArray[np.float64]
 Sizes = npt.ArrayLike
@@ -40,7 +41,7 @@ class Time:
     Args:
         seconds: of each shape.
         error: mean relative error, for intervals: over the shapes that the level was fitted to, or an estimate of it
-            where the level is guessed.
+            where the level is guessed; of a curve measured on this machine, that of shapes left out of it.
         level: share of the structured bound that is reached, and ``level_of`` whose it is.
         guessed: no measurement of this architecture and precision stands behind the level.
     """
@@ -58,6 +59,9 @@ def matmul(device: Device, precision: str, m: Sizes, n: Sizes, k: Sizes, batch: 
     Raises:
         ValueError: the device has no such precision, or a size is below 1.
     """
+    if (curve := matmul_curve(device, precision, matmul_bound_s)) is not None:
+        sizes = _sizes(m=m, n=n, k=k, batch=batch)
+        return Time(*curve.at((curve.bound or matmul_bound_s)(device, precision, *sizes), *sizes), False)
     level, error, whose, guessed = _level("matmul", device, precision)
     seconds = matmul_bound_s(device, precision, m, n, k, batch) / level + constants("matmul")["floor_s"]
     return Time(seconds, error, level, whose, guessed)
@@ -159,6 +163,9 @@ def attention(
     value_size = head_size if value_size is None else value_size
     kv_heads = heads if kv_heads is None else kv_heads
     sizes = _sizes(batch=batch, heads=heads, seq=seq, head_size=head_size, value_size=value_size, kv_heads=kv_heads)
+    if (curve := attention_curve(device, precision, backward, attention_bound_s)) is not None:
+        bound_s = (curve.bound or attention_bound_s)(device, precision, *sizes, causal=causal, window=window)
+        return Time(*curve.at(bound_s, *attention_sizes(sizes)), False)
     part = "attention_backward" if backward else "attention"
     level, error, whose, guessed = _level(part, device, precision)
     bound_s = attention_bound_s(device, precision, *sizes, causal=causal, window=window, backward=backward)
@@ -228,6 +235,11 @@ def memory_bound(device: Device, moved_bytes: Sizes, *, kernels: Sizes = 1) -> T
     moved, kernels = np.broadcast_arrays(np.asarray(moved_bytes, float), np.asarray(kernels, float))
     if not (moved >= 0).all() or not (kernels >= 1).all():
         raise ValueError(f"moved_bytes={moved.min():g}, kernels={kernels.min():g}: give at least 0 bytes and 1 kernel")
+    if (curve := memory_curve(device)) is not None:
+        each, error, level, whose = curve.at(
+            moved / kernels / device.memory_bytes_per_s, np.maximum(moved / kernels, 1.0)
+        )
+        return Time(kernels * each, error, level, whose, False)
     floor_s = constants("memory")["latency_s"]
     level, error, whose, guessed = _level("memory", device, "")
     seconds = moved / (device.memory_bytes_per_s * level) + kernels * floor_s
