@@ -12,7 +12,9 @@ from penstock.cli_check import check
 from penstock.cli_machines import machines
 from penstock.cli_peers import peers
 from penstock.cli_plan import schedule, simulate
+from penstock.cli_predict import predict
 from penstock.cli_solve import solve
+from penstock.cli_validate import validate
 
 USER_ERROR = 2
 BROKEN_PIPE = 141
@@ -37,6 +39,8 @@ app.command(check)
 app.command(solve)
 app.command(peers)
 app.command(machines)
+app.command(predict)
+app.command(validate)
 
 
 def main(tokens: list[str] | None = None) -> None:

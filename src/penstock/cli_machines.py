@@ -101,7 +101,7 @@ def _one(name: str, usd_per_hour: float | None) -> dict[str, Any]:
         return _facts(found)
     cluster = Cluster.read(name)
     if usd_per_hour is not None:
-        cluster = _priced(cluster, usd_per_hour)
+        cluster = priced(cluster, usd_per_hour)
     for node, _ in cluster.groups:
         _print_facts(_node_text(node))
         print()
@@ -128,7 +128,7 @@ def _cluster_facts(cluster: Cluster) -> dict[str, Any]:
     }
 
 
-def _priced(cluster: Cluster, usd_per_hour: float) -> Cluster:
+def priced(cluster: Cluster, usd_per_hour: float) -> Cluster:
     """Return the cluster with this rent for each of its nodes."""
     groups = [
         (replace(node, usd_per_hour=usd_per_hour, price_date=BY_HAND, price_source=""), count)

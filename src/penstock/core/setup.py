@@ -8,6 +8,7 @@ from itertools import pairwise
 from penstock.core.words import divisors, suggest
 
 OPTIMIZERS = ("adam", "sgd", "muon")
+PRECISIONS = ("bf16", "fp16", "fp32", "fp8", "fp4")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,8 +77,9 @@ class Setup:
         for name in ("offload", "optimizer_offload"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name}={getattr(self, name)} is no share; use 0 to 1")
-        if self.optimizer not in OPTIMIZERS:
-            raise ValueError(f"optimizer={self.optimizer!r} is unknown; {suggest(self.optimizer, OPTIMIZERS)}")
+        for name, choices in (("optimizer", OPTIMIZERS), ("precision", PRECISIONS)):
+            if (value := getattr(self, name)) not in choices:
+                raise ValueError(f"{name}={value!r} is unknown; {suggest(value, choices)}")
         if self.zero > 3 or self.imbalance < 1:
             raise ValueError(f"zero={self.zero}, imbalance={self.imbalance}: use zero 0 to 3 and imbalance 1 or more")
         self._check_split()
