@@ -7,7 +7,9 @@ from itertools import pairwise
 
 from penstock.core.words import divisors, suggest
 
-OPTIMIZERS = ("adam", "sgd", "muon")
+MOMENTS_BYTES = {"adam": 8.0, "adam-bf16": 4.0, "adam-8bit": 2.06, "sgd": 4.0, "muon": 4.0, "adafactor": 0.02}
+"""Optimizers, and what they remember of each parameter: two moments in fp32 or bf16, or in blocks of 8 bits (Dettmers
+et al. 2022, arXiv:2110.02861); one moment; sums of rows and columns (Shazeer & Stern 2018, arXiv:1804.04235)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +35,9 @@ class Setup:
         precision: of the products inside blocks: ``bf16``, ``fp16``, ``fp32``, ``fp8``, ``fp4``.
         flash: attention by one kernel, without scores in memory.
         graphs: kernels are launched as recorded graphs.
-        optimizer: ``adam``, ``sgd`` with momentum, or ``muon``.
+        optimizer: ``adam``, ``adam-bf16``, ``adam-8bit``, ``sgd`` with momentum, ``muon`` or ``adafactor``.
+        dropout: results of both halves of a block, and weights of attention, are dropped at random.
+        fused_loss: the loss reads logits as they are, and their gradient takes their place.
         imbalance: tokens of the busiest rank of experts over the mean.
         stage_layers: layers of each stage, in the order of the model; empty: as even as can be.
         vocabulary: embedding and head are split over the pipeline's ranks (Yeung et al. 2024, arXiv:2411.05288).
@@ -64,6 +68,8 @@ class Setup:
     flash: bool = True
     graphs: bool = False
     optimizer: str = "adam"
+    dropout: bool = False
+    fused_loss: bool = False
     imbalance: float = 1.0
     stage_layers: tuple[int, ...] = ()
     vocabulary: bool = False
@@ -76,8 +82,8 @@ class Setup:
         for name in ("offload", "optimizer_offload"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name}={getattr(self, name)} is no share; use 0 to 1")
-        if self.optimizer not in OPTIMIZERS:
-            raise ValueError(f"optimizer={self.optimizer!r} is unknown; {suggest(self.optimizer, OPTIMIZERS)}")
+        if self.optimizer not in MOMENTS_BYTES:
+            raise ValueError(f"optimizer={self.optimizer!r} is unknown; {suggest(self.optimizer, MOMENTS_BYTES)}")
         if self.zero > 3 or self.imbalance < 1:
             raise ValueError(f"zero={self.zero}, imbalance={self.imbalance}: use zero 0 to 3 and imbalance 1 or more")
         self._check_split()

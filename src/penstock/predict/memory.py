@@ -11,20 +11,30 @@ from numpy.typing import NDArray
 
 from penstock.core.architecture import Architecture, Block
 from penstock.core.parts import Experts
-from penstock.core.setup import Setup
-from penstock.cost.kept import kept, of_these
+from penstock.core.setup import MOMENTS_BYTES, Setup
+from penstock.cost.alive import backward_bytes
+from penstock.cost.kept import kept, of_these, rerun
 from penstock.cost.model_operators import head_operators
 from penstock.cost.operators import Microbatch
 from penstock.cost.stack import Stack
 from penstock.predict.micro import Rank, block_rows
 from penstock.predict.prediction import Room
 
+Again = str | tuple[str, ...]
+STAYS = ("attention.core",)
+"""Operators made again whose results stay, because that is what makes them worth it; those of others go too."""
+
 
 @lru_cache(maxsize=4096)
-def block_bytes(block: Block, batch: Microbatch, again: str | tuple[str, ...]) -> tuple[float, float]:
-    """Return what a block keeps of a micro-batch until its backward, and what it would keep without recompute."""
+def block_bytes(block: Block, batch: Microbatch, again: Again) -> tuple[float, float]:
+    """Return what a block keeps of a micro-batch until its backward, and how much more its backward needs."""
     made, _ = block_rows(block, batch)
-    return sum(kept(made, of_these(made, again)).values()), sum(kept(made).values())
+    names = of_these(made, again)
+    discard = () if isinstance(names, str) else tuple(name for name in names if name not in STAYS)
+    stays = kept(made, names if isinstance(names, str) else tuple(set(names) & set(STAYS)), discard)
+    twice = {op.name for op, once_more in zip(made, rerun(made, names), strict=True) if once_more}
+    held = sum(stays.values())
+    return held, backward_bytes(made, stays, twice) - held
 
 
 @lru_cache(maxsize=1024)
@@ -45,38 +55,74 @@ def saved_bytes(rank: Rank, stages: Sequence[Counter[Block]]) -> NDArray[np.floa
 def room(rank: Rank, mine: Counter[Block], held_bytes: float, first: bool, last: bool) -> Room:
     """Return the memory of a device of one pipeline rank.
 
+    The loss is computed when all that the rank keeps of a micro-batch is there, and its logits are gone when the first
+    block's backward begins: what counts is the larger of both.
+
     Args:
         rank: the setup and its stack.
         mine: the blocks of its stages.
         held_bytes: activations at their peak, from the timeline.
         first, last: whether it holds the embedding, the head.
     """
-    setup, stack, model = rank.setup, rank.stack, rank.model
-    dense, experts = parameters(model, setup, mine, first, last)
-    width = rank.width_bytes
-
-    def sharded(stage: int) -> float:
-        if setup.zero < stage:
-            return dense + experts
-        shares = setup.sharded
-        return dense / shares + experts / max(1, min(shares, setup.expert_replicas))
-
-    pairs = [block_bytes(block, rank.batch_of(block), setup.recompute) for block in mine]
-    gathered = max((block.parameters / setup.tp for block in mine), default=0.0) if setup.zero == 3 else 0.0
+    setup, stack = rank.setup, rank.stack
+    counts = parameters(rank.model, setup, mine, first, last)
+    half = setup.precision == "fp16"
+    weight_bytes = stack.weight_bytes or rank.width_bytes
+    state_bytes = stack.master_bytes + MOMENTS_BYTES[setup.optimizer] + half * stack.fp16_state_bytes
+    loss = _loss(rank, last)
+    working = max((block_bytes(block, rank.batch_of(block), setup.recompute)[1] for block in mine), default=0.0)
+    working = max(0.0, working + _passing(rank, mine, first, last) - loss)
+    moving = held_bytes + loss + working
     return Room(
-        weights=width * (sharded(3) + 2 * gathered),
-        gradients=stack.gradient_bytes * sharded(2),
-        optimizer=_state_bytes(setup, stack) * sharded(1) * (1 - setup.optimizer_offload),
+        weights=weight_bytes * _sharded(setup, counts, 3),
+        gradients=(2.0 if half else stack.gradient_bytes) * _sharded(setup, counts, 2),
+        optimizer=state_bytes * _sharded(setup, counts, 1) * (1 - setup.optimizer_offload),
         activations=held_bytes,
-        loss=loss_bytes(model, rank.dense_batch, stack.logit_bytes) if last else 0.0,
-        working=max((whole - stays for stays, whole in pairs), default=0.0),
-        reserve=stack.reserve_bytes,
+        loss=loss,
+        working=working + stack.workspace_bytes,
+        messages=_messages(rank, mine, first, last),
+        reserve=stack.slack * moving,
+        context=stack.context_bytes,
     )
 
 
-def _state_bytes(setup: Setup, stack: Stack) -> float:
-    """Of each parameter: weights in full precision and moments; one moment less without squares."""
-    return stack.state_bytes - (4.0 if setup.optimizer != "adam" else 0.0)
+def _sharded(setup: Setup, counts: tuple[float, float], stage: int) -> float:
+    """Parameters of which a device holds what ZeRO shards from ``stage`` on."""
+    dense, experts = counts
+    if setup.zero < stage:
+        return dense + experts
+    shares = setup.sharded
+    return dense / shares + experts / max(1, min(shares, setup.expert_replicas))
+
+
+def _loss(rank: Rank, last: bool) -> float:
+    """Of head and loss, where they are; split over the vocabulary, each rank has its part."""
+    setup, stack = rank.setup, rank.stack
+    if not last and not setup.vocabulary:
+        return 0.0
+    whole = loss_bytes(rank.model, rank.dense_batch, 0.0 if setup.fused_loss else stack.logit_bytes)
+    return whole / setup.pp if setup.vocabulary else whole
+
+
+def _passing(rank: Rank, mine: Counter[Block], first: bool, last: bool) -> float:
+    """Gradient of the largest matrix, on its way to where gradients accumulate."""
+    setup, model = rank.setup, rank.model
+    sizes = [sum(parameters(model, setup, Counter([block]), False, False)) / 3 for block in mine]
+    ends = model.hidden * model.vocab / setup.tp if (first or last) else 0.0
+    return rank.stack.passing_bytes * max(*sizes, ends, 0.0)
+
+
+def _messages(rank: Rank, mine: Counter[Block], first: bool, last: bool) -> float:
+    """Weights and gradients of blocks that are whole for a while (ZeRO-3), and buckets of reductions."""
+    setup, stack = rank.setup, rank.stack
+    if setup.replicas == 1 or setup.zero == 0:
+        return 0.0
+    if setup.zero < 3:
+        return stack.bucket_bytes
+    blocks = max((sum(parameters(rank.model, setup, Counter([block]), False, False)) for block in mine), default=0.0)
+    ends = sum(parameters(rank.model, setup, Counter(), first, last))
+    whole = rank.width_bytes + stack.reduced_bytes
+    return blocks * (stack.ahead * rank.width_bytes + whole) + ends * whole
 
 
 def parameters(model: Architecture, setup: Setup, mine: Counter[Block], first: bool, last: bool) -> tuple[float, float]:
@@ -84,7 +130,12 @@ def parameters(model: Architecture, setup: Setup, mine: Counter[Block], first: b
     each = {block: block.mlp.experts * block.mlp.expert.parameters for block in mine if isinstance(block.mlp, Experts)}
     experts = sum(mine[block] * count for block, count in each.items())
     dense = sum(block.parameters * count for block, count in mine.items()) - experts
-    ends = model.embedding.parameters if first else 0
+    ends = 0.0
+    if setup.vocabulary:
+        tables = model.embedding.parameters + (0 if model.head.tied else model.hidden * model.vocab)
+        return (dense + tables / setup.pp) / setup.tp, experts / (setup.ep * setup.etp)
+    if first:
+        ends += model.embedding.parameters
     if last and not (first and model.head.tied):
         ends += model.hidden * model.vocab
     return (dense + ends) / setup.tp, experts / (setup.ep * setup.etp)

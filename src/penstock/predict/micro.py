@@ -96,6 +96,7 @@ class Rank:
             gradient_bytes=stack.gradient_bytes,
             shard=shard,
             kernels=kernels,
+            dropout=setup.dropout,
         )
         self.dense_batch = replace(self.batch, shard=replace(shard, ep=1, etp=1))
         self.launch_s = stack.graph_launch_s if setup.graphs else stack.launch_s

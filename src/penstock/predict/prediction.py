@@ -12,8 +12,9 @@ from penstock.core.timeline import Timeline
 class Room:
     """Bytes of one device at its peak, by what they hold.
 
-    ``working``: what one block holds while it runs, beyond what it keeps. ``messages``: buffers of collectives.
-    ``reserve``: contexts and gaps of the allocator.
+    ``working``: what a backward holds beyond what was kept and the loss, and workspaces of libraries. ``messages``:
+    weights that are whole for a while, and buffers of collectives. ``reserve``: what the allocator holds and nobody
+    uses. ``context``: what the driver and the libraries of collectives hold outside the allocator.
     """
 
     weights: float = 0.0
@@ -24,6 +25,12 @@ class Room:
     working: float = 0.0
     messages: float = 0.0
     reserve: float = 0.0
+    context: float = 0.0
+
+    def counted(self, what: str) -> float:
+        """Return what a framework's own figure counts: ``allocated``, ``reserved`` by the allocator, or ``device``."""
+        outside = {"device": 0.0, "reserved": self.context, "allocated": self.context + self.reserve}
+        return self.total - outside[what]
 
     @property
     def total(self) -> float:
