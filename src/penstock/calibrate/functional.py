@@ -82,7 +82,7 @@ def _launch(name: str, row: Mapping[str, str]) -> Launch:
         model=model,
         cluster=Cluster.read(f"{node}:{-(-devices // each)}x{each}"),
         setup=setup,
-        stack=_stack(arguments),
+        stack=stack("megatron-core"),
         peak_bytes=float(row["mem_max_allocated_bytes"]),
         resting_bytes=float(row["mem_allocated_bytes"] or 0),
     )
@@ -188,9 +188,3 @@ def _again(given: _Arguments) -> str | tuple[str, ...]:
         return kind
     modules = given.get("recompute-modules", "core_attn").strip("[]").replace(",", " ").split()
     return tuple(name for module in modules for name in AGAIN.get(module, ()))
-
-
-def _stack(given: _Arguments) -> Stack:
-    """Megatron-Core; without fused accumulation, gradients pass on their own."""
-    base = stack("megatron-core")
-    return replace(base, passing_bytes=2.0 if given.says("no-gradient-accumulation-fusion") else 0.0)

@@ -34,15 +34,18 @@ class Stack:
         gradient_bytes, reduced_bytes: of a gradient as it accumulates, and as it is sent.
         weight_bytes: of a weight as it is stored; 0: as products read it.
         master_bytes: of the optimizer's own copy of a weight.
-        fp16_state_bytes: more of the optimizer's for each parameter with fp16, where gradients accumulate in fp16: its
-            copy of the gradient in full precision.
+        fp16_gradient_bytes: of a gradient as it accumulates with fp16.
+        step_bytes: more of each parameter it owns while the optimizer runs: gradients and results on their way.
+        offloads_master: whether the optimizer's copy of weights goes to the host with what it offloads.
         logit_bytes: beside what the loss keeps, for each logit; a fused loss needs none.
-        passing_bytes: of a gradient of weights before it is added to those of other micro-batches; 0: products add.
+        passing_bytes: of a gradient of weights before it is added to those of other micro-batches, for each parameter
+            of each shape of matrix; 0: products add, and nothing is held.
         ahead: blocks whose weights are gathered (ZeRO-3) before they are needed.
         bucket_bytes: of buffers in which gradients (ZeRO-1, 2) are gathered for their reduction.
         workspace_bytes: of libraries of products.
         context_bytes: of the driver's context and of collectives, outside the allocator.
         slack: what the allocator holds and cannot use, relative to activations and what passes.
+        fused_loss: whether the loss is fused (``Setup.fused_loss``) unless told otherwise.
         dropout: whether models without gates are trained with it unless told otherwise.
         counts: what the framework prints as memory: ``allocated``, ``reserved`` or ``device``.
         w_share: share of what a forward keeps that waits for the weights' gradient, where that is apart.
@@ -70,14 +73,17 @@ class Stack:
     reduced_bytes: float = 4.0
     weight_bytes: float = 0.0
     master_bytes: float = 4.0
-    fp16_state_bytes: float = 4.0
+    fp16_gradient_bytes: float = 2.0
+    step_bytes: float = 0.0
+    offloads_master: bool = True
     logit_bytes: float = 4.0
-    passing_bytes: float = 0.0
+    passing_bytes: float = 2.0
     ahead: float = 1.0
     bucket_bytes: float = 0.0
     workspace_bytes: float = 8e7
     context_bytes: float = 1.5e9
     slack: float = 0.05
+    fused_loss: bool = False
     dropout: bool = False
     counts: str = "allocated"
     w_share: float = 0.94

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -23,17 +23,33 @@ from penstock.predict.prediction import Room
 Again = str | tuple[str, ...]
 STAYS = ("attention.core",)
 """Operators made again whose results stay, because that is what makes them worth it; those of others go too."""
+VOCABULARY_WAITS: dict[int, Callable[[int], float]] = {
+    0: lambda ranks: 0, 1: lambda ranks: 2, 2: lambda ranks: 1, 3: lambda ranks: ranks / 2,
+}  # fmt: skip
+"""Micro-batches that wait for a vocabulary's parts beyond those that a pipeline of so many ranks holds without: by the
+way it is split, as in ``Setup.vocabulary`` (Yeung et al. 2024, arXiv:2411.05288)."""
 
 
 @lru_cache(maxsize=4096)
-def block_bytes(block: Block, batch: Microbatch, again: Again) -> tuple[float, float]:
-    """Return what a block keeps of a micro-batch until its backward, and how much more its backward needs."""
+def block_bytes(
+    block: Block, batch: Microbatch, again: Again, offload: float | tuple[str, ...] = 0.0
+) -> tuple[float, float]:
+    """Return what a block keeps of a micro-batch on its device, and how much more its backward needs.
+
+    Args:
+        block, batch: which block, of which micro-batch.
+        again: what is made again, as in ``Setup.recompute``.
+        offload: what waits in host memory, as in ``Setup.offload``.
+    """
     made, _ = block_rows(block, batch)
     names = of_these(made, again)
     discard = () if isinstance(names, str) else tuple(name for name in names if name not in STAYS)
     stays = kept(made, names if isinstance(names, str) else tuple(set(names) & set(STAYS)), discard)
     twice = {op.name for op, once_more in zip(made, rerun(made, names), strict=True) if once_more}
-    held = sum(stays.values())
+    if isinstance(offload, tuple):
+        held = sum(size for name, size in stays.items() if name not in offload)
+    else:
+        held = sum(stays.values()) * (1 - offload)
     return held, backward_bytes(made, stays, twice) - held
 
 
@@ -46,10 +62,13 @@ def loss_bytes(model: Architecture, batch: Microbatch, per_logit: float) -> floa
 
 def saved_bytes(rank: Rank, stages: Sequence[Counter[Block]]) -> NDArray[np.float64]:
     """Return what each stage keeps of a micro-batch on its device, shape (stages,)."""
-    setup = rank.setup
-    each = {block: block_bytes(block, rank.batch_of(block), setup.recompute)[0] for block in set().union(*stages)}
+    each = {block: _of(rank, block)[0] for block in set().union(*stages)}
     found = [sum(count * each[block] for block, count in stage.items()) for stage in stages]
-    return np.array(found, dtype=np.float64) * (1 - setup.offload)
+    return np.array(found, dtype=np.float64)
+
+
+def _of(rank: Rank, block: Block) -> tuple[float, float]:
+    return block_bytes(block, rank.batch_of(block), rank.setup.recompute, rank.setup.offload)
 
 
 def room(rank: Rank, mine: Counter[Block], held_bytes: float, first: bool, last: bool) -> Room:
@@ -68,18 +87,21 @@ def room(rank: Rank, mine: Counter[Block], held_bytes: float, first: bool, last:
     counts = parameters(rank.model, setup, mine, first, last)
     half = setup.precision == "fp16"
     weight_bytes = stack.weight_bytes or rank.width_bytes
-    state_bytes = stack.master_bytes + MOMENTS_BYTES[setup.optimizer] + half * stack.fp16_state_bytes
+    moments_bytes, away = MOMENTS_BYTES[setup.optimizer], setup.optimizer_offload
+    master_bytes = stack.master_bytes * (1 - away * stack.offloads_master)
     loss = _loss(rank, last)
-    working = max((block_bytes(block, rank.batch_of(block), setup.recompute)[1] for block in mine), default=0.0)
-    working = max(0.0, working + _passing(rank, mine, first, last) - loss)
+    working = max((_of(rank, block)[1] for block in mine), default=0.0)
+    held_bytes *= 1 + VOCABULARY_WAITS[setup.vocabulary](setup.pp) / setup.pp
+    working = max(0.0, working - loss) + _scratch(rank, mine, last)
     moving = held_bytes + loss + working
+    stepping = stack.step_bytes * _sharded(setup, counts, 1) - moving
     return Room(
         weights=weight_bytes * _sharded(setup, counts, 3),
-        gradients=(2.0 if half else stack.gradient_bytes) * _sharded(setup, counts, 2),
-        optimizer=state_bytes * _sharded(setup, counts, 1) * (1 - setup.optimizer_offload),
+        gradients=(stack.fp16_gradient_bytes if half else stack.gradient_bytes) * _sharded(setup, counts, 2),
+        optimizer=(master_bytes + moments_bytes * (1 - away)) * _sharded(setup, counts, 1),
         activations=held_bytes,
         loss=loss,
-        working=working + stack.workspace_bytes,
+        working=working + max(0.0, stepping) + stack.workspace_bytes,
         messages=_messages(rank, mine, first, last),
         reserve=stack.slack * moving,
         context=stack.context_bytes,
@@ -100,16 +122,22 @@ def _loss(rank: Rank, last: bool) -> float:
     setup, stack = rank.setup, rank.stack
     if not last and not setup.vocabulary:
         return 0.0
-    whole = loss_bytes(rank.model, rank.dense_batch, 0.0 if setup.fused_loss else stack.logit_bytes)
+    whole = loss_bytes(rank.model, rank.dense_batch, rank.width_bytes if setup.fused_loss else stack.logit_bytes)
     return whole / setup.pp if setup.vocabulary else whole
 
 
-def _passing(rank: Rank, mine: Counter[Block], first: bool, last: bool) -> float:
-    """Gradient of the largest matrix, on its way to where gradients accumulate."""
-    setup, model = rank.setup, rank.model
-    sizes = [sum(parameters(model, setup, Counter([block]), False, False)) / 3 for block in mine]
-    ends = model.hidden * model.vocab / setup.tp if (first or last) else 0.0
-    return rank.stack.passing_bytes * max(*sizes, ends, 0.0)
+def _scratch(rank: Rank, mine: Counter[Block], last: bool) -> float:
+    """Gradients of weights on their way to where they accumulate: one for each shape of matrix."""
+    shapes = {shape for block in mine for shape in _shapes(block, rank.batch_of(block))}
+    head = rank.model.hidden * rank.model.vocab / rank.setup.tp if last else 0.0
+    return rank.stack.passing_bytes * (sum(m * n for m, n in shapes) + head)
+
+
+@lru_cache(maxsize=4096)
+def _shapes(block: Block, batch: Microbatch) -> frozenset[tuple[float, float]]:
+    """Shapes of the matrices of a block on one rank."""
+    made, _ = block_rows(block, batch)
+    return frozenset((op.m, op.n) for op in made if op.phase == "W" and op.kind.endswith("matmul"))
 
 
 def _messages(rank: Rank, mine: Counter[Block], first: bool, last: bool) -> float:

@@ -88,7 +88,7 @@ class Rank:
         self.low = setup.precision if setup.precision in has else self.wide
         self.width_bytes = 4.0 if setup.precision == "fp32" else 2.0
         shard = Shard(tp=setup.tp, sp=setup.sp, cp=setup.cp, cp_heads=setup.cp_heads, ep=setup.ep, etp=setup.etp)
-        kernels: Kernels = replace(stack.kernels, attention=setup.flash and stack.kernels.attention)
+        kernels: Kernels = replace(stack.kernels, attention=setup.flash)
         self.batch = Microbatch(
             micro=setup.micro,
             seq=setup.seq,

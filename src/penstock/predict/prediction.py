@@ -28,9 +28,13 @@ class Room:
     context: float = 0.0
 
     def counted(self, what: str) -> float:
-        """Return what a framework's own figure counts: ``allocated``, ``reserved`` by the allocator, or ``device``."""
-        outside = {"device": 0.0, "reserved": self.context, "allocated": self.context + self.reserve}
-        return self.total - outside[what]
+        """Return what a framework's own figure counts: all of the ``device``, what the allocator has ``reserved``, what is
+        ``allocated`` of it, or what is ``resting`` there between steps."""
+        reserved = self.total - self.context
+        resting = self.weights + self.gradients + self.optimizer
+        return {
+            "device": self.total, "reserved": reserved, "allocated": reserved - self.reserve, "resting": resting,
+        }[what]  # fmt: skip
 
     @property
     def total(self) -> float:
