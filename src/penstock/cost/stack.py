@@ -35,6 +35,8 @@ class Stack:
         weight_bytes: of a weight as it is stored; 0: as products read it.
         master_bytes: of the optimizer's own copy of a weight.
         fp16_gradient_bytes: of a gradient as it accumulates with fp16.
+        fp16_state_bytes: more of the optimizer's for each parameter with fp16: gradients on their way to it.
+        spare_bytes: more of each parameter that is not sharded, with bf16: gradients in another width.
         step_bytes: more of each parameter it owns while the optimizer runs: gradients and results on their way.
         offloads_master: whether the optimizer's copy of weights goes to the host with what it offloads.
         logit_bytes: beside what the loss keeps, for each logit; a fused loss needs none.
@@ -74,6 +76,8 @@ class Stack:
     weight_bytes: float = 0.0
     master_bytes: float = 4.0
     fp16_gradient_bytes: float = 2.0
+    fp16_state_bytes: float = 0.0
+    spare_bytes: float = 0.0
     step_bytes: float = 0.0
     offloads_master: bool = True
     logit_bytes: float = 4.0

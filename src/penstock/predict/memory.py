@@ -88,7 +88,8 @@ def room(rank: Rank, mine: Counter[Block], held_bytes: float, first: bool, last:
     half = setup.precision == "fp16"
     weight_bytes = stack.weight_bytes or rank.width_bytes
     moments_bytes, away = MOMENTS_BYTES[setup.optimizer], setup.optimizer_offload
-    master_bytes = stack.master_bytes * (1 - away * stack.offloads_master)
+    master_bytes = (stack.master_bytes + half * stack.fp16_state_bytes) * (1 - away * stack.offloads_master)
+    spare_bytes = 0.0 if half else stack.spare_bytes
     loss = _loss(rank, last)
     working = max((_of(rank, block)[1] for block in mine), default=0.0)
     held_bytes *= 1 + VOCABULARY_WAITS[setup.vocabulary](setup.pp) / setup.pp
@@ -97,7 +98,8 @@ def room(rank: Rank, mine: Counter[Block], held_bytes: float, first: bool, last:
     stepping = stack.step_bytes * _sharded(setup, counts, 1) - moving
     return Room(
         weights=weight_bytes * _sharded(setup, counts, 3),
-        gradients=(stack.fp16_gradient_bytes if half else stack.gradient_bytes) * _sharded(setup, counts, 2),
+        gradients=(stack.fp16_gradient_bytes if half else stack.gradient_bytes) * _sharded(setup, counts, 2)
+        + spare_bytes * sum(counts),
         optimizer=(master_bytes + moments_bytes * (1 - away)) * _sharded(setup, counts, 1),
         activations=held_bytes,
         loss=loss,
