@@ -85,8 +85,6 @@ def _run(row: Mapping[str, str]) -> Run:
     for name in ("seq_len", "global_batch", "devices"):
         if not row.get(name):
             raise ValueError(f"the row has no {name}")
-    if row.get("task", "pretrain") == "lora":
-        raise ValueError("low-rank adapters are not predicted yet")
     framework = stack(row["system"])
     found = described(
         row["model_name"],
@@ -177,9 +175,22 @@ def _setup(row: Mapping[str, str], model: Architecture, framework: Stack, guesse
         dropout=framework.dropout and not _gated(model),
         fused_loss=framework.fused_loss or "fused CE" in row.get("notes", ""),
         optimizer="muon" if "muon" in row.get("notes", "").lower() else "adam",
+        adapter=_adapter(row, guessed),
+        frozen_bytes=0.55 if re.search("qlora|4-?bit", row.get("notes", "").lower()) else 2.0,
         stage_layers=_redistributed(row, model, pp),
         vocabulary=_vocabulary(row.get("schedule", "")),
     )
+
+
+def _adapter(row: Mapping[str, str], guessed: list[str]) -> int:
+    """Rank of low-rank adapters, if they are what is trained."""
+    if "lora" not in row.get("task", ""):
+        return 0
+    said = re.search(r"(?:rank|r) ?[=:]? ?(\d+)", row.get("notes", ""))
+    if said:
+        return int(said[1])
+    guessed.append("adapters of rank 16 on all matrices of blocks")
+    return 16
 
 
 def _vocabulary(schedule: str) -> int:

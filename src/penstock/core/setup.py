@@ -38,6 +38,8 @@ class Setup:
         optimizer: ``adam``, ``adam-bf16``, ``adam-8bit``, ``sgd`` with momentum, ``muon`` or ``adafactor``.
         dropout: results of both halves of a block, and weights of attention, are dropped at random.
         fused_loss: the loss reads logits as they are, without a copy in full precision.
+        adapter: rank of the low-rank adapters that are trained in place of all matrices of blocks; 0: all is trained.
+        frozen_bytes: of a parameter that an adapter leaves as it is.
         imbalance: tokens of the busiest rank of experts over the mean.
         stage_layers: layers of each stage, in the order of the model; empty: as even as can be.
         vocabulary: how embedding and head are split over the pipeline's ranks: 0 not at all, 1 or 2 by the algorithms
@@ -71,13 +73,15 @@ class Setup:
     optimizer: str = "adam"
     dropout: bool = False
     fused_loss: bool = False
+    adapter: int = 0
+    frozen_bytes: float = 2.0
     imbalance: float = 1.0
     stage_layers: tuple[int, ...] = ()
     vocabulary: int = 0
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            value, least = getattr(self, field.name), int(field.name not in ("zero", "shards", "vocabulary"))
+            value, least = getattr(self, field.name), int(field.name not in ("zero", "shards", "vocabulary", "adapter"))
             if isinstance(value, int) and not isinstance(value, bool) and value < least:
                 raise ValueError(f"{field.name}={value} is too small; use {least} or more")
         for name in ("offload", "optimizer_offload"):

@@ -43,7 +43,8 @@ class Stack:
         passing_bytes: of a gradient of weights before it is added to those of other micro-batches, for each parameter
             of each shape of matrix; 0: products add, and nothing is held.
         ahead: blocks whose weights are gathered (ZeRO-3) before they are needed.
-        bucket_bytes: of buffers in which gradients (ZeRO-1, 2) are gathered for their reduction.
+        bucket_bytes: of the buffer in which ZeRO collects gradients for their reduction, if there are so many.
+        live_bytes: of weights that are gathered at a time (ZeRO-3), if there are so many; 0: as ``ahead`` says.
         workspace_bytes: of libraries of products.
         context_bytes: of the driver's context and of collectives, outside the allocator.
         slack: what the allocator holds and cannot use, relative to activations and what passes.
@@ -84,6 +85,7 @@ class Stack:
     passing_bytes: float = 2.0
     ahead: float = 1.0
     bucket_bytes: float = 0.0
+    live_bytes: float = 0.0
     workspace_bytes: float = 8e7
     context_bytes: float = 1.5e9
     slack: float = 0.05

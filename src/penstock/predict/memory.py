@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock.core.architecture import Architecture, Block
-from penstock.core.parts import Experts
 from penstock.core.setup import MOMENTS_BYTES, Setup
 from penstock.cost.alive import backward_bytes
 from penstock.cost.kept import kept, of_these, rerun
@@ -19,6 +18,7 @@ from penstock.cost.operators import Microbatch
 from penstock.cost.stack import Stack
 from penstock.predict.micro import Rank, block_rows
 from penstock.predict.prediction import Room
+from penstock.predict.sizes import parameters, shapes, trained
 
 Again = str | tuple[str, ...]
 STAYS = ("attention.core",)
@@ -84,9 +84,9 @@ def room(rank: Rank, mine: Counter[Block], held_bytes: float, first: bool, last:
         first, last: whether it holds the embedding, the head.
     """
     setup, stack = rank.setup, rank.stack
-    counts = parameters(rank.model, setup, mine, first, last)
+    whole, counts = parameters(rank.model, setup, mine, first, last), trained(rank, mine, first, last)
     half = setup.precision == "fp16"
-    weight_bytes = stack.weight_bytes or rank.width_bytes
+    weight_bytes = setup.frozen_bytes if setup.adapter else stack.weight_bytes or rank.width_bytes
     moments_bytes, away = MOMENTS_BYTES[setup.optimizer], setup.optimizer_offload
     master_bytes = (stack.master_bytes + half * stack.fp16_state_bytes) * (1 - away * stack.offloads_master)
     spare_bytes = 0.0 if half else stack.spare_bytes
@@ -97,7 +97,7 @@ def room(rank: Rank, mine: Counter[Block], held_bytes: float, first: bool, last:
     moving = held_bytes + loss + working
     stepping = stack.step_bytes * _sharded(setup, counts, 1) - moving
     return Room(
-        weights=weight_bytes * _sharded(setup, counts, 3),
+        weights=weight_bytes * _sharded(setup, whole, 3),
         gradients=(stack.fp16_gradient_bytes if half else stack.gradient_bytes) * _sharded(setup, counts, 2)
         + spare_bytes * sum(counts),
         optimizer=(master_bytes + moments_bytes * (1 - away)) * _sharded(setup, counts, 1),
@@ -130,42 +130,29 @@ def _loss(rank: Rank, last: bool) -> float:
 
 def _scratch(rank: Rank, mine: Counter[Block], last: bool) -> float:
     """Gradients of weights on their way to where they accumulate: one for each shape of matrix."""
-    shapes = {shape for block in mine for shape in _shapes(block, rank.batch_of(block))}
+    if rank.setup.adapter:
+        return 0.0
+    found = {shape for block in mine for shape in shapes(block, rank.batch_of(block))}
     head = rank.model.hidden * rank.model.vocab / rank.setup.tp if last else 0.0
-    return rank.stack.passing_bytes * (sum(m * n for m, n in shapes) + head)
-
-
-@lru_cache(maxsize=4096)
-def _shapes(block: Block, batch: Microbatch) -> frozenset[tuple[float, float]]:
-    """Shapes of the matrices of a block on one rank."""
-    made, _ = block_rows(block, batch)
-    return frozenset((op.m, op.n) for op in made if op.phase == "W" and op.kind.endswith("matmul"))
+    return rank.stack.passing_bytes * (sum(m * n for m, n in found) + head)
 
 
 def _messages(rank: Rank, mine: Counter[Block], first: bool, last: bool) -> float:
-    """Weights and gradients of blocks that are whole for a while (ZeRO-3), and buckets of reductions."""
-    setup, stack = rank.setup, rank.stack
+    """Weights and gradients that are whole for a while (ZeRO-3), and gradients on their way to their reduction.
+
+    A block's weights are gathered while those of the next come, and so are those of the embedding or the head; one
+    gradient is whole, and a second time in the width of its reduction.
+    """
+    setup, stack, width = rank.setup, rank.stack, rank.width_bytes
     if setup.replicas == 1 or setup.zero == 0:
         return 0.0
+    whole, own = sum(parameters(rank.model, setup, mine, first, last)), sum(trained(rank, mine, first, last))
+    bucket = min(stack.bucket_bytes, width * own)
     if setup.zero < 3:
-        return stack.bucket_bytes
-    blocks = max((sum(parameters(rank.model, setup, Counter([block]), False, False)) for block in mine), default=0.0)
-    ends = sum(parameters(rank.model, setup, Counter(), first, last))
-    whole = rank.width_bytes + stack.reduced_bytes
-    return blocks * (stack.ahead * rank.width_bytes + whole) + ends * whole
-
-
-def parameters(model: Architecture, setup: Setup, mine: Counter[Block], first: bool, last: bool) -> tuple[float, float]:
-    """Return the parameters of one device: all but experts, and experts."""
-    each = {block: block.mlp.experts * block.mlp.expert.parameters for block in mine if isinstance(block.mlp, Experts)}
-    experts = sum(mine[block] * count for block, count in each.items())
-    dense = sum(block.parameters * count for block, count in mine.items()) - experts
-    ends = 0.0
-    if setup.vocabulary:
-        tables = model.embedding.parameters + (0 if model.head.tied else model.hidden * model.vocab)
-        return (dense + tables / setup.pp) / setup.tp, experts / (setup.ep * setup.etp)
-    if first:
-        ends += model.embedding.parameters
-    if last and not (first and model.head.tied):
-        ends += model.hidden * model.vocab
-    return (dense + ends) / setup.tp, experts / (setup.ep * setup.etp)
+        return bucket
+    if stack.live_bytes:
+        return bucket + min(stack.live_bytes, width * whole)
+    block = max((sum(parameters(rank.model, setup, Counter([block]), False, False)) for block in mine), default=0.0)
+    end = max(sum(parameters(rank.model, setup, Counter(), *each)) for each in ((first, False), (False, last)))
+    gathered = width * ((1 + stack.ahead) * block + end)
+    return gathered if setup.adapter else gathered + (width + stack.reduced_bytes) * max(block, end)

@@ -100,5 +100,5 @@ class Prediction:
 
     @property
     def fits(self) -> bool:
-        """Whether every rank's memory is enough."""
-        return self.peak.total <= self.memory_bytes
+        """Whether every rank's memory is enough; the allocator gives back what it does not use before it fails."""
+        return max(room.total - room.reserve for room in self.rooms) <= self.memory_bytes
