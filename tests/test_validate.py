@@ -163,7 +163,9 @@ def test_errors_are_one_line(penstock, tmp_path, monkeypatch, some, words, says)
     table(tmp_path / "runs.csv", some[:2])
     (tmp_path / "empty.csv").write_text("model_name,device,devices,seq_len,global_batch\n")
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
-    (tmp_path / "unmeasured.csv").write_text("model_name,device,devices,seq_len,global_batch\nllama-3-8b,H100,8,1024,8\n")
+    (tmp_path / "unmeasured.csv").write_text(
+        "model_name,device,devices,seq_len,global_batch\nllama-3-8b,H100,8,1024,8\n"
+    )
     code, _, err = penstock(f"validate {words}")
     assert (code, err.count("\n")) == (2, 1)
     assert says in err

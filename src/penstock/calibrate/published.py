@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from penstock.calibrate.printed import Printed, offloads, printed
 from penstock.calibrate.rows import COUNTS, NEEDED, number, read_rows, truth, whole
 from penstock.core.architecture import Architecture
 from penstock.core.cluster import Cluster
 from penstock.core.config.described import described
+from penstock.core.parts import Experts
 from penstock.core.setup import Setup, even
 from penstock.cost.stack import Stack, stack
 
@@ -32,6 +34,18 @@ class Run:
     stack: Stack | None = None
     guessed: tuple[str, ...] = ()
     why_not: str = ""
+
+    @property
+    def measured_gb(self) -> float | None:
+        """Memory as printed; ``memory`` says what that is."""
+        return float(self.row["peak_mem_gb"]) if self.row.get("peak_mem_gb") else None
+
+    @property
+    def memory(self) -> Printed:
+        """How the row prints memory."""
+        if self.stack is None:
+            raise ValueError(f"this run cannot be predicted: {self.why_not}")
+        return printed(self.row, self.stack)
 
     @property
     def measured_s(self) -> float | None:
@@ -69,10 +83,6 @@ def _run(row: Mapping[str, str]) -> Run:
     for name in NEEDED:
         if not row.get(name) or (name in COUNTS and not whole(row, name)):
             raise ValueError(f"the row has no {name}")
-    if row.get("task") == "lora":
-        raise ValueError("low-rank adapters are not predicted yet")
-    if row.get("offload"):
-        raise ValueError(f"offload={row['offload']} is not predicted yet")
     found = described(
         row["model_name"],
         layers=whole(row, "layers"),
@@ -86,6 +96,7 @@ def _run(row: Mapping[str, str]) -> Run:
         topk=whole(row, "topk"),
         expert_ffn=whole(row, "moe_ffn"),
         shared_ffn=whole(row, "shared_ffn"),
+        dense_layers=_dense_layers(row),
         gated=truth(row, "gated_mlp"),
         tied=truth(row, "tied_embed"),
     )
@@ -95,7 +106,7 @@ def _run(row: Mapping[str, str]) -> Run:
         row=row,
         model=found.model,
         cluster=_cluster(row),
-        setup=_setup(row, found.model, guessed),
+        setup=_setup(row, found.model, framework, guessed),
         stack=framework,
         guessed=tuple(guessed),
     )
@@ -112,6 +123,12 @@ def _stack(row: Mapping[str, str], guessed: list[str]) -> Stack:
         return replace(like, spread=max(like.spread, UNKNOWN_SPREAD))
 
 
+def _dense_layers(row: Mapping[str, str]) -> int | None:
+    """How many layers have no experts, where the notes say so."""
+    said = re.search(r"dense_layers=(\d+)", row.get("notes", ""))
+    return int(said[1]) if said else None
+
+
 def _cluster(row: Mapping[str, str]) -> Cluster:
     devices, each = whole(row, "devices") or 1, whole(row, "per_node") or 8
     each = min(each, devices)
@@ -119,7 +136,7 @@ def _cluster(row: Mapping[str, str]) -> Cluster:
     return Cluster.read(f"{name}:{-(-devices // each)}x{each}")
 
 
-def _setup(row: Mapping[str, str], model: Architecture, guessed: list[str]) -> Setup:
+def _setup(row: Mapping[str, str], model: Architecture, framework: Stack, guessed: list[str]) -> Setup:
     tp, pp, cp = (whole(row, key) or 1 for key in ("tp", "pp", "cp"))
     devices = whole(row, "devices") or 1
     schedule, chunks = _schedule(row, pp, guessed)
@@ -129,8 +146,10 @@ def _setup(row: Mapping[str, str], model: Architecture, guessed: list[str]) -> S
         micro = 1
         guessed.append("micro_batch=1")
     attention = row.get("attention", "")
+    flash = attention != "none" if attention else framework.kernels.attention
     if not attention:
-        guessed.append("attention by fused kernels")
+        guessed.append(f"flash={flash}")
+    storages, optimizer_share = offloads(row["offload"]) if row.get("offload") else ((), 0.0)
     sp = row.get("sp")
     if tp > 1 and not sp:
         guessed.append("sp=True")
@@ -148,12 +167,40 @@ def _setup(row: Mapping[str, str], model: Architecture, guessed: list[str]) -> S
         sp=tp > 1 and sp != "0",
         zero=_zero(row.get("zero_stage_or_fsdp", ""), guessed),
         recompute=_recompute(row.get("recompute", ""), guessed),
+        offload=storages or 0.0,
+        optimizer_offload=optimizer_share,
         precision=_precision(row.get("precision", ""), guessed),
-        flash=attention != "none",
+        flash=flash,
+        dropout=framework.dropout and not _gated(model),
+        fused_loss=framework.fused_loss or "fused CE" in row.get("notes", ""),
         optimizer="muon" if "muon" in row.get("notes", "").lower() else "adam",
+        adapter=_adapter(row, guessed),
+        frozen_bytes=0.55 if re.search("qlora|4-?bit", row.get("notes", "").lower()) else 2.0,
         stage_layers=_redistributed(row, model, pp),
-        vocabulary="vocab" in row.get("schedule", ""),
+        vocabulary=_vocabulary(row.get("schedule", "")),
     )
+
+
+def _adapter(row: Mapping[str, str], guessed: list[str]) -> int:
+    """Rank of low-rank adapters, if they are what is trained."""
+    if "lora" not in row.get("task", ""):
+        return 0
+    said = re.search(r"(?:rank|r) ?[=:]? ?(\d+)", row.get("notes", ""))
+    if said:
+        return int(said[1])
+    guessed.append("adapters of rank 16 on all matrices of blocks")
+    return 16
+
+
+def _vocabulary(schedule: str) -> int:
+    if "vocab" not in schedule:
+        return 0
+    return 3 if "interlaced" in schedule else 2 if "vocab-2" in schedule else 1
+
+
+def _gated(model: Architecture) -> bool:
+    mlp = model.blocks[-1].mlp
+    return mlp is not None and (mlp.expert if isinstance(mlp, Experts) else mlp).gated
 
 
 def _schedule(row: Mapping[str, str], pp: int, guessed: list[str]) -> tuple[str, int]:
@@ -164,7 +211,7 @@ def _schedule(row: Mapping[str, str], pp: int, guessed: list[str]) -> tuple[str,
     for start, name in _SCHEDULES.items():
         if text.startswith(start):
             return name, chunks
-    if "inter" in text or text == "1f1b-i" or chunks > 1:
+    if "interleav" in text or text == "1f1b-i" or chunks > 1:
         if chunks == 1:
             guessed.append("vpp=2")
         return "interleaved", max(2, chunks)
@@ -233,4 +280,4 @@ def _redistributed(row: Mapping[str, str], model: Architecture, pp: int) -> tupl
     head = min(model.hidden * model.vocab / block, model.layers / pp)
     last = max(0, round(model.layers / pp - head * (pp - 1) / pp))
     rest = even(model.layers - last, pp - 1)
-    return (*sorted(rest, reverse=True), last)
+    return (*rest, last)

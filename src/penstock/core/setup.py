@@ -7,8 +7,10 @@ from itertools import pairwise
 
 from penstock.core.words import divisors, suggest
 
-OPTIMIZERS = ("adam", "sgd", "muon")
 PRECISIONS = ("bf16", "fp16", "fp32", "fp8", "fp4")
+MOMENTS_BYTES = {"adam": 8.0, "adam-bf16": 4.0, "adam-8bit": 2.06, "sgd": 4.0, "muon": 4.0, "adafactor": 0.02}
+"""Optimizers, and what they remember of each parameter: two moments in fp32 or bf16, or in blocks of 8 bits (Dettmers
+et al. 2022, arXiv:2110.02861); one moment; sums of rows and columns (Shazeer & Stern 2018, arXiv:1804.04235)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,15 +31,20 @@ class Setup:
             weights too.
         shards: ranks over which ZeRO shards, if fewer than all of these (hybrid sharding); 0: all.
         recompute: ``none``, ``selective``, ``full``, or names of operators.
-        offload: share of what a forward keeps that waits in host memory.
+        offload: share of what a forward keeps that waits in host memory, or the storages of a block that do.
         optimizer_offload: share of the optimizer's state that lives, and is updated, in host memory.
         precision: of the products inside blocks: ``bf16``, ``fp16``, ``fp32``, ``fp8``, ``fp4``.
         flash: attention by one kernel, without scores in memory.
         graphs: kernels are launched as recorded graphs.
-        optimizer: ``adam``, ``sgd`` with momentum, or ``muon``.
+        optimizer: ``adam``, ``adam-bf16``, ``adam-8bit``, ``sgd`` with momentum, ``muon`` or ``adafactor``.
+        dropout: results of both halves of a block, and weights of attention, are dropped at random.
+        fused_loss: the loss reads logits as they are, without a copy in full precision.
+        adapter: rank of the low-rank adapters that are trained in place of all matrices of blocks; 0: all is trained.
+        frozen_bytes: of a parameter that an adapter leaves as it is.
         imbalance: tokens of the busiest rank of experts over the mean.
         stage_layers: layers of each stage, in the order of the model; empty: as even as can be.
-        vocabulary: embedding and head are split over the pipeline's ranks (Yeung et al. 2024, arXiv:2411.05288).
+        vocabulary: how embedding and head are split over the pipeline's ranks: 0 not at all, 1 or 2 by the algorithms
+            of Yeung et al. 2024 (arXiv:2411.05288), 3 all ranks at the same time.
 
     >>> Setup(seq=4096, batch=64, tp=2, pp=4, dp=2).micros
     32
@@ -59,27 +66,34 @@ class Setup:
     zero: int = 0
     shards: int = 0
     recompute: str | tuple[str, ...] = "none"
-    offload: float = 0.0
+    offload: float | tuple[str, ...] = 0.0
     optimizer_offload: float = 0.0
     precision: str = "bf16"
     flash: bool = True
     graphs: bool = False
     optimizer: str = "adam"
+    dropout: bool = False
+    fused_loss: bool = False
+    adapter: int = 0
+    frozen_bytes: float = 2.0
     imbalance: float = 1.0
     stage_layers: tuple[int, ...] = ()
-    vocabulary: bool = False
+    vocabulary: int = 0
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            value, least = getattr(self, field.name), int(field.name not in ("zero", "shards"))
+            value, least = getattr(self, field.name), int(field.name not in ("zero", "shards", "vocabulary", "adapter"))
             if isinstance(value, int) and not isinstance(value, bool) and value < least:
                 raise ValueError(f"{field.name}={value} is too small; use {least} or more")
         for name in ("offload", "optimizer_offload"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name}={getattr(self, name)} is no share; use 0 to 1")
-        for name, choices in (("optimizer", OPTIMIZERS), ("precision", PRECISIONS)):
+            share = getattr(self, name)
+            if not isinstance(share, tuple) and not 0 <= share <= 1:
+                raise ValueError(f"{name}={share} is no share; use 0 to 1")
+        for name, choices in (("optimizer", tuple(MOMENTS_BYTES)), ("precision", PRECISIONS)):
             if (value := getattr(self, name)) not in choices:
                 raise ValueError(f"{name}={value!r} is unknown; {suggest(value, choices)}")
+        if self.vocabulary > 3:
+            raise ValueError(f"vocabulary={self.vocabulary} is no way to split it; use 0 to 3")
         if self.zero > 3 or self.imbalance < 1:
             raise ValueError(f"zero={self.zero}, imbalance={self.imbalance}: use zero 0 to 3 and imbalance 1 or more")
         self._check_split()

@@ -131,13 +131,14 @@ def _core(tape: Tape, mixer: Attention, parts: _Parts) -> Tensor:
         _unfused(tape, held, takes, out, sizes)
         return out
     stats = tape.tensor("attention.stats", heads * one.here, 4)
+    made = (out, stats) if tape.kernels.ordered else (out, stats, out._replace(name=f"{out.name}.unordered"))
     scores, moved = 2 * batch * queries * one.seq, sum(each.size_bytes for each in takes)
     core: dict[str, Any] = {"name": "attention.core", "kind": "attention", **sizes}
     core["density"] = mixer.mask.density(one.seq)
     tape.add(
         Operator(
             flops=scores * (mixer.head_dim + mixer.value_dim), reads_bytes=moved, writes_bytes=out.size_bytes,
-            takes=takes, makes=(out, stats), saves=(*held, out, stats), **core,
+            takes=takes, makes=made, saves=(*held, *made[1:], *made[:1]), **core,
         )
     )  # fmt: skip
     again = scores * (3 * mixer.head_dim + 2 * mixer.value_dim)
@@ -152,15 +153,18 @@ def _unfused(
     """Attention with its score matrix in memory: two products and the kernels of a softmax between them."""
     elements = sizes["batch"] * sizes["m"] * sizes["n"]
     work = 2 * elements * (sizes["k"] + sizes["value_dim"])
-    wide = tape.tensor("attention.softmax", elements, 4)
-    narrow = (tape.tensor("attention.weights", elements),) if tape.width_bytes != 4 else ()
+    narrow = (tape.tensor("attention.weights", elements),)
+    wide = (tape.tensor("attention.softmax", elements, 4),)
+    kept: tuple[Tensor, ...] = narrow if tape.kernels.softmax else wide if tape.width_bytes == 4 else wide + narrow
+    if tape.batch.dropout:
+        kept += (tape.tensor("attention.dropped", elements), tape.tensor("attention.core.mask_of_dropout", elements, 1))
     moved = sum(each.size_bytes for each in takes)
     matrix = 6 * elements * tape.width_bytes
     core: dict[str, Any] = {"name": "attention.core", "kind": "attention", **sizes}
     tape.add(
         Operator(
             flops=work, reads_bytes=moved + matrix, writes_bytes=out.size_bytes + matrix, launches=5,
-            takes=takes, makes=(out,), saves=(*held, wide, *narrow), **core,
+            takes=takes, makes=(out,), saves=(*held, *kept), **core,
         )
     )  # fmt: skip
     reads, writes = moved + out.size_bytes + 2 * matrix, moved + matrix

@@ -54,7 +54,8 @@ def _write_block(tape: Tape, block: Block) -> None:
         for norm in norms[1:2]:
             y = tape.norm(norm, f"{role}_post_norm", y, own)
         sum_of = tape.tensor(f"{role}.sum", own * block.hidden * block.streams)
-        tape.elementwise(f"{role}.add", (x, y), (sum_of,))
+        masks = (tape.tensor(f"{role}.mask_of_dropout", own * block.hidden, 1),) if tape.batch.dropout else ()
+        tape.elementwise(f"{role}.add", (x, y), (sum_of,), masks)
         x = sum_of
 
 

@@ -101,7 +101,8 @@ class Kernels:
     are one product. ``qkv``, ``gate_up``: these products are one, whatever the model's own code does (``None``: as
     there). ``copies``: attention gets queries, keys and values each by itself; without, parts of a larger product keep
     the whole of it in memory. ``stats_bytes``: of a number that a norm of mean and variance keeps (``None``: as its
-    input).
+    input). ``softmax``: where scores are in memory, one kernel turns them into weights and keeps these alone.
+    ``ordered``: fused attention gives its result in the order that the next product reads, not one that must be copied.
     """
 
     norm: bool = True
@@ -114,13 +115,21 @@ class Kernels:
     gate_up: bool | None = True
     copies: bool = True
     stats_bytes: int | None = 4
+    softmax: bool = True
+    ordered: bool = True
 
 
+WIDE = ("router", "logits", "indexer", "streams")
+"""Words in the names of products that stay in the wide precision whatever the recipe."""
+NARROW = ".narrow"
+"""Ends the name of a copy of a tensor in a recipe's low precision."""
 WHOLE = Shard()
 """Nothing is split."""
 FUSED = Kernels()
 """Megatron-LM with Transformer Engine, and compiled code like it."""
-SPLIT = Kernels(activation=False, rope=False, loss=False, qkv=None, gate_up=None, copies=False, stats_bytes=None)
+SPLIT = Kernels(
+    activation=False, rope=False, loss=False, qkv=None, gate_up=None, copies=False, stats_bytes=None, softmax=False
+)
 """The runtime's own modules where its backward can be split: its norms keep their input and one number per token."""
 PLAIN = replace(SPLIT, norm=False)
 """transformers' modules as PyTorch runs them, attention by a fused kernel."""
@@ -132,7 +141,9 @@ class Microbatch:
 
     ``width_bytes``: of an element of weights and activations. ``gradient_bytes``: of an element of a weight gradient,
     which is read and written as it accumulates. ``shard``: how the work is split. ``kernels``: what runs as one kernel,
-    and so what is kept in between.
+    and so what is kept in between. ``dropout``: results of both halves, and weights of attention, are dropped at
+    random, and a byte of each is kept. ``kept_bytes``: of an element of a product's input as the gradient of its
+    weights keeps it, where that is a copy in a narrower width (``None``: the input itself).
 
     >>> Microbatch(micro=2, seq=4096, shard=Shard(cp=4)).here
     2048.0
@@ -144,6 +155,8 @@ class Microbatch:
     gradient_bytes: float = 4
     shard: Shard = WHOLE
     kernels: Kernels = FUSED
+    dropout: bool = False
+    kept_bytes: float | None = None
 
     @property
     def here(self) -> float:

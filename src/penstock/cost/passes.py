@@ -12,14 +12,12 @@ from numpy.typing import NDArray
 from penstock.core.device import Device
 from penstock.cost.constants import levels
 from penstock.cost.kernels import Time, attention, grouped_matmul, matmul, memory_bound
-from penstock.cost.operators import Operator
+from penstock.cost.operators import WIDE, Operator
 
 Floats = NDArray[np.float64]
 Which = NDArray[np.int64]
 PHASES = ("F", "I", "W")
 KINDS = ("matmul", "grouped_matmul", "attention", "scan", "elementwise", "norm", "gather", "loss")
-WIDE = ("router", "logits", "indexer", "streams")
-"""Words in the names of products that stay in the wide precision whatever the recipe."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -32,9 +32,25 @@ class Stack:
         experts_s: host time of dispatching tokens to experts and back, per block and direction, without graphs.
         cast_bytes: memory traffic for each element of the left operand of a product in low precision.
         gradient_bytes, reduced_bytes: of a gradient as it accumulates, and as it is sent.
-        state_bytes: of weights in full precision and the optimizer's state, for each parameter.
-        logit_bytes: beside what the loss keeps, for each logit.
-        reserve_bytes: contexts, buffers of messages and gaps of the allocator.
+        weight_bytes: of a weight as it is stored; 0: as products read it.
+        master_bytes: of the optimizer's own copy of a weight.
+        fp16_gradient_bytes: of a gradient as it accumulates with fp16.
+        fp16_state_bytes: more of the optimizer's for each parameter with fp16: gradients on their way to it.
+        spare_bytes: more of each parameter that is not sharded, with bf16: gradients in another width.
+        step_bytes: more of each parameter it owns while the optimizer runs: gradients and results on their way.
+        offloads_master: whether the optimizer's copy of weights goes to the host with what it offloads.
+        logit_bytes: beside what the loss keeps, for each logit; a fused loss needs none.
+        passing_bytes: of a gradient of weights before it is added to those of other micro-batches, for each parameter
+            of each shape of matrix; 0: products add, and nothing is held.
+        ahead: blocks whose weights are gathered (ZeRO-3) before they are needed.
+        bucket_bytes: of the buffer in which ZeRO collects gradients for their reduction, if there are so many.
+        live_bytes: of weights that are gathered at a time (ZeRO-3), if there are so many; 0: as ``ahead`` says.
+        workspace_bytes: of libraries of products.
+        context_bytes: of the driver's context and of collectives, outside the allocator.
+        slack: what the allocator holds and cannot use, relative to activations and what passes.
+        fused_loss: whether the loss is fused (``Setup.fused_loss``) unless told otherwise.
+        dropout: whether models without gates are trained with it unless told otherwise.
+        counts: what the framework prints as memory: ``allocated``, ``reserved`` or ``device``.
         w_share: share of what a forward keeps that waits for the weights' gradient, where that is apart.
         spread: how far runs differ from a prediction without errors of kernels, relative; part of its interval.
         optimizer_bytes: memory traffic of the optimizer for each parameter it owns.
@@ -58,9 +74,24 @@ class Stack:
     cast_bytes: float = 5.0
     gradient_bytes: float = 4.0
     reduced_bytes: float = 4.0
-    state_bytes: float = 12.0
+    weight_bytes: float = 0.0
+    master_bytes: float = 4.0
+    fp16_gradient_bytes: float = 2.0
+    fp16_state_bytes: float = 0.0
+    spare_bytes: float = 0.0
+    step_bytes: float = 0.0
+    offloads_master: bool = True
     logit_bytes: float = 4.0
-    reserve_bytes: float = 1.5e9
+    passing_bytes: float = 2.0
+    ahead: float = 1.0
+    bucket_bytes: float = 0.0
+    live_bytes: float = 0.0
+    workspace_bytes: float = 8e7
+    context_bytes: float = 1.5e9
+    slack: float = 0.05
+    fused_loss: bool = False
+    dropout: bool = False
+    counts: str = "allocated"
     w_share: float = 0.94
     spread: float = 0.1
     optimizer_bytes: float = 40.0

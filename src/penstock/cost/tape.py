@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from penstock.core.parts import Matrix, Norm
-from penstock.cost.operators import Microbatch, Operator, OperatorKind, Tensor
+from penstock.cost.operators import NARROW, WIDE, Microbatch, Operator, OperatorKind, Tensor
 
 
 class Tape:
@@ -71,7 +71,7 @@ class Tape:
             "name": name, "kind": kind, "flops": 2 * rows * n * k, "batch": batch, "launches": launches,
         }  # fmt: skip
         read: dict[str, Any] = {**both, "weight_bytes": weight}
-        saves = (x,) if trained else ()
+        saves = (self.kept_input(name, x),) if trained else ()
         self.add(Operator(m=m, n=n, k=k, reads_bytes=given + weight, writes_bytes=y.size_bytes,
                           takes=(x,), makes=(y,), saves=saves, **read))  # fmt: skip
         if not trained:
@@ -80,6 +80,13 @@ class Tape:
         reads = given + y.size_bytes + gradient
         self.add(Operator(phase="W", m=k, n=n, k=m, reads_bytes=reads, writes_bytes=gradient, **both))
         self.add(Operator(phase="I", m=m, n=k, k=n, reads_bytes=y.size_bytes + weight, writes_bytes=given, **read))
+
+    def kept_input(self, name: str, x: Tensor) -> Tensor:
+        """What the gradient of a product's weights keeps: its input, or a narrower copy where a recipe makes one."""
+        kept = self.batch.kept_bytes
+        if kept is None or any(word in name for word in WIDE):
+            return x
+        return Tensor(f"{x.name}{NARROW}", x.size_bytes * kept / self.width_bytes)
 
     def elementwise(
         self,

@@ -12,8 +12,9 @@ from penstock.core.timeline import Timeline
 class Room:
     """Bytes of one device at its peak, by what they hold.
 
-    ``working``: what one block holds while it runs, beyond what it keeps. ``messages``: buffers of collectives.
-    ``reserve``: contexts and gaps of the allocator.
+    ``working``: what a backward holds beyond what was kept and the loss, and workspaces of libraries. ``messages``:
+    weights that are whole for a while, and buffers of collectives. ``reserve``: what the allocator holds and nobody
+    uses. ``context``: what the driver and the libraries of collectives hold outside the allocator.
     """
 
     weights: float = 0.0
@@ -24,6 +25,16 @@ class Room:
     working: float = 0.0
     messages: float = 0.0
     reserve: float = 0.0
+    context: float = 0.0
+
+    def counted(self, what: str) -> float:
+        """Return what a framework's own figure counts: all of the ``device``, what the allocator has ``reserved``, what is
+        ``allocated`` of it, or what is ``resting`` there between steps."""
+        reserved = self.total - self.context
+        resting = self.weights + self.gradients + self.optimizer
+        return {
+            "device": self.total, "reserved": reserved, "allocated": reserved - self.reserve, "resting": resting,
+        }[what]  # fmt: skip
 
     @property
     def total(self) -> float:
@@ -89,5 +100,5 @@ class Prediction:
 
     @property
     def fits(self) -> bool:
-        """Whether every rank's memory is enough."""
-        return self.peak.total <= self.memory_bytes
+        """Whether every rank's memory is enough; the allocator gives back what it does not use before it fails."""
+        return max(room.total - room.reserve for room in self.rooms) <= self.memory_bytes

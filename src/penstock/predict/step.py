@@ -20,9 +20,10 @@ from penstock.cost.kernels import memory_bound
 from penstock.cost.stack import Stack
 from penstock.engine import simulate
 from penstock.predict.flops import model_flops
-from penstock.predict.memory import parameters, room, saved_bytes
+from penstock.predict.memory import room, saved_bytes
 from penstock.predict.micro import Part, Rank
 from penstock.predict.prediction import Prediction
+from penstock.predict.sizes import parameters, trained
 from penstock.schedules import build
 
 Floats = NDArray[np.float64]
@@ -77,7 +78,7 @@ class Step:
         self.plan = pipeline(setup.schedule, setup.pp, setup.micros, setup.chunks)
         placement = self.plan.placement
         self.on = [list(placement.on(r)) for r in range(placement.ranks)]
-        sizes = [parameters(model, setup, self.blocks(r), *self.holds(r)) for r in range(placement.ranks)]
+        sizes = [trained(rank, self.blocks(r), *self.holds(r)) for r in range(placement.ranks)]
         self.dense, self.experts = (np.array(each) for each in zip(*sizes, strict=True))
         self.costs = self._costs(placement)
         self.timeline = simulate(self.plan, self.costs)
@@ -113,7 +114,7 @@ class Step:
             for part, times in [*self.parts_of(stage), *self.ends_of(stage)]:
                 f[stage] += times * part.f_s
                 i[stage] += times * (part.i_s + part.again_s)
-                w[stage] += times * part.w_s
+                w[stage] += 0.0 if setup.adapter else times * part.w_s
         wait_s = stack.p2p_shown * rank.next_stage_s + stack.micro_s / 2 / setup.chunks
         gather_f, gather_b = self._gathers_s(f, i + w)
         seconds = np.zeros((len(Kind), count))

@@ -1,0 +1,51 @@
+"""Parameters of one device: all, those that are trained, and the shapes of their matrices."""
+
+from __future__ import annotations
+
+from collections import Counter
+from functools import lru_cache
+
+from penstock.core.architecture import Architecture, Block
+from penstock.core.parts import Experts
+from penstock.core.setup import Setup
+from penstock.cost.operators import WIDE, Microbatch
+from penstock.predict.micro import Rank, block_rows
+
+
+def parameters(model: Architecture, setup: Setup, mine: Counter[Block], first: bool, last: bool) -> tuple[float, float]:
+    """Return the parameters of one device: all but experts, and experts."""
+    each = {block: block.mlp.experts * block.mlp.expert.parameters for block in mine if isinstance(block.mlp, Experts)}
+    experts = sum(mine[block] * count for block, count in each.items())
+    dense = sum(block.parameters * count for block, count in mine.items()) - experts
+    ends = 0.0
+    if setup.vocabulary:
+        tables = model.embedding.parameters + (0 if model.head.tied else model.hidden * model.vocab)
+        return (dense + tables / setup.pp) / setup.tp, experts / (setup.ep * setup.etp)
+    if first:
+        ends += model.embedding.parameters
+    if last and not (first and model.head.tied):
+        ends += model.hidden * model.vocab
+    return (dense + ends) / setup.tp, experts / (setup.ep * setup.etp)
+
+
+def trained(rank: Rank, mine: Counter[Block], first: bool, last: bool) -> tuple[float, float]:
+    """Return those of ``parameters`` that are trained: all, or of each matrix of a block an adapter's two narrow ones
+    (Hu et al. 2021, arXiv:2106.09685)."""
+    setup = rank.setup
+    if not setup.adapter:
+        return parameters(rank.model, setup, mine, first, last)
+    each = {block: shapes(block, rank.batch_of(block)) for block in mine}
+    sides = sum(mine[block] * (m + n) * count for block, found in each.items() for (m, n), count in found.items())
+    return setup.adapter * sides, 0.0
+
+
+@lru_cache(maxsize=4096)
+def shapes(block: Block, batch: Microbatch) -> dict[tuple[float, float], int]:
+    """Return the shapes of the matrices of a block on one rank, and how many there are of each; routers and the like
+    apart."""
+    made, _ = block_rows(block, batch)
+    found: Counter[tuple[float, float]] = Counter()
+    for op in made:
+        if op.phase == "W" and op.kind.endswith("matmul") and not any(word in op.name for word in WIDE):
+            found[op.m, op.n] += op.batch
+    return dict(found)
