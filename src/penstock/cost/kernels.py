@@ -191,9 +191,9 @@ def attention_bound_s(
 
     Blocks of 64 queries, each at work ``prologue_keys`` keys longer than the keys it sees; with more blocks than units
     the last to end, which sees most keys, keeps the others waiting for ``tail`` of its time. Products (forward: of
-    queries with keys, and with values; gradient: three and two) and exponentials (one for each pair of tokens, in both;
-    a unit makes 16 a cycle: CUDA programming guide, throughput of instructions) share the units: ``overlap`` is the
-    power of the mean of their times, 1 adds them, many take the longer.
+    queries with keys, and with values; gradient: three and two) and softmax (once for each pair of tokens, in both)
+    share the units: ``overlap`` is the power of the mean of their times, 1 adds them, many take the longer. A unit does
+    ``softmax_`` of its architecture pairs a cycle, elsewhere 16: exponentials, by the CUDA programming guide.
     """
     shape = shape or constants("attention")
     rows = 64
@@ -206,9 +206,9 @@ def attention_bound_s(
     pairs = np.maximum(batch * heads * seen + late, longest)
     products = 3 * head_size + 2 * value_size if backward else head_size + value_size
     product_s = 2 * products / device.peak_flops(precision)
-    exponential_s = 1 / (16 * device.units * device.clock_hz)
+    softmax_s = 1 / (shape.get(f"softmax_{device.architecture}", 16) * device.units * device.clock_hz)
     power = shape["overlap"]
-    pair_s = (product_s**power + exponential_s**power) ** (1 / power)
+    pair_s = (product_s**power + softmax_s**power) ** (1 / power)
     moved = batch * seq * BYTES[precision] * (heads + kv_heads) * (head_size + value_size)
     return np.asarray(np.maximum(pairs * pair_s, (1 + backward) * moved / device.memory_bytes_per_s))
 
