@@ -11,7 +11,8 @@ from penstock.core.curves import Curves
 from penstock.core.device import device
 from penstock.cost import kernels
 from penstock.cost.collectives import collective_s, send_s
-from penstock.cost.curves import LENGTHS, fitted, link_curve, matmul_curve, roofline_s
+from penstock.cost.curves import LENGTHS, fitted, lasting_share, link_curve, matmul_curve, roofline_s
+from penstock.cost.passes import sustained
 
 LEVEL, FLOOR_S = 0.62, 4e-6
 RNG = np.random.default_rng(5)
@@ -136,6 +137,16 @@ def test_memory_bound_work_has_a_rate_and_a_floor(chip):
     assert kernels.memory_bound(here, 3e9).seconds == pytest.approx(3e9 / 2e12, rel=0.02)
     assert kernels.memory_bound(here, 0).seconds == pytest.approx(3e-6, rel=0.1)
     assert kernels.memory_bound(here, 2e6, kernels=4).seconds == pytest.approx(4 * (5e5 / 2e12 + 3e-6), rel=0.05)
+
+
+def test_what_lasts_of_the_rate_of_products_is_that_of_a_long_row_of_them(chip):
+    rows = {"after_s": np.array([0.0, 1.0, 3.0, 4.0]), "seconds": np.array([1.5e-3, 1.6e-3, 2e-3, 2e-3])}
+    here = replace(chip, curves=Curves("here", {}, {"sustained": rows}))
+    assert sustained(here, "fp8", "bf16")[:2].tolist() == [0.75, 0.75]
+    assert sustained(here, "fp8", "bf16")[2:].tolist() == sustained(chip, "fp8", "bf16")[2:].tolist()
+    faster = {**rows, "seconds": np.array([2e-3, 1.9e-3, 1.8e-3, 1.8e-3])}
+    assert lasting_share(replace(chip, curves=Curves("here", {}, {"sustained": faster}))) == 1.0
+    assert lasting_share(chip) is None
 
 
 def test_messages_follow_what_was_measured_on_one_level_of_links():

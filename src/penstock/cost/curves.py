@@ -192,6 +192,16 @@ def attention_sizes(sizes: Sequence[Floats]) -> list[Floats]:
 
 
 @lru_cache(maxsize=64)
+def lasting_share(device: Device) -> float | None:
+    """Return the rate of a large product in the second half of a long row of them over that at its start, at most 1."""
+    rows = _rows(device, "sustained")
+    if not rows or not rows["after_s"].max():
+        return None
+    late = rows["seconds"][rows["after_s"] >= rows["after_s"].max() / 2]
+    return min(1.0, float(rows["seconds"][rows["after_s"].argmin()] / np.median(late)))
+
+
+@lru_cache(maxsize=64)
 def memory_curve(device: Device) -> Curve | None:
     """Return the curve of memory-bound work by the bytes of a kernel, all its kinds together, or ``None`` as above."""
     rows = _rows(device, "memory")

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from penstock.core.device import Device
 from penstock.cost.constants import levels
+from penstock.cost.curves import lasting_share
 from penstock.cost.kernels import Time, attention, grouped_matmul, matmul, memory_bound
 from penstock.cost.operators import WIDE, Operator
 
@@ -157,9 +158,13 @@ def _empty() -> Floats:
 
 def sustained(device: Device, low: str, wide: str) -> Floats:
     """Return the share of the rate of single kernels that lasts through a step (power, clocks, cold caches), for each
-    of ``CLASSES``."""
+    of ``CLASSES``; that of products as it was measured, where it was."""
     names = (wide, low, "attention", "memory", "memory")
-    return np.array([_lasting(device.architecture, "bf16" if name == "fp16" else name) for name in names])
+    found = np.array([_lasting(device.architecture, "bf16" if name == "fp16" else name) for name in names])
+    measured = lasting_share(device)
+    if measured is not None:
+        found[:2] = measured
+    return found
 
 
 @cache
