@@ -57,7 +57,7 @@ def test_sixty_products_tell_all_others(chip, here):
     assert np.abs(kernels.matmul(chip, "bf16", *sizes).seconds / true_s(chip, *sizes) - 1).mean() > 3 * off.mean()
     assert not found.guessed
     assert found.level_of == "h100-80gb-sxm measured"
-    assert found.level == pytest.approx(LEVEL, rel=0.1)
+    assert found.level == pytest.approx(LEVEL, rel=0.2)
 
 
 def test_the_error_is_that_of_shapes_it_has_not_seen(chip):
@@ -133,7 +133,9 @@ def test_memory_bound_work_has_a_rate_and_a_floor(chip):
     moved = 2.0 ** np.arange(16, 33)
     columns = {"moved_bytes": moved, "kernels": np.ones(17), "seconds": moved / 2e12 + 3e-6}
     columns |= {"kind": np.full(17, "copy"), "precision": np.full(17, "bf16")}
-    here = replace(chip, curves=Curves("here", {}, {"memory": columns}))
+    several = {name: np.concatenate([values, values[:3]]) for name, values in columns.items()}
+    several["kind"][-3:], several["seconds"][-3:] = "loss", 1.0  # what is no single kernel does not count
+    here = replace(chip, curves=Curves("here", {}, {"memory": several}))
     assert kernels.memory_bound(here, 3e9).seconds == pytest.approx(3e9 / 2e12, rel=0.02)
     assert kernels.memory_bound(here, 0).seconds == pytest.approx(3e-6, rel=0.1)
     assert kernels.memory_bound(here, 2e6, kernels=4).seconds == pytest.approx(4 * (5e5 / 2e12 + 3e-6), rel=0.05)
