@@ -61,13 +61,17 @@ def test_sixty_products_tell_all_others(chip, here):
 
 
 def test_the_error_is_that_of_shapes_it_has_not_seen(chip):
-    sizes, noise = shapes(300), np.exp(RNG.normal(0, 0.1, 300))
-    seconds = true_s(chip, *sizes) * noise
-    seen = with_products(chip, sizes[:, :80], seconds[:80])
-    found = kernels.matmul(seen, "bf16", *sizes[:, 80:])
-    off = np.abs(found.seconds / seconds[80:] - 1).mean()
-    assert off == pytest.approx(found.error, rel=0.25)
-    assert 0.05 < off < 0.12
+    said, off = [], []
+    for draw in range(5):
+        rng = np.random.default_rng(draw)
+        sizes = shapes(300, rng=rng)
+        seconds = true_s(chip, *sizes) * np.exp(rng.normal(0, 0.1, 300))
+        seen = with_products(chip, sizes[:, :80], seconds[:80])
+        found = kernels.matmul(seen, "bf16", *sizes[:, 80:])
+        said.append(found.error)
+        off.append(np.abs(found.seconds / seconds[80:] - 1).mean())
+    assert np.mean(off) == pytest.approx(np.mean(said), rel=0.15)
+    assert 0.06 < np.mean(off) < 0.11  # nobody can know the noise, whose mean is 0.08
 
 
 def test_far_from_what_was_measured_the_level_alone_counts(chip):
