@@ -82,7 +82,7 @@ def _launch(name: str, row: Mapping[str, str]) -> Launch:
         model=model,
         cluster=Cluster.read(f"{node}:{-(-devices // each)}x{each}"),
         setup=setup,
-        stack=stack("megatron-core"),
+        stack=_stack(arguments),
         peak_bytes=float(row["mem_max_allocated_bytes"]),
         resting_bytes=float(row["mem_allocated_bytes"] or 0),
     )
@@ -188,3 +188,10 @@ def _again(given: _Arguments) -> str | tuple[str, ...]:
         return kind
     modules = given.get("recompute-modules", "core_attn").strip("[]").replace(",", " ").split()
     return tuple(name for module in modules for name in AGAIN.get(module, ()))
+
+
+def _stack(given: _Arguments) -> Stack:
+    """Megatron-Core; where products do not add to gradients, each gradient passes by itself."""
+    base = stack("megatron-core")
+    adds = not given.says("no-gradient-accumulation-fusion")
+    return base if adds else replace(base, passing_bytes=2.0, scratch_bytes=0.0)

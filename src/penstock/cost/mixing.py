@@ -226,7 +226,8 @@ def linear_attention(tape: Tape, mixer: LinearAttention, x: Tensor) -> Tensor:
     channels, width = mixer.conv
     if channels:
         mixed = tape.tensor("linear.conv.y", here * shard.of(channels, "channels"))
-        tape.elementwise("linear.conv", (made[0],), (mixed,), (made[0], mixed), again=2, per_element=2.0 * width)
+        kept = (made[0], mixed) if tape.kernels.states or mixer.rule == "gated_delta" else (made[0],)
+        tape.elementwise("linear.conv", (made[0],), (mixed,), kept, again=2, per_element=2.0 * width)
     out = _state(tape, mixer, mixed)
     for norm in mixer.norms[:1] if mixer.rule != "mamba" else ():
         out = tape.norm(norm, "linear.norm", out, here, split=True)
@@ -249,6 +250,7 @@ def _state(tape: Tape, mixer: LinearAttention, mixed: Tensor) -> Tensor:
     state = tape.tensor("linear.states", one.micro * chunks * heads * mixer.key_dim * mixer.value_dim, 4)
     work, moved = one.here * heads * _state_flops(mixer), mixed.size_bytes + state.size_bytes
     many = 1 if mixer.rule == "mamba" else 5
+    kept = (mixed, state) if tape.kernels.states else () if mixer.rule.startswith("mamba") else (mixed,)
     scan: dict[str, Any] = {
         "name": "linear.state", "kind": "scan", "batch": one.micro * heads,
         "m": mixer.chunk, "n": mixer.value_dim, "k": mixer.key_dim,
@@ -256,7 +258,7 @@ def _state(tape: Tape, mixer: LinearAttention, mixed: Tensor) -> Tensor:
     tape.add(
         Operator(
             flops=work, reads_bytes=moved, writes_bytes=out.size_bytes + state.size_bytes, launches=many,
-            takes=(mixed,), makes=(out,), saves=(mixed, state), **scan,
+            takes=(mixed,), makes=(out,), saves=kept, **scan,
         )
     )  # fmt: skip
     reads = 2 * moved + out.size_bytes
