@@ -272,6 +272,8 @@ GENERATORS: dict[str, Callable[[], str]] = {
     "help solve": command_help("solve"),
     "help peers": command_help("peers"),
     "help machines": command_help("machines"),
+    "help predict": command_help("predict"),
+    "help validate": command_help("validate"),
     "devices": devices,
     "nodes": nodes,
     "links": links,

@@ -1,6 +1,7 @@
 """Writes into README.md and docs/*.md what can be known by running: outputs of commands, and the tree of files.
 
 python docs/refresh.py [--slow]
+python docs/refresh.py --errors    # records the errors of predictions, in tests/golden/prediction_errors.json
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import argparse
 import ast
 import contextlib
+import json
 import re
 import shutil
 import subprocess
@@ -23,6 +25,9 @@ WITHOUT_COMMENT = {
     "src/penstock/view/page/page.css": "How the page looks, in the light, in the dark and on paper.",
     "src/penstock/data/catalogue.json": "The configs of published models by name: what shapes them, and the source.",
     "src/penstock/data/families.json": "What transformers takes for keys that a config leaves out, by family.",
+    "src/penstock/data/measured/README.md": "What the table holds, and its sources.",
+    "src/penstock/data/measured/training_runs.csv": "Published training runs: how they are set up, what was measured.",
+    "src/penstock/data/measured/megatron_launches.csv": "Megatron-LM's functional tests: arguments and exact memory.",
     "src/penstock/data/models/tiny-gpt2.json": "A small GPT-2: learned positions, tied embeddings.",
     "src/penstock/data/models/tiny-llama.json": "A small Llama, the model of the default run.",
     "src/penstock/data/models/tiny-mistral.json": "A small Mistral.",
@@ -36,12 +41,25 @@ def main() -> None:
     """Rewrite the pages."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--slow", action="store_true", help="also run the commands that take seconds")
-    slow = parser.parse_args().slow
+    parser.add_argument("--errors", action="store_true", help="record the errors of predictions, and nothing else")
+    given = parser.parse_args()
+    if given.errors:
+        record_errors()
+        return
+    slow = given.slow
     for page in pages():
         with workplace():
             _replace(page, dict(_outputs(page, slow)))
     readme = ROOT / "README.md"
     _replace(readme, {tree_block(): tree()})
+
+
+def record_errors() -> None:
+    """Predict the shipped table of runs, all of it and every eighth row, and write the errors by source."""
+    from penstock.calibrate.recorded import recorded_errors
+
+    found = {f"every {every}": recorded_errors(every) for every in (1, 8)}
+    (ROOT / "tests" / "golden" / "prediction_errors.json").write_text(json.dumps(found, indent=1) + "\n")
 
 
 @contextlib.contextmanager

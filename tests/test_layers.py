@@ -59,7 +59,7 @@ def test_imports_point_upwards_in_the_list(path):
 @pytest.mark.parametrize("path", files(), ids=name)
 def test_torch_stays_in_the_runtime(path):
     heavy = {module.split(".")[0] for module in imports(path)} & {"torch", "transformers", "safetensors", "tokenizers"}
-    assert not heavy or layer(path) == "runtime"
+    assert not heavy or layer(path) == "runtime" or path.is_relative_to(ROOT / "calibrate" / "bench")
 
 
 @pytest.mark.parametrize("path", files(), ids=name)

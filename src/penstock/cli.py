@@ -12,7 +12,9 @@ from penstock.cli_check import check
 from penstock.cli_machines import machines
 from penstock.cli_peers import peers
 from penstock.cli_plan import schedule, simulate
+from penstock.cli_predict import predict
 from penstock.cli_solve import solve
+from penstock.cli_validate import validate
 
 USER_ERROR = 2
 BROKEN_PIPE = 141
@@ -30,12 +32,15 @@ app = App(
     version=_version,
 )
 app.command("penstock.cli_run:run", help="Train a model through a pipeline, and compare the run with its prediction.")
+app.command("penstock.cli_calibrate:calibrate", help="Measure this machine, and write a cluster file from it.")
 app.command(schedule)
 app.command(simulate)
 app.command(check)
 app.command(solve)
 app.command(peers)
 app.command(machines)
+app.command(predict)
+app.command(validate)
 
 
 def main(tokens: list[str] | None = None) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from penstock.core.catalogue import catalogue, find
 from penstock.core.cluster import Cluster, Level, Node
+from penstock.core.curves import Curves
 from penstock.core.device import Device
 from penstock.core.node import BY_HAND
 from penstock.units import human_bytes, human_s
@@ -87,7 +88,7 @@ def _all() -> dict[str, Any]:
     print()
     _table(NODE_HEAD, node_rows(known.nodes.values()))
     return {
-        "devices": [asdict(one) for one in known.devices.values()],
+        "devices": [_facts(one) for one in known.devices.values()],
         "nodes": [_node_facts(one) for one in known.nodes.values()],
     }
 
@@ -97,10 +98,10 @@ def _one(name: str, usd_per_hour: float | None) -> dict[str, Any]:
     found = None if usd_per_hour else find(name)
     if isinstance(found, Device):
         _print_facts(_device_text(found))
-        return asdict(found)
+        return _facts(found)
     cluster = Cluster.read(name)
     if usd_per_hour is not None:
-        cluster = _priced(cluster, usd_per_hour)
+        cluster = priced(cluster, usd_per_hour)
     for node, _ in cluster.groups:
         _print_facts(_node_text(node))
         print()
@@ -113,7 +114,7 @@ def _one(name: str, usd_per_hour: float | None) -> dict[str, Any]:
 
 def _cluster_facts(cluster: Cluster) -> dict[str, Any]:
     paths = [
-        {"size": size, "stride": stride, "levels": [asdict(level) for level in levels]}
+        {"size": size, "stride": stride, "levels": [_facts(level) for level in levels]}
         for size, stride, levels in _paths(cluster)
     ]
     return {
@@ -127,7 +128,7 @@ def _cluster_facts(cluster: Cluster) -> dict[str, Any]:
     }
 
 
-def _priced(cluster: Cluster, usd_per_hour: float) -> Cluster:
+def priced(cluster: Cluster, usd_per_hour: float) -> Cluster:
     """Return the cluster with this rent for each of its nodes."""
     groups = [
         (replace(node, usd_per_hour=usd_per_hour, price_date=BY_HAND, price_source=""), count)
@@ -148,6 +149,7 @@ def _device_text(one: Device) -> list[Row]:
         ("chip", f"{one.units} units at {_giga(one.clock_hz)} GHz, {human_bytes(one.l2_bytes)} L2"),
         ("power", f"{one.power_w:.4g} W" if one.power_w else "not public"),
         ("usual node", one.node),
+        ("measured", _measured(one.curves)),
         *_origin(one),
     ]
 
@@ -170,8 +172,17 @@ def _node_text(one: Node) -> list[Row]:
         ("network", f"{one.nics} {one.nic.kind} of {_giga(one.nic.bytes_per_s)} GB/s"),
         ("price", price),
         ("power", f"{one.power_w / 1e3:.4g} kW" if one.power_w else "not public"),
+        ("measured", _measured(next((link.curves for link in one.links if link.curves), one.device.curves))),
         *_origin(one),
     ]
+
+
+def _measured(curves: Curves | None) -> str:
+    """When something was measured, and how many sizes of each part."""
+    if curves is None:
+        return ""
+    parts = ", ".join(f"{part} {len(table['seconds'])}" for part, table in curves.tables.items())
+    return ": ".join(filter(None, (curves.about.get("date", ""), parts)))
 
 
 def _cluster_text(one: Cluster) -> list[Row]:
@@ -209,8 +220,13 @@ def _path_rows(cluster: Cluster) -> list[Row]:
     return rows
 
 
+def _facts(one: Device | Node | Level) -> dict[str, Any]:
+    """All fields but the tables of what was measured."""
+    return asdict(one, dict_factory=lambda fields: {name: value for name, value in fields if name != "curves"})
+
+
 def _node_facts(one: Node) -> dict[str, Any]:
-    return asdict(one) | {"device": one.device.name}
+    return _facts(one) | {"device": one.device.name}
 
 
 def _giga(rate: float) -> str:

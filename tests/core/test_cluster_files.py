@@ -21,7 +21,7 @@ def write(tmp_path):
 
 
 def test_the_example_of_the_page(write):
-    (text,) = re.findall(r"```toml\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    text, _ = re.findall(r"```toml\n(.*?)```", PAGE.read_text(), re.DOTALL)
     cluster = Cluster.read(write(text))
     assert (cluster.name, cluster.nodes, cluster.devices, cluster.uniform) == ("two kinds of nodes", 4, 32, False)
     assert cluster.device_of(0).name == "a100-80gb-sxm"

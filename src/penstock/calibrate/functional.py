@@ -102,8 +102,8 @@ class _Arguments(dict[str, str]):
 
 def _model(given: _Arguments) -> Architecture:
     """GPT as the arguments say; a vocabulary is filled up until ranks and kernels divide it."""
-    hidden, heads, tp = (given.whole(name, 1) for name in ("hidden-size", "num-attention-heads", "tensor-model-parallel-size"))  # fmt: skip
-    each = given.whole("make-vocab-size-divisible-by", 128) * tp
+    hidden, heads = given.whole("hidden-size", 1), given.whole("num-attention-heads", 1)
+    each = given.whole("make-vocab-size-divisible-by", 128) * given.whole("tensor-model-parallel-size", 1)
     gated, rms = given.says("swiglu"), given.get("normalization") == "RMSNorm"
     made = gpt(
         layers=given.whole("num-layers", 1),
@@ -134,9 +134,7 @@ def _model(given: _Arguments) -> Architecture:
 
 
 def _setup(given: _Arguments, devices: int) -> Setup:
-    tp, pp, cp = (
-        given.whole(f"{axis}-parallel-size", 1) for axis in ("tensor-model", "pipeline-model", "context")
-    )
+    tp, pp, cp = (given.whole(f"{axis}-parallel-size", 1) for axis in ("tensor-model", "pipeline-model", "context"))
     layers, chunks = given.whole("num-layers", 1), given.whole("num-virtual-stages-per-pipeline-rank", 1)
     if "num-layers-per-virtual-pipeline-stage" in given and pp > 1:
         chunks = layers // pp // given.whole("num-layers-per-virtual-pipeline-stage", 1)

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from penstock.calibrate.printed import (
+    Printed,
+    adapter,
+    dense_layers,
+    frozen_bytes,
+    gated,
+    offloads,
+    printed,
+    vocabulary,
+)
+from penstock.calibrate.rows import COUNTS, NEEDED, number, read_rows, truth, whole
 from penstock.core.architecture import Architecture
-from penstock.calibrate.printed import Printed, offloads, printed
 from penstock.core.cluster import Cluster
 from penstock.core.config.described import described
-from penstock.core.parts import Experts
 from penstock.core.setup import Setup, even
 from penstock.cost.stack import Stack, stack
 
-NEEDED = ("id", "system", "model_name", "device", "devices", "seq_len", "global_batch", "tp", "pp")
+UNKNOWN_SPREAD = 0.3
+"""Of a framework that is not known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +46,7 @@ class Run:
     @property
     def measured_gb(self) -> float | None:
         """Memory as printed; ``memory`` says what that is."""
-        return float(self.row["peak_mem_gb"]) if self.row.get("peak_mem_gb") else None
+        return number(self.row, "peak_mem_gb") or None
 
     @property
     def memory(self) -> Printed:
@@ -50,60 +59,57 @@ class Run:
     def measured_s(self) -> float | None:
         """Seconds per step, from the first of the columns that has a figure."""
         row = self.row
-        if row.get("seconds_per_iter"):
-            return float(row["seconds_per_iter"])
-        rate = row.get("tokens_per_s_per_device") or row.get("calc_tokens_per_s_per_device")
-        if not rate:
+        if seconds := number(row, "seconds_per_iter"):
+            return seconds
+        rate = number(row, "tokens_per_s_per_device") or number(row, "calc_tokens_per_s_per_device")
+        sizes = [number(row, name) for name in ("seq_len", "global_batch", "devices")]
+        if not rate or not all(sizes):
             return None
-        return float(row["seq_len"]) * float(row["global_batch"]) / float(row["devices"]) / float(rate)
+        seq, batch, devices = (size or 0.0 for size in sizes)
+        return seq * batch / devices / rate
 
 
 def read_runs(path: Path) -> list[Run]:
     """Read a table of runs.
 
     Raises:
-        ValueError: a column is missing.
+        ValueError: the file is no table of runs.
     """
-    with path.open(newline="", encoding="utf-8") as lines:
-        reader = csv.DictReader(lines)
-        missing = [name for name in NEEDED if name not in (reader.fieldnames or ())]
-        if missing:
-            raise ValueError(f"{path} has no column {', '.join(missing)}; it is no table of runs")
-        return [run_of(row) for row in reader]
+    return [run_of(row) for row in read_rows(path)]
 
 
 def run_of(row: Mapping[str, str]) -> Run:
     """One row; what it lacks is guessed in words, or it says why it cannot be predicted."""
     try:
         return _run(row)
-    except ValueError as error:
+    except (ValueError, ArithmeticError) as error:
         return Run(row=row, why_not=str(error))
 
 
 def _run(row: Mapping[str, str]) -> Run:
     guessed: list[str] = []
-    for name in ("seq_len", "global_batch", "devices"):
-        if not row.get(name):
+    for name in NEEDED:
+        if not row.get(name) or (name in COUNTS and not whole(row, name)):
             raise ValueError(f"the row has no {name}")
-    framework = stack(row["system"])
     found = described(
         row["model_name"],
-        layers=_whole(row, "layers"),
-        hidden=_whole(row, "hidden"),
-        heads=_whole(row, "heads"),
-        kv_heads=_whole(row, "kv_heads"),
-        ffn=_whole(row, "ffn"),
-        vocab=_whole(row, "vocab"),
-        seq=_whole(row, "seq_len"),
-        experts=_whole(row, "experts"),
-        topk=_whole(row, "topk"),
-        expert_ffn=_whole(row, "moe_ffn"),
-        shared_ffn=_whole(row, "shared_ffn"),
-        dense_layers=_dense_layers(row),
-        gated=_truth(row, "gated_mlp"),
-        tied=_truth(row, "tied_embed"),
+        layers=whole(row, "layers"),
+        hidden=whole(row, "hidden"),
+        heads=whole(row, "heads"),
+        kv_heads=whole(row, "kv_heads"),
+        ffn=whole(row, "ffn"),
+        vocab=whole(row, "vocab"),
+        seq=whole(row, "seq_len"),
+        experts=whole(row, "experts"),
+        topk=whole(row, "topk"),
+        expert_ffn=whole(row, "moe_ffn"),
+        shared_ffn=whole(row, "shared_ffn"),
+        dense_layers=dense_layers(row),
+        gated=truth(row, "gated_mlp"),
+        tied=truth(row, "tied_embed"),
     )
     guessed += found.guessed
+    framework = _stack(row, guessed)
     return Run(
         row=row,
         model=found.model,
@@ -114,35 +120,30 @@ def _run(row: Mapping[str, str]) -> Run:
     )
 
 
-def _whole(row: Mapping[str, str], key: str) -> int | None:
-    value = row.get(key)
-    return int(float(value)) if value else None
-
-
-def _truth(row: Mapping[str, str], key: str) -> bool | None:
-    value = row.get(key)
-    return bool(int(float(value))) if value else None
-
-
-def _dense_layers(row: Mapping[str, str]) -> int | None:
-    """How many layers have no experts, where the notes say so."""
-    said = re.search(r"dense_layers=(\d+)", row.get("notes", ""))
-    return int(said[1]) if said else None
+def _stack(row: Mapping[str, str], guessed: list[str]) -> Stack:
+    """The framework of a row; plain PyTorch, which is surer of nothing, for one that is not known."""
+    system = row.get("system", "")
+    try:
+        return stack(system)
+    except ValueError:
+        guessed.append(f"framework {system!r} is not known and taken to be like pytorch")
+        like = stack("pytorch")
+        return replace(like, spread=max(like.spread, UNKNOWN_SPREAD))
 
 
 def _cluster(row: Mapping[str, str]) -> Cluster:
-    devices, each = int(float(row["devices"])), _whole(row, "per_node") or 8
+    devices, each = whole(row, "devices") or 1, whole(row, "per_node") or 8
     each = min(each, devices)
     name = "jean-zay-a100" if "Jean Zay" in row.get("inter_link", "") and "A100" in row["device"] else row["device"]
     return Cluster.read(f"{name}:{-(-devices // each)}x{each}")
 
 
 def _setup(row: Mapping[str, str], model: Architecture, framework: Stack, guessed: list[str]) -> Setup:
-    tp, pp, cp = (_whole(row, key) or 1 for key in ("tp", "pp", "cp"))
-    devices = int(float(row["devices"]))
+    tp, pp, cp = (whole(row, key) or 1 for key in ("tp", "pp", "cp"))
+    devices = whole(row, "devices") or 1
     schedule, chunks = _schedule(row, pp, guessed)
-    micro, batch = _whole(row, "micro_batch"), int(float(row["global_batch"]))
-    dp = _whole(row, "dp") or max(1, devices // (tp * pp * cp))
+    micro, batch = whole(row, "micro_batch"), whole(row, "global_batch") or 1
+    dp = whole(row, "dp") or max(1, devices // (tp * pp * cp))
     if micro is None:
         micro = 1
         guessed.append("micro_batch=1")
@@ -150,63 +151,41 @@ def _setup(row: Mapping[str, str], model: Architecture, framework: Stack, guesse
     flash = attention != "none" if attention else framework.kernels.attention
     if not attention:
         guessed.append(f"flash={flash}")
-    storages, optimizer_share = offloads(row["offload"]) if row.get("offload") else ((), 0.0)
+    storages, optimizer_share = offloads(row.get("offload", ""))
     sp = row.get("sp")
     if tp > 1 and not sp:
         guessed.append("sp=True")
     return Setup(
-        seq=int(float(row["seq_len"])),
+        seq=whole(row, "seq_len") or 1,
         batch=batch,
         micro=micro,
         tp=tp,
         cp=cp,
         pp=pp,
         dp=dp,
-        ep=_whole(row, "ep") or 1,
+        ep=whole(row, "ep") or 1,
         chunks=chunks,
         schedule=schedule,
         sp=tp > 1 and sp != "0",
         zero=_zero(row.get("zero_stage_or_fsdp", ""), guessed),
-        recompute=_recompute(row.get("recompute", ""), guessed),
+        recompute=_recompute(row.get("recompute", ""), framework, guessed),
+        precision=_precision(row.get("precision", ""), guessed),
         offload=storages or 0.0,
         optimizer_offload=optimizer_share,
-        precision=_precision(row.get("precision", ""), guessed),
         flash=flash,
-        dropout=framework.dropout and not _gated(model),
+        dropout=framework.dropout and not gated(model),
         fused_loss=framework.fused_loss or "fused CE" in row.get("notes", ""),
+        adapter=adapter(row, guessed),
+        frozen_bytes=frozen_bytes(row),
         optimizer="muon" if "muon" in row.get("notes", "").lower() else "adam",
-        adapter=_adapter(row, guessed),
-        frozen_bytes=0.55 if re.search("qlora|4-?bit", row.get("notes", "").lower()) else 2.0,
         stage_layers=_redistributed(row, model, pp),
-        vocabulary=_vocabulary(row.get("schedule", "")),
+        vocabulary=vocabulary(row.get("schedule", "")),
     )
-
-
-def _adapter(row: Mapping[str, str], guessed: list[str]) -> int:
-    """Rank of low-rank adapters, if they are what is trained."""
-    if "lora" not in row.get("task", ""):
-        return 0
-    said = re.search(r"(?:rank|r) ?[=:]? ?(\d+)", row.get("notes", ""))
-    if said:
-        return int(said[1])
-    guessed.append("adapters of rank 16 on all matrices of blocks")
-    return 16
-
-
-def _vocabulary(schedule: str) -> int:
-    if "vocab" not in schedule:
-        return 0
-    return 3 if "interlaced" in schedule else 2 if "vocab-2" in schedule else 1
-
-
-def _gated(model: Architecture) -> bool:
-    mlp = model.blocks[-1].mlp
-    return mlp is not None and (mlp.expert if isinstance(mlp, Experts) else mlp).gated
 
 
 def _schedule(row: Mapping[str, str], pp: int, guessed: list[str]) -> tuple[str, int]:
     """Name of the schedule and stages of each rank."""
-    text, chunks = row.get("schedule", "").lower(), _whole(row, "vpp") or 1
+    text, chunks = row.get("schedule", "").lower(), whole(row, "vpp") or 1
     if pp == 1:
         return "1f1b", 1
     for start, name in _SCHEDULES.items():
@@ -248,10 +227,10 @@ _AGAIN = {
 """Modules of Megatron-Core's selective recompute, and our operators."""
 
 
-def _recompute(text: str, guessed: list[str]) -> str | tuple[str, ...]:
+def _recompute(text: str, framework: Stack, guessed: list[str]) -> str | tuple[str, ...]:
     if not text:
-        guessed.append("no recompute")
-        return "none"
+        guessed.append(f"recompute={framework.recompute}")
+        return framework.recompute
     kind, _, modules = text.partition(":")
     if kind in ("none", "full"):
         return kind

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from penstock.core.cluster import Cluster, Link, Node, Tier
+from penstock.core.curves import Curves
 from penstock.core.device import Device, plain
 from penstock.core.node import BY_HAND
 from penstock.core.tables import Table, check_keys, made, merged, read_toml
 from penstock.core.words import nearest, suggest
 
 Named = TypeVar("Named", bound=Device | Node)
-_OWN = frozenset({"aliases", "source", "derived", "usd_per_hour", "price_date", "price_source"})
+_OWN = frozenset({"aliases", "source", "derived", "usd_per_hour", "price_date", "price_source", "curves"})
 """Keys that a table never takes over from the one it is like."""
 _NAMED = re.compile(r"(?P<name>[^:+]+)(?::(?P<count>[^:+x]*)(?:x(?P<each>[^:+]*))?)?")
 
@@ -158,9 +159,15 @@ def _from_file(path: Path) -> Cluster:
 
 
 def _from_tables(path: Path, given: Mapping[str, Any]) -> Cluster:
-    """Read ``name``, ``measured``, ``[devices.NAME]``, ``[nodes.NAME]``, ``[[groups]]`` and ``[[tiers]]``."""
-    check_keys("the file", given, ("name", "devices", "nodes", "groups", "tiers", "measured"))
-    known = _made(catalogue(), _shelf(given, "devices"), _shelf(given, "nodes"), str(path))
+    """Read ``name``, ``measured``, ``[devices.NAME]``, ``[nodes.NAME]``, ``[curves.NAME]``, ``[[groups]]`` and
+    ``[[tiers]]``."""
+    check_keys("the file", given, ("name", "devices", "nodes", "curves", "groups", "tiers", "measured"))
+    curves = {name: Curves.read(name, table) for name, table in _shelf(given, "curves").items()}
+    devices, nodes = (_with_curves(_shelf(given, key), curves) for key in ("devices", "nodes"))
+    for name in curves:
+        if name not in devices and name not in nodes:
+            raise ValueError(f"[curves.{name}] is of nothing in this file; {suggest(name, [*devices, *nodes])}")
+    known = _made(catalogue(), devices, nodes, str(path))
     groups = tuple(_file_group(known, table, str(path)) for table in _rows(given, "groups"))
     if not groups:
         raise ValueError("there are no [[groups]]; write one with node = NAME and nodes = NUMBER")
@@ -179,6 +186,14 @@ def _shelf(given: Table, key: str) -> Mapping[str, Table]:
     if not isinstance(found, Mapping) or not all(isinstance(table, Mapping) for table in found.values()):
         raise ValueError(f"{key}={found!r} must hold tables; write [{key}.NAME] and the facts below")
     return found
+
+
+def _with_curves(shelf: Mapping[str, Table], curves: Mapping[str, Curves]) -> Mapping[str, Table]:
+    """Return the tables with what was measured of those that have the name of curves."""
+    for name, table in shelf.items():
+        if "curves" in table:
+            raise ValueError(f"{name} has a key 'curves'; write what was measured in [curves.{name}]")
+    return {name: {**table, "curves": curves[name]} if name in curves else table for name, table in shelf.items()}
 
 
 def _rows(given: Table, key: str) -> list[Any]:
@@ -226,13 +241,15 @@ def _made(known: Catalogue, devices: Mapping[str, Any], nodes: Mapping[str, Any]
 def _node(known: Catalogue, name: str, table: dict[str, Any], where: str) -> Node:
     """Return the node of a table, with its device and links in place of what names them."""
     facts = {"name": name} | table
+    curves = facts.pop("curves", None)
     if "device" in facts:
         facts["device"] = known.device(str(facts["device"]))
     for key in ("host_link", "nic"):
         if key in facts:
             facts[key] = _link(facts[key], f"{where}: {key}")
     if isinstance(facts.get("links"), list):
-        facts["links"] = tuple(_link(link, f"{where}: links") for link in facts["links"])
+        links = tuple(_link(link, f"{where}: links") for link in facts["links"])
+        facts["links"] = tuple(replace(link, curves=curves) for link in links) if curves is not None else links
     return made(Node, where, facts)
 
 

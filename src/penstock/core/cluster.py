@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate
 from math import inf
 from pathlib import Path
 
+from penstock.core.curves import Curves
 from penstock.core.device import Device
 from penstock.core.node import Link, Node
 
@@ -35,6 +36,7 @@ class Level:
 
     Each of ``ranks`` parts (devices at the innermost, else what the level before joins) sends and receives
     ``bytes_per_s``, per device of the part; the product over the levels is the size of the group where it is even.
+    ``curves`` holds what was measured on such links, if anything was.
     """
 
     ranks: int
@@ -42,6 +44,7 @@ class Level:
     latency_s: float
     kind: str = ""
     reduces: bool = False
+    curves: Curves | None = field(default=None, hash=False, repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)

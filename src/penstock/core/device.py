@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from penstock.core.curves import Curves
 from penstock.core.tables import check_fields, check_positive
 from penstock.core.words import suggest
 
@@ -31,6 +32,7 @@ class Device:
         source: where the facts stand.
         derived: facts that stand nowhere, by field, and how they were got.
         aliases: other names, as ``plain`` writes them.
+        curves: what was measured of it, if a cluster file says so.
 
     >>> device("NVIDIA H100 80GB HBM3").matrix_flops["bf16"]
     989400000000000.0
@@ -51,6 +53,7 @@ class Device:
     source: str
     derived: Mapping[str, str] = field(default_factory=dict, hash=False)
     aliases: tuple[str, ...] = ()
+    curves: Curves | None = field(default=None, hash=False, repr=False)
 
     def __post_init__(self) -> None:
         check_positive(self, "memory_bytes", "memory_bytes_per_s", "matrix_flops", "vector_flops")

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from penstock.core.curves import Curves
 from penstock.core.device import Device
 from penstock.core.tables import check_fields, check_positive
 
@@ -25,6 +26,7 @@ class Link:
         shape: ``switch``: any two have the whole rate; ``mesh``: it is split evenly over all others; ``torus``: over
             ``axes``, of which a group that is not everything uses one.
         reduces: whether the switch can add up what passes through it.
+        curves: what was measured between ranks that it joins, if a cluster file says so.
     """
 
     kind: str
@@ -34,6 +36,7 @@ class Link:
     shape: Literal["switch", "mesh", "torus"] = "switch"
     axes: int = 1
     reduces: bool = False
+    curves: Curves | None = field(default=None, hash=False, repr=False)
 
     def __post_init__(self) -> None:
         check_positive(self, "devices", "bytes_per_s", "latency_s", "axes")

@@ -10,6 +10,7 @@ from penstock.core.words import divisors, suggest
 MOMENTS_BYTES = {"adam": 8.0, "adam-bf16": 4.0, "adam-8bit": 2.06, "sgd": 4.0, "muon": 4.0, "adafactor": 0.02}
 """Optimizers, and what they remember of each parameter: two moments in fp32 or bf16, or in blocks of 8 bits (Dettmers
 et al. 2022, arXiv:2110.02861); one moment; sums of rows and columns (Shazeer & Stern 2018, arXiv:1804.04235)."""
+PRECISIONS = ("bf16", "fp16", "fp32", "fp8", "fp4")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,8 +89,9 @@ class Setup:
             share = getattr(self, name)
             if not isinstance(share, tuple) and not 0 <= share <= 1:
                 raise ValueError(f"{name}={share} is no share; use 0 to 1")
-        if self.optimizer not in MOMENTS_BYTES:
-            raise ValueError(f"optimizer={self.optimizer!r} is unknown; {suggest(self.optimizer, MOMENTS_BYTES)}")
+        for name, choices in (("optimizer", MOMENTS_BYTES), ("precision", PRECISIONS)):
+            if (value := getattr(self, name)) not in choices:
+                raise ValueError(f"{name}={value!r} is unknown; {suggest(value, choices)}")
         if self.vocabulary > 3:
             raise ValueError(f"vocabulary={self.vocabulary} is no way to split it; use 0 to 3")
         if self.zero > 3 or self.imbalance < 1:

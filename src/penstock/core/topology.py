@@ -60,7 +60,8 @@ class _Places:
                 rate = self._measured(own, below)
                 rate = rate or min(link.rate(ranks, mine, under) for link, under in there)
                 slow = max((link for link, _ in there), key=lambda link: link.latency_s)
-                found.append(Level(parts, rate, slow.latency_s, slow.kind, all(link.reduces for link, _ in there)))
+                reduces = all(link.reduces for link, _ in there)
+                found.append(Level(parts, rate, slow.latency_s, slow.kind, reduces, slow.curves))
             below, inner = own, sizes
         return found
 

@@ -9,6 +9,7 @@ between nodes have the same constants, unmeasured.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from math import prod
 from typing import Literal, get_args
 
@@ -18,6 +19,7 @@ import numpy.typing as npt
 from penstock.core.cluster import Level
 from penstock.core.words import suggest
 from penstock.cost.constants import constants
+from penstock.cost.curves import link_curve
 
 Floats = npt.NDArray[np.float64]
 Collective = Literal["all_reduce", "all_gather", "reduce_scatter", "all_to_all"]
@@ -49,10 +51,12 @@ def collective_s(
     size = np.asarray(whole_bytes, float)
     _check_names(kind, algorithm)
     _check_sizes(size, sharing)
-    shape = shape or constants("collective")
     levels = [level for level in levels if level.ranks > 1]
     if not levels:
         return np.zeros_like(size)
+    if algorithm == "auto" and shape is None and (found := _measured_s(kind, size, levels, sharing)) is not None:
+        return found
+    shape = shape or constants("collective")
     if kind == "all_to_all":
         return _all_to_all_s(size, levels, sharing, shape)
     open_to = _open_to(kind, levels)
@@ -72,11 +76,29 @@ def send_s(
     """
     size = np.asarray(message_bytes, float)
     _check_sizes(size, sharing)
-    shape = shape or constants("collective")
     if not levels:
         return np.zeros_like(size)
+    if shape is None and (found := _measured_s("send", size, levels, sharing)) is not None:
+        return found
+    shape = shape or constants("collective")
     level = min(levels, key=lambda level: level.bytes_per_s)
     return _fastest(size * sharing / level.bytes_per_s, level.latency_s, shape)
+
+
+def _measured_s(
+    kind: Collective | Literal["send"], size: Floats, levels: Sequence[Level], sharing: float
+) -> Floats | None:
+    """Seconds by the curve of the one level of links that is crossed; ``None`` where that has none."""
+    curve = link_curve(kind, levels[0], _structured_s) if len(levels) == 1 else None
+    if curve is None:
+        return None
+    return curve.at(_structured_s(kind, size, levels[0], sharing), np.maximum(size, 1.0), levels[0].ranks).seconds
+
+
+def _structured_s(kind: Collective | Literal["send"], size: Floats, level: Level, sharing: float = 1.0) -> Floats:
+    """Seconds over links that were not measured."""
+    bare = [replace(level, curves=None)]
+    return send_s(size, bare, sharing=sharing) if kind == "send" else collective_s(kind, size, bare, sharing=sharing)
 
 
 def _fastest(wire_s: Floats, hops_s: float, shape: Constants, base_s: float = 0.0) -> Floats:

@@ -34,8 +34,8 @@ def constants(part: str) -> Mapping[str, float]:
 def levels(part: str) -> Mapping[str, tuple[float, float, bool]]:
     """Return architecture, or architecture and precision -> (level, relative error, whether measured) of one part.
 
-    A level is the reached rate over what the structured model says (of ``attention_backward``: the time of the gradient
-    over that of the forward kernel). Its error is the mean over the shapes that it was fitted to, else an estimate.
+    A level is the reached rate over what the structured model says. Its error is the mean over measured shapes that no
+    constant was fitted to, else an estimate.
     ``"default"`` stands for all others.
     """
     return {

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from penstock.core.device import Device
 from penstock.cost.constants import constants, levels
+from penstock.cost.curves import attention_curve, attention_sizes, matmul_curve, memory_curve
 
 Floats = npt.NDArray[np.float64]
 Sizes = npt.ArrayLike
@@ -23,10 +24,14 @@ BYTES: Mapping[str, float] = {"fp64": 8, "fp32": 4, "tf32": 4, "bf16": 2, "fp16"
 """Bytes of one operand element; FP4 with a scale of one byte for 16 elements."""
 OUT_BYTES: Mapping[str, float] = {"fp64": 8, "fp32": 4, "tf32": 4, "int8": 4}
 """Bytes of one element of the result, where they are not the 2 of BF16."""
-TILES = ((256, 256), (256, 128), (128, 256), (128, 128), (128, 64), (64, 128), (64, 64), (64, 32), (32, 64))
+TILES = ((256, 128), (128, 256), (128, 128), (128, 64), (64, 64))
 """Rows and columns of the result that one unit makes at once; libraries choose among these and their like."""
-SPLITS = (1, 2, 4, 8)
-"""Into how many parts a library cuts the inner dimension when the result has too few tiles."""
+PARTS = 8
+"""Into how many parts a library cuts the inner dimension at most, when the result has too few tiles."""
+ASYNCHRONOUS = frozenset({"hopper", "blackwell", "blackwell-ultra"})
+"""Architectures whose matrix units take operands from shared memory, which a copy engine of each unit fills."""
+_ROWS, _COLUMNS = np.array(TILES, float).T
+_HALVINGS = np.log2((_ROWS * _COLUMNS).max() / (_ROWS * _COLUMNS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +41,8 @@ class Time:
     Args:
         seconds: of each shape.
         error: mean relative error, for intervals: over the shapes that the level was fitted to, or an estimate of it
-            where the level is guessed.
-        level: share of the structured bound that is reached, or the ratio used, and ``level_of`` whose it is.
+            where the level is guessed; of a curve measured on this machine, that of shapes left out of it.
+        level: share of the structured bound that is reached, and ``level_of`` whose it is.
         guessed: no measurement of this architecture and precision stands behind the level.
     """
 
@@ -54,6 +59,9 @@ def matmul(device: Device, precision: str, m: Sizes, n: Sizes, k: Sizes, batch: 
     Raises:
         ValueError: the device has no such precision, or a size is below 1.
     """
+    if (curve := matmul_curve(device, precision, matmul_bound_s)) is not None:
+        sizes = _sizes(m=m, n=n, k=k, batch=batch)
+        return Time(*curve.at((curve.bound or matmul_bound_s)(device, precision, *sizes), *sizes), False)
     level, error, whose, guessed = _level("matmul", device, precision)
     seconds = matmul_bound_s(device, precision, m, n, k, batch) / level + constants("matmul")["floor_s"]
     return Time(seconds, error, level, whose, guessed)
@@ -83,46 +91,45 @@ def matmul_bound_s(
     *,
     shape: Mapping[str, float] | None = None,
 ) -> Floats:
-    """Return the structured bound of ``matmul``: the best tile and split, before any level and the floor.
+    """Return the structured bound of ``matmul``, before any level and the floor: of its products or its traffic.
 
-    A unit makes whole tiles, in waves over all units of which the last is partly empty; each tile first waits for its
-    first operands (``prologue_bytes`` along k) and small tiles feed the matrix unit worse (``edge``). Bytes move beside
-    that, ``latency_s`` after the start; operands that do not fit the shared cache are read again by waves.
+    A unit makes whole tiles, in waves over all units, of which the last loses ``tail`` of what it leaves idle. Each
+    tile first waits for operands, ``prologue_bytes`` along k. Every halving of a tile keeps ``halved`` of the rate of
+    the matrix unit (``halved_async`` on ``ASYNCHRONOUS`` architectures, in 16 bits or more). With idle units to fill,
+    the inner dimension is cut in as many parts as they take, which adds ``split``. The best tile counts.
     """
     m, n, k, batch = _sizes(m=m, n=n, k=k, batch=batch)
     shape = shape or constants("matmul")
-    best = np.full(m.shape, np.inf)
-    for rows, columns in TILES:
-        for split in SPLITS:
-            best = np.minimum(best, _tiled_s(device, precision, (m, n, k, batch), (rows, columns, split), shape))
-    flops_s = 2 * batch * m * n * k / device.peak_flops(precision)
-    return np.asarray(np.maximum(best, flops_s))
+    item, peak, units = BYTES[precision], device.peak_flops(precision), device.units
+    kept = shape["halved_async" if device.architecture in ASYNCHRONOUS and item >= 2 else "halved"]
+    rows, columns, tile_s = (
+        each.reshape(-1, *(1,) * m.ndim)
+        for each in (_ROWS, _COLUMNS, 2 * units / peak * _ROWS * _COLUMNS / kept**_HALVINGS)
+    )
+    tiles = np.ceil(m / rows)
+    tiles *= np.ceil(n / columns)
+    tiles *= batch
+    waves = tiles / units
+    rounds = np.maximum(waves + shape["tail"] * (np.ceil(waves) - waves), 1)
+    parts = np.minimum(np.maximum(np.floor(units / tiles), 1), PARTS)
+    waited = shape["prologue_bytes"] / item
+    inner = np.minimum((k / parts + waited) * (1 + shape["split"]), k + waited)
+    inner *= rounds
+    inner *= tile_s
+    moved = batch * (k * (m + n) * item + m * n * OUT_BYTES.get(precision, 2))
+    return np.asarray(np.maximum(inner.min(axis=0), moved / device.memory_bytes_per_s))
 
 
-def _tiled_s(
-    device: Device,
-    precision: str,
-    sizes: tuple[Floats, Floats, Floats, Floats],
-    tile: tuple[int, int, int],
-    shape: Mapping[str, float],
-) -> Floats:
-    (m, n, k, batch), (rows, columns, split) = sizes, tile
-    item, out = BYTES[precision], OUT_BYTES.get(precision, 2)
-    down, across = np.ceil(m / rows), np.ceil(n / columns)
-    waves = batch * down * across * split / device.units
-    waves = np.where(waves < 1, 1.0, waves + shape["tail"] * (np.ceil(waves) - waves))
-    fed = 1 + shape["edge"] * (1 / rows + 1 / columns)
-    inner = k / split + shape["prologue_bytes"] / item
-    compute_s = waves * 2 * rows * columns * inner * fed * device.units / device.peak_flops(precision)
-    operands = batch * k * (m + n) * item
-    square = np.sqrt(device.units * rows * columns)
-    again = 2 * batch * k * item * m * n / square
-    spilled = np.clip(operands / device.l2_bytes - 1, 0, 1)
-    moved = np.maximum(operands, spilled * again) + batch * m * n * (out + 8 * (split - 1))
-    memory_s = moved / (device.memory_bytes_per_s * shape["memory_share"]) + shape["latency_s"]
-    power = shape["overlap"]
-    larger, smaller = np.maximum(compute_s, memory_s), np.minimum(compute_s, memory_s)
-    return np.asarray(larger * (1 + (smaller / larger) ** power) ** (1 / power))
+def cast(device: Device, precision: str, elements: Sizes) -> Time:
+    """Return seconds of turning ``elements`` of BF16 into FP8 or FP4 with scales, in one kernel.
+
+    At the bound every byte moves once each way; levels are those of inference libraries, of which some read twice, for
+    the greatest value. ``matmul`` has no casts in it.
+    """
+    (elements,) = _sizes(elements=elements)
+    level, error, whose, guessed = _level("cast", device, precision)
+    moved_s = elements * (2 + BYTES[precision]) / device.memory_bytes_per_s
+    return Time(np.asarray(moved_s / level + constants("cast")["floor_s"]), error, level, whose, guessed)
 
 
 def attention(
@@ -141,29 +148,28 @@ def attention(
 ) -> Time:
     """Return seconds of one fused attention kernel.
 
-    The levels are those of the kernels that were measured, forward and causal: FlashAttention 2 on Ampere, 3 on Hopper,
-    TensorRT-LLM's own on Ada and Blackwell. No gradient was measured: its ratio to the forward pass is an estimate.
+    The levels are those of the best kernel that was measured for each shape, forward and causal, among FlashAttention
+    2 and 3, FlashInfer and TensorRT-LLM's own. No gradient was measured: its levels are estimates.
 
     Args:
         batch: sequences of ``seq`` tokens, with ``heads`` heads of ``head_size`` (of ``value_size`` for the values, as
             in multi-head latent attention; its keys and values are then those of every head).
         kv_heads: heads of keys and values that are read; all, where ``None``.
         window: how many keys a token sees at most, itself included; needs ``causal``.
-        backward: the gradient instead, which does five products where the forward pass does two.
+        backward: the gradient instead, as ``attention_bound_s`` has it.
     """
     if window is not None and (window < 1 or not causal):
         raise ValueError(f"window={window} with causal={causal}: give causal=True and a window of at least 1 token")
     value_size = head_size if value_size is None else value_size
     kv_heads = heads if kv_heads is None else kv_heads
     sizes = _sizes(batch=batch, heads=heads, seq=seq, head_size=head_size, value_size=value_size, kv_heads=kv_heads)
-    level, error, whose, guessed = _level("attention", device, precision)
-    seconds = attention_bound_s(device, precision, *sizes, causal=causal, window=window) / level
-    floor_s = constants("attention")["floor_s"]
-    if backward:
-        ratio, more, ratio_of, unsure = _level("attention_backward", device, precision)
-        whose = f"{whose}; {ratio_of}"
-        return Time(seconds * ratio + floor_s, error + more, level, whose, guessed or unsure)
-    return Time(seconds + floor_s, error, level, whose, guessed)
+    if (curve := attention_curve(device, precision, backward, attention_bound_s)) is not None:
+        bound_s = (curve.bound or attention_bound_s)(device, precision, *sizes, causal=causal, window=window)
+        return Time(*curve.at(bound_s, *attention_sizes(sizes)), False)
+    part = "attention_backward" if backward else "attention"
+    level, error, whose, guessed = _level(part, device, precision)
+    bound_s = attention_bound_s(device, precision, *sizes, causal=causal, window=window, backward=backward)
+    return Time(bound_s / level + constants("attention")["floor_s"], error, level, whose, guessed)
 
 
 def attention_bound_s(
@@ -178,31 +184,33 @@ def attention_bound_s(
     *,
     causal: bool,
     window: int | None,
+    backward: bool = False,
     shape: Mapping[str, float] | None = None,
 ) -> Floats:
-    """Return the structured bound of the forward kernel, before level and floor: blocks of 128 queries in waves.
+    """Return the structured bound of the forward kernel, or of the gradient, before level and floor.
 
-    Exponentials run on units of which each makes 16 a cycle (CUDA programming guide, throughput of instructions), of
-    which ``exposed`` is not hidden behind the products; a block starts up for ``prologue_keys`` keys, and none is done
-    before its longest block, which sees all keys of the last queries.
+    Blocks of 64 queries, each at work ``prologue_keys`` keys longer than the keys it sees; with more blocks than units
+    the last to end, which sees most keys, keeps the others waiting for ``tail`` of its time. Products (forward: of
+    queries with keys, and with values; gradient: three and two) and exponentials (one for each pair of tokens, in both;
+    a unit makes 16 a cycle: CUDA programming guide, throughput of instructions) share the units: ``overlap`` is the
+    power of the mean of their times, 1 adds them, many take the longer.
     """
     shape = shape or constants("attention")
-    rows = 128
+    rows = 64
     blocks = np.ceil(seq / rows)
     whole = blocks * rows
-    span = whole if window is None else np.minimum(whole, window + 2 * rows)  # blocks at both edges are whole
-    pairs = span * whole - (span * (span - 1) / 2 if causal else 0) + whole * shape["prologue_keys"]
-    work = batch * heads * blocks / device.units
-    longest = (np.minimum(whole, span) + shape["prologue_keys"]) * whole
-    pairs = np.maximum(pairs * (1 + shape["tail"] * (np.ceil(work) / work - 1)), longest / work)
-    product_s = 2 * (head_size + value_size) / device.peak_flops(precision)
+    span = whole if window is None else np.minimum(whole, window + 4 * rows)  # whole blocks of 128 keys
+    seen = span * whole - (span * (span - 1) / 2 if causal else 0) + whole * shape["prologue_keys"]
+    longest = (span + shape["prologue_keys"]) * rows * device.units
+    late = shape["tail"] * longest * (batch * heads * blocks > device.units)
+    pairs = np.maximum(batch * heads * seen + late, longest)
+    products = 3 * head_size + 2 * value_size if backward else head_size + value_size
+    product_s = 2 * products / device.peak_flops(precision)
     exponential_s = 1 / (16 * device.units * device.clock_hz)
-    compute_s = batch * heads * pairs * (product_s + shape["exposed"] * exponential_s)
-    item = BYTES[precision]
-    tokens = batch * seq * item
-    moved = tokens * ((heads + kv_heads) * head_size + (heads + kv_heads) * value_size)
-    memory_s = moved / device.memory_bytes_per_s
-    return np.asarray(np.maximum(compute_s, memory_s))
+    power = shape["overlap"]
+    pair_s = (product_s**power + exponential_s**power) ** (1 / power)
+    moved = batch * seq * BYTES[precision] * (heads + kv_heads) * (head_size + value_size)
+    return np.asarray(np.maximum(pairs * pair_s, (1 + backward) * moved / device.memory_bytes_per_s))
 
 
 def unfused_attention(
@@ -227,6 +235,11 @@ def memory_bound(device: Device, moved_bytes: Sizes, *, kernels: Sizes = 1) -> T
     moved, kernels = np.broadcast_arrays(np.asarray(moved_bytes, float), np.asarray(kernels, float))
     if not (moved >= 0).all() or not (kernels >= 1).all():
         raise ValueError(f"moved_bytes={moved.min():g}, kernels={kernels.min():g}: give at least 0 bytes and 1 kernel")
+    if (curve := memory_curve(device)) is not None:
+        each, error, level, whose = curve.at(
+            moved / kernels / device.memory_bytes_per_s, np.maximum(moved / kernels, 1.0)
+        )
+        return Time(kernels * each, error, level, whose, False)
     floor_s = constants("memory")["latency_s"]
     level, error, whose, guessed = _level("memory", device, "")
     seconds = moved / (device.memory_bytes_per_s * level) + kernels * floor_s

@@ -131,14 +131,13 @@ def _core(tape: Tape, mixer: Attention, parts: _Parts) -> Tensor:
         _unfused(tape, held, takes, out, sizes)
         return out
     stats = tape.tensor("attention.stats", heads * one.here, 4)
-    made = (out, stats) if tape.kernels.ordered else (out, stats, out._replace(name=f"{out.name}.unordered"))
     scores, moved = 2 * batch * queries * one.seq, sum(each.size_bytes for each in takes)
     core: dict[str, Any] = {"name": "attention.core", "kind": "attention", **sizes}
     core["density"] = mixer.mask.density(one.seq)
     tape.add(
         Operator(
             flops=scores * (mixer.head_dim + mixer.value_dim), reads_bytes=moved, writes_bytes=out.size_bytes,
-            takes=takes, makes=made, saves=(*held, *made[1:], *made[:1]), **core,
+            takes=takes, makes=(out, stats), saves=(*held, out, stats), **core,
         )
     )  # fmt: skip
     again = scores * (3 * mixer.head_dim + 2 * mixer.value_dim)
@@ -155,7 +154,7 @@ def _unfused(
     work = 2 * elements * (sizes["k"] + sizes["value_dim"])
     narrow = (tape.tensor("attention.weights", elements),)
     wide = (tape.tensor("attention.softmax", elements, 4),)
-    kept = narrow if tape.kernels.softmax else wide if tape.width_bytes == 4 else wide + narrow
+    kept: tuple[Tensor, ...] = narrow if tape.kernels.softmax else wide if tape.width_bytes == 4 else wide + narrow
     if tape.batch.dropout:
         kept += (tape.tensor("attention.dropped", elements), tape.tensor("attention.core.mask_of_dropout", elements, 1))
     moved = sum(each.size_bytes for each in takes)

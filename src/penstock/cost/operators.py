@@ -103,7 +103,6 @@ class Kernels:
     the whole of it in memory. ``stats_bytes``: of a number that a norm of mean and variance keeps (``None``: as its
     input). ``softmax``: where scores are in memory, one kernel turns them into weights and keeps these alone.
     ``states``: a scan keeps its states between chunks, and a convolution its result; without, both are made again.
-    ``ordered``: fused attention gives its result in the order that the next product reads, not one that must be copied.
     """
 
     norm: bool = True
@@ -118,7 +117,6 @@ class Kernels:
     stats_bytes: int | None = 4
     softmax: bool = True
     states: bool = False
-    ordered: bool = True
 
 
 WIDE = ("router", "logits", "indexer", "streams")

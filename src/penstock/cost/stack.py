@@ -53,6 +53,7 @@ class Stack:
         workspace_bytes: of libraries of products.
         context_bytes: of the driver's context and of collectives, outside the allocator.
         slack: what the allocator holds and cannot use, relative to activations and what passes.
+        recompute: what is made again unless told otherwise.
         fused_loss: whether the loss is fused (``Setup.fused_loss``) unless told otherwise.
         dropout: whether models without gates are trained with it unless told otherwise.
         counts: what the framework prints as memory: ``allocated``, ``reserved`` or ``device``.
@@ -96,6 +97,7 @@ class Stack:
     workspace_bytes: float = 8e7
     context_bytes: float = 1.5e9
     slack: float = 0.05
+    recompute: str = "none"
     fused_loss: bool = False
     dropout: bool = False
     counts: str = "allocated"

@@ -1,4 +1,4 @@
-"""FLOPs of a training step by the model alone: products of forward and backward, no recompute."""
+"""FLOPs of a training step: products of forward and backward that the model needs, and those that run again."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from functools import lru_cache
 
 from penstock.core.architecture import Architecture, Block
 from penstock.core.setup import Setup
+from penstock.cost.kept import of_these, rerun
 from penstock.cost.model_operators import head_operators, operators, predictor_operators
 from penstock.cost.operators import Microbatch, Operator
 
@@ -23,6 +24,22 @@ def model_flops(model: Architecture, setup: Setup, *, whole: bool = False) -> fl
     """
     each = sum(_block_flops(block, setup.seq, whole) * count for block, count in model.kinds().items())
     return setup.batch * (each + _end_flops(model, setup.seq, whole))
+
+
+def again_flops(model: Architecture, setup: Setup, *, whole: bool = False) -> float:
+    """Return the FLOPs of products that recompute runs once more, over all devices; arguments as above.
+
+    With those of the model they are what "hardware" FLOPs count (Korthikanti et al. 2022, arXiv:2205.05198).
+    """
+    kinds = model.kinds().items()
+    return setup.batch * sum(_again_flops(block, setup.seq, setup.recompute, whole) * count for block, count in kinds)
+
+
+@lru_cache(maxsize=1024)
+def _again_flops(block: Block, seq: int, again: str | tuple[str, ...], whole: bool) -> float:
+    made = operators(block, Microbatch(micro=1, seq=seq))
+    twice = [op for op, runs in zip(made, rerun(made, of_these(made, again)), strict=True) if runs]
+    return _sum(twice, whole) / 3
 
 
 @lru_cache(maxsize=1024)

@@ -16,7 +16,6 @@ from penstock.cost.alive import backward_bytes
 from penstock.cost.kept import kept, of_these, rerun
 from penstock.cost.model_operators import head_operators
 from penstock.cost.operators import Microbatch
-from penstock.cost.stack import Stack
 from penstock.predict.micro import Rank, block_rows
 from penstock.predict.prediction import Room
 from penstock.predict.sizes import parameters, shapes, trained
@@ -41,9 +40,7 @@ class BlockBytes(NamedTuple):
 
 
 @lru_cache(maxsize=4096)
-def block_bytes(
-    block: Block, batch: Microbatch, again: Again, offload: float | tuple[str, ...] = 0.0
-) -> BlockBytes:
+def block_bytes(block: Block, batch: Microbatch, again: Again, offload: float | tuple[str, ...] = 0.0) -> BlockBytes:
     """Return what a block holds of a micro-batch on its device.
 
     Args:

@@ -21,7 +21,6 @@ from penstock.cost.operators import Kernels, Microbatch, Operator, Shard
 from penstock.cost.passes import Rows, Work, rows_of, sustained, work
 from penstock.cost.stack import Stack
 
-
 KEPT_BYTES = {"fp8": 1.0, "fp4": 0.56}
 """Of an element that a product in low precision keeps of its input: blocks of 16 share a scale of 8 bits in fp4."""
 
@@ -166,6 +165,7 @@ class Rank:
         lasting = sustained(self.device, low, self.wide)
         lasting[-1] /= self.stack.cast_bytes
         device = (done.seconds / lasting[:, None]).sum(axis=0)
+        device[2] *= not self.setup.adapter  # frozen matrices need no gradients of their own
         again_s, (f, i, w, again) = float((done.again / lasting).sum()), done.launches
         routing_s = self.stack.experts_s if routed and not self.setup.graphs else 0.0
         f_s = max(float(device[0]), f * self.launch_s + routing_s)

@@ -161,8 +161,7 @@ class Trainer:
             begun = time.perf_counter()
             self._train_step()
             self.done += 1
-            wall_s = time.perf_counter() - begun
-            self._keep(wall_s)
+            self._keep(begun)
             if self.validation is None:
                 self._report()
             self._look_for_better()
@@ -258,10 +257,11 @@ class Trainer:
             carried = [torch.zeros(stage.carries(k), dtype=dtype, device=self.device) for k in slices]
             self.trained.saved[s] = probe(stage, inputs if stage.first else carried, targets if stage.last else None)
 
-    def _keep(self, wall_s: float) -> None:
+    def _keep(self, begun: float) -> None:
         trained = self.trained
         trained.peak_buffers = max(trained.peak_buffers, self.trainer.peak_buffers)
-        trained.times[self.done], trained.wall_s[self.done] = self.trainer.clock.times_s(), wall_s
+        trained.times[self.done] = self.trainer.clock.times_s()  # waits for a GPU, which has the step to end yet
+        trained.wall_s[self.done] = time.perf_counter() - begun
         if len(trained.times) > KEPT_STEPS:
             del trained.times[sorted(trained.times)[WARM_STEPS + CALIBRATION_STEPS]]
 

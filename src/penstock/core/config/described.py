@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 from penstock.core.architecture import Architecture
@@ -64,7 +65,7 @@ def described(
     sizes = {"hidden": hidden, "heads": heads, "kv_heads": kv_heads, "ffn": ffn, "experts": experts, "topk": topk}
     known = known_name(name)
     if known is not None:
-        model = read_architecture(known)
+        model = _published(known)
         if _agrees(model, sizes):
             like = (f"{name} is taken to be like {known}",) if _bare(name) in _AS else ()
             return _resized(_cut(model, name, layers, dense_layers, like), name, vocab, tied)
@@ -97,6 +98,12 @@ def described(
     return Described(model, tuple(guessed))
 
 
+@lru_cache(maxsize=256)
+def _published(known: str) -> Architecture:
+    return read_architecture(known)
+
+
+@lru_cache(maxsize=4096)
 def known_name(name: str) -> str | None:
     """Return the name in the catalogue that a name of a table means, if there is one: written in another way, cut
     short, or with more behind it. A number of parameters behind it must be the model's."""
@@ -126,7 +133,7 @@ def _as_large(known: str, words: list[str]) -> bool:
         size = re.fullmatch(r"(\d+(?:\.\d+)?)([mbt])", word)
         if size:
             claimed = float(size[1]) * {"m": 1e6, "b": 1e9, "t": 1e12}[size[2]]
-            return 0.8 < claimed / read_architecture(known).parameters < 1.25
+            return 0.8 < claimed / _published(known).parameters < 1.25
     return True
 
 

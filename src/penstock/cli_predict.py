@@ -1,0 +1,184 @@
+"""The command ``penstock predict``; its flags are the fields of a setup."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import json as json_format
+import re
+import typing
+from pathlib import Path
+from types import NoneType
+from typing import TYPE_CHECKING, Annotated, Any, Union
+
+from cyclopts import Parameter
+
+from penstock.core.setup import Setup
+
+if TYPE_CHECKING:
+    from penstock.core.cluster import Cluster
+    from penstock.predict import Prediction
+
+FRAMEWORK = "megatron-core"
+NAMES = {"micro": ("--micro-batch", "--micro"), "chunks": ("--chunks", "--vpp")}
+"""Flags that are not called like their field."""
+HELP = {
+    "tp": "ranks that share columns and heads (tensor parallelism).",
+    "cp": "ranks that share the tokens of a sequence (context parallelism).",
+    "pp": "ranks that share layers (pipeline parallelism).",
+    "dp": "ranks that share batches, those of experts included; left out, as many as the cluster has for them.",
+    "ep": "ranks that share experts.",
+    "etp": "ranks that share the columns of an expert.",
+    "schedule": "a name of the table of schedules; left out with several chunks, interleaved.",
+}
+"""Where the docstring of the setup speaks of several at once, or a flag means more."""
+
+
+def _flag(field: dataclasses.Field[Any], kind: Any, said: str) -> tuple[str, Any, None]:
+    """A field for a flag that is None unless the user gives it."""
+    needed = field.default is dataclasses.MISSING
+    default = "" if needed or field.name == "dp" or field.default in ("", ()) else f" [default: {field.default}]"
+    kind = str if typing.get_origin(kind) is not None else kind
+    names = NAMES.get(field.name)
+    parameter = Parameter(name=names, help=said + default, show_default=False)
+    return field.name, Annotated[Union[kind, NoneType], parameter], None  # noqa: UP007
+
+
+def _said() -> dict[str, str]:
+    """What the docstring of the setup says of each field."""
+    part = inspect.getdoc(Setup).partition("Args:\n")[2].partition("\n\n")[0]  # type: ignore[union-attr]
+    lines = re.findall(r"^    (\w[\w, ]*): (.*(?:\n {8}.*)*)", part, flags=re.MULTILINE)
+    each = {name: re.sub(r"\s+", " ", text).replace("``", "") for names, text in lines for name in names.split(", ")}
+    return each | HELP
+
+
+_TYPES, _SAYS = typing.get_type_hints(Setup), _said()
+Flags = dataclasses.make_dataclass(
+    "Flags",
+    [_flag(field, _TYPES[field.name], _SAYS[field.name]) for field in dataclasses.fields(Setup)],
+    kw_only=True,
+    namespace={"__module__": __name__},
+)
+"""Every field of a setup, None where the user gave no flag."""
+NO_FLAGS = Flags()
+
+
+def predict(
+    *,
+    model: str,
+    cluster: str,
+    framework: str = FRAMEWORK,
+    flags: Annotated[Flags, Parameter(name="*")] = NO_FLAGS,  # type: ignore[valid-type]
+    usd_per_hour: float | None = None,
+    json: Annotated[list[Path] | None, Parameter(consume_multiple=True, negative="")] = None,
+    timeline: Path | None = None,
+) -> None:
+    """Predict a training step: its time, where that goes, memory, and cost.
+
+    Args:
+        model: a published model's name, a config.json, a folder with one, or sizes, gpt:L=24,h=1024,a=16,vocab=50304.
+        cluster: a cluster such as dgx-h100:64 or h100:512, or FILE.toml.
+        framework: whose kernels, overlap and buffers.
+        usd_per_hour: rent of one node, in place of the catalogue's.
+        json: print the figures as one JSON object in place of the text, or write them to a file beside it.
+        timeline: write the pipeline's timeline as a page (.html), a picture (.png, .svg) or a trace (.json).
+    """
+    from penstock.cli_predict_text import facts_of, print_prediction
+    from penstock.core.cluster import Cluster
+    from penstock.core.config.text import model_of
+    from penstock.core.files import writable, write_whole
+    from penstock.cost.stack import stack
+    from penstock.predict import predict
+
+    out = _one(json)
+    for path in (out, timeline):
+        if path is not None:
+            writable(path)
+    rented = _priced(Cluster.read(cluster), usd_per_hour)
+    architecture, software = model_of(model), stack(framework)
+    given = {name: value for name, value in dataclasses.asdict(flags).items() if value is not None}
+    setup = setup_of({"recompute": software.recompute, "fused_loss": software.fused_loss, **given}, rented)
+    found = predict(architecture, rented, setup, software)
+    if timeline is not None:
+        _show(found, timeline)
+    facts = facts_of(found, architecture, rented, setup, software.name)
+    text = json_format.dumps(facts, indent=1)
+    if out is not None:
+        write_whole(out, text + "\n")
+    if json is not None and out is None:
+        print(text)
+    else:
+        print_prediction(found, facts, setup)
+
+
+def setup_of(given: dict[str, Any], cluster: Cluster) -> Setup:
+    """Return the setup of the flags that were given; ``dp`` is what the cluster has for it.
+
+    Raises:
+        ValueError: a field is missing or wrong, or the split leaves devices without work.
+    """
+    missing = [name for name in ("seq", "batch") if name not in given]
+    if missing:
+        raise ValueError(f"--{missing[0]} is missing; say how many {_SAYS[missing[0]].split(',')[0].rstrip('.')}")
+    given = dict(given)
+    if "stage_layers" in given:
+        given["stage_layers"] = _numbers(given["stage_layers"])
+    if "," in given.get("recompute", ""):
+        given["recompute"] = tuple(name.strip() for name in given["recompute"].split(","))
+    if "offload" in given:
+        given["offload"] = _share_or_names(given["offload"])
+    if given.get("chunks", 1) > 1:
+        given.setdefault("schedule", "interleaved")
+    given.setdefault("dp", _replicas(given, cluster))
+    return Setup(**given)
+
+
+def _share_or_names(text: str) -> float | tuple[str, ...]:
+    try:
+        return float(text)
+    except ValueError:
+        return tuple(name.strip() for name in text.split(","))
+
+
+def _replicas(given: dict[str, Any], cluster: Cluster) -> int:
+    """Ranks of data parallelism that are left for all devices to work."""
+    from penstock.core.words import divisors
+
+    split = {name: int(given.get(name, 1)) for name in ("tp", "cp", "pp")}
+    each = 1
+    for name, count in split.items():
+        if count < 1:
+            raise ValueError(f"{name}={count} is too small; use 1 or more")
+        each *= count
+    if cluster.devices % each:
+        what = " times ".join(f"{name}={count}" for name, count in split.items() if count > 1)
+        raise ValueError(
+            f"{what} does not divide the {cluster.devices} devices of {cluster.name}; "
+            f"use a product of {divisors(cluster.devices, near=each)}, or say --dp"
+        )
+    return cluster.devices // each
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(word) for word in text.split(","))
+    except ValueError:
+        raise ValueError(f"--stage-layers {text}: write whole numbers with commas, for example 2,3,1") from None
+
+
+def _one(json: list[Path] | None) -> Path | None:
+    if json is not None and len(json) > 1:
+        raise ValueError(f"--json {' '.join(map(str, json))}: name one file, or none for the standard output")
+    return json[0] if json else None
+
+
+def _priced(cluster: Cluster, usd_per_hour: float | None) -> Cluster:
+    from penstock.cli_machines import priced
+
+    return cluster if usd_per_hour is None else priced(cluster, usd_per_hour)
+
+
+def _show(found: Prediction, path: Path) -> None:
+    from penstock.api import show
+
+    show(found.timeline, path)

@@ -1,0 +1,140 @@
+"""What ``penstock predict`` prints and writes: a prediction by names for scripts, and as text for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from penstock.core.architecture import Architecture
+from penstock.core.cluster import Cluster
+from penstock.core.setup import Setup
+from penstock.predict import Prediction
+from penstock.predict.flops import again_flops
+from penstock.units import human_bytes, human_s
+
+Rows = Sequence[tuple[str, ...]]
+HOUR_S = 3600.0
+BILLION = 1e9
+JOULES_PER_KWH = 3.6e6
+
+
+def facts_of(found: Prediction, model: Architecture, cluster: Cluster, setup: Setup, framework: str) -> dict[str, Any]:
+    """Return a prediction by the names that scripts read, in SI units and shares; ``None`` for what is not known."""
+    hardware = found.model_flops + again_flops(model, setup)
+    peak = found.peak
+    return {
+        "model": model.name,
+        "parameters": model.parameters,
+        "cluster": cluster.name,
+        "devices": found.devices,
+        "device": cluster.device_of(0).name,
+        "framework": framework,
+        "setup": asdict(setup),
+        "seconds": found.seconds,
+        "seconds_interval": [found.low_s, found.high_s],
+        "tokens_per_s": found.tokens_per_s,
+        "tokens_per_s_per_device": found.tokens_per_s_per_device,
+        "tflops_per_device": found.flops_per_s_per_device / 1e12,
+        "mfu": found.mfu,
+        "hfu": hardware / found.seconds / found.peak_flops,
+        "bubble": found.timeline.bubble_sync,
+        "parts_s": dict(found.parts),
+        "fits": found.fits,
+        "memory_bytes": asdict(peak) | {"total": peak.total},
+        "memory_rank": found.rooms.index(peak),
+        "memory_by_rank_bytes": [room.total for room in found.rooms],
+        "device_memory_bytes": found.memory_bytes,
+        "headroom_bytes": found.memory_bytes - peak.total,
+        **_money(found, cluster),
+        **_energy(found, cluster),
+        "guessed": list(found.guessed),
+    }
+
+
+def _used(found: Prediction, cluster: Cluster) -> float:
+    """Share of the cluster's devices that work."""
+    return found.devices / cluster.devices
+
+
+def _money(found: Prediction, cluster: Cluster) -> dict[str, Any]:
+    """Rent of the devices that work, with its date."""
+    rent = cluster.usd_per_hour
+    dates = sorted({node.price_date for node, _ in cluster.groups if node.price_date})
+    per_step = None if rent is None else rent * _used(found, cluster) * found.seconds / HOUR_S
+    return {
+        "usd_per_step": per_step,
+        "usd_per_billion_tokens": None if per_step is None else per_step / found.tokens * BILLION,
+        "price_date": ", ".join(dates),
+    }
+
+
+def _energy(found: Prediction, cluster: Cluster) -> dict[str, Any]:
+    """At the most that nodes draw."""
+    power = cluster.power_w
+    per_step = None if power is None else power * _used(found, cluster) * found.seconds
+    return {
+        "joules_per_step": per_step,
+        "kwh_per_billion_tokens": None if per_step is None else per_step / JOULES_PER_KWH / found.tokens * BILLION,
+    }
+
+
+def print_prediction(found: Prediction, facts: dict[str, Any], setup: Setup) -> None:
+    """Print a prediction for people."""
+    _print(_head(facts, setup))
+    print()
+    _print(_speed(found, facts))
+    print("\nwhere the time of the busiest rank goes")
+    parts = sorted(found.parts.items(), key=lambda part: -part[1])
+    _print((f"  {name}", human_s(value), f"{value / found.seconds:.1%}") for name, value in parts)
+    print(f"\nmemory of a device of pipeline rank {facts['memory_rank']}, the fullest")
+    _print(_memory(found))
+    if found.guessed:
+        print("\nguessed")
+        for text in found.guessed:
+            print(f"  {text}")
+
+
+def _head(facts: dict[str, Any], setup: Setup) -> Rows:
+    split = " ".join(f"{name}={getattr(setup, name)}" for name in ("tp", "cp", "pp", "dp", "ep", "etp"))
+    return [
+        ("model", f"{facts['model']}, {facts['parameters'] / 1e9:.4g} B parameters"),
+        ("devices", f"{facts['devices']:,} {facts['device']}, {facts['framework']}"),
+        ("split", split),
+        ("step", f"{setup.batch:,} sequences of {setup.seq:,} tokens, {setup.micros} micro-batches of {setup.micro}"),
+    ]
+
+
+def _speed(found: Prediction, facts: dict[str, Any]) -> Rows:
+    rows = [
+        ("step time", f"{human_s(found.seconds)} ({human_s(found.low_s)} to {human_s(found.high_s)})"),
+        ("tokens", f"{found.tokens_per_s:,.0f} per second, {found.tokens_per_s_per_device:,.0f} per device"),
+        ("TFLOP/s", f"{facts['tflops_per_device']:.4g} per device, MFU {facts['mfu']:.1%}, HFU {facts['hfu']:.1%}"),
+        ("bubble", f"{facts['bubble']:.1%} of the pipeline's ranks' time"),
+    ]
+    if facts["usd_per_step"] is not None:
+        tokens = f"$ {facts['usd_per_billion_tokens']:,.4g} per billion tokens"
+        rows.append(("cost", f"$ {facts['usd_per_step']:,.4g} per step, {tokens} (rents of {facts['price_date']})"))
+    if facts["joules_per_step"] is not None:
+        kwh = f"{facts['kwh_per_billion_tokens']:,.4g} kWh per billion tokens"
+        rows.append(("energy", f"{facts['joules_per_step'] / JOULES_PER_KWH:,.4g} kWh per step, {kwh}, at most"))
+    return rows
+
+
+def _memory(found: Prediction) -> Rows:
+    held = sorted(asdict(found.peak).items(), key=lambda part: -part[1])
+    rows = [(f"  {name}", human_bytes(value), f"{value / found.memory_bytes:.1%}") for name, value in held if value]
+    left = found.memory_bytes - found.peak.total
+    total = (f"  all of {human_bytes(found.memory_bytes)}", human_bytes(found.peak.total))
+    rows.append((*total, f"{found.peak.total / found.memory_bytes:.1%}"))
+    rows.append(("  left" if left >= 0 else "  too much", human_bytes(abs(left)), "" if left >= 0 else "does not fit"))
+    return rows
+
+
+def _print(rows: Iterable[tuple[str, ...]]) -> None:
+    """Print columns, all but the first and the only one behind it set to the right."""
+    lines = [*rows]
+    widths = [max(len(line[i]) for line in lines) for i in range(max(map(len, lines)))]
+    for first, *rest in lines:
+        cells = rest if len(rest) == 1 else [cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True)]
+        print("  ".join([first.ljust(widths[0]), *cells]).rstrip())

@@ -1,0 +1,70 @@
+"""Models as a flag names them: a config, a published model, or numbers."""
+
+from __future__ import annotations
+
+import inspect
+from functools import cache
+from typing import Any
+
+from penstock.core.architecture import Architecture
+from penstock.core.config.described import known_name
+from penstock.core.config.numbers import gpt
+from penstock.core.config.read import read_architecture
+from penstock.core.words import suggest
+
+NUMBERS = "gpt:"
+_SHORT = {"L": "layers", "h": "hidden", "a": "heads", "v": "vocab", "kv": "kv_heads"}
+_YES = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
+
+
+def model_of(text: str) -> Architecture:
+    """Return the model of a ``config.json`` or a folder with one, of a published model's name however it is written, or
+    of ``gpt:`` and sizes.
+
+    Sizes are the arguments of ``gpt``; L, h, a, v and kv stand for layers, hidden, heads, vocab and kv_heads.
+
+    Raises:
+        ValueError: no such file or model, or sizes that are wrong.
+
+    >>> model_of("gpt:L=96,h=12288,a=96,vocab=51200").parameters // 10**9, model_of("Meta-Llama-3-8B").name
+    (175, 'llama-3-8b')
+    """
+    if text.lower().startswith(NUMBERS):
+        return _of_numbers(text)
+    try:
+        return read_architecture(text)
+    except ValueError:
+        known = None if "/" in text and text.endswith(".json") else known_name(text)
+        if known is None:
+            raise
+        return read_architecture(known)
+
+
+def _of_numbers(text: str) -> Architecture:
+    types, sizes = _sizes(), dict[str, Any]()
+    for part in filter(None, text[len(NUMBERS) :].split(",")):
+        name, equals, value = (word.strip() for word in part.partition("="))
+        key = _SHORT.get(name, name)
+        if not equals or key not in types:
+            raise ValueError(f"model={text!r}: {part!r} is no size of a GPT; {suggest(name, [*_SHORT, *types])}")
+        sizes[key] = _value(value, types[key], f"model={text!r}: {part!r}")
+    if missing := [name for name in ("layers", "hidden", "heads", "vocab") if name not in sizes]:
+        raise ValueError(f"model={text!r} lacks {', '.join(missing)}; write gpt:L=24,h=1024,a=16,vocab=50304")
+    return gpt(**sizes, name=text)
+
+
+def _value(value: str, kind: str, what: str) -> int | bool:
+    if "bool" in kind:
+        if value.lower() not in _YES:
+            raise ValueError(f"{what} says neither yes nor no; use 1 or 0")
+        return _YES[value.lower()]
+    if not value.isdecimal():
+        raise ValueError(f"{what} is no whole number")
+    return int(value)
+
+
+@cache
+def _sizes() -> dict[str, str]:
+    """Types of the arguments of ``gpt`` but for its name."""
+    arguments = inspect.signature(gpt).parameters.values()
+    return {each.name: str(each.annotation) for each in arguments if each.name != "name"}
