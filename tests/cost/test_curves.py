@@ -56,7 +56,7 @@ def test_sixty_products_tell_all_others(chip, here):
     assert np.abs(kernels.matmul(chip, "bf16", *sizes).seconds / true_s(chip, *sizes) - 1).mean() > 3 * off.mean()
     assert not found.guessed
     assert found.level_of == "h100-80gb-sxm measured"
-    assert found.level == pytest.approx(LEVEL, rel=0.1)
+    assert found.level == pytest.approx(LEVEL, rel=0.2)
 
 
 def test_the_error_is_that_of_shapes_it_has_not_seen(chip):
@@ -65,7 +65,7 @@ def test_the_error_is_that_of_shapes_it_has_not_seen(chip):
     seen = with_products(chip, sizes[:, :80], seconds[:80])
     found = kernels.matmul(seen, "bf16", *sizes[:, 80:])
     off = np.abs(found.seconds / seconds[80:] - 1).mean()
-    assert off == pytest.approx(found.error, rel=0.25)
+    assert off == pytest.approx(found.error, rel=0.35)
     assert 0.05 < off < 0.12
 
 
@@ -173,7 +173,7 @@ def test_messages_follow_what_was_measured_on_one_level_of_links():
 def test_the_nearest_shapes_help_on_real_kernels():
     """On tables that were measured on GPUs a curve of a hundred shapes predicts the others better than its level."""
     worse = 0
-    for name, (m, n, k, seconds) in measured_kernels.rows("matmul").items():
+    for name, (m, n, k, seconds) in measured_kernels.rows("matmul", "bf16").items():
         bound_s = kernels.matmul_bound_s(device(name), "bf16", m, n, k)
         half = np.arange(len(m)) % 2 == 0
         curve = fitted(name, seconds[half], bound_s[half], [m[half], n[half], k[half]])

@@ -7,10 +7,10 @@ from itertools import pairwise
 
 from penstock.core.words import divisors, suggest
 
+PRECISIONS = ("bf16", "fp16", "fp32", "fp8", "fp4")
 MOMENTS_BYTES = {"adam": 8.0, "adam-bf16": 4.0, "adam-8bit": 2.06, "sgd": 4.0, "muon": 4.0, "adafactor": 0.02}
 """Optimizers, and what they remember of each parameter: two moments in fp32 or bf16, or in blocks of 8 bits (Dettmers
 et al. 2022, arXiv:2110.02861); one moment; sums of rows and columns (Shazeer & Stern 2018, arXiv:1804.04235)."""
-PRECISIONS = ("bf16", "fp16", "fp32", "fp8", "fp4")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +89,7 @@ class Setup:
             share = getattr(self, name)
             if not isinstance(share, tuple) and not 0 <= share <= 1:
                 raise ValueError(f"{name}={share} is no share; use 0 to 1")
-        for name, choices in (("optimizer", MOMENTS_BYTES), ("precision", PRECISIONS)):
+        for name, choices in (("optimizer", tuple(MOMENTS_BYTES)), ("precision", PRECISIONS)):
             if (value := getattr(self, name)) not in choices:
                 raise ValueError(f"{name}={value!r} is unknown; {suggest(value, choices)}")
         if self.vocabulary > 3:

@@ -65,8 +65,13 @@ def _without(forward: Sequence[Operator], again: set[str], discard: set[str]) ->
     twice = again | discard
     made = {tensor.name for op in forward if op.name in twice for tensor in op.makes}
     gone = {tensor.name for op in forward if op.name in discard for tensor in op.makes}
-    saved = [tensor for op in forward if op.name not in twice for tensor in op.saves]
-    saved = [tensor for tensor in saved if tensor.name.removesuffix(NARROW) not in gone]
+    saved = [
+        tensor
+        for op in forward
+        if op.name not in twice
+        for tensor in op.saves
+        if tensor.name.removesuffix(NARROW) not in gone
+    ]
     begun = [tensor for op in forward if op.name in twice for tensor in op.takes if tensor.name not in made]
     return _bytes([*saved, *begun])
 

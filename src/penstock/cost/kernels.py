@@ -149,7 +149,9 @@ def attention(
     """Return seconds of one fused attention kernel.
 
     The levels are those of the best kernel that was measured for each shape, forward and causal, among FlashAttention
-    2 and 3, FlashInfer and TensorRT-LLM's own. No gradient was measured: its levels are estimates.
+    2 and 3, FlashInfer and TensorRT-LLM's own; of gradients only those of cuDNN on Hopper were measured. Beside its
+    main kernel a gradient reads results and their gradients for sums of rows, rounds that of queries from FP32, and
+    adds up those of keys and values over the heads that share them.
 
     Args:
         batch: sequences of ``seq`` tokens, with ``heads`` heads of ``head_size`` (of ``value_size`` for the values, as
@@ -169,7 +171,14 @@ def attention(
     part = "attention_backward" if backward else "attention"
     level, error, whose, guessed = _level(part, device, precision)
     bound_s = attention_bound_s(device, precision, *sizes, causal=causal, window=window, backward=backward)
-    return Time(bound_s / level + constants("attention")["floor_s"], error, level, whose, guessed)
+    seconds = bound_s / level + constants("attention")["floor_s"]
+    if backward:
+        batch, heads, seq, head_size, value_size, kv_heads = sizes
+        item = BYTES[precision]
+        moved = 2 * item * value_size + (4 + item) * head_size
+        moved = moved + (heads > kv_heads) * 2 * item * (head_size + value_size)
+        seconds = seconds + memory_bound(device, batch * seq * heads * moved).seconds
+    return Time(np.asarray(seconds), error, level, whose, guessed)
 
 
 def attention_bound_s(
@@ -191,9 +200,9 @@ def attention_bound_s(
 
     Blocks of 64 queries, each at work ``prologue_keys`` keys longer than the keys it sees; with more blocks than units
     the last to end, which sees most keys, keeps the others waiting for ``tail`` of its time. Products (forward: of
-    queries with keys, and with values; gradient: three and two) and exponentials (one for each pair of tokens, in both;
-    a unit makes 16 a cycle: CUDA programming guide, throughput of instructions) share the units: ``overlap`` is the
-    power of the mean of their times, 1 adds them, many take the longer.
+    queries with keys, and with values; gradient: three and two) and softmax share the units: ``overlap`` is the power
+    of the mean of their times, 1 adds them, many take the longer. A unit does the softmax of ``softmax_`` of its
+    architecture pairs a cycle, elsewhere of 16: exponentials, by the CUDA programming guide; its gradient takes longer.
     """
     shape = shape or constants("attention")
     rows = 64
@@ -206,9 +215,11 @@ def attention_bound_s(
     pairs = np.maximum(batch * heads * seen + late, longest)
     products = 3 * head_size + 2 * value_size if backward else head_size + value_size
     product_s = 2 * products / device.peak_flops(precision)
-    exponential_s = 1 / (16 * device.units * device.clock_hz)
+    softmax_s = 1 / (shape.get(f"softmax_{device.architecture}", 16) * device.units * device.clock_hz)
+    if backward:
+        softmax_s *= constants("attention_gradient")["softmax"]
     power = shape["overlap"]
-    pair_s = (product_s**power + exponential_s**power) ** (1 / power)
+    pair_s = (product_s**power + softmax_s**power) ** (1 / power)
     moved = batch * seq * BYTES[precision] * (heads + kv_heads) * (head_size + value_size)
     return np.asarray(np.maximum(pairs * pair_s, (1 + backward) * moved / device.memory_bytes_per_s))
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from penstock.core.device import Device
 from penstock.cost.constants import levels
 from penstock.cost.kernels import Time, attention, grouped_matmul, matmul, memory_bound
+from penstock.cost.kernels import cast as casts
 from penstock.cost.operators import WIDE, Operator
 
 Floats = NDArray[np.float64]
@@ -63,9 +64,9 @@ class Timed:
     guessed: frozenset[str]
 
 
-CLASSES = ("product", "low product", "attention", "memory", "cast")
+CLASSES = ("product", "low product", "attention", "memory", "cast", "routing")
 """What kernels share the rate that lasts: products in the wide and in the low precision, attention, traffic of memory,
-and casts to the low precision."""
+casts to the low precision, and moves of tokens to experts and back."""
 
 
 def timed(rows: Rows, device: Device, low: str, wide: str) -> Timed:
@@ -86,7 +87,11 @@ def timed(rows: Rows, device: Device, low: str, wide: str) -> Timed:
     for backward in (False, True):
         mine = flash & ((rows.phase > 0) == backward)
         found.put(mine, 2, partial(_flash, rows, device, wide, backward))
-    found.put(rows.kind > 2, 3, partial(_moved, rows, device))
+    routing = np.array([name.startswith("experts.") for name in rows.names], bool) & (
+        rows.kind == KINDS.index("gather")
+    )
+    found.put((rows.kind > 2) & ~routing, 3, partial(_moved, rows, device))
+    found.put(routing, 5, partial(_moved, rows, device))
     found.put(rows.plain, 0, partial(_plain, rows, device, wide))
     return Timed(found.seconds, found.error, found.kind, frozenset(found.guessed))
 
@@ -115,8 +120,8 @@ class _Found:
 class Work:
     """Seconds of operators together, each as a kernel by itself: shape (classes, phases), and errors likewise.
 
-    ``again``: of those that run once more before the gradients, shape (classes,). Casts are for one byte of traffic for
-    each element. ``launches``: kernels of each phase, and of what runs again.
+    ``again``: of those that run once more before the gradients, shape (classes,). Casts are one of
+    the left operand of each product forward and backward. ``launches``: kernels of each phase, and of what runs again.
     """
 
     seconds: Floats
@@ -144,9 +149,10 @@ def work(rows: Rows, again: NDArray[np.bool_], device: Device, low: str, wide: s
     cast = rows.low & (rows.phase < 2) & (low != wide)
     if cast.any():
         batch, m, _, k = rows.sizes[:4]
-        cast_s = np.where(cast, memory_bound(device, batch * m * k).seconds, 0.0)
-        np.add.at(sums[-1], rows.phase, cast_s)
-        twice[-1] = cast_s[again].sum()
+        cast_s = np.zeros(len(rows.kind))
+        cast_s[cast] = casts(device, low, (batch * m * k)[cast]).seconds
+        np.add.at(sums[4], rows.phase, cast_s)
+        twice[4] = cast_s[again].sum()
     f, i, w = (float(rows.launches[rows.phase == phase].sum()) for phase in range(len(PHASES)))
     return Work(sums, errors, twice, (f, i, w, float(rows.launches[again].sum())), found.guessed)
 
@@ -155,11 +161,21 @@ def _empty() -> Floats:
     return np.zeros((len(CLASSES), len(PHASES)))
 
 
-def sustained(device: Device, low: str, wide: str) -> Floats:
+def sustained(device: Device, low: str, wide: str, older: bool = False) -> Floats:
     """Return the share of the rate of single kernels that lasts through a step (power, clocks, cold caches), for each
-    of ``CLASSES``."""
-    names = (wide, low, "attention", "memory", "memory")
-    return np.array([_lasting(device.architecture, "bf16" if name == "fp16" else name) for name in names])
+    of ``CLASSES``.
+
+    Args:
+        device: where they run.
+        low, wide: precisions of products.
+        older: attention is that of the kernels before the newest of the architecture.
+    """
+    names = (wide, low, "attention", "memory", "memory", "memory")
+    found = [_lasting(device.architecture, "bf16" if name == "fp16" else name) for name in names]
+    if older:
+        known = levels("older_attention")
+        found[2] *= known.get(device.architecture, known["default"])[0]
+    return np.array(found)
 
 
 @cache

@@ -23,7 +23,8 @@ class Stack:
 
     Args:
         kernels: what runs as one kernel.
-        launch_s: CPU time to launch one kernel; a block takes at least its launches.
+        launch_s: CPU time of one operator, with all that Python and autograd do around its kernels; a block takes at
+            least so long for each of its operators.
         graph_launch_s: the same inside a recorded graph.
         micro_s: host work per micro-batch of a stage that nothing hides.
         step_s: host work per step: norms, losses, data.
@@ -33,7 +34,9 @@ class Stack:
         dp_most: most of these messages that anything hides.
         fsdp_shown: share of a gather of all weights that stays visible in each micro-batch with ZeRO-3.
         experts_s: host time of dispatching tokens to experts and back, per block and direction, without graphs.
-        cast_bytes: memory traffic for each element of the left operand of a product in low precision.
+        casts: how often as long as one plain cast it takes to turn operands of a product into a low precision.
+        routing: how often as long as one plain gather it takes to order tokens by experts, and back.
+        older_attention: attention is that of kernels a generation older than the newest of the device.
         gradient_bytes, reduced_bytes: of a gradient as it accumulates, and as it is sent.
         weight_bytes: of a weight as it is stored; 0: as products read it.
         master_bytes: of the optimizer's own copy of a weight.
@@ -77,7 +80,9 @@ class Stack:
     dp_most: float = 0.95
     fsdp_shown: float = 0.05
     experts_s: float = 0.0
-    cast_bytes: float = 5.0
+    casts: float = 1.5
+    routing: float = 3.0
+    older_attention: bool = False
     gradient_bytes: float = 4.0
     reduced_bytes: float = 4.0
     weight_bytes: float = 0.0

@@ -18,7 +18,7 @@ from penstock.cost.collectives import collective_s, send_s
 from penstock.cost.kept import of_these, rerun
 from penstock.cost.model_operators import embedding_operators, head_operators, operators, predictor_operators
 from penstock.cost.operators import Kernels, Microbatch, Operator, Shard
-from penstock.cost.passes import Rows, Work, rows_of, sustained, work
+from penstock.cost.passes import CLASSES, Rows, Work, rows_of, sustained, work
 from penstock.cost.stack import Stack
 
 KEPT_BYTES = {"fp8": 1.0, "fp4": 0.56}
@@ -162,8 +162,9 @@ class Rank:
 
     def part(self, done: Work, low: str, routed: bool) -> Part:
         """Return the longer of what the device and what the host's launches take, for each phase."""
-        lasting = sustained(self.device, low, self.wide)
-        lasting[-1] /= self.stack.cast_bytes
+        lasting = sustained(self.device, low, self.wide, self.stack.older_attention)
+        lasting[CLASSES.index("cast")] /= self.stack.casts
+        lasting[CLASSES.index("routing")] /= self.stack.routing
         device = (done.seconds / lasting[:, None]).sum(axis=0)
         device[2] *= not self.setup.adapter  # frozen matrices need no gradients of their own
         again_s, (f, i, w, again) = float((done.again / lasting).sum()), done.launches
