@@ -73,13 +73,15 @@ def test_every_field_of_a_setup_is_a_flag(penstock):
     words = (
         "--tp 2 --cp 2 --pp 2 --dp 1 --ep 1 --etp 1 --vpp 2 --schedule interleaved --sp --cp-heads --zero 1 --shards 2 "
         "--recompute mlp,attention.core --offload 0.5 --optimizer-offload 0.25 --precision fp16 --no-flash --graphs "
-        "--optimizer sgd --imbalance 1.5 --stage-layers 6,6,7,5 --no-vocabulary"
+        "--optimizer sgd --imbalance 1.5 --stage-layers 6,6,7,5 --vocabulary 0 "
+        "--dropout --fused-loss --adapter 8 --frozen-bytes 0.5"
     )
     found = facts(penstock, f"{WORDS} {words}")["setup"]
     assert found == json.loads(json.dumps(dataclasses.asdict(Setup(
         seq=2048, batch=64, micro=2, tp=2, cp=2, pp=2, dp=1, chunks=2, schedule="interleaved", sp=True, cp_heads=True,
         zero=1, shards=2, recompute=("mlp", "attention.core"), offload=0.5, optimizer_offload=0.25, precision="fp16",
-        flash=False, graphs=True, optimizer="sgd", imbalance=1.5, stage_layers=(6, 6, 7, 5),
+        flash=False, graphs=True, optimizer="sgd", imbalance=1.5, stage_layers=(6, 6, 7, 5), dropout=True,
+        fused_loss=True, adapter=8, frozen_bytes=0.5,
     ))))  # fmt: skip
     given = {word.strip("-").removeprefix("no-").replace("-", "_") for word in words.split() if word.startswith("--")}
     fields = {field.name for field in dataclasses.fields(Setup)} - {"seq", "batch", "micro", "chunks"}

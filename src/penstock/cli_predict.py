@@ -96,7 +96,8 @@ def predict(
             writable(path)
     rented = _priced(Cluster.read(cluster), usd_per_hour)
     architecture, software = model_of(model), stack(framework)
-    setup = setup_of({name: value for name, value in dataclasses.asdict(flags).items() if value is not None}, rented)
+    given = {name: value for name, value in dataclasses.asdict(flags).items() if value is not None}
+    setup = setup_of({"recompute": software.recompute, "fused_loss": software.fused_loss, **given}, rented)
     found = predict(architecture, rented, setup, software)
     if timeline is not None:
         _show(found, timeline)
@@ -124,10 +125,19 @@ def setup_of(given: dict[str, Any], cluster: Cluster) -> Setup:
         given["stage_layers"] = _numbers(given["stage_layers"])
     if "," in given.get("recompute", ""):
         given["recompute"] = tuple(name.strip() for name in given["recompute"].split(","))
+    if "offload" in given:
+        given["offload"] = _share_or_names(given["offload"])
     if given.get("chunks", 1) > 1:
         given.setdefault("schedule", "interleaved")
     given.setdefault("dp", _replicas(given, cluster))
     return Setup(**given)
+
+
+def _share_or_names(text: str) -> float | tuple[str, ...]:
+    try:
+        return float(text)
+    except ValueError:
+        return tuple(name.strip() for name in text.split(","))
 
 
 def _replicas(given: dict[str, Any], cluster: Cluster) -> int:

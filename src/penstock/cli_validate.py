@@ -76,10 +76,6 @@ def report(rows: Sequence[Compared], found: Any, name: str, strict: bool) -> dic
 
 def facts_of(row: Compared) -> dict[str, Any]:
     """Return a row by the names that scripts read; what is not known is ``None``."""
-    from dataclasses import asdict
-
-    from penstock.calibrate.validation import GIB
-
     made, given = row.figures, row.run.row
     return {
         "id": given["id"],
@@ -106,7 +102,7 @@ def facts_of(row: Compared) -> dict[str, Any]:
         "strict_time": row.strict_time,
         "strict_mem": row.strict_memory,
         "parts_s": made and dict(made.parts),
-        "memory_gb": made and {name: value / GIB for name, value in asdict(made.room).items()},
+        "memory_gb": made and row.run.memory.parts(made.room),
         "guessed": list(made.guessed) if made else [],
         "why_not": row.why_not,
         "unread": row.unread,

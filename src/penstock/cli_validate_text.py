@@ -136,7 +136,7 @@ def opened(row: Compared) -> list[str]:
         shown = [f"{name} {human_s(value)}" for name, value in parts if value > LEAST_SHARE * made.seconds]
         lines.append(f"  of it      {', '.join(shown)}")
     if row.measured_gb is not None:
-        lines.append(f"  memory     measured {row.measured_gb:.4g} GiB, predicted {made.memory_gb:.4g} GiB")
+        lines.append(f"  memory     measured {row.measured_gb:.4g} GB, predicted {made.memory_gb:.4g} GB")
     if made.guessed:
         lines.append(f"  guessed    {', '.join(made.guessed)}")
     return lines

@@ -46,7 +46,7 @@ def test_a_row_is_predicted_in_the_units_of_tables():
     made = row.figures
     assert made.tokens_per_s_per_device == pytest.approx(64 * 4096 / 8 / made.seconds)
     assert row.time_error == pytest.approx(made.seconds / 10 - 1)
-    assert row.memory_error == pytest.approx(made.room.total / 2**30 / 50 - 1)
+    assert row.memory_error == pytest.approx(made.room.counted("allocated") / 2**30 / 50 - 1)
     assert row.tflops_error == pytest.approx(made.tflops / 400 - 1)
     assert made.tflops * 1e12 * made.seconds * 8 == pytest.approx(6 * 8.03e9 * 64 * 4096, rel=0.12)
     assert sum(made.parts.values()) == pytest.approx(made.seconds)

@@ -82,7 +82,7 @@ def _launch(name: str, row: Mapping[str, str]) -> Launch:
         model=model,
         cluster=Cluster.read(f"{node}:{-(-devices // each)}x{each}"),
         setup=setup,
-        stack=stack("megatron-core"),
+        stack=_stack(arguments),
         peak_bytes=float(row["mem_max_allocated_bytes"]),
         resting_bytes=float(row["mem_allocated_bytes"] or 0),
     )
@@ -102,8 +102,8 @@ class _Arguments(dict[str, str]):
 
 def _model(given: _Arguments) -> Architecture:
     """GPT as the arguments say; a vocabulary is filled up until ranks and kernels divide it."""
-    hidden, heads, tp = (given.whole(name, 1) for name in ("hidden-size", "num-attention-heads", "tensor-model-parallel-size"))  # fmt: skip
-    each = given.whole("make-vocab-size-divisible-by", 128) * tp
+    hidden, heads = given.whole("hidden-size", 1), given.whole("num-attention-heads", 1)
+    each = given.whole("make-vocab-size-divisible-by", 128) * given.whole("tensor-model-parallel-size", 1)
     gated, rms = given.says("swiglu"), given.get("normalization") == "RMSNorm"
     made = gpt(
         layers=given.whole("num-layers", 1),
@@ -186,3 +186,10 @@ def _again(given: _Arguments) -> str | tuple[str, ...]:
         return kind
     modules = given.get("recompute-modules", "core_attn").strip("[]").replace(",", " ").split()
     return tuple(name for module in modules for name in AGAIN.get(module, ()))
+
+
+def _stack(given: _Arguments) -> Stack:
+    """Megatron-Core; where products do not add to gradients, each gradient passes by itself."""
+    base = stack("megatron-core")
+    adds = not given.says("no-gradient-accumulation-fusion")
+    return base if adds else replace(base, passing_bytes=2.0, scratch_bytes=0.0)

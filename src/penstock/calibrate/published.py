@@ -7,12 +7,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from penstock.calibrate.printed import Printed, offloads, printed
+from penstock.calibrate.printed import (
+    Printed,
+    adapter,
+    dense_layers,
+    frozen_bytes,
+    gated,
+    offloads,
+    printed,
+    vocabulary,
+)
 from penstock.calibrate.rows import COUNTS, NEEDED, number, read_rows, truth, whole
 from penstock.core.architecture import Architecture
 from penstock.core.cluster import Cluster
 from penstock.core.config.described import described
-from penstock.core.parts import Experts
 from penstock.core.setup import Setup, even
 from penstock.cost.stack import Stack, stack
 
@@ -38,7 +46,7 @@ class Run:
     @property
     def measured_gb(self) -> float | None:
         """Memory as printed; ``memory`` says what that is."""
-        return float(self.row["peak_mem_gb"]) if self.row.get("peak_mem_gb") else None
+        return number(self.row, "peak_mem_gb") or None
 
     @property
     def memory(self) -> Printed:
@@ -96,7 +104,7 @@ def _run(row: Mapping[str, str]) -> Run:
         topk=whole(row, "topk"),
         expert_ffn=whole(row, "moe_ffn"),
         shared_ffn=whole(row, "shared_ffn"),
-        dense_layers=_dense_layers(row),
+        dense_layers=dense_layers(row),
         gated=truth(row, "gated_mlp"),
         tied=truth(row, "tied_embed"),
     )
@@ -123,12 +131,6 @@ def _stack(row: Mapping[str, str], guessed: list[str]) -> Stack:
         return replace(like, spread=max(like.spread, UNKNOWN_SPREAD))
 
 
-def _dense_layers(row: Mapping[str, str]) -> int | None:
-    """How many layers have no experts, where the notes say so."""
-    said = re.search(r"dense_layers=(\d+)", row.get("notes", ""))
-    return int(said[1]) if said else None
-
-
 def _cluster(row: Mapping[str, str]) -> Cluster:
     devices, each = whole(row, "devices") or 1, whole(row, "per_node") or 8
     each = min(each, devices)
@@ -149,7 +151,7 @@ def _setup(row: Mapping[str, str], model: Architecture, framework: Stack, guesse
     flash = attention != "none" if attention else framework.kernels.attention
     if not attention:
         guessed.append(f"flash={flash}")
-    storages, optimizer_share = offloads(row["offload"]) if row.get("offload") else ((), 0.0)
+    storages, optimizer_share = offloads(row.get("offload", ""))
     sp = row.get("sp")
     if tp > 1 and not sp:
         guessed.append("sp=True")
@@ -166,41 +168,19 @@ def _setup(row: Mapping[str, str], model: Architecture, framework: Stack, guesse
         schedule=schedule,
         sp=tp > 1 and sp != "0",
         zero=_zero(row.get("zero_stage_or_fsdp", ""), guessed),
-        recompute=_recompute(row.get("recompute", ""), guessed),
+        recompute=_recompute(row.get("recompute", ""), framework, guessed),
+        precision=_precision(row.get("precision", ""), guessed),
         offload=storages or 0.0,
         optimizer_offload=optimizer_share,
-        precision=_precision(row.get("precision", ""), guessed),
         flash=flash,
-        dropout=framework.dropout and not _gated(model),
+        dropout=framework.dropout and not gated(model),
         fused_loss=framework.fused_loss or "fused CE" in row.get("notes", ""),
+        adapter=adapter(row, guessed),
+        frozen_bytes=frozen_bytes(row),
         optimizer="muon" if "muon" in row.get("notes", "").lower() else "adam",
-        adapter=_adapter(row, guessed),
-        frozen_bytes=0.55 if re.search("qlora|4-?bit", row.get("notes", "").lower()) else 2.0,
         stage_layers=_redistributed(row, model, pp),
-        vocabulary=_vocabulary(row.get("schedule", "")),
+        vocabulary=vocabulary(row.get("schedule", "")),
     )
-
-
-def _adapter(row: Mapping[str, str], guessed: list[str]) -> int:
-    """Rank of low-rank adapters, if they are what is trained."""
-    if "lora" not in row.get("task", ""):
-        return 0
-    said = re.search(r"(?:rank|r) ?[=:]? ?(\d+)", row.get("notes", ""))
-    if said:
-        return int(said[1])
-    guessed.append("adapters of rank 16 on all matrices of blocks")
-    return 16
-
-
-def _vocabulary(schedule: str) -> int:
-    if "vocab" not in schedule:
-        return 0
-    return 3 if "interlaced" in schedule else 2 if "vocab-2" in schedule else 1
-
-
-def _gated(model: Architecture) -> bool:
-    mlp = model.blocks[-1].mlp
-    return mlp is not None and (mlp.expert if isinstance(mlp, Experts) else mlp).gated
 
 
 def _schedule(row: Mapping[str, str], pp: int, guessed: list[str]) -> tuple[str, int]:
@@ -247,10 +227,10 @@ _AGAIN = {
 """Modules of Megatron-Core's selective recompute, and our operators."""
 
 
-def _recompute(text: str, guessed: list[str]) -> str | tuple[str, ...]:
+def _recompute(text: str, framework: Stack, guessed: list[str]) -> str | tuple[str, ...]:
     if not text:
-        guessed.append("no recompute")
-        return "none"
+        guessed.append(f"recompute={framework.recompute}")
+        return framework.recompute
     kind, _, modules = text.partition(":")
     if kind in ("none", "full"):
         return kind

@@ -14,16 +14,13 @@ from penstock.core.device import device, plain
 from penstock.cost.stack import stack
 from penstock.predict import Prediction, Room, predict
 
-GIB = 2**30
-"""Peaks of memory are printed in these, whatever they are called."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figures:
     """What a prediction says of a row, in the units that tables of runs have.
 
-    ``seconds``, ``low_s``, ``high_s``: of a step. ``memory_gb``: of the fullest device, in GiB. ``tflops``: of a device
-    a second, as ``convention`` counts them. ``parts``: seconds. ``room``: bytes of that device.
+    ``seconds``, ``low_s``, ``high_s``: of a step. ``memory_gb``: what the row would print. ``tflops``: of a
+    device a second, as ``convention`` counts them. ``parts``: seconds. ``room``: bytes of the device that is meant.
     """
 
     seconds: float
@@ -152,23 +149,23 @@ def _figures(run: Run, kind: Convention) -> Figures | str:
         return str(error)
     except Exception as error:
         return f"the prediction breaks: {error!r}"
-    return _in_units(found, flops, kind, run.guessed)
+    return _in_units(found, flops, kind, run)
 
 
-def _in_units(found: Prediction, flops: float, kind: Convention, guessed: tuple[str, ...]) -> Figures:
+def _in_units(found: Prediction, flops: float, kind: Convention, run: Run) -> Figures:
     return Figures(
         seconds=found.seconds,
         low_s=found.low_s,
         high_s=found.high_s,
-        memory_gb=found.peak.total / GIB,
+        memory_gb=run.memory.of(found),
         fits=found.fits,
         tokens_per_s_per_device=found.tokens_per_s_per_device,
         tflops=flops / found.seconds / found.devices / 1e12,
         convention=kind,
         mfu=flops / found.seconds / found.peak_flops,
         parts=found.parts,
-        room=found.peak,
-        guessed=(*guessed, *found.guessed),
+        room=run.memory.room(found),
+        guessed=(*run.guessed, *found.guessed),
     )
 
 

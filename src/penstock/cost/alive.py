@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from penstock.cost.operators import Operator, Tensor
 
 
-def backward_bytes(operators: Sequence[Operator], kept: Mapping[str, float], again: Collection[str] = ()) -> float:
-    """Return the most that is alive at once in a backward, what ``kept`` holds included.
+def backward_bytes(operators: Sequence[Operator], saved: Mapping[str, float]) -> float:
+    """Return the most that is alive at once in a backward, what was ``saved`` included.
 
     Gradients go from the last operator to the first. What an operator saved is freed with its gradient, unless an
     earlier one saved it too; the gradient of a tensor lives from the last operator that read it to the one that made
-    it. What is made again is there from the start.
+    it.
 
     Args:
         operators: of one block; only forwards matter.
-        kept: storages that wait for the backward, by name, with their bytes.
-        again: full names of operators that run once more before their gradients.
+        saved: storages that are there when the backward begins, kept or made again, by name, with their bytes.
     """
     forward = [op for op in operators if op.phase == "F"]
-    alive = dict(kept)
-    for op in forward:
-        if op.name in again:
-            alive |= {tensor.name: tensor.size_bytes for tensor in op.saves}
+    alive = dict(saved)
     first = _first_savers(forward)
     gradients = _sizes(forward[-1].makes[:1])
     most = 0.0

@@ -131,14 +131,13 @@ def _core(tape: Tape, mixer: Attention, parts: _Parts) -> Tensor:
         _unfused(tape, held, takes, out, sizes)
         return out
     stats = tape.tensor("attention.stats", heads * one.here, 4)
-    made = (out, stats) if tape.kernels.ordered else (out, stats, out._replace(name=f"{out.name}.unordered"))
     scores, moved = 2 * batch * queries * one.seq, sum(each.size_bytes for each in takes)
     core: dict[str, Any] = {"name": "attention.core", "kind": "attention", **sizes}
     core["density"] = mixer.mask.density(one.seq)
     tape.add(
         Operator(
             flops=scores * (mixer.head_dim + mixer.value_dim), reads_bytes=moved, writes_bytes=out.size_bytes,
-            takes=takes, makes=made, saves=(*held, *made[1:], *made[:1]), **core,
+            takes=takes, makes=(out, stats), saves=(*held, out, stats), **core,
         )
     )  # fmt: skip
     again = scores * (3 * mixer.head_dim + 2 * mixer.value_dim)
@@ -226,7 +225,8 @@ def linear_attention(tape: Tape, mixer: LinearAttention, x: Tensor) -> Tensor:
     channels, width = mixer.conv
     if channels:
         mixed = tape.tensor("linear.conv.y", here * shard.of(channels, "channels"))
-        tape.elementwise("linear.conv", (made[0],), (mixed,), (made[0], mixed), again=2, per_element=2.0 * width)
+        kept = (made[0], mixed) if tape.kernels.states or mixer.rule == "gated_delta" else (made[0],)
+        tape.elementwise("linear.conv", (made[0],), (mixed,), kept, again=2, per_element=2.0 * width)
     out = _state(tape, mixer, mixed)
     for norm in mixer.norms[:1] if mixer.rule != "mamba" else ():
         out = tape.norm(norm, "linear.norm", out, here, split=True)
@@ -249,6 +249,7 @@ def _state(tape: Tape, mixer: LinearAttention, mixed: Tensor) -> Tensor:
     state = tape.tensor("linear.states", one.micro * chunks * heads * mixer.key_dim * mixer.value_dim, 4)
     work, moved = one.here * heads * _state_flops(mixer), mixed.size_bytes + state.size_bytes
     many = 1 if mixer.rule == "mamba" else 5
+    kept = (mixed, state) if tape.kernels.states else () if mixer.rule.startswith("mamba") else (mixed,)
     scan: dict[str, Any] = {
         "name": "linear.state", "kind": "scan", "batch": one.micro * heads,
         "m": mixer.chunk, "n": mixer.value_dim, "k": mixer.key_dim,
@@ -256,7 +257,7 @@ def _state(tape: Tape, mixer: LinearAttention, mixed: Tensor) -> Tensor:
     tape.add(
         Operator(
             flops=work, reads_bytes=moved, writes_bytes=out.size_bytes + state.size_bytes, launches=many,
-            takes=(mixed,), makes=(out,), saves=(mixed, state), **scan,
+            takes=(mixed,), makes=(out,), saves=kept, **scan,
         )
     )  # fmt: skip
     reads = 2 * moved + out.size_bytes

@@ -102,7 +102,7 @@ class Kernels:
     there). ``copies``: attention gets queries, keys and values each by itself; without, parts of a larger product keep
     the whole of it in memory. ``stats_bytes``: of a number that a norm of mean and variance keeps (``None``: as its
     input). ``softmax``: where scores are in memory, one kernel turns them into weights and keeps these alone.
-    ``ordered``: fused attention gives its result in the order that the next product reads, not one that must be copied.
+    ``states``: a scan keeps its states between chunks, and a convolution its result; without, both are made again.
     """
 
     norm: bool = True
@@ -116,7 +116,7 @@ class Kernels:
     copies: bool = True
     stats_bytes: int | None = 4
     softmax: bool = True
-    ordered: bool = True
+    states: bool = False
 
 
 WIDE = ("router", "logits", "indexer", "streams")
@@ -128,7 +128,15 @@ WHOLE = Shard()
 FUSED = Kernels()
 """Megatron-LM with Transformer Engine, and compiled code like it."""
 SPLIT = Kernels(
-    activation=False, rope=False, loss=False, qkv=None, gate_up=None, copies=False, stats_bytes=None, softmax=False
+    activation=False,
+    rope=False,
+    loss=False,
+    qkv=None,
+    gate_up=None,
+    copies=False,
+    stats_bytes=None,
+    softmax=False,
+    states=True,
 )
 """The runtime's own modules where its backward can be split: its norms keep their input and one number per token."""
 PLAIN = replace(SPLIT, norm=False)

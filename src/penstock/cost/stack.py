@@ -11,7 +11,10 @@ from importlib import resources
 from typing import Any
 
 from penstock.core.words import suggest
-from penstock.cost.operators import FUSED, Kernels
+from penstock.cost.operators import FUSED, PLAIN, SPLIT, Kernels
+
+KERNELS = {"fused": FUSED, "plain": PLAIN, "split": SPLIT}
+"""Kernels that a table can start from."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,14 +46,17 @@ class Stack:
         step_bytes: more of each parameter it owns while the optimizer runs: gradients and results on their way.
         offloads_master: whether the optimizer's copy of weights goes to the host with what it offloads.
         logit_bytes: beside what the loss keeps, for each logit; a fused loss needs none.
-        passing_bytes: of a gradient of weights before it is added to those of other micro-batches, for each parameter
-            of each shape of matrix; 0: products add, and nothing is held.
+        passing_bytes: of the gradient of a matrix before it is added to those of other micro-batches; 0: products add.
+        scratch_bytes: of a matrix that is held for good for each shape of matrix (where products add, Transformer
+            Engine gives autograd such a one).
+        stage_again: whether all blocks of a stage are made again before its backward, not one at a time.
         ahead: blocks whose weights are gathered (ZeRO-3) before they are needed.
         bucket_bytes: of the buffer in which ZeRO collects gradients for their reduction, if there are so many.
         live_bytes: of weights that are gathered at a time (ZeRO-3), if there are so many; 0: as ``ahead`` says.
         workspace_bytes: of libraries of products.
         context_bytes: of the driver's context and of collectives, outside the allocator.
         slack: what the allocator holds and cannot use, relative to activations and what passes.
+        recompute: what is made again unless told otherwise.
         fused_loss: whether the loss is fused (``Setup.fused_loss``) unless told otherwise.
         dropout: whether models without gates are trained with it unless told otherwise.
         counts: what the framework prints as memory: ``allocated``, ``reserved`` or ``device``.
@@ -88,12 +94,15 @@ class Stack:
     offloads_master: bool = True
     logit_bytes: float = 4.0
     passing_bytes: float = 2.0
+    scratch_bytes: float = 0.0
+    stage_again: bool = False
     ahead: float = 1.0
     bucket_bytes: float = 0.0
     live_bytes: float = 0.0
     workspace_bytes: float = 8e7
     context_bytes: float = 1.5e9
     slack: float = 0.05
+    recompute: str = "none"
     fused_loss: bool = False
     dropout: bool = False
     counts: str = "allocated"
@@ -135,6 +144,7 @@ def stacks() -> Mapping[str, Stack]:
 def _stack(name: str, table: dict[str, Any], known: Mapping[str, Stack]) -> Stack:
     like = table.pop("like", None)
     start = Stack(name=name) if like is None else replace(known[like], name=name, aliases=(), source="")
-    kernels = replace(start.kernels, **table.pop("kernels", {}))
+    said = table.pop("kernels", {})
+    kernels = replace(KERNELS[said.pop("like")] if "like" in said else start.kernels, **said)
     aliases = tuple(table.pop("aliases", ()))
     return replace(start, kernels=kernels, aliases=aliases, **table)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,11 +30,18 @@ VOCABULARY_WAITS: dict[int, Callable[[int], float]] = {
 way it is split, as in ``Setup.vocabulary`` (Yeung et al. 2024, arXiv:2411.05288)."""
 
 
+class BlockBytes(NamedTuple):
+    """Of one block and micro-batch: what it keeps, what its backward makes again, and the most beyond both that is
+    alive in its backward."""
+
+    kept: float
+    again: float
+    more: float
+
+
 @lru_cache(maxsize=4096)
-def block_bytes(
-    block: Block, batch: Microbatch, again: Again, offload: float | tuple[str, ...] = 0.0
-) -> tuple[float, float]:
-    """Return what a block keeps of a micro-batch on its device, and how much more its backward needs.
+def block_bytes(block: Block, batch: Microbatch, again: Again, offload: float | tuple[str, ...] = 0.0) -> BlockBytes:
+    """Return what a block holds of a micro-batch on its device.
 
     Args:
         block, batch: which block, of which micro-batch.
@@ -44,12 +52,13 @@ def block_bytes(
     names = of_these(made, again)
     discard = () if isinstance(names, str) else tuple(name for name in names if name not in STAYS)
     stays = kept(made, names if isinstance(names, str) else tuple(set(names) & set(STAYS)), discard)
-    twice = {op.name for op, once_more in zip(made, rerun(made, names), strict=True) if once_more}
+    saved = kept(made) if rerun(made, names).any() else stays
     if isinstance(offload, tuple):
         held = sum(size for name, size in stays.items() if name not in offload)
     else:
         held = sum(stays.values()) * (1 - offload)
-    return held, backward_bytes(made, stays, twice) - held
+    begun = sum(saved.values())
+    return BlockBytes(held, begun - held, backward_bytes(made, saved) - begun)
 
 
 @lru_cache(maxsize=1024)
@@ -61,12 +70,12 @@ def loss_bytes(model: Architecture, batch: Microbatch, per_logit: float) -> floa
 
 def saved_bytes(rank: Rank, stages: Sequence[Counter[Block]]) -> NDArray[np.float64]:
     """Return what each stage keeps of a micro-batch on its device, shape (stages,)."""
-    each = {block: _of(rank, block)[0] for block in set().union(*stages)}
+    each = {block: _of(rank, block).kept for block in set().union(*stages)}
     found = [sum(count * each[block] for block, count in stage.items()) for stage in stages]
     return np.array(found, dtype=np.float64)
 
 
-def _of(rank: Rank, block: Block) -> tuple[float, float]:
+def _of(rank: Rank, block: Block) -> BlockBytes:
     return block_bytes(block, rank.batch_of(block), rank.setup.recompute, rank.setup.offload)
 
 
@@ -90,9 +99,11 @@ def room(rank: Rank, mine: Counter[Block], held_bytes: float, first: bool, last:
     master_bytes = (stack.master_bytes + half * stack.fp16_state_bytes) * (1 - away * stack.offloads_master)
     spare_bytes = 0.0 if half else stack.spare_bytes
     loss = _loss(rank, last)
-    working = max((_of(rank, block)[1] for block in mine), default=0.0)
+    together, working = _backward(rank, mine)
     held_bytes *= 1 + VOCABULARY_WAITS[setup.vocabulary](setup.pp) / setup.pp
-    working = max(0.0, working - loss) + _scratch(rank, mine, last)
+    matrices = [0.0] if setup.adapter else [0.0, *_matrices(rank, mine, last)]
+    working = max(0.0, working + stack.passing_bytes * max(matrices) - loss)
+    working += together + stack.scratch_bytes * sum(matrices)
     moving = held_bytes + loss + working
     stepping = stack.step_bytes * _sharded(setup, counts, 1) - moving
     return Room(
@@ -107,6 +118,15 @@ def room(rank: Rank, mine: Counter[Block], held_bytes: float, first: bool, last:
         reserve=stack.slack * moving,
         context=stack.context_bytes,
     )
+
+
+def _backward(rank: Rank, mine: Counter[Block]) -> tuple[float, float]:
+    """What all of a stage makes again at a time, and the most that the backward of one block needs beyond that."""
+    each = {block: _of(rank, block) for block in mine}
+    if not rank.stack.stage_again:
+        return 0.0, max((one.again + one.more for one in each.values()), default=0.0)
+    together = sum(count * each[block].again for block, count in mine.items()) / rank.setup.chunks
+    return together, max((one.more for one in each.values()), default=0.0)
 
 
 def _sharded(setup: Setup, counts: tuple[float, float], stage: int) -> float:
@@ -127,13 +147,11 @@ def _loss(rank: Rank, last: bool) -> float:
     return whole / setup.pp if setup.vocabulary else whole
 
 
-def _scratch(rank: Rank, mine: Counter[Block], last: bool) -> float:
-    """Gradients of weights on their way to where they accumulate: one for each shape of matrix."""
-    if rank.setup.adapter:
-        return 0.0
+def _matrices(rank: Rank, mine: Counter[Block], last: bool) -> list[float]:
+    """Sizes of the matrices of a device, one of each shape; the head among them."""
     found = {shape for block in mine for shape in shapes(block, rank.batch_of(block))}
-    head = rank.model.hidden * rank.model.vocab / rank.setup.tp if last else 0.0
-    return rank.stack.passing_bytes * (sum(m * n for m, n in found) + head)
+    head = rank.model.hidden * rank.model.vocab / rank.setup.tp
+    return [m * n for m, n in found] + [head] * last
 
 
 def _messages(rank: Rank, mine: Counter[Block], first: bool, last: bool) -> float:

@@ -166,6 +166,7 @@ class Rank:
         lasting[CLASSES.index("cast")] /= self.stack.casts
         lasting[CLASSES.index("routing")] /= self.stack.routing
         device = (done.seconds / lasting[:, None]).sum(axis=0)
+        device[2] *= not self.setup.adapter  # frozen matrices need no gradients of their own
         again_s, (f, i, w, again) = float((done.again / lasting).sum()), done.launches
         routing_s = self.stack.experts_s if routed and not self.setup.graphs else 0.0
         f_s = max(float(device[0]), f * self.launch_s + routing_s)

@@ -27,19 +27,22 @@ class Room:
     reserve: float = 0.0
     context: float = 0.0
 
+    def parts(self, what: str = "device") -> dict[str, float]:
+        """Return those bytes by name that a framework's own figure counts: all of the ``device``, what the allocator
+        has ``reserved``, what is ``allocated`` of it, or what is ``resting`` there between steps."""
+        names = [field.name for field in fields(self)]
+        resting = [name for name in names if name not in ("weights", "gradients", "optimizer")]
+        left = {"device": (), "reserved": ("context",), "allocated": ("context", "reserve"), "resting": resting}[what]
+        return {name: getattr(self, name) for name in names if name not in left}
+
     def counted(self, what: str) -> float:
-        """Return what a framework's own figure counts: all of the ``device``, what the allocator has ``reserved``, what is
-        ``allocated`` of it, or what is ``resting`` there between steps."""
-        reserved = self.total - self.context
-        resting = self.weights + self.gradients + self.optimizer
-        return {
-            "device": self.total, "reserved": reserved, "allocated": reserved - self.reserve, "resting": resting,
-        }[what]  # fmt: skip
+        """Return the sum of ``parts``."""
+        return float(sum(self.parts(what).values()))
 
     @property
     def total(self) -> float:
         """All of it."""
-        return float(sum(getattr(self, field.name) for field in fields(self)))
+        return self.counted("device")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

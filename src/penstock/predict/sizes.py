@@ -23,8 +23,9 @@ def parameters(model: Architecture, setup: Setup, mine: Counter[Block], first: b
         return (dense + tables / setup.pp) / setup.tp, experts / (setup.ep * setup.etp)
     if first:
         ends += model.embedding.parameters
-    if last and not (first and model.head.tied):
-        ends += model.hidden * model.vocab
+    if last:
+        ends += (model.norm.parameters if model.norm else 0) + model.head.parameters
+        ends += model.head.inputs * model.vocab * (model.head.tied and not first)
     return (dense + ends) / setup.tp, experts / (setup.ep * setup.etp)
 
 

@@ -114,7 +114,7 @@ class Step:
             for part, times in [*self.parts_of(stage), *self.ends_of(stage)]:
                 f[stage] += times * part.f_s
                 i[stage] += times * (part.i_s + part.again_s)
-                w[stage] += 0.0 if setup.adapter else times * part.w_s
+                w[stage] += times * part.w_s
         wait_s = stack.p2p_shown * rank.next_stage_s + stack.micro_s / 2 / setup.chunks
         gather_f, gather_b = self._gathers_s(f, i + w)
         seconds = np.zeros((len(Kind), count))
