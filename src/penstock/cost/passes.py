@@ -201,7 +201,9 @@ def _grouped(rows: Rows, device: Device, precision: str, at: Which) -> Time:
 
 
 def _moved(rows: Rows, device: Device, at: Which) -> Time:
-    return memory_bound(device, rows.moved_bytes[at], kernels=rows.launches[at])
+    """Traffic of memory; norms and losses, which go over their rows more than once, reach less of its rate."""
+    share = np.array([levels("moved").get(KINDS[kind], (1.0,))[0] for kind in rows.kind[at]])
+    return memory_bound(device, rows.moved_bytes[at] / share, kernels=rows.launches[at])
 
 
 def _flash(rows: Rows, device: Device, precision: str, backward: bool, at: Which) -> Time:
