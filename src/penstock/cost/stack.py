@@ -39,7 +39,8 @@ class Stack:
         moves: traffic of memory over that of perfectly fused operators: copies, transposes and biases by themselves.
         casts: how often as long as one plain cast it takes to turn operands of a product into a low precision.
         routing: how often as long as one plain gather it takes to order tokens by experts, and back.
-        older_attention: attention is that of kernels a generation older than the newest of the device.
+        attention: ``newest``: kernels made for the device (cuDNN, FlashAttention 3); ``fa2``: FlashAttention 2 on every
+            device; ``fa1``: the first, or Triton's.
         gradient_bytes, reduced_bytes: of a gradient as it accumulates, and as it is sent.
         weight_bytes: of a weight as it is stored; 0: as products read it.
         master_bytes: of the optimizer's own copy of a weight.
@@ -87,7 +88,7 @@ class Stack:
     moves: float = 1.5
     casts: float = 1.5
     routing: float = 3.0
-    older_attention: bool = False
+    attention: str = "newest"
     gradient_bytes: float = 4.0
     reduced_bytes: float = 4.0
     weight_bytes: float = 0.0

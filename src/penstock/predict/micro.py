@@ -162,7 +162,7 @@ class Rank:
 
     def part(self, done: Work, low: str, routed: bool) -> Part:
         """Return the longer of what the device and what the host's launches take, for each phase."""
-        lasting = sustained(self.device, low, self.wide, self.stack.older_attention)
+        lasting = sustained(self.device, low, self.wide, self.stack.attention)
         lasting[CLASSES.index("memory")] /= self.stack.moves
         lasting[CLASSES.index("cast")] /= self.stack.casts
         lasting[CLASSES.index("routing")] /= self.stack.routing
