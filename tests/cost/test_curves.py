@@ -187,19 +187,20 @@ def test_messages_follow_what_was_measured_on_one_level_of_links():
     assert link_curve("all_gather", here, lambda *_: 1) is None
 
 
-def test_the_nearest_shapes_help_on_real_kernels():
-    """On tables that were measured on GPUs a curve of a hundred shapes predicts the others better than its level."""
-    worse = 0
-    for name, (m, n, k, seconds) in measured_kernels.rows("matmul", "bf16").items():
-        bound_s = kernels.matmul_bound_s(device(name), "bf16", m, n, k)
-        half = np.arange(len(m)) % 2 == 0
-        curve = fitted(name, seconds[half], bound_s[half], [m[half], n[half], k[half]])
-        off = np.abs(curve.at(bound_s[~half], m[~half], n[~half], k[~half]).seconds / seconds[~half] - 1).mean()
-        level = np.abs((bound_s[~half] / curve.level + curve.floor_s) / seconds[~half] - 1).mean()
-        worse += off > level
-        assert off < 0.13, name
+@pytest.mark.parametrize("name", measured_kernels.rows("matmul", "bf16"))
+def test_two_dozen_real_products_tell_the_others(name):
+    """On tables that were measured on GPUs: near to what was seen, and where neighbours tell little, no harm done."""
+    m, n, k, seconds = measured_kernels.rows("matmul", "bf16")[name]
+    bound_s, off, level = kernels.matmul_bound_s(device(name), "bf16", m, n, k), [], []
+    for draw in range(5):
+        seen = np.random.default_rng(draw).permutation(len(m)) < 26
+        curve = fitted(name, seconds[seen], bound_s[seen], [m[seen], n[seen], k[seen]])
+        found = curve.at(bound_s[~seen], m[~seen], n[~seen], k[~seen]).seconds
+        off.append(np.abs(found / seconds[~seen] - 1).mean())
+        level.append(np.abs((bound_s[~seen] / curve.level + curve.floor_s) / seconds[~seen] - 1).mean())
         assert curve.length in LENGTHS
-    assert worse <= 1
+    assert np.mean(off) < 0.1
+    assert np.mean(off) < np.mean(level) + 0.01
 
 
 def test_a_cluster_file_predicts(tmp_path):
