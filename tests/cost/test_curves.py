@@ -11,7 +11,16 @@ from penstock.core.curves import Curves
 from penstock.core.device import device
 from penstock.cost import kernels
 from penstock.cost.collectives import collective_s, send_s
-from penstock.cost.curves import LENGTHS, fitted, lasting_share, link_curve, matmul_curve, roofline_s
+from penstock.cost.curves import (
+    LENGTHS,
+    OPERATOR_S,
+    fitted,
+    host_pace,
+    lasting_share,
+    link_curve,
+    matmul_curve,
+    roofline_s,
+)
 from penstock.cost.passes import sustained
 
 LEVEL, FLOOR_S = 0.62, 4e-6
@@ -153,6 +162,12 @@ def test_what_lasts_of_the_rate_of_products_is_that_of_a_long_row_of_them(chip):
     faster = {**rows, "seconds": np.array([2e-3, 1.9e-3, 1.8e-3, 1.8e-3])}
     assert lasting_share(replace(chip, curves=Curves("here", {}, {"sustained": faster}))) == 1.0
     assert lasting_share(chip) is None
+
+
+def test_the_pace_of_the_host_is_that_of_an_operator(chip):
+    rows = {"what": np.array(["operator", "forward"]), "seconds": np.array([9e-6, OPERATOR_S / 2])}
+    assert host_pace(replace(chip, curves=Curves("here", {}, {"launch": rows}))) == 0.5
+    assert host_pace(chip) == 1.0
 
 
 def test_messages_follow_what_was_measured_on_one_level_of_links():
