@@ -123,12 +123,14 @@ class Work:
 
     ``again``: of those that run once more before the gradients, shape (classes,). Casts are one of
     the left operand of each product forward and backward. ``launches``: kernels of each phase, and of what runs again.
+    ``weights``: elements of gradients of matrices.
     """
 
     seconds: Floats
     error_s: Floats
     again: Floats
     launches: tuple[float, float, float, float]
+    weights: float
     guessed: frozenset[str]
 
 
@@ -155,7 +157,9 @@ def work(rows: Rows, again: NDArray[np.bool_], device: Device, low: str, wide: s
         np.add.at(sums[4], rows.phase, cast_s)
         twice[4] = cast_s[again].sum()
     f, i, w = (float(rows.launches[rows.phase == phase].sum()) for phase in range(len(PHASES)))
-    return Work(sums, errors, twice, (f, i, w, float(rows.launches[again].sum())), found.guessed)
+    matrices = (rows.kind < 2) & (rows.phase == 2)
+    weights = float(rows.sizes[:3, matrices].prod(axis=0).sum())
+    return Work(sums, errors, twice, (f, i, w, float(rows.launches[again].sum())), weights, found.guessed)
 
 
 def _empty() -> Floats:
