@@ -171,7 +171,9 @@ def test_fsdp_of_wide_blocks_peaks_where_a_blocks_gradient_is_reduced() -> None:
     wide = gpt(layers=8, hidden=1024, heads=16, vocab=128, positions=16)
     found = room(stack("pytorch"), wide, dp=8, batch=16, seq=16, zero=3)
     assert found.messages == 2 * 2 * BLOCK + (2 + 4) * BLOCK
-    assert room(stack("pytorch"), wide, dp=8, batch=16, seq=16, zero=3, adapter=8).messages == 2 * 2 * BLOCK
+    assert room(stack("pytorch"), wide, dp=8, batch=16, seq=16, zero=3, adapter=8).messages == 4 * BLOCK + 2 * (
+        128 * HIDDEN + NORM
+    )
 
 
 def test_deepspeed_has_buckets() -> None:
