@@ -11,7 +11,8 @@ from penstock.core.curves import Curves
 from penstock.core.device import device
 from penstock.cost import kernels
 from penstock.cost.collectives import collective_s, send_s
-from penstock.cost.curves import LENGTHS, fitted, link_curve, matmul_curve, roofline_s
+from penstock.cost.curves import LENGTHS, fitted, lasting_share, link_curve, matmul_curve, roofline_s
+from penstock.cost.passes import sustained
 
 LEVEL, FLOOR_S = 0.62, 4e-6
 RNG = np.random.default_rng(5)
@@ -60,13 +61,17 @@ def test_sixty_products_tell_all_others(chip, here):
 
 
 def test_the_error_is_that_of_shapes_it_has_not_seen(chip):
-    sizes, noise = shapes(300), np.exp(RNG.normal(0, 0.1, 300))
-    seconds = true_s(chip, *sizes) * noise
-    seen = with_products(chip, sizes[:, :80], seconds[:80])
-    found = kernels.matmul(seen, "bf16", *sizes[:, 80:])
-    off = np.abs(found.seconds / seconds[80:] - 1).mean()
-    assert off == pytest.approx(found.error, rel=0.35)
-    assert 0.05 < off < 0.12
+    said, off = [], []
+    for draw in range(5):
+        rng = np.random.default_rng(draw)
+        sizes = shapes(300, rng=rng)
+        seconds = true_s(chip, *sizes) * np.exp(rng.normal(0, 0.1, 300))
+        seen = with_products(chip, sizes[:, :80], seconds[:80])
+        found = kernels.matmul(seen, "bf16", *sizes[:, 80:])
+        said.append(found.error)
+        off.append(np.abs(found.seconds / seconds[80:] - 1).mean())
+    assert np.mean(off) == pytest.approx(np.mean(said), rel=0.15)
+    assert 0.06 < np.mean(off) < 0.11  # nobody can know the noise, whose mean is 0.08
 
 
 def test_far_from_what_was_measured_the_level_alone_counts(chip):
@@ -132,10 +137,22 @@ def test_memory_bound_work_has_a_rate_and_a_floor(chip):
     moved = 2.0 ** np.arange(16, 33)
     columns = {"moved_bytes": moved, "kernels": np.ones(17), "seconds": moved / 2e12 + 3e-6}
     columns |= {"kind": np.full(17, "copy"), "precision": np.full(17, "bf16")}
-    here = replace(chip, curves=Curves("here", {}, {"memory": columns}))
+    several = {name: np.concatenate([values, values[:3]]) for name, values in columns.items()}
+    several["kind"][-3:], several["seconds"][-3:] = "loss", 1.0  # what is no single kernel does not count
+    here = replace(chip, curves=Curves("here", {}, {"memory": several}))
     assert kernels.memory_bound(here, 3e9).seconds == pytest.approx(3e9 / 2e12, rel=0.02)
     assert kernels.memory_bound(here, 0).seconds == pytest.approx(3e-6, rel=0.1)
     assert kernels.memory_bound(here, 2e6, kernels=4).seconds == pytest.approx(4 * (5e5 / 2e12 + 3e-6), rel=0.05)
+
+
+def test_what_lasts_of_the_rate_of_products_is_that_of_a_long_row_of_them(chip):
+    rows = {"after_s": np.array([0.0, 1.0, 3.0, 4.0]), "seconds": np.array([1.5e-3, 1.6e-3, 2e-3, 2e-3])}
+    here = replace(chip, curves=Curves("here", {}, {"sustained": rows}))
+    assert sustained(here, "fp8", "bf16")[:2].tolist() == [0.75, 0.75]
+    assert sustained(here, "fp8", "bf16")[2:].tolist() == sustained(chip, "fp8", "bf16")[2:].tolist()
+    faster = {**rows, "seconds": np.array([2e-3, 1.9e-3, 1.8e-3, 1.8e-3])}
+    assert lasting_share(replace(chip, curves=Curves("here", {}, {"sustained": faster}))) == 1.0
+    assert lasting_share(chip) is None
 
 
 def test_messages_follow_what_was_measured_on_one_level_of_links():

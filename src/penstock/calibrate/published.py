@@ -24,6 +24,8 @@ from penstock.core.config.described import described
 from penstock.core.setup import Setup, even
 from penstock.cost.stack import Stack, stack
 
+MOST_CHUNKS = 12
+"""Where a row says that stages are interleaved and not how many: as many as divide the layers, up to these."""
 UNKNOWN_SPREAD = 0.3
 """Of a framework that is not known."""
 
@@ -141,7 +143,7 @@ def _cluster(row: Mapping[str, str]) -> Cluster:
 def _setup(row: Mapping[str, str], model: Architecture, framework: Stack, guessed: list[str]) -> Setup:
     tp, pp, cp = (whole(row, key) or 1 for key in ("tp", "pp", "cp"))
     devices = whole(row, "devices") or 1
-    schedule, chunks = _schedule(row, pp, guessed)
+    schedule, chunks = _schedule(row, model, pp, guessed)
     micro, batch = whole(row, "micro_batch"), whole(row, "global_batch") or 1
     dp = whole(row, "dp") or max(1, devices // (tp * pp * cp))
     if micro is None:
@@ -164,6 +166,7 @@ def _setup(row: Mapping[str, str], model: Architecture, framework: Stack, guesse
         pp=pp,
         dp=dp,
         ep=whole(row, "ep") or 1,
+        etp=_split_experts(row, tp * cp * dp, framework),
         chunks=chunks,
         schedule=schedule,
         sp=tp > 1 and sp != "0",
@@ -183,7 +186,7 @@ def _setup(row: Mapping[str, str], model: Architecture, framework: Stack, guesse
     )
 
 
-def _schedule(row: Mapping[str, str], pp: int, guessed: list[str]) -> tuple[str, int]:
+def _schedule(row: Mapping[str, str], model: Architecture, pp: int, guessed: list[str]) -> tuple[str, int]:
     """Name of the schedule and stages of each rank."""
     text, chunks = row.get("schedule", "").lower(), whole(row, "vpp") or 1
     if pp == 1:
@@ -193,8 +196,10 @@ def _schedule(row: Mapping[str, str], pp: int, guessed: list[str]) -> tuple[str,
             return name, chunks
     if "interleav" in text or text == "1f1b-i" or chunks > 1:
         if chunks == 1:
-            guessed.append("vpp=2")
-        return "interleaved", max(2, chunks)
+            each = (model.layers + 2) // pp
+            chunks = max((v for v in range(2, MOST_CHUNKS + 1) if each % v == 0), default=2)
+            guessed.append(f"vpp={chunks}")
+        return "interleaved", chunks
     if not text:
         guessed.append("schedule 1F1B")
     return "1f1b", 1
@@ -261,3 +266,9 @@ def _redistributed(row: Mapping[str, str], model: Architecture, pp: int) -> tupl
     last = max(0, round(model.layers / pp - head * (pp - 1) / pp))
     rest = even(model.layers - last, pp - 1)
     return (*rest, last)
+
+
+def _split_experts(row: Mapping[str, str], ranks: int, framework: Stack) -> int:
+    """Over how many ranks each expert is split: over those of tensor parallelism, if the framework does so."""
+    ep, tp = whole(row, "ep") or 1, whole(row, "tp") or 1
+    return tp if framework.split_experts and ep > 1 and ranks % (ep * tp) == 0 else 1

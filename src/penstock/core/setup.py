@@ -41,6 +41,7 @@ class Setup:
         fused_loss: the loss reads logits as they are, without a copy in full precision.
         adapter: rank of the low-rank adapters that are trained in place of all matrices of blocks; 0: all is trained.
         frozen_bytes: of a parameter that an adapter leaves as it is.
+        multi_token: multi-token heads are trained too, where the model has them.
         imbalance: tokens of the busiest rank of experts over the mean.
         stage_layers: layers of each stage, in the order of the model; empty: as even as can be.
         vocabulary: how embedding and head are split over the pipeline's ranks: 0 not at all, 1 or 2 by the algorithms
@@ -76,6 +77,7 @@ class Setup:
     fused_loss: bool = False
     adapter: int = 0
     frozen_bytes: float = 2.0
+    multi_token: bool = False
     imbalance: float = 1.0
     stage_layers: tuple[int, ...] = ()
     vocabulary: int = 0

@@ -114,12 +114,17 @@ def _closeness(queries: Floats, points: Floats, length: float) -> Floats:
     return np.asarray((1 + apart) * np.exp(-apart))
 
 
+def _better(structured: Curve, plain: Curve) -> Curve:
+    """The curve that predicts better; errors of so few shapes tell no smaller differences apart."""
+    return plain if plain.error < 0.8 * structured.error else structured
+
+
 @lru_cache(maxsize=256)
 def matmul_curve(device: Device, precision: str, bound: Callable[..., Floats]) -> Curve | None:
     """Return the curve of a device's matrix products by (m, n, k, batch), or ``None`` if none were measured.
 
     Args:
-        bound: the structured bound, of (device, precision, m, n, k, batch); where that predicts worse than
+        bound: the structured bound, of (device, precision, m, n, k, batch); where that predicts much worse than
             ``roofline_s``, as on CPUs, the curve is over the latter.
     """
     rows = _rows(device, "matmul", precision=_alike(device, "matmul", precision))
@@ -130,7 +135,7 @@ def matmul_curve(device: Device, precision: str, bound: Callable[..., Floats]) -
     tried = [
         replace(fitted(name, seconds, of(device, precision, *sizes), sizes), bound=of) for of in (bound, roofline_s)
     ]
-    return min(tried, key=lambda curve: curve.error)
+    return _better(*tried)
 
 
 def roofline_s(device: Device, precision: str, m: Floats, n: Floats, k: Floats, batch: Floats) -> Floats:
@@ -159,7 +164,7 @@ def attention_curve(device: Device, precision: str, gradient: bool, bound: Calla
         both = [of(device, precision, *sizes, causal=causal, window=None) for causal in (False, True)]
         curve = fitted(name, rows["seconds"], np.where(rows["causal"], both[1], both[0]), attention_sizes(sizes))
         tried.append(replace(curve, bound=of))
-    return min(tried, key=lambda curve: curve.error)
+    return _better(*tried)
 
 
 def attention_roofline_s(
@@ -192,11 +197,28 @@ def attention_sizes(sizes: Sequence[Floats]) -> list[Floats]:
 
 
 @lru_cache(maxsize=64)
-def memory_curve(device: Device) -> Curve | None:
-    """Return the curve of memory-bound work by the bytes of a kernel, all its kinds together, or ``None`` as above."""
-    rows = _rows(device, "memory")
-    if not rows:
+def lasting_share(device: Device) -> float | None:
+    """Return the rate of a large product in the second half of a long row of them over that at its start, at most 1."""
+    rows = _rows(device, "sustained")
+    if not rows or not rows["after_s"].max():
         return None
+    late = rows["seconds"][rows["after_s"] >= rows["after_s"].max() / 2]
+    return min(1.0, float(rows["seconds"][rows["after_s"].argmin()] / np.median(late)))
+
+
+SINGLE = ("copy", "add", "silu", "rms_norm", "layer_norm", "layer_norm_grad")
+"""Kinds of memory-bound work that were measured and are one kernel of known traffic."""
+
+
+@lru_cache(maxsize=64)
+def memory_curve(device: Device) -> Curve | None:
+    """Return the curve of memory-bound work by the bytes of a kernel, through all kinds in ``SINGLE``, or ``None`` as
+    above."""
+    rows = _rows(device, "memory")
+    single = np.isin(rows["kind"], SINGLE) if rows else np.zeros(0, bool)
+    if not single.any():
+        return None
+    rows = {column: values[single] for column, values in rows.items()}
     moved = rows["moved_bytes"] / rows["kernels"]
     each_s = rows["seconds"] / rows["kernels"]
     return fitted(f"{device.name} measured", each_s, moved / device.memory_bytes_per_s, [moved])

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from penstock.core.device import Device
 from penstock.cost.constants import levels
+from penstock.cost.curves import lasting_share
 from penstock.cost.kernels import Time, attention, grouped_matmul, matmul, memory_bound
 from penstock.cost.kernels import cast as casts
 from penstock.cost.operators import WIDE, Operator
@@ -163,7 +164,7 @@ def _empty() -> Floats:
 
 def sustained(device: Device, low: str, wide: str, older: bool = False) -> Floats:
     """Return the share of the rate of single kernels that lasts through a step (power, clocks, cold caches), for each
-    of ``CLASSES``.
+    of ``CLASSES``; that of products as it was measured, where it was.
 
     Args:
         device: where they run.
@@ -175,6 +176,9 @@ def sustained(device: Device, low: str, wide: str, older: bool = False) -> Float
     if older:
         known = levels("older_attention")
         found[2] *= known.get(device.architecture, known["default"])[0]
+    measured = lasting_share(device)
+    if measured is not None:
+        found[:2] = [measured, measured]
     return np.array(found)
 
 
@@ -197,7 +201,9 @@ def _grouped(rows: Rows, device: Device, precision: str, at: Which) -> Time:
 
 
 def _moved(rows: Rows, device: Device, at: Which) -> Time:
-    return memory_bound(device, rows.moved_bytes[at], kernels=rows.launches[at])
+    """Traffic of memory; norms and losses, which go over their rows more than once, reach less of its rate."""
+    share = np.array([levels("moved").get(KINDS[kind], (1.0,))[0] for kind in rows.kind[at]])
+    return memory_bound(device, rows.moved_bytes[at] / share, kernels=rows.launches[at])
 
 
 def _flash(rows: Rows, device: Device, precision: str, backward: bool, at: Which) -> Time:

@@ -33,7 +33,10 @@ class Stack:
         dp_hidden: share of a backward that may hide reductions of gradients, half of it gathers of weights.
         dp_most: most of these messages that anything hides.
         fsdp_shown: share of a gather of all weights that stays visible in each micro-batch with ZeRO-3.
-        experts_s: host time of dispatching tokens to experts and back, per block and direction, without graphs.
+        experts_s: time in which the device waits for counts of tokens on the host, and the host for the device, per
+            block of experts and direction, without graphs.
+        split_experts: experts are split over the tensor-parallel ranks unless told otherwise.
+        moves: traffic of memory over that of perfectly fused operators: copies, transposes and biases by themselves.
         casts: how often as long as one plain cast it takes to turn operands of a product into a low precision.
         routing: how often as long as one plain gather it takes to order tokens by experts, and back.
         older_attention: attention is that of kernels a generation older than the newest of the device.
@@ -81,6 +84,8 @@ class Stack:
     dp_most: float = 0.95
     fsdp_shown: float = 0.05
     experts_s: float = 0.0
+    split_experts: bool = False
+    moves: float = 1.5
     casts: float = 1.5
     routing: float = 3.0
     older_attention: bool = False

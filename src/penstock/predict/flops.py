@@ -23,7 +23,7 @@ def model_flops(model: Architecture, setup: Setup, *, whole: bool = False) -> fl
         whole: whole matrices of scores are counted, not only what the mask leaves.
     """
     each = sum(_block_flops(block, setup.seq, whole) * count for block, count in model.kinds().items())
-    return setup.batch * (each + _end_flops(model, setup.seq, whole))
+    return setup.batch * (each + _end_flops(model, setup.seq, whole, setup.multi_token))
 
 
 def again_flops(model: Architecture, setup: Setup, *, whole: bool = False) -> float:
@@ -48,9 +48,10 @@ def _block_flops(block: Block, seq: int, whole: bool) -> float:
 
 
 @lru_cache(maxsize=1024)
-def _end_flops(model: Architecture, seq: int, whole: bool) -> float:
+def _end_flops(model: Architecture, seq: int, whole: bool, multi_token: bool) -> float:
     batch = Microbatch(micro=1, seq=seq)
-    return _sum([*head_operators(model, batch), *predictor_operators(model, batch)], whole)
+    more = predictor_operators(model, batch) if multi_token else ()
+    return _sum([*head_operators(model, batch), *more], whole)
 
 
 def _sum(made: Iterable[Operator], whole: bool) -> float:

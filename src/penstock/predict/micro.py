@@ -163,16 +163,17 @@ class Rank:
     def part(self, done: Work, low: str, routed: bool) -> Part:
         """Return the longer of what the device and what the host's launches take, for each phase."""
         lasting = sustained(self.device, low, self.wide, self.stack.older_attention)
+        lasting[CLASSES.index("memory")] /= self.stack.moves
         lasting[CLASSES.index("cast")] /= self.stack.casts
         lasting[CLASSES.index("routing")] /= self.stack.routing
         device = (done.seconds / lasting[:, None]).sum(axis=0)
         device[2] *= not self.setup.adapter  # frozen matrices need no gradients of their own
         again_s, (f, i, w, again) = float((done.again / lasting).sum()), done.launches
         routing_s = self.stack.experts_s if routed and not self.setup.graphs else 0.0
-        f_s = max(float(device[0]), f * self.launch_s + routing_s)
-        back_s, host_s = float(device[1] + device[2]), (i + w) * self.launch_s + routing_s
-        stretch = max(1.0, host_s / back_s) if back_s else 1.0
-        again_s = max(again_s, again * self.launch_s + routing_s * (again == f)) if again else 0.0
+        f_s = max(float(device[0]), f * self.launch_s) + routing_s
+        back_s, host_s = float(device[1] + device[2]), (i + w) * self.launch_s
+        stretch = (max(back_s, host_s) + routing_s) / back_s if back_s else 1.0
+        again_s = max(again_s, again * self.launch_s) + routing_s * (again == f) if again else 0.0
         return Part(
             f_s,
             float(device[1]) * stretch,
@@ -206,12 +207,17 @@ class Rank:
         )
 
     def tensor_s(self, block: Block) -> float:
-        """Seconds of a direction's sums over the tensor-parallel group: one behind each half of a block."""
-        if self.setup.tp == 1:
+        """Seconds of a direction's sums over the tensor-parallel group: one behind each half of a block, of the tokens
+        that are routed where experts are split over it."""
+        setup, mlp = self.setup, block.mlp
+        if setup.tp == 1:
             return 0.0
-        dense = 1 if (isinstance(block.mlp, Experts) and self.setup.etp == 1) or block.parallel else 2
-        halves = dense if block.mlp is not None and block.attention is not None else 1
-        return self.stack.tp_shown * halves * float(collective_s("all_reduce", self.row_bytes, self.tensor))
+        halves = float(block.attention is not None)
+        if isinstance(mlp, Experts):
+            halves += mlp.topk * (setup.etp > 1) + (mlp.shared is not None)
+        elif mlp is not None and not (block.parallel and halves):
+            halves += 1
+        return self.stack.tp_shown * float(collective_s("all_reduce", self.row_bytes * halves, self.tensor))
 
     def expert_s(self, block: Block) -> float:
         """Seconds of a direction's turns of tokens to their experts and back."""

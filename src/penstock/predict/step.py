@@ -16,6 +16,7 @@ from penstock.core.placement import Placement
 from penstock.core.plan import Plan
 from penstock.core.setup import Setup
 from penstock.cost.collectives import collective_s
+from penstock.cost.constants import constants
 from penstock.cost.kernels import memory_bound
 from penstock.cost.stack import Stack
 from penstock.engine import simulate
@@ -74,7 +75,8 @@ class Step:
         self.rank = rank = Rank(model, cluster, setup, stack)
         self.stages = [Counter(model.blocks[layers.start : layers.stop]) for layers in setup.layers_of(model.layers)]
         self.kinds = {block: rank.block(block) for block in model.kinds()}
-        self.ends = {which: rank.end(which) for which in ("embedding", "predictors", "head")}
+        ends = ("embedding", "predictors", "head") if setup.multi_token else ("embedding", "head")
+        self.ends = {which: rank.end(which) for which in ends}
         self.plan = pipeline(setup.schedule, setup.pp, setup.micros, setup.chunks)
         placement = self.plan.placement
         self.on = [list(placement.on(r)) for r in range(placement.ranks)]
@@ -103,8 +105,9 @@ class Step:
         ends, count = self.ends, self.setup.stages
         if self.setup.vocabulary:
             return [(ends["embedding"], 1 / count), (ends["head"], 1 / count)]
-        found = [(ends["embedding"], 1.0)] if stage == 0 else []
-        return [*found, (ends["predictors"], 1.0), (ends["head"], 1.0)] if stage == count - 1 else found
+        first = [ends["embedding"]] if stage == 0 else []
+        last = [part for which, part in ends.items() if which != "embedding"] if stage == count - 1 else []
+        return [(part, 1.0) for part in (*first, *last)]
 
     def _costs(self, placement: Placement) -> Costs:
         """Seconds and bytes of each stage, with what a rank waits for messages, for weights and for its host."""
@@ -173,7 +176,8 @@ class Step:
             return here_s
         node = self.cluster.node_of(0)
         moved_s = own * (stack.reduced_bytes + rank.width_bytes) / node.host_link.bytes_per_s
-        host_s = own * stack.optimizer_bytes / (node.host_bytes_per_s / node.devices)
+        rate = constants("host")["optimizer_share"] * node.host_bytes_per_s / node.devices
+        host_s = own * stack.optimizer_bytes / rate
         share = setup.optimizer_offload
         return np.asarray((1 - share) * here_s + share * np.maximum(moved_s, host_s))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -50,7 +51,7 @@ class Machine:
             cache = int(getattr(facts, "L2_cache_size", 0)) or 64 << 20
             free, _ = torch.cuda.mem_get_info(device)
             return Machine(device, DeviceTimer(), cache, free // 2, rank, ranks)
-        return Machine(device, HostTimer(), 4 << 20, host_memory_bytes() // (4 * ranks), rank, ranks)
+        return Machine(device, HostTimer(), 16 << 20, host_memory_bytes() // (4 * ranks), rank, ranks)
 
     def let_go(self) -> None:
         """Give back memory that nothing holds any more."""
@@ -97,7 +98,10 @@ def timed(facts: Facts, machine: Machine, make: Callable[[], Sequence[Call]], *,
 
 
 def host_memory_bytes() -> int:
-    """Memory of this machine that is free to use, in bytes."""
-    with open("/proc/meminfo", encoding="ascii") as file:
-        rows = dict(line.split(":", 1) for line in file)
-    return int(rows["MemAvailable"].split()[0]) * 1024
+    """Memory of this machine that is free to use, in bytes; all of it where the system does not say."""
+    try:
+        with open("/proc/meminfo", encoding="ascii") as file:
+            rows = dict(line.split(":", 1) for line in file)
+        return int(rows["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
