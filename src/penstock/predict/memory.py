@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from penstock.core.architecture import Block
 from penstock.core.setup import MOMENTS_BYTES
 from penstock.predict.micro import Rank
-from penstock.predict.moments import Stage, moments, of_block, sharded
+from penstock.predict.moments import Moment, Stage, moments, of_block, sharded
 from penstock.predict.prediction import Room
 from penstock.predict.sizes import parameters, trained
 
@@ -29,33 +30,47 @@ def saved_bytes(rank: Rank, stages: Sequence[Counter[Block]]) -> NDArray[np.floa
     return np.array(found, dtype=np.float64)
 
 
-def room(rank: Rank, mine: Counter[Block], held_bytes: float, first: bool, last: bool) -> Room:
-    """Return the memory of a device of one pipeline rank, at the moment at which it holds most.
+def rooms(rank: Rank, stages: Sequence[Stage], held_bytes: Sequence[float]) -> tuple[Room, ...]:
+    """Return the memory of a device of each pipeline rank, at the moment at which it holds most.
 
     Args:
         rank: the setup and its stack.
-        mine: the blocks of its stages.
-        held_bytes: activations at their peak, from the timeline.
-        first, last: whether it holds the embedding, the head.
+        stages: what each rank holds of the model.
+        held_bytes: activations of each at their peak, from the timeline.
     """
-    setup, stack, stage = rank.setup, rank.stack, Stage(mine, first, last)
+    keys = [(frozenset(stage.blocks.items()), stage.first, stage.last) for stage in stages]
+    different = dict(zip(keys, stages, strict=True))
+    known = {key: (_resting(rank, stage), [*moments(rank, stage)]) for key, stage in different.items()}
+    waits = 1 + VOCABULARY_WAITS[rank.setup.vocabulary](rank.setup.pp) / rank.setup.pp
+    return tuple(_at_peak(rank, *known[key], waits * held) for key, held in zip(keys, held_bytes, strict=True))
+
+
+def _resting(rank: Rank, stage: Stage) -> Room:
+    """What is there between steps, all gradients included."""
+    setup, stack = rank.setup, rank.stack
     whole, counts = parameters(rank.model, setup, *stage), trained(rank, *stage)
     half, away = setup.precision == "fp16", setup.optimizer_offload
     weight_bytes = setup.frozen_bytes if setup.adapter else stack.weight_bytes or rank.width_bytes
     gradient_bytes = stack.fp16_gradient_bytes if half else stack.gradient_bytes
     spare_bytes = 0.0 if half else stack.spare_bytes
     master_bytes = (stack.master_bytes + half * stack.fp16_state_bytes) * (1 - away * stack.offloads_master)
-    gradients = gradient_bytes * sharded(setup, counts, 2) + spare_bytes * sum(counts)
-    held_bytes *= 1 + VOCABULARY_WAITS[setup.vocabulary](setup.pp) / setup.pp
-    peak = max(moments(rank, stage, held_bytes), key=lambda moment: moment.total(gradients))
     return Room(
         weights=weight_bytes * sharded(setup, whole, 3),
-        gradients=gradients * peak.gradients,
+        gradients=gradient_bytes * sharded(setup, counts, 2) + spare_bytes * sum(counts),
         optimizer=(master_bytes + MOMENTS_BYTES[setup.optimizer] * (1 - away)) * sharded(setup, counts, 1),
-        activations=peak.activations,
-        loss=peak.loss,
-        working=peak.working + stack.workspace_bytes,
-        messages=peak.messages,
-        reserve=stack.slack * (peak.activations + peak.loss + peak.working),
         context=stack.context_bytes,
+    )
+
+
+def _at_peak(rank: Rank, resting: Room, times: Sequence[Moment], held_bytes: float) -> Room:
+    peak = max(times, key=lambda moment: moment.total(held_bytes, resting.gradients))
+    activations = peak.activations(held_bytes)
+    return replace(
+        resting,
+        gradients=resting.gradients * peak.gradients,
+        activations=activations,
+        loss=peak.loss,
+        working=peak.working + rank.stack.workspace_bytes,
+        messages=peak.messages,
+        reserve=rank.stack.slack * (activations + peak.loss + peak.working),
     )

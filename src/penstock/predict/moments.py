@@ -22,17 +22,23 @@ STAYS = ("attention.core",)
 
 
 class Moment(NamedTuple):
-    """Bytes at a moment, by what they hold, as in ``Room``; of gradients, the share that is there."""
+    """Bytes at a moment, by what they hold, as in ``Room``: of activations, a ``share`` of the most that is kept, less
+    what is ``gone``; of gradients, the share that is there."""
 
-    activations: float = 0.0
+    share: float = 1.0
+    gone: float = 0.0
     loss: float = 0.0
     working: float = 0.0
     messages: float = 0.0
     gradients: float = 1.0
 
-    def total(self, gradient_bytes: float) -> float:
-        """All of it, with gradients of so many bytes."""
-        return sum(self[:4]) + self.gradients * gradient_bytes
+    def activations(self, held_bytes: float) -> float:
+        """Those of a rank that keeps so many bytes at most."""
+        return max(0.0, self.share * held_bytes - self.gone)
+
+    def total(self, held_bytes: float, gradient_bytes: float) -> float:
+        """All of it, with so many bytes of activations at most, and of all gradients."""
+        return self.activations(held_bytes) + self.loss + self.working + self.messages + self.gradients * gradient_bytes
 
 
 class BlockBytes(NamedTuple):
@@ -86,8 +92,8 @@ class Stage(NamedTuple):
     last: bool
 
 
-def moments(rank: Rank, stage: Stage, held_bytes: float) -> Iterator[Moment]:
-    """Give the moments of a step that may be its peak, of a rank that keeps at most ``held_bytes`` of activations.
+def moments(rank: Rank, stage: Stage) -> Iterator[Moment]:
+    """Give the moments of a step that may be its peak.
 
     These are: the loss, whose logits are gone when the last block's backward begins; that backward; with ZeRO-3, the
     ends of the backwards of a block and of the head, where their gradients are whole; the last backward of all, if
@@ -99,15 +105,15 @@ def moments(rank: Rank, stage: Stage, held_bytes: float) -> Iterator[Moment]:
     steady = made + stack.scratch_bytes * sum(matrices)
     there = 0.0 if stack.drops_gradients and setup.micros == 1 else 1.0
     gathered, moved = _gathered(rank, stage), _bucket(rank, stage)
-    yield Moment(held_bytes, _loss(rank, stage.last), steady, moved + gathered.head, there)
     passing = stack.passing_bytes * max(matrices)
-    yield Moment(held_bytes, 0.0, steady + more + passing, moved + gathered.blocks, there)
     kept_bytes = max((of_block(rank, block).kept for block in stage.blocks), default=0.0)
-    left_bytes = max(0.0, held_bytes - kept_bytes)
-    yield Moment(left_bytes, 0.0, steady, moved + gathered.blocks + gathered.reduced, there)
-    yield Moment(held_bytes, 0.0, steady, moved + gathered.blocks + gathered.head_reduced, there)
-    yield Moment(0.0, 0.0, steady, moved + gathered.blocks + gathered.reduced)
-    yield Moment(0.0, 0.0, stack.step_bytes * sharded(setup, trained(rank, *stage), 1), moved)
+    blocks, ended = moved + gathered.blocks, moved + gathered.blocks + gathered.reduced
+    yield Moment(1.0, 0.0, _loss(rank, stage.last), steady, moved + gathered.head, there)
+    yield Moment(1.0, 0.0, 0.0, steady + more + passing, blocks, there)
+    yield Moment(1.0, kept_bytes, 0.0, steady, ended, there)
+    yield Moment(1.0, 0.0, 0.0, steady, blocks + gathered.head_reduced, there)
+    yield Moment(0.0, 0.0, 0.0, steady, ended)
+    yield Moment(0.0, 0.0, 0.0, stack.step_bytes * sharded(setup, trained(rank, *stage), 1), moved)
 
 
 def _backward(rank: Rank, stage: Stage) -> tuple[float, float]:
