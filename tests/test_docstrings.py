@@ -8,7 +8,7 @@ import pytest
 
 import penstock
 
-PLANNING = ("units", "core", "schedules", "lower", "cost", "engine", "search", "view", "export", "api")
+PLANNING = ("units", "core", "schedules", "lower", "cost", "engine", "predict", "search", "view", "export", "api")
 
 
 def modules():

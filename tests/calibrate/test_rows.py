@@ -65,6 +65,8 @@ def test_files_that_are_no_tables_are_refused_in_words(tmp_path, text, says):
         ("device", "Z9000", "'z9000:1x8': 'z9000' is no node or device"),
         ("model_name", "Foo-7B", "'Foo-7B' is not in the catalogue; give layers and hidden"),
         ("tp", "3", ""),
+        ("layers", "1e9", "layers='1e9' is beyond 10,000"),
+        ("global_batch", "999999999999", "is beyond 1,000,000,000"),
         ("gated_mlp", "perhaps", "gated_mlp='perhaps' says neither yes nor no"),
         ("layers", "x", "layers='x' is no number"),
         ("recompute", "bananas", ""),

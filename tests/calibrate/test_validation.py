@@ -42,7 +42,7 @@ def pair(measured, predicted, **cells):
 
 
 def test_a_row_is_predicted_in_the_units_of_tables():
-    row = one(seconds_per_iter="10", peak_mem_gb="50", measured_tflops_per_device="400")
+    row = one(seconds_per_iter="10", peak_mem_gb="50", measured_tflops_per_device="400", notes="by nvidia-smi")
     made = row.figures
     assert made.tokens_per_s_per_device == pytest.approx(64 * 4096 / 8 / made.seconds)
     assert row.time_error == pytest.approx(made.seconds / 10 - 1)
@@ -66,7 +66,8 @@ def test_a_measured_cell_that_is_no_number_is_named_and_the_row_still_predicted(
 
 
 def test_rows_that_cannot_be_predicted_say_why():
-    for cells, says in (({"devices": ""}, "no devices"), ({"tp": "3"}, "heads=32"), ({"device": "Z1"}, "Z1")):
+    huge = {"global_batch": "99999996", "tp": "8"}, "99,999,996 micro-batches are too many to simulate"
+    for cells, says in (huge, ({"devices": ""}, "no devices"), ({"tp": "3"}, "heads=32"), ({"device": "Z1"}, "Z1")):
         row = one(seconds_per_iter="3", **cells)
         assert row.figures is None
         assert says.lower() in row.why_not.lower()
