@@ -42,7 +42,7 @@ def pair(measured, predicted, **cells):
 
 
 def test_a_row_is_predicted_in_the_units_of_tables():
-    row = one(seconds_per_iter="10", peak_mem_gb="50", measured_tflops_per_device="400", notes="by nvidia-smi")
+    row = one(seconds_per_iter="10", peak_mem_gb="50", measured_tflops_per_device="400")
     made = row.figures
     assert made.tokens_per_s_per_device == pytest.approx(64 * 4096 / 8 / made.seconds)
     assert row.time_error == pytest.approx(made.seconds / 10 - 1)
