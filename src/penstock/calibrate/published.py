@@ -25,6 +25,9 @@ from penstock.core.config.described import described
 from penstock.core.setup import Setup, even
 from penstock.cost.stack import Stack
 
+MOST_CHUNKS = 12
+"""Where a row says that stages are interleaved and not how many: as many as divide the layers, up to these."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
