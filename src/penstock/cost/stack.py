@@ -16,6 +16,9 @@ from penstock.cost.operators import FUSED, PLAIN, SPLIT, Kernels
 KERNELS = {"fused": FUSED, "plain": PLAIN, "split": SPLIT}
 """Kernels that a table can start from."""
 
+FRAMEWORK = "megatron-core"
+"""Of a prediction for which none is named."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stack:
@@ -119,6 +122,11 @@ class Stack:
     optimizer_bytes: float = 40.0
     source: str = ""
     aliases: tuple[str, ...] = field(default=(), hash=False)
+
+    @property
+    def usual(self) -> dict[str, Any]:
+        """Fields of a setup as the framework has them where nobody says otherwise."""
+        return {"recompute": self.recompute, "fused_loss": self.fused_loss}
 
 
 def stack(name: str) -> Stack:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -55,6 +56,10 @@ def predict(model: Architecture, cluster: Cluster, setup: Setup, stack: Stack) -
     return Step(model, cluster, setup, stack).prediction()
 
 
+MOST_PASSES = 1_000_000
+"""Forwards of all stages that are simulated."""
+
+
 @lru_cache(maxsize=256)
 def pipeline(schedule: str, ranks: int, micros: int, chunks: int) -> Plan:
     """Return the plan of a named schedule.
@@ -62,6 +67,11 @@ def pipeline(schedule: str, ranks: int, micros: int, chunks: int) -> Plan:
     Raises:
         ValueError: there is no such schedule, or it cannot be at these sizes.
     """
+    if ranks * chunks * micros > MOST_PASSES:
+        most = max(1, MOST_PASSES // (ranks * chunks))
+        raise ValueError(
+            f"{micros:,} micro-batches are too many to simulate; use larger ones, at most {most:,} of them"
+        )
     return build(schedule, ranks=ranks, micros=micros, chunks=chunks)
 
 
@@ -75,9 +85,9 @@ class Step:
         self.model, self.cluster, self.setup, self.stack = model, cluster, setup, stack
         self.rank = rank = Rank(model, cluster, setup, stack)
         self.stages = [Counter(model.blocks[layers.start : layers.stop]) for layers in setup.layers_of(model.layers)]
-        self.kinds = {block: rank.block(block) for block in model.kinds()}
+        self.kinds = {block: self._trained(rank.block(block)) for block in model.kinds()}
         ends = ("embedding", "predictors", "head") if setup.multi_token else ("embedding", "head")
-        self.ends = {which: rank.end(which) for which in ends}
+        self.ends = {which: self._trained(rank.end(which)) for which in ends}
         self.plan = pipeline(setup.schedule, setup.pp, setup.micros, setup.chunks)
         placement = self.plan.placement
         self.on = [list(placement.on(r)) for r in range(placement.ranks)]
@@ -85,6 +95,10 @@ class Step:
         self.dense, self.experts = (np.array(each) for each in zip(*sizes, strict=True))
         self.costs = self._costs(placement)
         self.timeline = simulate(self.plan, self.costs)
+
+    def _trained(self, part: Part) -> Part:
+        """The part, without gradients of its weights where only an adapter is trained."""
+        return replace(part, w_s=0.0) if self.setup.adapter else part
 
     def blocks(self, r: int) -> Counter[Block]:
         """Those of a rank."""
