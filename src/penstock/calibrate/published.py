@@ -23,7 +23,7 @@ from penstock.core.architecture import Architecture
 from penstock.core.cluster import Cluster
 from penstock.core.config.described import described
 from penstock.core.setup import Setup, even
-from penstock.cost.stack import Stack
+from penstock.cost.stack import Stack, stacks
 
 MOST_CHUNKS = 12
 """Where a row says that stages are interleaved and not how many: as many as divide the layers, up to these."""
@@ -222,11 +222,14 @@ _AGAIN = {
 
 def _recompute(text: str, framework: Stack, guessed: list[str]) -> str | tuple[str, ...]:
     if not text:
-        guessed.append(f"recompute={framework.recompute}")
-        return framework.recompute
+        again = framework.recompute
+        guessed.append(f"recompute={again if isinstance(again, str) else ','.join(again)}")
+        return again
     kind, _, modules = text.partition(":")
     if kind in ("none", "full"):
         return kind
+    if "QKV_OUT" in text:
+        return stacks()["maxtext"].recompute
     if kind != "selective":
         guessed.append(f"selective recompute for {text!r}")
         return "selective"
@@ -259,4 +262,6 @@ def _redistributed(row: Mapping[str, str], model: Architecture, pp: int) -> tupl
 def _split_experts(row: Mapping[str, str], ranks: int, framework: Stack) -> int:
     """Over how many ranks each expert is split: over those of tensor parallelism, if the framework does so."""
     ep, tp = whole(row, "ep") or 1, whole(row, "tp") or 1
+    if said := re.search(r"\bETP[ =](\d+)", row.get("notes", "")):
+        return int(said[1])
     return tp if framework.split_experts and ep > 1 and ranks % (ep * tp) == 0 else 1

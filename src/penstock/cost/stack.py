@@ -113,7 +113,7 @@ class Stack:
     workspace_bytes: float = 8e7
     context_bytes: float = 1.5e9
     slack: float = 0.05
-    recompute: str = "none"
+    recompute: str | tuple[str, ...] = "none"
     fused_loss: bool = False
     dropout: bool = False
     counts: str = "allocated"
@@ -163,4 +163,5 @@ def _stack(name: str, table: dict[str, Any], known: Mapping[str, Stack]) -> Stac
     said = table.pop("kernels", {})
     kernels = replace(KERNELS[said.pop("like")] if "like" in said else start.kernels, **said)
     aliases = tuple(table.pop("aliases", ()))
+    table = {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
     return replace(start, kernels=kernels, aliases=aliases, **table)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -85,9 +84,9 @@ class Step:
         self.model, self.cluster, self.setup, self.stack = model, cluster, setup, stack
         self.rank = rank = Rank(model, cluster, setup, stack)
         self.stages = [Counter(model.blocks[layers.start : layers.stop]) for layers in setup.layers_of(model.layers)]
-        self.kinds = {block: self._trained(rank.block(block)) for block in model.kinds()}
+        self.kinds = {block: rank.block(block) for block in model.kinds()}
         ends = ("embedding", "predictors", "head") if setup.multi_token else ("embedding", "head")
-        self.ends = {which: self._trained(rank.end(which)) for which in ends}
+        self.ends = {which: rank.end(which) for which in ends}
         self.plan = pipeline(setup.schedule, setup.pp, setup.micros, setup.chunks)
         placement = self.plan.placement
         self.on = [list(placement.on(r)) for r in range(placement.ranks)]
@@ -95,10 +94,6 @@ class Step:
         self.dense, self.experts = (np.array(each) for each in zip(*sizes, strict=True))
         self.costs = self._costs(placement)
         self.timeline = simulate(self.plan, self.costs)
-
-    def _trained(self, part: Part) -> Part:
-        """The part, without gradients of its weights where only an adapter is trained."""
-        return replace(part, w_s=0.0) if self.setup.adapter else part
 
     def blocks(self, r: int) -> Counter[Block]:
         """Those of a rank."""
