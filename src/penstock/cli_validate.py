@@ -95,6 +95,7 @@ def facts_of(row: Compared) -> dict[str, Any]:
         "predicted_fits": made and made.fits,
         "measured_seconds_per_iter": row.measured_s,
         "measured_peak_mem_gb": row.measured_gb,
+        "measured_tokens_per_s_per_device": row.measured_rate,
         "measured_tflops_per_device": row.measured_tflops,
         "measured_fits": row.fitted,
         "time_error": row.time_error,
