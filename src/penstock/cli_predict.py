@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Union
 
 from cyclopts import Parameter
 
-from penstock.core.setup import Setup, filling
-from penstock.cost.stack import FRAMEWORK
+from penstock.core.setup import FRAMEWORK, Setup, filling
 
 if TYPE_CHECKING:
     from penstock.core.cluster import Cluster
@@ -91,9 +90,8 @@ def predict(
     from penstock.predict import predict
 
     out = _one(json)
-    for path in (out, timeline):
-        if path is not None:
-            writable(path)
+    for path in filter(None, (out, timeline)):
+        writable(path)
     rented = _priced(Cluster.read(cluster), usd_per_hour)
     architecture, software = model_of(model), stack(framework)
     given = {name: value for name, value in vars(flags).items() if value is not None}
@@ -102,12 +100,10 @@ def predict(
     if timeline is not None:
         _show(found, timeline)
     facts = facts_of(found, architecture, rented, setup, software.name)
+    text = json_format.dumps(facts, indent=1) + "\n"
     if out is not None:
-        write_whole(out, json_format.dumps(facts, indent=1) + "\n")
-    if json == []:
-        print(json_format.dumps(facts, indent=1))
-    else:
-        print_prediction(found, facts, setup)
+        write_whole(out, text)
+    print(text, end="") if json == [] else print_prediction(found, facts, setup)
 
 
 def setup_of(given: dict[str, Any], devices: int) -> Setup:

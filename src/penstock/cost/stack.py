@@ -16,9 +16,6 @@ from penstock.cost.operators import FUSED, PLAIN, SPLIT, Kernels
 KERNELS = {"fused": FUSED, "plain": PLAIN, "split": SPLIT}
 """Kernels that a table can start from."""
 
-FRAMEWORK = "megatron-core"
-"""Of a prediction for which none is named."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stack:
