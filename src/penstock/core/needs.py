@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock.core.compiled import compiled
+from penstock.core.compiled import warmed
 from penstock.core.op import AMONG_RANKS, HOST, NEEDS, RECVS, SENDS, Kind, Need
 from penstock.core.plan import Plan
 
@@ -108,7 +108,7 @@ def _dependencies(plan: Plan) -> NDArray[np.int32]:
                                  need.latest)  # fmt: skip
     needed = np.full((len(plan), table.shape[1]), NOTHING, dtype=np.int32)
     place = plan.placement
-    fill = compiled(_fill, len(plan))
+    fill = warmed(_fill, len(plan))
     where = (place.hops, np.array(place.rank_of), plan.lowered, plan.slices, int(Kind.UNSHARD))
     fill(plan.ops, index(plan), table, where, needed)
     return needed
