@@ -152,14 +152,28 @@ def test_logits_in_full_precision_beside_their_own() -> None:
     assert 6 * logits < whole < 6 * logits + 3 * TENSOR
 
 
-def test_fsdp_gathers_two_blocks_and_reduces_one() -> None:
-    """Weights, gradients and moments in fp32 are sharded; of what is whole, weights are in bf16, the largest gradient
-    in bf16 and, on its way, in fp32."""
-    found = room(stack("pytorch"), dp=8, zero=3)
-    count = MODEL.parameters
-    assert states(found) == (4 * count / 8, 4 * count / 8, 8 * count / 8)
-    end = TABLE + POSITIONS
-    assert found.messages == 2 * (2 * BLOCK + end) + (2 + 4) * max(BLOCK, end)
+def test_fsdp_shards_fp32_and_gathers_bf16() -> None:
+    """At the loss, the head's weights are whole, and no gradient of the step is there yet."""
+    found, count, head = room(stack("pytorch"), dp=8, batch=8, zero=3), MODEL.parameters, TABLE + NORM
+    assert states(found) == (4 * count / 8, 0, 8 * count / 8)
+    assert found.messages == 2 * head
+    assert room(stack("pytorch"), dp=8, batch=16, zero=3).gradients == 4 * count / 8
+
+
+def test_fsdp_with_few_tokens_peaks_where_the_heads_gradient_is_reduced() -> None:
+    """Two blocks are gathered; of the head, weights and a gradient in bf16, and that on its way in fp32."""
+    found, head = room(stack("pytorch"), dp=8, batch=8, seq=16, zero=3), TABLE + NORM
+    assert found.messages == 2 * 2 * BLOCK + (2 + 2 + 4) * head
+    assert found.loss == 0
+
+
+def test_fsdp_of_wide_blocks_peaks_where_a_blocks_gradient_is_reduced() -> None:
+    wide = gpt(layers=8, hidden=1024, heads=16, vocab=128, positions=16)
+    found = room(stack("pytorch"), wide, dp=8, batch=16, seq=16, zero=3)
+    assert found.messages == 2 * 2 * BLOCK + (2 + 4) * BLOCK
+    assert room(stack("pytorch"), wide, dp=8, batch=16, seq=16, zero=3, adapter=8).messages == 4 * BLOCK + 2 * (
+        128 * HIDDEN + NORM
+    )
 
 
 def test_deepspeed_has_buckets() -> None:

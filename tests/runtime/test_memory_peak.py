@@ -2,13 +2,12 @@
 own gradients are not the most."""
 
 import json
-from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
 
 import pytest
 import torch
-from torch.profiler import ProfilerActivity, profile
+from allocated import most_allocated
 
 from penstock.core.cluster import Cluster
 from penstock.core.config import read_architecture
@@ -40,19 +39,6 @@ def predicted(config: Path, **sizes: object) -> Room:
 def passing(room: Room) -> float:
     """What is there only while a step runs."""
     return room.activations + room.loss + room.working
-
-
-def most_allocated(work: Callable[[], object]) -> int:
-    """Bytes at the peak, of all that the allocator hands out and takes back meanwhile."""
-    work()
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
-        work()
-    events = [event for event in found.profiler.kineto_results.events() if event.name() == "[memory]"]
-    now = most = 0
-    for event in sorted(events, key=lambda event: event.start_ns()):
-        now += event.nbytes()
-        most = max(most, now)
-    return most
 
 
 @pytest.mark.parametrize(

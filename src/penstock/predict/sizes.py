@@ -14,10 +14,10 @@ from penstock.predict.micro import Rank, block_rows
 
 def parameters(model: Architecture, setup: Setup, mine: Counter[Block], first: bool, last: bool) -> tuple[float, float]:
     """Return the parameters of one device: all but experts, and experts."""
-    each = {block: block.mlp.experts * block.mlp.expert.parameters for block in mine if isinstance(block.mlp, Experts)}
-    experts = sum(mine[block] * count for block, count in each.items())
-    dense = sum(block.parameters * count for block, count in mine.items()) - experts
-    ends = 0.0
+    dense, experts, ends = 0, 0, 0
+    for block, times in mine.items():
+        counts = _counts(block)
+        dense, experts = dense + times * counts[0], experts + times * counts[1]
     if setup.vocabulary:
         tables = model.embedding.parameters + (0 if model.head.tied else model.hidden * model.vocab)
         return (dense + tables / setup.pp) / setup.tp, experts / (setup.ep * setup.etp)
@@ -27,6 +27,14 @@ def parameters(model: Architecture, setup: Setup, mine: Counter[Block], first: b
         ends += (model.norm.parameters if model.norm else 0) + model.head.parameters
         ends += model.head.inputs * model.vocab * (model.head.tied and not first)
     return (dense + ends) / setup.tp, experts / (setup.ep * setup.etp)
+
+
+@lru_cache(maxsize=4096)
+def _counts(block: Block) -> tuple[int, int]:
+    """Of a block: all but experts, and experts."""
+    mlp = block.mlp
+    experts = mlp.experts * mlp.expert.parameters if isinstance(mlp, Experts) else 0
+    return block.parameters - experts, experts
 
 
 def trained(rank: Rank, mine: Counter[Block], first: bool, last: bool) -> tuple[float, float]:

@@ -21,8 +21,9 @@ from penstock.cost.kernels import memory_bound
 from penstock.cost.stack import Stack
 from penstock.engine import simulate
 from penstock.predict.flops import model_flops
-from penstock.predict.memory import room, saved_bytes
+from penstock.predict.memory import rooms, saved_bytes
 from penstock.predict.micro import Part, Rank
+from penstock.predict.moments import Stage
 from penstock.predict.prediction import Prediction
 from penstock.predict.sizes import parameters, trained
 from penstock.schedules import build
@@ -194,14 +195,14 @@ class Step:
         slowest = int(np.argmax(done))
         seconds = float(done[slowest])
         spread = 1 + self.stack.spread + self._sum(slowest, "error_s") / seconds
-        peaks = self.timeline.peak_bytes
+        stages = [Stage(self.blocks(r), *self.holds(r)) for r in range(len(self.on))]
         made = [*self.kinds.values(), *self.ends.values()]
         return Prediction(
             seconds=seconds,
             low_s=seconds / spread,
             high_s=seconds * spread,
             parts=self.parts(slowest, seconds),
-            rooms=tuple(room(rank, self.blocks(r), float(peaks[r]), *self.holds(r)) for r in range(len(self.on))),
+            rooms=rooms(rank, stages, self.timeline.peak_bytes.tolist()),
             memory_bytes=device.memory_bytes,
             model_flops=model_flops(self.model, setup),
             peak_flops=device.peak_flops(rank.low) * setup.devices,
