@@ -221,7 +221,8 @@ def write_text(file: Path) -> Path:
 def facts(device: torch.device) -> dict[str, Any]:
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     versions = {"torch": torch.__version__, "cuda": str(torch.version.cuda)}
-    return {"date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"), "device": name, **versions}
+    date = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    return {"date": date, "device": name, **versions, "models": MODELS}
 
 
 def all_cases(chosen: Sequence[Case], device: torch.device, out: IO[str], ends: float) -> None:

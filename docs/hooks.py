@@ -12,6 +12,7 @@ import dataclasses
 import importlib
 import inspect
 import io
+import json
 import re
 import sys
 import tempfile
@@ -32,6 +33,7 @@ from penstock.core.model import FAMILIES, Model, shipped_models
 from penstock.core.op import NEEDS, Hop, Kind, Need
 from penstock.cost import with_parts, with_whole
 from penstock.cost.profiles import LETTERS, profiles
+from penstock.cost.stack import stacks
 from penstock.engine.options import WORDS, options_of
 from penstock.engine.passes import PASSES
 from penstock.schedules import Schedule
@@ -187,6 +189,27 @@ def peer_files() -> str:
     return "\n".join(f"- `{file.stem}`: {said_by(file)}" for file in shipped()) + "\n"
 
 
+def frameworks() -> str:
+    """The frameworks that predictions know, with their other names."""
+    rows = [(f"`{one.name}`", ", ".join(one.aliases), one.source) for one in stacks().values()]
+    return _table(("framework", "also", "source"), rows)
+
+
+def prediction_errors() -> str:
+    """The recorded errors of predictions by source, in per cent."""
+    recorded = json.loads((ROOT / "tests" / "golden" / "prediction_errors.json").read_text())["every 1"]
+    names = ("time_n", "time_median", "time_p90", "spearman", "memory_n", "memory_median", "memory_p90", "judged_right")
+    rows = [(source, *(_cell(name, one[name]) for name in names)) for source, one in recorded.items()]
+    head = ("source", "times", "median", "p90", "rank", "peaks of memory", "median", "p90", "fits judged right")
+    return _table(head, rows)
+
+
+def _cell(name: str, value: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:g}" if name.endswith("_n") else f"{value:.2f}" if name == "spearman" else f"{value:.1%}"
+
+
 def devices() -> str:
     """The devices that Penstock knows, with their sources."""
     known = catalogue().devices.values()
@@ -273,6 +296,8 @@ GENERATORS: dict[str, Callable[[], str]] = {
     "help peers": command_help("peers"),
     "help machines": command_help("machines"),
     "help predict": command_help("predict"),
+    "frameworks": frameworks,
+    "prediction errors": prediction_errors,
     "help validate": command_help("validate"),
     "devices": devices,
     "nodes": nodes,

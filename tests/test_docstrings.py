@@ -8,7 +8,10 @@ import pytest
 
 import penstock
 
-PLANNING = ("units", "core", "schedules", "lower", "cost", "engine", "search", "view", "export", "api")
+PLANNING = (
+    *("units", "core", "schedules", "lower", "cost", "engine", "predict", "search"),
+    *("view", "calibrate", "export", "api"),
+)
 
 
 def modules():

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import time
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +13,7 @@ from penstock.calibrate.shipped import runs_file
 KEYS = {
     *("id", "source", "device", "framework", "model"),
     *("predicted_seconds_per_iter", "predicted_seconds_interval", "predicted_peak_mem_gb", "predicted_fits"),
+    *("memory_counts", "predicted_device_mem_gb"),
     *("predicted_tokens_per_s_per_device", "predicted_tflops_per_device", "predicted_mfu", "flops_convention"),
     *("measured_seconds_per_iter", "measured_peak_mem_gb", "measured_tflops_per_device", "measured_fits"),
     *("time_error", "memory_error", "tflops_error", "inside_interval", "strict_time", "strict_mem"),
@@ -24,7 +27,8 @@ def some():
     """Every eighth row of three sources, those that did not fit, and one that cannot be predicted."""
     rows = [row for row in read_rows(runs_file()) if row["source_title"].startswith(SOURCES)][::8]
     rest = [row for row in read_rows(runs_file()) if row["set"] == "oom_constraint" or row["id"] == "R00077"]
-    return [*rows, *rest, {**rows[0], "id": "on disk", "offload": "disk"}]
+    lora = next(row for row in read_rows(runs_file()) if row["task"] == "lora")
+    return [*rows, *rest, lora, lora | {"device": "Z9000"}]
 
 
 def table(path, rows):
@@ -48,7 +52,7 @@ def test_every_row_and_every_summary_is_written(penstock, tmp_path, some):
     for row in found["rows"]:
         assert row.keys() == KEYS
         assert (row["predicted_seconds_per_iter"] is None) == bool(row["why_not"])
-    assert found["rows"][-1]["why_not"].startswith("offload=disk is not known")
+    assert "'Z9000' is no node or device" in found["rows"][-1]["why_not"]
     everything = found["summaries"]["all"]["all"]
     assert everything["rows"] == len(some)
     assert everything["predicted"] == sum(not row["why_not"] for row in found["rows"])
@@ -56,6 +60,25 @@ def test_every_row_and_every_summary_is_written(penstock, tmp_path, some):
     assert {"llm-foundry", "zero-bubble", "megatron-core"} <= {*found["summaries"]["framework"]}
     for name in found["summaries"]["device"]:
         assert f" {name} " in text
+
+
+def test_the_page_names_every_key(penstock, tmp_path, some):
+    found, _ = report(penstock, table(tmp_path / "runs.csv", some[:1]))
+    page = (Path(__file__).parent.parent / "docs" / "predict.md").read_text()
+    everything = found["summaries"]["all"]["all"]
+    assert not [key for key in {*KEYS, *found["summaries"], *everything, *everything["time"]} if f"`{key}`" not in page]
+
+
+@pytest.mark.slow
+def test_the_shipped_table_is_predicted_within_half_a_minute(penstock, tmp_path):
+    begun = time.process_time()
+    code, _, err = penstock(["validate", "--json", tmp_path / "all.json"])
+    assert (code, err) == (0, "")
+    assert time.process_time() - begun < 30
+    rows = json.loads((tmp_path / "all.json").read_text())["rows"]
+    assert len(rows) == len(read_rows(runs_file()))
+    assert sum(row["predicted_seconds_per_iter"] is not None for row in rows) > 0.95 * len(rows)
+    assert not [row["why_not"] for row in rows if "breaks" in row["why_not"]]
 
 
 def test_figures_of_the_json_agree_among_themselves(penstock, tmp_path, some):
@@ -160,11 +183,10 @@ def test_the_picture(penstock, tmp_path, some, suffix):
 def test_errors_are_one_line(penstock, tmp_path, monkeypatch, some, words, says):
     monkeypatch.chdir(tmp_path)
     table(tmp_path / "runs.csv", some[:2])
-    (tmp_path / "empty.csv").write_text("model_name,device,devices,seq_len,global_batch\n")
+    head = "model_name,device,devices,seq_len,global_batch\n"
+    (tmp_path / "empty.csv").write_text(head)
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
-    (tmp_path / "unmeasured.csv").write_text(
-        "model_name,device,devices,seq_len,global_batch\nllama-3-8b,H100,8,1024,8\n"
-    )
+    (tmp_path / "unmeasured.csv").write_text(f"{head}llama-3-8b,H100,8,1024,8\n")
     code, _, err = penstock(f"validate {words}")
     assert (code, err.count("\n")) == (2, 1)
     assert says in err

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         build,
         check,
         period_s,
+        predict_step,
         problems,
         read_csv,
         read_plan,
@@ -33,7 +34,9 @@ if TYPE_CHECKING:
     from penstock.core.op import Kind, Op
     from penstock.core.placement import Placement
     from penstock.core.plan import Plan
+    from penstock.core.setup import Setup
     from penstock.core.timeline import Timeline
+    from penstock.predict import Prediction
     from penstock.runtime.run import run
     from penstock.schedules import SCHEDULES
 
@@ -44,6 +47,7 @@ _HOME = {
     "build": "penstock.api",
     "check": "penstock.api",
     "period_s": "penstock.api",
+    "predict_step": "penstock.api",
     "problems": "penstock.api",
     "read_csv": "penstock.api",
     "read_plan": "penstock.api",
@@ -61,8 +65,10 @@ _HOME = {
     "Op": "penstock.core.op",
     "Placement": "penstock.core.placement",
     "Plan": "penstock.core.plan",
+    "Prediction": "penstock.predict",
     "RunSpec": "penstock.core.job",
     "SCHEDULES": "penstock.schedules",
+    "Setup": "penstock.core.setup",
     "Strategy": "penstock.core.job",
     "Timeline": "penstock.core.timeline",
     "make_spec": "penstock.core.jobfile",
@@ -80,7 +86,9 @@ __all__ = [
     "Op",
     "Placement",
     "Plan",
+    "Prediction",
     "RunSpec",
+    "Setup",
     "Strategy",
     "Timeline",
     "__version__",
@@ -91,6 +99,7 @@ __all__ = [
     "check",
     "make_spec",
     "period_s",
+    "predict_step",
     "problems",
     "read_csv",
     "read_plan",

@@ -1,19 +1,26 @@
-"""The verbs of planning: build, check, simulate, show."""
+"""The verbs of planning: build, check, simulate, show, predict_step."""
 
 from __future__ import annotations
 
 import errno
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+from penstock.core.architecture import Architecture
+from penstock.core.cluster import Cluster
+from penstock.core.config.text import model_of
 from penstock.core.costs import Costs
 from penstock.core.files import whole_file, write_whole
 from penstock.core.plan import Plan
+from penstock.core.setup import filling
 from penstock.core.timeline import Timeline
 from penstock.core.words import suggest
+from penstock.cost.stack import FRAMEWORK, stack
 from penstock.engine import bounds, check, period_s, problems, simulate
 from penstock.export import read_csv, to_csv
 from penstock.lower import add_sends, add_step, split_vocabulary
+from penstock.predict import Prediction, predict
 from penstock.schedules import build
 
 __all__ = [
@@ -23,6 +30,7 @@ __all__ = [
     "build",
     "check",
     "period_s",
+    "predict_step",
     "problems",
     "read_csv",
     "read_plan",
@@ -95,6 +103,32 @@ def read_plan(path: str | Path) -> Plan:
         raise ValueError(f"{path}: is not text") from None
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
+
+
+def predict_step(
+    model: str | Path | Architecture, cluster: str | Path | Cluster, framework: str = FRAMEWORK, **setup: Any
+) -> Prediction:
+    """What one training step takes: time and where it goes, memory, an interval, and what was guessed.
+
+    Args:
+        model: a published model's name, a ``config.json`` or a folder with one, sizes as ``gpt:L=24,h=1024,a=16,
+            vocab=50304``, or an ``Architecture``.
+        cluster: as ``Cluster.read`` takes it, or a ``Cluster``.
+        framework: whose software runs it, a name in ``data/frameworks.toml``.
+        setup: fields of a ``Setup``; ``seq`` and ``batch`` are needed, and ``dp`` is what is left for all devices.
+
+    Raises:
+        ValueError: a name that is not known, or a split that does not divide the model or the devices.
+
+    Example:
+        >>> found = predict_step("llama-3-8b", "dgx-h100:1", seq=4096, batch=64, tp=4, sp=True)
+        >>> found.fits, found.devices, found.low_s < found.seconds < found.high_s
+        (True, 8, True)
+    """
+    architecture = model if isinstance(model, Architecture) else model_of(str(model))
+    machines = cluster if isinstance(cluster, Cluster) else Cluster.read(cluster)
+    software = stack(framework)
+    return predict(architecture, machines, filling(machines.devices, **(software.usual | setup)), software)
 
 
 def _unit_costs(plan: Plan) -> Costs:

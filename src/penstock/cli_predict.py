@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Union
 
 from cyclopts import Parameter
 
-from penstock.core.setup import Setup
+from penstock.core.setup import Setup, filling
+from penstock.cost.stack import FRAMEWORK
 
 if TYPE_CHECKING:
     from penstock.core.cluster import Cluster
     from penstock.predict import Prediction
 
-FRAMEWORK = "megatron-core"
 NAMES = {"micro": ("--micro-batch", "--micro"), "chunks": ("--chunks", "--vpp")}
 """Flags that are not called like their field."""
 HELP = {
@@ -96,23 +96,22 @@ def predict(
             writable(path)
     rented = _priced(Cluster.read(cluster), usd_per_hour)
     architecture, software = model_of(model), stack(framework)
-    given = {name: value for name, value in dataclasses.asdict(flags).items() if value is not None}
-    setup = setup_of({"recompute": software.recompute, "fused_loss": software.fused_loss, **given}, rented)
+    given = {name: value for name, value in vars(flags).items() if value is not None}
+    setup = setup_of(software.usual | given, rented.devices)
     found = predict(architecture, rented, setup, software)
     if timeline is not None:
         _show(found, timeline)
     facts = facts_of(found, architecture, rented, setup, software.name)
-    text = json_format.dumps(facts, indent=1)
     if out is not None:
-        write_whole(out, text + "\n")
-    if json is not None and out is None:
-        print(text)
+        write_whole(out, json_format.dumps(facts, indent=1) + "\n")
+    if json == []:
+        print(json_format.dumps(facts, indent=1))
     else:
         print_prediction(found, facts, setup)
 
 
-def setup_of(given: dict[str, Any], cluster: Cluster) -> Setup:
-    """Return the setup of the flags that were given; ``dp`` is what the cluster has for it.
+def setup_of(given: dict[str, Any], devices: int) -> Setup:
+    """Return the setup of the flags that were given, on so many devices.
 
     Raises:
         ValueError: a field is missing or wrong, or the split leaves devices without work.
@@ -124,39 +123,21 @@ def setup_of(given: dict[str, Any], cluster: Cluster) -> Setup:
     if "stage_layers" in given:
         given["stage_layers"] = _numbers(given["stage_layers"])
     if "," in given.get("recompute", ""):
-        given["recompute"] = tuple(name.strip() for name in given["recompute"].split(","))
+        given["recompute"] = _names(given["recompute"])
     if "offload" in given:
         given["offload"] = _share_or_names(given["offload"])
-    if given.get("chunks", 1) > 1:
-        given.setdefault("schedule", "interleaved")
-    given.setdefault("dp", _replicas(given, cluster))
-    return Setup(**given)
+    return filling(devices, **given)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(","))
 
 
 def _share_or_names(text: str) -> float | tuple[str, ...]:
     try:
         return float(text)
     except ValueError:
-        return tuple(name.strip() for name in text.split(","))
-
-
-def _replicas(given: dict[str, Any], cluster: Cluster) -> int:
-    """Ranks of data parallelism that are left for all devices to work."""
-    from penstock.core.words import divisors
-
-    split = {name: int(given.get(name, 1)) for name in ("tp", "cp", "pp")}
-    each = 1
-    for name, count in split.items():
-        if count < 1:
-            raise ValueError(f"{name}={count} is too small; use 1 or more")
-        each *= count
-    if cluster.devices % each:
-        what = " times ".join(f"{name}={count}" for name, count in split.items() if count > 1)
-        raise ValueError(
-            f"{what} does not divide the {cluster.devices} devices of {cluster.name}; "
-            f"use a product of {divisors(cluster.devices, near=each)}, or say --dp"
-        )
-    return cluster.devices // each
+        return _names(text)
 
 
 def _numbers(text: str) -> tuple[int, ...]:

@@ -10,7 +10,7 @@ from penstock.core.architecture import Architecture
 from penstock.core.cluster import Cluster
 from penstock.core.setup import Setup
 from penstock.predict import Prediction
-from penstock.predict.flops import again_flops
+from penstock.predict.flops import again_flops, model_flops
 from penstock.units import human_bytes, human_s
 
 Rows = Sequence[tuple[str, ...]]
@@ -37,6 +37,7 @@ def facts_of(found: Prediction, model: Architecture, cluster: Cluster, setup: Se
         "tokens_per_s_per_device": found.tokens_per_s_per_device,
         "tflops_per_device": found.flops_per_s_per_device / 1e12,
         "mfu": found.mfu,
+        "mfu_whole_scores": model_flops(model, setup, whole=True) / found.seconds / found.peak_flops,
         "hfu": hardware / found.seconds / found.peak_flops,
         "bubble": found.timeline.bubble_sync,
         "parts_s": dict(found.parts),
@@ -84,7 +85,7 @@ def print_prediction(found: Prediction, facts: dict[str, Any], setup: Setup) -> 
     _print(_head(facts, setup))
     print()
     _print(_speed(found, facts))
-    print("\nwhere the time of the busiest rank goes")
+    print("\nwhere the time of the rank that ends last goes")
     parts = sorted(found.parts.items(), key=lambda part: -part[1])
     _print((f"  {name}", human_s(value), f"{value / found.seconds:.1%}") for name, value in parts)
     print(f"\nmemory of a device of pipeline rank {facts['memory_rank']}, the fullest")
@@ -110,7 +111,7 @@ def _speed(found: Prediction, facts: dict[str, Any]) -> Rows:
         ("step time", f"{human_s(found.seconds)} ({human_s(found.low_s)} to {human_s(found.high_s)})"),
         ("tokens", f"{found.tokens_per_s:,.0f} per second, {found.tokens_per_s_per_device:,.0f} per device"),
         ("TFLOP/s", f"{facts['tflops_per_device']:.4g} per device, MFU {facts['mfu']:.1%}, HFU {facts['hfu']:.1%}"),
-        ("bubble", f"{facts['bubble']:.1%} of the pipeline's ranks' time"),
+        ("bubble", f"{facts['bubble']:.1%} of the busiest rank's time in the pipeline"),
     ]
     if facts["usd_per_step"] is not None:
         tokens = f"$ {facts['usd_per_billion_tokens']:,.4g} per billion tokens"

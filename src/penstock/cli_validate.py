@@ -86,6 +86,8 @@ def facts_of(row: Compared) -> dict[str, Any]:
         "predicted_seconds_per_iter": made and made.seconds,
         "predicted_seconds_interval": made and [made.low_s, made.high_s],
         "predicted_peak_mem_gb": made and made.memory_gb,
+        "memory_counts": made and made.counts,
+        "predicted_device_mem_gb": made and made.device_gb,
         "predicted_tokens_per_s_per_device": made and made.tokens_per_s_per_device,
         "predicted_tflops_per_device": made and made.tflops,
         "predicted_mfu": made and made.mfu,

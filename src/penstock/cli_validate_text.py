@@ -24,12 +24,10 @@ COLUMNS = (
     *("rows", "time", "median", "p90", "bias", "rank", "regret", "inside"),
     *("memory", "median", "p90", "bias", "fits"),
 )
-MEANING = (
-    "in per cent but for counts and rank; time, memory: rows that count; median, p90: absolute errors; bias: signed "
-    "median; rank: Spearman's correlation; "
-    "regret: of the setup predicted to be fastest, over the fastest; inside: measured times in their interval; "
-    "fits: rows rightly judged to fit or not"
-)
+MEANING = """\
+per cent, but for counts and ranks; time, memory: rows that count; median, p90: of absolute errors
+bias: signed median; rank: Spearman's correlation; inside: measured times in their interval
+regret: of the setup predicted to be fastest, over the fastest; fits: rows rightly judged to fit or not"""
 
 
 def print_report(rows: Sequence[Compared], found: dict[str, dict[str, Summary]], worst: int, strict: bool) -> None:
@@ -42,7 +40,7 @@ def print_report(rows: Sequence[Compared], found: dict[str, dict[str, Summary]],
             table.add_row(shortened(name), *cells(one))
         table.add_section()
     Console(width=max(Console().width, Console(width=MOST_WIDTH).measure(table).maximum)).print(table)
-    print(MEANING if strict else f"{MEANING}; rows with unsure setups count too")
+    print(MEANING if strict else f"{MEANING}\nrows whose setup is not sure count too")
     _print_reasons(rows)
     for row in furthest(rows, worst, strict):
         print()
@@ -136,7 +134,7 @@ def opened(row: Compared) -> list[str]:
         shown = [f"{name} {human_s(value)}" for name, value in parts if value > LEAST_SHARE * made.seconds]
         lines.append(f"  of it      {', '.join(shown)}")
     if row.measured_gb is not None:
-        lines.append(f"  memory     measured {row.measured_gb:.4g} GB, predicted {made.memory_gb:.4g} GB")
+        lines.append(f"  memory     measured {row.measured_gb:.4g}, predicted {made.memory_gb:.4g} GB {made.counts}")
     if made.guessed:
         lines.append(f"  guessed    {', '.join(made.guessed)}")
     return lines

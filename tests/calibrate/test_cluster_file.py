@@ -35,7 +35,7 @@ def test_a_known_gpu_keeps_its_datasheet_and_predicts_what_was_measured(read):
     assert not found.guessed
     assert memory_bound(here, 1e9).seconds == pytest.approx(1e9 / RATE, rel=0.03)
     node = cluster.node_of(0)
-    assert (node.devices, node.links, node.nics) == (1, (), 8)
+    assert (node.devices, node.links, node.nics, node.power_w) == (1, (), 1, 10200 / 8)
     assert node.host_link.latency_s == pytest.approx(1e-5 + 65536 / 5e10, rel=1e-3)
     assert node.host_link.bytes_per_s == pytest.approx(5e10, rel=0.02)
     assert here.curves.failed == ("attention precision=bf16 seq=4096: OutOfMemoryError: CUDA",)
@@ -66,6 +66,15 @@ def test_ranks_have_a_link_with_what_was_measured_between_them(read):
     assert replace(link, curves=None) == link.__class__(
         kind="memory", devices=4, bytes_per_s=link.bytes_per_s, latency_s=link.latency_s
     )
+
+
+def test_measured_clusters_come_with_the_package():
+    for name, device_name in (("measured-h100", "h100-80gb-sxm"), ("Measured H200", "h200-141gb-sxm")):
+        here = Cluster.read(name).device_of(0)
+        assert here.matrix_flops == device(device_name).matrix_flops
+        assert set(here.curves.tables) == {"matmul", "attention", "memory", "launch", "sustained"}
+        assert here.curves.failed == ()
+        assert matmul(here, "bf16", 4096, 4096, 4096).error < 0.08
 
 
 def test_what_cannot_be_written_is_said():

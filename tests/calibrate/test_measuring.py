@@ -25,6 +25,7 @@ def test_a_look_at_this_machine_becomes_a_cluster(tmp_path):
     found = measure(tmp_path, Settings(device="cpu", ranks=1, seconds=4.0))
     parts = {row["part"] for row in found if "seconds" in row}
     assert parts == {"launch", "memory", "sustained", "attention", "matmul", "disk", "end"}
+    assert sum(row["part"] == "matmul" for row in found) >= worker.LEAST
     assert not [row for row in found if "failed" in row and "out of time" not in row["failed"]]
     (tmp_path / "here.toml").write_text(cluster_file(found, "here"))
     here = Cluster.read(tmp_path / "here.toml").device_of(0)

@@ -4,6 +4,7 @@ import gzip
 
 import pytest
 
+from penstock.calibrate.likely import framework_of
 from penstock.calibrate.published import read_runs
 from penstock.calibrate.rows import number, read_rows, truth, whole
 from penstock.calibrate.shipped import runs_file
@@ -65,6 +66,8 @@ def test_files_that_are_no_tables_are_refused_in_words(tmp_path, text, says):
         ("device", "Z9000", "'z9000:1x8': 'z9000' is no node or device"),
         ("model_name", "Foo-7B", "'Foo-7B' is not in the catalogue; give layers and hidden"),
         ("tp", "3", ""),
+        ("layers", "1e9", "layers='1e9' is beyond 10,000"),
+        ("global_batch", "999999999999", "is beyond 1,000,000,000"),
         ("gated_mlp", "perhaps", "gated_mlp='perhaps' says neither yes nor no"),
         ("layers", "x", "layers='x' is no number"),
         ("recompute", "bananas", ""),
@@ -79,6 +82,31 @@ def test_a_bad_cell_spoils_its_own_row_only(tmp_path, column, value, says):
     first, spoilt, last = read_runs(written(tmp_path, "\n".join([",".join(names), *lines, ""])))
     assert first.why_not == last.why_not == ""
     assert says.lower() in spoilt.why_not.lower()
+
+
+@pytest.mark.parametrize(
+    ("system", "cells", "like"),
+    [
+        ("FlagScale (Megatron-LM 0.6)", {}, "megatron-core"),
+        ("Our fork of Megatron-DeepSpeed, 2023", {}, "megatron-deepspeed"),
+        ("LLaMA-Factory + DeepSpeed", {}, "deepspeed"),
+        ("Colossal-AI", {"tp": "4"}, "megatron-core"),
+        ("axolotl", {"zero_stage_or_fsdp": "FSDP"}, "pytorch"),
+        ("axolotl", {"zero_stage_or_fsdp": "ZeRO-3"}, "deepspeed"),
+        ("", {}, "pytorch"),
+    ],
+)
+def test_a_framework_that_is_not_known_is_like_another(system, cells, like):
+    guessed = []
+    found = framework_of({"system": system} | cells, guessed)
+    assert (found.name, found.spread >= 0.3, len(guessed)) == (like, True, 1)
+    assert like in guessed[0]
+
+
+def test_a_framework_that_is_known_is_no_guess():
+    guessed = []
+    assert framework_of({"system": "NeMo/Megatron-Core"}, guessed).name == "nemo"
+    assert guessed == []
 
 
 def test_cells():

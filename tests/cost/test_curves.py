@@ -11,7 +11,16 @@ from penstock.core.curves import Curves
 from penstock.core.device import device
 from penstock.cost import kernels
 from penstock.cost.collectives import collective_s, send_s
-from penstock.cost.curves import LENGTHS, fitted, lasting_share, link_curve, matmul_curve, roofline_s
+from penstock.cost.curves import (
+    LENGTHS,
+    OPERATOR_S,
+    fitted,
+    host_pace,
+    lasting_share,
+    link_curve,
+    matmul_curve,
+    roofline_s,
+)
 from penstock.cost.passes import sustained
 
 LEVEL, FLOOR_S = 0.62, 4e-6
@@ -155,6 +164,12 @@ def test_what_lasts_of_the_rate_of_products_is_that_of_a_long_row_of_them(chip):
     assert lasting_share(chip) is None
 
 
+def test_the_pace_of_the_host_is_that_of_an_operator(chip):
+    rows = {"what": np.array(["operator", "forward"]), "seconds": np.array([9e-6, OPERATOR_S / 2])}
+    assert host_pace(replace(chip, curves=Curves("here", {}, {"launch": rows}))) == 0.5
+    assert host_pace(chip) == 1.0
+
+
 def test_messages_follow_what_was_measured_on_one_level_of_links():
     bare = Level(2, 1e9, 5e-5, "memory")
     size = 2.0 ** np.arange(10, 27)
@@ -187,19 +202,20 @@ def test_messages_follow_what_was_measured_on_one_level_of_links():
     assert link_curve("all_gather", here, lambda *_: 1) is None
 
 
-def test_the_nearest_shapes_help_on_real_kernels():
-    """On tables that were measured on GPUs a curve of a hundred shapes predicts the others better than its level."""
-    worse = 0
-    for name, (m, n, k, seconds) in measured_kernels.rows("matmul", "bf16").items():
-        bound_s = kernels.matmul_bound_s(device(name), "bf16", m, n, k)
-        half = np.arange(len(m)) % 2 == 0
-        curve = fitted(name, seconds[half], bound_s[half], [m[half], n[half], k[half]])
-        off = np.abs(curve.at(bound_s[~half], m[~half], n[~half], k[~half]).seconds / seconds[~half] - 1).mean()
-        level = np.abs((bound_s[~half] / curve.level + curve.floor_s) / seconds[~half] - 1).mean()
-        worse += off > level
-        assert off < 0.13, name
+@pytest.mark.parametrize("name", measured_kernels.rows("matmul", "bf16"))
+def test_two_dozen_real_products_tell_the_others(name):
+    """On tables that were measured on GPUs: near to what was seen, and where neighbours tell little, no harm done."""
+    m, n, k, seconds = measured_kernels.rows("matmul", "bf16")[name]
+    bound_s, off, level = kernels.matmul_bound_s(device(name), "bf16", m, n, k), [], []
+    for draw in range(5):
+        seen = np.random.default_rng(draw).permutation(len(m)) < 26
+        curve = fitted(name, seconds[seen], bound_s[seen], [m[seen], n[seen], k[seen]])
+        found = curve.at(bound_s[~seen], m[~seen], n[~seen], k[~seen]).seconds
+        off.append(np.abs(found / seconds[~seen] - 1).mean())
+        level.append(np.abs((bound_s[~seen] / curve.level + curve.floor_s) / seconds[~seen] - 1).mean())
         assert curve.length in LENGTHS
-    assert worse <= 1
+    assert np.mean(off) < 0.1
+    assert np.mean(off) < np.mean(level) + 0.01
 
 
 def test_a_cluster_file_predicts(tmp_path):

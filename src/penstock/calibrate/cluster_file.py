@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from penstock.calibrate.measure import Row
-from penstock.core.catalogue import find
+from penstock.core.catalogue import catalogue, find
 from penstock.core.curves import COLUMNS
 from penstock.core.device import Device, plain
 from penstock.core.node import Node
@@ -41,7 +41,12 @@ def cluster_file(rows: Sequence[Row], name: str) -> str:
     device, node = f"{plain(name)}-device", f"{plain(name)}-node"
     known = find(str(about["device"])) if about["type"] == "cuda" else None
     source = f"measured {about['date']} by penstock calibrate"
-    lines = [f"name = {_toml(name)}", ""]
+    lines = [
+        f"# {about['device']} as penstock calibrate measured it on {about['date']}.",
+        "",
+        f"name = {_toml(name)}",
+        "",
+    ]
     facts = _known_device(known, about) if isinstance(known, Device) else _new_device(about, found)
     lines += _table(f"devices.{device}", facts | {"source": source})
     lines += _table(f"nodes.{node}", _node(known, about, found, device) | {"source": source})
@@ -94,7 +99,10 @@ def _node(known: Device | Node | None, about: Row, found: Mapping[str, list[Row]
     if found["disk"]:
         facts["disk_bytes_per_s"] = max(row["bytes"] / row["seconds"] for row in found["disk"])
     if isinstance(known, Device):
-        facts = {"like": known.node} | facts
+        usual = catalogue().node(known.node)
+        facts = {"like": known.node} | facts | {"nics": max(1, usual.nics * ranks // usual.devices)}
+        if usual.power_w:
+            facts["power_w"] = usual.power_w * ranks / usual.devices
     else:
         facts |= {"nics": 1, "nic": {"kind": "ethernet", "bytes_per_s": 1.25e9}}
         facts["derived"] = {"nics": "not measured: one adapter", "nic": "not measured: 10 Gbit/s"}

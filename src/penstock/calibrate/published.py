@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
+from penstock.calibrate.likely import framework_of
 from penstock.calibrate.printed import (
     Printed,
     adapter,
@@ -22,12 +23,10 @@ from penstock.core.architecture import Architecture
 from penstock.core.cluster import Cluster
 from penstock.core.config.described import described
 from penstock.core.setup import Setup, even
-from penstock.cost.stack import Stack, stack
+from penstock.cost.stack import Stack, stacks
 
 MOST_CHUNKS = 12
 """Where a row says that stages are interleaved and not how many: as many as divide the layers, up to these."""
-UNKNOWN_SPREAD = 0.3
-"""Of a framework that is not known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +110,7 @@ def _run(row: Mapping[str, str]) -> Run:
         tied=truth(row, "tied_embed"),
     )
     guessed += found.guessed
-    framework = _stack(row, guessed)
+    framework = framework_of(row, guessed)
     return Run(
         row=row,
         model=found.model,
@@ -120,17 +119,6 @@ def _run(row: Mapping[str, str]) -> Run:
         stack=framework,
         guessed=tuple(guessed),
     )
-
-
-def _stack(row: Mapping[str, str], guessed: list[str]) -> Stack:
-    """The framework of a row; plain PyTorch, which is surer of nothing, for one that is not known."""
-    system = row.get("system", "")
-    try:
-        return stack(system)
-    except ValueError:
-        guessed.append(f"framework {system!r} is not known and taken to be like pytorch")
-        like = stack("pytorch")
-        return replace(like, spread=max(like.spread, UNKNOWN_SPREAD))
 
 
 def _cluster(row: Mapping[str, str]) -> Cluster:
@@ -234,11 +222,14 @@ _AGAIN = {
 
 def _recompute(text: str, framework: Stack, guessed: list[str]) -> str | tuple[str, ...]:
     if not text:
-        guessed.append(f"recompute={framework.recompute}")
-        return framework.recompute
+        again = framework.recompute
+        guessed.append(f"recompute={again if isinstance(again, str) else ','.join(again)}")
+        return again
     kind, _, modules = text.partition(":")
     if kind in ("none", "full"):
         return kind
+    if "QKV_OUT" in text:
+        return stacks()["maxtext"].recompute
     if kind != "selective":
         guessed.append(f"selective recompute for {text!r}")
         return "selective"
@@ -271,4 +262,6 @@ def _redistributed(row: Mapping[str, str], model: Architecture, pp: int) -> tupl
 def _split_experts(row: Mapping[str, str], ranks: int, framework: Stack) -> int:
     """Over how many ranks each expert is split: over those of tensor parallelism, if the framework does so."""
     ep, tp = whole(row, "ep") or 1, whole(row, "tp") or 1
+    if said := re.search(r"\bETP[ =](\d+)", row.get("notes", "")):
+        return int(said[1])
     return tp if framework.split_experts and ep > 1 and ranks % (ep * tp) == 0 else 1

@@ -19,6 +19,11 @@ EMPTY = frozenset({"", "-", "nan", "na", "n/a", "none given", "null", "?"})
 """What stands for nothing in a cell, in small letters."""
 
 
+MOST = {"layers": 10_000, "devices": 10_000_000}
+"""Beyond these a count is a slip of the pen; beyond ``MOST_ELSE`` in other columns."""
+MOST_ELSE = 10**9
+
+
 def read_rows(path: Path) -> list[dict[str, str]]:
     """Return the rows of a CSV file (``.gz`` too) by column, cells that say nothing as ``""``.
 
@@ -84,9 +89,11 @@ def number(row: Mapping[str, str], name: str) -> float | None:
 
 def whole(row: Mapping[str, str], name: str) -> int | None:
     """Return the whole number of a cell, ``None`` if it is empty or not there; errors as those of ``number``."""
-    value = number(row, name)
+    value, most = number(row, name), MOST.get(name, MOST_ELSE)
     if value is not None and value != int(value):
         raise ValueError(f"{name}={row[name]!r} is no whole number")
+    if value is not None and value > most:
+        raise ValueError(f"{name}={row[name]!r} is beyond {most:,}")
     return None if value is None else int(value)
 
 

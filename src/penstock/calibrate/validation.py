@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 from penstock.calibrate.conventions import Convention, convention, flops_in, measured_tflops
+from penstock.calibrate.printed import GIB
 from penstock.calibrate.published import Run
 from penstock.calibrate.rows import number
 from penstock.core.device import device, plain
@@ -19,14 +20,17 @@ from penstock.predict import Prediction, Room, predict
 class Figures:
     """What a prediction says of a row, in the units that tables of runs have.
 
-    ``seconds``, ``low_s``, ``high_s``: of a step. ``memory_gb``: what the row would print. ``tflops``: of a
-    device a second, as ``convention`` counts them. ``parts``: seconds. ``room``: bytes of the device that is meant.
+    ``seconds``, ``low_s``, ``high_s``: of a step. ``memory_gb``: what the row would print, in its own gigabytes, of
+    what it ``counts`` (see ``Room.counted``); ``device_gb``: all that the fullest device holds, in GiB. ``tflops``: of
+    a device a second, as ``convention`` counts them. ``parts``: seconds. ``room``: bytes of the device that is meant.
     """
 
     seconds: float
     low_s: float
     high_s: float
     memory_gb: float
+    counts: str
+    device_gb: float
     fits: bool
     tokens_per_s_per_device: float
     tflops: float
@@ -124,7 +128,7 @@ def compared(runs: Iterable[Run]) -> Iterator[Compared]:
             yield Compared(run=run, why_not=run.why_not, **_measured(run, 0.0))
             continue
         kind = convention(run.row)
-        key = (run.cluster and run.cluster.name, run.setup, run.stack, run.guessed, kind, run.model)
+        key = (run.cluster and run.cluster.name, run.setup, run.stack, run.guessed, kind, run.memory, run.model)
         if key not in known:
             known[key] = _figures(run, kind)
         yield _compared(run, known[key])
@@ -149,15 +153,18 @@ def _figures(run: Run, kind: Convention) -> Figures | str:
         return str(error)
     except Exception as error:
         return f"the prediction breaks: {error!r}"
-    return _in_units(found, flops, kind, run)
+    return _in_units(run, found, flops, kind)
 
 
-def _in_units(found: Prediction, flops: float, kind: Convention, run: Run) -> Figures:
+def _in_units(run: Run, found: Prediction, flops: float, kind: Convention) -> Figures:
+    memory = run.memory
     return Figures(
         seconds=found.seconds,
         low_s=found.low_s,
         high_s=found.high_s,
-        memory_gb=run.memory.of(found),
+        memory_gb=memory.of(found),
+        counts=memory.counts,
+        device_gb=found.peak.total / GIB,
         fits=found.fits,
         tokens_per_s_per_device=found.tokens_per_s_per_device,
         tflops=flops / found.seconds / found.devices / 1e12,

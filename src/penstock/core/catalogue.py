@@ -83,6 +83,9 @@ def read_cluster(text: str | Path) -> Cluster:
     written = str(text)
     if isinstance(text, Path) or written.endswith(".toml"):
         return _from_file(Path(written).expanduser())
+    with resources.as_file(resources.files("penstock") / "data" / "clusters" / f"{plain(written)}.toml") as shipped:
+        if shipped.is_file():
+            return _from_file(shipped)
     groups = tuple(_group(part, written) for part in written.split("+"))
     return Cluster(name=written, groups=groups)
 

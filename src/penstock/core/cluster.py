@@ -93,7 +93,8 @@ class Cluster:
 
     @staticmethod
     def read(text: str | Path) -> Cluster:
-        """Return the cluster of ``NODE:NODES``, ``DEVICE:DEVICES``, several joined by ``+``, or of a TOML file.
+        """Return the cluster of ``NODE:NODES``, ``DEVICE:DEVICES``, several joined by ``+``, of a TOML file, or one
+        that comes with Penstock (``data/clusters``: ``measured-h100``, ``measured-h200``).
 
         A device stands for its usual node; its number counts devices, which fill the nodes evenly. ``4x8`` for a number
         means four hosts with eight devices each.

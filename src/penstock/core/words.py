@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from math import isqrt
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:
@@ -42,7 +43,8 @@ def divisors(number: int, near: int | None = None, most: int = 4) -> str:
     >>> divisors(96, near=10)
     '4, 6, 8, 12'
     """
-    found = [d for d in range(1, number + 1) if number % d == 0]
+    small = [d for d in range(1, isqrt(max(0, number)) + 1) if number % d == 0]
+    found = sorted({*small, *(number // d for d in small)})
     if near is not None:
         found = sorted(sorted(found, key=lambda d: abs(d - near))[:most])
     return ", ".join(map(str, found))

@@ -26,6 +26,8 @@ LENGTHS = (1.0, 2.0, 4.0, 8.0)
 """Distances, in powers of two of one size, over which residuals are alike; the one that predicts best is taken."""
 NOISES = (0.05, 0.2, 0.8)
 """Variance of a single measurement over that of residuals; likewise."""
+OPERATOR_S = 8.3e-6
+"""What the host of the H100 takes on which constants of frameworks were measured (data/clusters)."""
 _ITEM = {"fp64": 8.0, "fp32": 4.0, "tf32": 4.0, "fp8": 1.0}
 _CHUNK = 8192
 _FLOORS = 24
@@ -194,6 +196,14 @@ def attention_sizes(sizes: Sequence[Floats]) -> list[Floats]:
     """
     batch, heads, seq, head, _, kv_heads = sizes
     return [batch * heads, seq, head, heads / kv_heads]
+
+
+@lru_cache(maxsize=64)
+def host_pace(device: Device) -> float:
+    """Return how long this machine's host takes for an operator with its graph, over ``OPERATOR_S``; 1 where that was
+    not measured."""
+    rows = _rows(device, "launch", what="forward")
+    return float(rows["seconds"][0]) / OPERATOR_S if rows else 1.0
 
 
 @lru_cache(maxsize=64)

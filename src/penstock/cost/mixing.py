@@ -158,16 +158,17 @@ def _unfused(
     if tape.batch.dropout:
         kept += (tape.tensor("attention.dropped", elements), tape.tensor("attention.core.mask_of_dropout", elements, 1))
     moved = sum(each.size_bytes for each in takes)
-    matrix = 6 * elements * tape.width_bytes
+    matrix, dropped = elements * tape.width_bytes, int(tape.batch.dropout)
+    passes = dropped + (1 if tape.kernels.softmax else 3)  # scores are read and written so often between the products
     core: dict[str, Any] = {"name": "attention.core", "kind": "attention", **sizes}
     tape.add(
         Operator(
-            flops=work, reads_bytes=moved + matrix, writes_bytes=out.size_bytes + matrix, launches=5,
-            takes=takes, makes=(out,), saves=(*held, *kept), **core,
+            flops=work, reads_bytes=moved + (passes + 1) * matrix, writes_bytes=out.size_bytes + (passes + 1) * matrix,
+            launches=2 + passes, takes=takes, makes=(out,), saves=(*held, *kept), **core,
         )
     )  # fmt: skip
-    reads, writes = moved + out.size_bytes + 2 * matrix, moved + matrix
-    tape.add(Operator(phase="I", flops=2 * work, reads_bytes=reads, writes_bytes=writes, launches=8, **core))
+    reads, writes = moved + out.size_bytes + (passes + 4) * matrix, moved + (passes + 1) * matrix
+    tape.add(Operator(phase="I", flops=2 * work, reads_bytes=reads, writes_bytes=writes, launches=4 + passes, **core))
 
 
 def _held(tape: Tape, parts: _Parts) -> list[Tensor]:

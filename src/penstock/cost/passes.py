@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from penstock.core.device import Device
 from penstock.cost.constants import levels
 from penstock.cost.curves import lasting_share
-from penstock.cost.kernels import Time, attention, grouped_matmul, matmul, memory_bound
+from penstock.cost.kernels import BYTES, Time, attention, grouped_matmul, matmul, memory_bound
 from penstock.cost.kernels import cast as casts
 from penstock.cost.operators import WIDE, Operator
 
@@ -123,12 +123,14 @@ class Work:
 
     ``again``: of those that run once more before the gradients, shape (classes,). Casts are one of
     the left operand of each product forward and backward. ``launches``: kernels of each phase, and of what runs again.
+    ``weights``: elements of gradients of matrices.
     """
 
     seconds: Floats
     error_s: Floats
     again: Floats
     launches: tuple[float, float, float, float]
+    weights: float
     guessed: frozenset[str]
 
 
@@ -155,27 +157,29 @@ def work(rows: Rows, again: NDArray[np.bool_], device: Device, low: str, wide: s
         np.add.at(sums[4], rows.phase, cast_s)
         twice[4] = cast_s[again].sum()
     f, i, w = (float(rows.launches[rows.phase == phase].sum()) for phase in range(len(PHASES)))
-    return Work(sums, errors, twice, (f, i, w, float(rows.launches[again].sum())), found.guessed)
+    matrices = (rows.kind < 2) & (rows.phase == 2)
+    weights = float(rows.sizes[:3, matrices].prod(axis=0).sum())
+    return Work(sums, errors, twice, (f, i, w, float(rows.launches[again].sum())), weights, found.guessed)
 
 
 def _empty() -> Floats:
     return np.zeros((len(CLASSES), len(PHASES)))
 
 
-def sustained(device: Device, low: str, wide: str, older: bool = False) -> Floats:
+def sustained(device: Device, low: str, wide: str, attention: str = "newest") -> Floats:
     """Return the share of the rate of single kernels that lasts through a step (power, clocks, cold caches), for each
     of ``CLASSES``; that of products as it was measured, where it was.
 
     Args:
         device: where they run.
         low, wide: precisions of products.
-        older: attention is that of the kernels before the newest of the architecture.
+        attention: generation of its kernels, as in ``Stack.attention``.
     """
     names = (wide, low, "attention", "memory", "memory", "memory")
     found = [_lasting(device.architecture, "bf16" if name == "fp16" else name) for name in names]
-    if older:
+    if attention != "newest":
         known = levels("older_attention")
-        found[2] *= known.get(device.architecture, known["default"])[0]
+        found[2] *= known.get(f"{device.architecture} {attention}", known["default"])[0]
     measured = lasting_share(device)
     if measured is not None:
         found[:2] = [measured, measured]
@@ -224,7 +228,9 @@ def _plain(rows: Rows, device: Device, precision: str, at: Which) -> Time:
     batch, m, n, k, value, _ = rows.sizes[:, at]
     scores = matmul(device, precision, m, n, k, batch)
     values = matmul(device, precision, m, value, n, batch)
-    soft = _moved(rows, device, at)
     times = np.where(rows.phase[at] > 0, 2, 1)
+    inside = times * batch * (m * (k + value) + n * (k + value) + 2 * m * n) * BYTES[precision]
+    moved = np.maximum(rows.moved_bytes[at] - inside, 0.0)
+    soft = memory_bound(device, moved, kernels=rows.launches[at] - 2 * times)
     seconds = times * (scores.seconds + values.seconds) + soft.seconds
     return Time(seconds, scores.error, scores.level, scores.level_of, scores.guessed or soft.guessed)

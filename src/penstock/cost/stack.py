@@ -16,6 +16,9 @@ from penstock.cost.operators import FUSED, PLAIN, SPLIT, Kernels
 KERNELS = {"fused": FUSED, "plain": PLAIN, "split": SPLIT}
 """Kernels that a table can start from."""
 
+FRAMEWORK = "megatron-core"
+"""Of a prediction for which none is named."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stack:
@@ -39,7 +42,8 @@ class Stack:
         moves: traffic of memory over that of perfectly fused operators: copies, transposes and biases by themselves.
         casts: how often as long as one plain cast it takes to turn operands of a product into a low precision.
         routing: how often as long as one plain gather it takes to order tokens by experts, and back.
-        older_attention: attention is that of kernels a generation older than the newest of the device.
+        attention: ``newest``: kernels made for the device (cuDNN, FlashAttention 3); ``fa2``: FlashAttention 2 on every
+            device; ``fa1``: the first, or Triton's.
         gradient_bytes, reduced_bytes: of a gradient as it accumulates, and as it is sent.
         weight_bytes: of a weight as it is stored; 0: as products read it.
         master_bytes: of the optimizer's own copy of a weight.
@@ -88,7 +92,7 @@ class Stack:
     moves: float = 1.5
     casts: float = 1.5
     routing: float = 3.0
-    older_attention: bool = False
+    attention: str = "newest"
     gradient_bytes: float = 4.0
     reduced_bytes: float = 4.0
     weight_bytes: float = 0.0
@@ -109,7 +113,7 @@ class Stack:
     workspace_bytes: float = 8e7
     context_bytes: float = 1.5e9
     slack: float = 0.05
-    recompute: str = "none"
+    recompute: str | tuple[str, ...] = "none"
     fused_loss: bool = False
     dropout: bool = False
     counts: str = "allocated"
@@ -118,6 +122,11 @@ class Stack:
     optimizer_bytes: float = 40.0
     source: str = ""
     aliases: tuple[str, ...] = field(default=(), hash=False)
+
+    @property
+    def usual(self) -> dict[str, Any]:
+        """Fields of a setup as the framework has them where nobody says otherwise."""
+        return {"recompute": self.recompute, "fused_loss": self.fused_loss}
 
 
 def stack(name: str) -> Stack:
@@ -154,4 +163,5 @@ def _stack(name: str, table: dict[str, Any], known: Mapping[str, Stack]) -> Stac
     said = table.pop("kernels", {})
     kernels = replace(KERNELS[said.pop("like")] if "like" in said else start.kernels, **said)
     aliases = tuple(table.pop("aliases", ()))
+    table = {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
     return replace(start, kernels=kernels, aliases=aliases, **table)

@@ -15,7 +15,9 @@ from penstock.core.mixers import Attention
 from penstock.core.parts import Experts
 from penstock.core.setup import Setup
 from penstock.cost.collectives import collective_s, send_s
+from penstock.cost.curves import host_pace
 from penstock.cost.kept import of_these, rerun
+from penstock.cost.kernels import memory_bound
 from penstock.cost.model_operators import embedding_operators, head_operators, operators, predictor_operators
 from penstock.cost.operators import Kernels, Microbatch, Operator, Shard
 from penstock.cost.passes import CLASSES, Rows, Work, rows_of, sustained, work
@@ -103,7 +105,7 @@ class Rank:
             kept_bytes=KEPT_BYTES.get(self.low),
         )
         self.dense_batch = replace(self.batch, shard=replace(shard, ep=1, etp=1))
-        self.launch_s = stack.graph_launch_s if setup.graphs else stack.launch_s
+        self.launch_s = (stack.graph_launch_s if setup.graphs else stack.launch_s) * host_pace(self.device)
 
     def batch_of(self, block: Block) -> Microbatch:
         """The micro-batch as a block sees it: only experts are split over the ranks of experts."""
@@ -162,11 +164,12 @@ class Rank:
 
     def part(self, done: Work, low: str, routed: bool) -> Part:
         """Return the longer of what the device and what the host's launches take, for each phase."""
-        lasting = sustained(self.device, low, self.wide, self.stack.older_attention)
+        lasting = sustained(self.device, low, self.wide, self.stack.attention)
         lasting[CLASSES.index("memory")] /= self.stack.moves
         lasting[CLASSES.index("cast")] /= self.stack.casts
         lasting[CLASSES.index("routing")] /= self.stack.routing
         device = (done.seconds / lasting[:, None]).sum(axis=0)
+        device[2] += self.added_s(done) / lasting[CLASSES.index("memory")]
         device[2] *= not self.setup.adapter  # frozen matrices need no gradients of their own
         again_s, (f, i, w, again) = float((done.again / lasting).sum()), done.launches
         routing_s = self.stack.experts_s if routed and not self.setup.graphs else 0.0
@@ -183,6 +186,14 @@ class Rank:
             error_s=float((done.error_s / lasting[:, None]).sum()),
             guessed=done.guessed,
         )
+
+    def added_s(self, done: Work) -> float:
+        """Seconds of adding gradients to those of the micro-batches before, the mean over micro-batches, where that is
+        a kernel of its own for each matrix."""
+        stack, micros = self.stack, self.setup.micros
+        each = (2 * stack.gradient_bytes + stack.passing_bytes) * (1 - 1 / micros) if stack.passing_bytes else 0.0
+        moved = done.weights * each
+        return float(memory_bound(self.device, moved, kernels=max(1.0, done.launches[2])).seconds) if moved else 0.0
 
     @property
     def row_bytes(self) -> float:

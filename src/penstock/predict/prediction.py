@@ -61,6 +61,11 @@ class Prediction:
         devices: all of them.
         timeline: of one pipeline's micro-batches, before gradients are summed.
         guessed: what nobody knew or measured, in words.
+
+    >>> from penstock import predict_step
+    >>> found = predict_step("llama-3-70b", "h100:8", seq=4096, batch=8)
+    >>> found.fits, found.peak.total > 10 * found.memory_bytes
+    (False, True)
     """
 
     seconds: float

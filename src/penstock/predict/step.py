@@ -55,6 +55,10 @@ def predict(model: Architecture, cluster: Cluster, setup: Setup, stack: Stack) -
     return Step(model, cluster, setup, stack).prediction()
 
 
+MOST_PASSES = 1_000_000
+"""Forwards of all stages that are simulated."""
+
+
 @lru_cache(maxsize=256)
 def pipeline(schedule: str, ranks: int, micros: int, chunks: int) -> Plan:
     """Return the plan of a named schedule.
@@ -62,6 +66,11 @@ def pipeline(schedule: str, ranks: int, micros: int, chunks: int) -> Plan:
     Raises:
         ValueError: there is no such schedule, or it cannot be at these sizes.
     """
+    if ranks * chunks * micros > MOST_PASSES:
+        most = max(1, MOST_PASSES // (ranks * chunks))
+        raise ValueError(
+            f"{micros:,} micro-batches are too many to simulate; use larger ones, at most {most:,} of them"
+        )
     return build(schedule, ranks=ranks, micros=micros, chunks=chunks)
 
 

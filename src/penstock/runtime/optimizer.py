@@ -130,7 +130,7 @@ class Optimizer:
         counted = [_grad(p) for p in self._with_grad() if id(p) not in copies]
         sums = torch.zeros(2, dtype=torch.float64, device=grads[0].device if grads else self._device)
         if counted:
-            sums[0] = torch.stack([norm.double() for norm in torch._foreach_norm(counted)]).square().sum()
+            sums[0] = torch.stack(torch._foreach_norm(counted)).double().square().sum()
         sums[1] = self.total
         return sums
 
