@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 
@@ -135,7 +135,7 @@ class Rank:
         """Of those that hold the same experts."""
         return self.group(self.setup.expert_replicas, self.setup.ep * self.setup.etp)
 
-    @property
+    @cached_property
     def next_stage_s(self) -> float:
         """Seconds of what one stage sends to the next, all ranks of a stage at once."""
         setup = self.setup

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -157,6 +157,7 @@ class Step:
 
     # -- after the last backward
 
+    @cached_property
     def gradients_s(self) -> Floats:
         """Sums of gradients, and gathers of weights, that nothing hides."""
         rank, setup, stack = self.rank, self.setup, self.stack
@@ -177,6 +178,7 @@ class Step:
             found += np.maximum(gathers_s - hidden_s / 2, shown * gathers_s)
         return found
 
+    @cached_property
     def optimizer_s(self) -> Floats:
         """Reading and writing of weights, gradients and state; through the host's memory where it is offloaded."""
         rank, setup, stack = self.rank, self.setup, self.stack
@@ -195,7 +197,7 @@ class Step:
 
     def seconds(self) -> Floats:
         """Seconds until each rank is done."""
-        return np.asarray(self.timeline.last_s + self.gradients_s() + self.optimizer_s() + self.stack.step_s)
+        return np.asarray(self.timeline.last_s + self.gradients_s + self.optimizer_s + self.stack.step_s)
 
     def prediction(self) -> Prediction:
         """Return all that is known."""
@@ -248,8 +250,8 @@ class Step:
             "gathering weights": busy - whole - ends - waits - engine if setup.zero >= 2 else 0.0,
             "host per micro-batch": engine,
             "bubble": float(self.timeline.last_s[r]) - busy,
-            "gradients and weights": float(self.gradients_s()[r]),
-            "optimizer": float(self.optimizer_s()[r]),
+            "gradients and weights": float(self.gradients_s[r]),
+            "optimizer": float(self.optimizer_s[r]),
             "host per step": stack.step_s,
         }
         return {name: float(value) for name, value in found.items() if value}
