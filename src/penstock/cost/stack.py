@@ -55,6 +55,7 @@ class Stack:
             Engine gives autograd such a one).
         stage_again: whether all blocks of a stage are made again before its backward, not one at a time.
         drops_gradients: whether gradients are dropped between steps; with one micro-batch, none are there at its loss.
+        doubles_gradients: whether data parallelism without ZeRO holds all gradients a second time, in its buckets.
         ahead: blocks whose weights are gathered (ZeRO-3) before they are needed.
         bucket_bytes: of the buffer in which ZeRO collects gradients for their reduction, if there are so many.
         live_bytes: of weights that are gathered at a time (ZeRO-3), if there are so many; 0: as ``ahead`` says.
@@ -103,6 +104,7 @@ class Stack:
     passing_bytes: float = 2.0
     scratch_bytes: float = 0.0
     drops_gradients: bool = False
+    doubles_gradients: bool = False
     stage_again: bool = False
     ahead: float = 1.0
     bucket_bytes: float = 0.0

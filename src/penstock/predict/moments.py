@@ -151,10 +151,12 @@ def sharded(setup: Setup, counts: tuple[float, float], stage: int) -> float:
 
 
 def _bucket(rank: Rank, stage: Stage) -> float:
-    """Gradients that ZeRO collects for their reduction, and weights that DeepSpeed keeps gathered."""
+    """Gradients that are collected for their reduction, and weights that DeepSpeed keeps gathered."""
     setup, stack, width = rank.setup, rank.stack, rank.width_bytes
-    if setup.replicas == 1 or setup.zero == 0:
+    if setup.replicas == 1:
         return 0.0
+    if setup.zero == 0:
+        return stack.gradient_bytes * sum(trained(rank, *stage)) if stack.doubles_gradients else 0.0
     live = min(stack.live_bytes, width * sum(parameters(rank.model, setup, *stage))) if setup.zero == 3 else 0.0
     return live + min(stack.bucket_bytes, width * sum(trained(rank, *stage)))
 
@@ -169,8 +171,12 @@ class _Gathered(NamedTuple):
 
 
 def _gathered(rank: Rank, stage: Stage) -> _Gathered:
-    """A gradient is whole in the width of weights, and a second time in that of its reduction."""
+    """A gradient is whole in the width of weights, and a second time in that of its reduction. Without ZeRO-3, weights
+    that are stored wider than products read them have copies of all while a step runs."""
     setup, stack, width = rank.setup, rank.stack, rank.width_bytes
+    if setup.zero < 3 and stack.weight_bytes > width and not setup.adapter:
+        copies = width * sum(parameters(rank.model, setup, *stage))
+        return _Gathered(copies, copies)
     if setup.replicas == 1 or setup.zero < 3 or stack.live_bytes:
         return _Gathered()
     each = (sum(parameters(rank.model, setup, Counter([block]), False, False)) for block in stage.blocks)
