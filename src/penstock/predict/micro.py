@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 
 from penstock.core.architecture import Architecture, Block
 from penstock.core.cluster import Cluster, Level
@@ -31,9 +32,10 @@ KEPT_BYTES = {"fp8": 1.0, "fp4": 0.56}
 class Part:
     """Seconds of one part of the model on one rank, per micro-batch.
 
-    ``f_s``, ``i_s``, ``w_s``: forward, input and weight gradient, messages included. ``again_s``: what recompute adds
-    to the backward. ``messages_s``: of them, messages that nothing hides, by axis, forward and backward together.
-    ``error_s``: how far the sum is off. ``host_s``: what waits for the host beyond the device's own time.
+    ``f_s``, ``i_s``, ``w_s``: forward, input and weight gradient, messages included, those that recompute repeats too.
+    ``again_s``: what recompute adds to the backward beside messages. ``messages_s``: messages that nothing hides, by
+    axis, forward and backward together. ``error_s``: how far the sum is off. ``host_s``: what waits for the host beyond
+    the device's own time.
     """
 
     f_s: float = 0.0
@@ -162,12 +164,18 @@ class Rank:
         shown_s = self.stack.tp_shown * float(collective_s("all_reduce", self.row_bytes, self.tensor))
         return replace(part, f_s=part.f_s + shown_s, messages_s={"tensor": shown_s})
 
+    def lasting(self, low: str) -> NDArray[np.float64]:
+        """Return the share of the rate of single kernels that the stack reaches through a step, for each of
+        ``CLASSES``, with products in the precision ``low``."""
+        found = sustained(self.device, low, self.wide, self.stack.attention)
+        found[CLASSES.index("memory")] /= self.stack.moves
+        found[CLASSES.index("cast")] /= self.stack.casts
+        found[CLASSES.index("routing")] /= self.stack.routing
+        return found
+
     def part(self, done: Work, low: str, routed: bool) -> Part:
         """Return the longer of what the device and what the host's launches take, for each phase."""
-        lasting = sustained(self.device, low, self.wide, self.stack.attention)
-        lasting[CLASSES.index("memory")] /= self.stack.moves
-        lasting[CLASSES.index("cast")] /= self.stack.casts
-        lasting[CLASSES.index("routing")] /= self.stack.routing
+        lasting = self.lasting(low)
         device = (done.seconds / lasting[:, None]).sum(axis=0)
         device[2] += self.added_s(done) / lasting[CLASSES.index("memory")]
         device[2] *= not self.setup.adapter  # frozen matrices need no gradients of their own
@@ -206,14 +214,12 @@ class Rank:
         ring_f, ring_b = self.context_s(block, part.f_s), self.context_s(block, part.i_s + part.w_s, 2)
         turn_s = tensor_s + expert_s
         twice = self.setup.recompute == "full"
-        again_s = part.again_s + twice * (turn_s + ring_f)
         times = 2 + twice
         shown = {"tensor": times * tensor_s, "expert": times * expert_s, "context": ring_f * (1 + twice) + ring_b}
         return replace(
             part,
             f_s=part.f_s + turn_s + ring_f,
-            i_s=part.i_s + turn_s + ring_b,
-            again_s=again_s,
+            i_s=part.i_s + turn_s + ring_b + twice * (turn_s + ring_f),
             messages_s={axis: seconds for axis, seconds in shown.items() if seconds},
         )
 
