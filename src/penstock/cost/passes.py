@@ -190,8 +190,7 @@ def sustained(device: Device, low: str, wide: str, attention: str = "newest") ->
     names = (wide, low, "attention", "memory", "memory", "memory")
     found = [_lasting(device.architecture, "bf16" if name == "fp16" else name) for name in names]
     if attention != "newest":
-        known = levels("older_attention")
-        found[2] *= known.get(f"{device.architecture} {attention}", known["default"])[0]
+        found[2] *= levels("older_attention")[older_key(device.architecture, attention)][0]
     measured = lasting_share(device)
     if measured is not None:
         found[:2] = [measured, measured]
@@ -208,6 +207,12 @@ def sustained_key(architecture: str, name: str) -> str:
     known = levels("sustained")
     keys = (f"{architecture} {name}", architecture, f"default {name}", "default")
     return next(key for key in keys if key in known)
+
+
+def older_key(architecture: str, attention: str) -> str:
+    """Return which of the levels ``older_attention`` counts for a generation of kernels."""
+    key = f"{architecture} {attention}"
+    return key if key in levels("older_attention") else "default"
 
 
 def _product(rows: Rows, device: Device, precision: str, at: Which) -> Time:
