@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import json as json_format
-import re
 import typing
 from pathlib import Path
 from types import NoneType
@@ -13,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Union
 
 from cyclopts import Parameter
 
+from penstock.core.arguments import arguments
 from penstock.core.setup import FRAMEWORK, Setup, filling
 
 if TYPE_CHECKING:
@@ -45,9 +44,7 @@ def _flag(field: dataclasses.Field[Any], kind: Any, said: str) -> tuple[str, Any
 
 def _said() -> dict[str, str]:
     """What the docstring of the setup says of each field."""
-    part = inspect.getdoc(Setup).partition("Args:\n")[2].partition("\n\n")[0]  # type: ignore[union-attr]
-    lines = re.findall(r"^    (\w[\w, ]*): (.*(?:\n {8}.*)*)", part, flags=re.MULTILINE)
-    each = {name: re.sub(r"\s+", " ", text).replace("``", "") for names, text in lines for name in names.split(", ")}
+    each = {name: text.replace("``", "") for name, text in arguments(Setup).items()}
     return each | HELP
 
 
