@@ -146,6 +146,8 @@ class Architecture:
     _hash: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        one_of_equals: dict[Block, Block] = {}
+        object.__setattr__(self, "blocks", tuple(one_of_equals.setdefault(block, block) for block in self.blocks))
         object.__setattr__(self, "_hash", hash((self.name, self.family, self.vocab, self.blocks, self.head)))
 
     def __hash__(self) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock.core.compiled import compiled
+from penstock.core.compiled import warmed
 from penstock.core.op import AMONG_RANKS, HOST, NEEDS, RECVS, SENDS, Kind, Need
 from penstock.core.plan import Plan
 
@@ -108,7 +108,7 @@ def _dependencies(plan: Plan) -> NDArray[np.int32]:
                                  need.latest)  # fmt: skip
     needed = np.full((len(plan), table.shape[1]), NOTHING, dtype=np.int32)
     place = plan.placement
-    fill = compiled(_fill, len(plan))
+    fill = warmed(_fill, len(plan))
     where = (place.hops, np.array(place.rank_of), plan.lowered, plan.slices, int(Kind.UNSHARD))
     fill(plan.ops, index(plan), table, where, needed)
     return needed
@@ -165,15 +165,15 @@ def _partners(plan: Plan) -> NDArray[np.int32]:
 def _rings(plan: Plan) -> NDArray[np.int32]:
     ring = partners(plan).copy()
     kind, stage, micro = plan.ops.T
-    alone = of_kind(kind, (*HOST, Kind.UNSHARD))
-    ring[alone] = np.flatnonzero(alone)
+    if plan.holds(*HOST, Kind.UNSHARD):
+        alone = of_kind(kind, (*HOST, Kind.UNSHARD))
+        ring[alone] = np.flatnonzero(alone)
     place = plan.placement
-    part = np.array(place.part_of)
-    rows = np.flatnonzero(kind == Kind.REDUCE_GRAD)
-    if len(rows):
+    if plan.holds(Kind.REDUCE_GRAD):
+        part, rows = np.array(place.part_of), np.flatnonzero(kind == Kind.REDUCE_GRAD)
         nth = count_up(stage[rows])
         _close(ring, rows, part[stage[rows]] * (nth.max() + 1) + nth, np.bincount(part)[part[stage[rows]]])
-    if of_kind(kind, AMONG_RANKS).any():
+    if plan.holds(*AMONG_RANKS):
         for collective in AMONG_RANKS:
             rows = np.flatnonzero(kind == collective)
             _close(ring, rows, micro[rows], np.full(len(rows), place.ranks))
@@ -189,9 +189,10 @@ def count_up(values: NDArray[Any]) -> NDArray[np.int64]:
     """
     order = np.argsort(values, kind="stable")
     ordered = values[order]
-    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
+    begins = np.ones(len(values), dtype=np.bool_)
+    np.not_equal(ordered[1:], ordered[:-1], out=begins[1:])
     counted = np.empty(len(values), dtype=np.int64)
-    counted[order] = np.arange(len(values)) - np.repeat(starts, np.diff(np.r_[starts, len(values)]))
+    counted[order] = np.arange(len(values)) - np.flatnonzero(begins)[np.cumsum(begins) - 1]
     return counted
 
 

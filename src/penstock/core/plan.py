@@ -127,12 +127,16 @@ class Plan:
     @property
     def lowered(self) -> bool:
         """Whether sends and receives stand in the lanes."""
-        return bool(self._present[list(MESSAGES)].any())
+        return self.holds(*MESSAGES)
 
     @property
     def trains(self) -> bool:
         """Whether any backward stands in the lanes (a plan of forwards alone evaluates)."""
-        return bool(self._present[[Kind.B, Kind.I, Kind.W]].any())
+        return self.holds(Kind.B, Kind.I, Kind.W)
+
+    def holds(self, *kinds: Kind) -> bool:
+        """Whether an op of one of these kinds stands in the lanes."""
+        return bool(self._present[list(kinds)].any())
 
     def op(self, op_id: int) -> Op:
         """The op of an id."""

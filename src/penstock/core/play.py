@@ -58,7 +58,7 @@ def play(
     warmed(_walk, len(plan))(
         (at, stop, plan.rank_of_op, plan.fused),
         (dependencies(plan), predecessors(plan), rings(plan), not plan.lowered),
-        (role, *(_ways(plan, role, host_of) if of_kind(plan.ops[:, 0], HOST).any() else plan.memo(_own_ways))),
+        (role, *(_ways(plan, role, host_of) if plan.holds(*HOST) else plan.memo(_own_ways))),
         (seconds, hop_s),
         (start, end, waited),
     )
@@ -133,9 +133,9 @@ def _batches(plan: Plan) -> NDArray[np.int64]:
 
 def _first_step(plan: Plan) -> NDArray[np.int64]:
     """Id of the first op of each lane's closing steps (the end of the lane if it has none)."""
-    is_step = plan.ops[:, 0] == Kind.STEP
-    if not is_step.any():
+    if not plan.holds(Kind.STEP):
         return plan.first[1:].copy()
+    is_step = plan.ops[:, 0] == Kind.STEP
     last_other = [np.flatnonzero(~is_step[a:b]) for a, b in zip(plan.first[:-1], plan.first[1:], strict=True)]
     return np.array([a + (rows[-1] + 1 if len(rows) else 0) for a, rows in zip(plan.first, last_other, strict=False)])
 
@@ -143,7 +143,7 @@ def _first_step(plan: Plan) -> NDArray[np.int64]:
 def _step(plan: Plan, seconds: NDArray[Any], at: NDArray[Any], stop: NDArray[Any], out: tuple[Any, ...]) -> None:
     """Run the closing steps once every rank, or without ``plan.barrier`` its own, has done all else."""
     start, end, waited = out
-    if (at < stop).any() or len(plan) == 0:
+    if not plan.holds(Kind.STEP) or (at < stop).any():
         return
     last = [_latest(end, x, y) for x, y in zip(plan.first, stop, strict=False)]
     last_of_all = max(last, key=lambda op: end[op] if op != NOTHING else 0.0)

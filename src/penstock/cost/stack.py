@@ -16,9 +16,6 @@ from penstock.cost.operators import FUSED, PLAIN, SPLIT, Kernels
 KERNELS = {"fused": FUSED, "plain": PLAIN, "split": SPLIT}
 """Kernels that a table can start from."""
 
-FRAMEWORK = "megatron-core"
-"""Of a prediction for which none is named."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stack:
@@ -150,19 +147,26 @@ def stack(name: str) -> Stack:
 
 
 @cache
+def tables() -> Mapping[str, Any]:
+    """Return ``data/frameworks.toml`` as it stands: framework -> what it sets; and ``ranges``, of each field that of a
+    fit and the source of its default."""
+    return tomllib.loads((resources.files("penstock") / "data" / "frameworks.toml").read_text())
+
+
+@cache
 def stacks() -> Mapping[str, Stack]:
     """All frameworks that are known, by name."""
-    text = (resources.files("penstock") / "data" / "frameworks.toml").read_text()
     found: dict[str, Stack] = {}
-    for name, table in tomllib.loads(text).items():
-        found[name] = _stack(name, table, found)
+    for name, table in tables().items():
+        if name != "ranges":
+            found[name] = _stack(name, dict(table), found)
     return found
 
 
 def _stack(name: str, table: dict[str, Any], known: Mapping[str, Stack]) -> Stack:
     like = table.pop("like", None)
     start = Stack(name=name) if like is None else replace(known[like], name=name, aliases=(), source="")
-    said = table.pop("kernels", {})
+    said = dict(table.pop("kernels", {}))
     kernels = replace(KERNELS[said.pop("like")] if "like" in said else start.kernels, **said)
     aliases = tuple(table.pop("aliases", ()))
     table = {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}

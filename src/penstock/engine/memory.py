@@ -56,7 +56,7 @@ def _activations(plan: Plan, start_s: NDArray[np.float64], end_s: NDArray[np.flo
     table = np.zeros((len(Kind), len(saved)))
     table[[Kind.F, Kind.B, Kind.I, Kind.W]] = saved, -saved, -saved * (1 - share), -saved * share
     change = table[kind, stage] if plan.trains else np.zeros(len(plan))
-    if of_kind(kind, (Kind.R, *HOST)).any():
+    if plan.holds(Kind.R, *HOST):
         again = index(plan)[Kind.R, stage, micro] != NOTHING
         kept = saved[stage] * np.where(again, costs.kept_share[stage], 1.0)
         moved = kept * costs.host_share[stage]
@@ -68,10 +68,17 @@ def _activations(plan: Plan, start_s: NDArray[np.float64], end_s: NDArray[np.flo
 
 
 def _gathered(plan: Plan, start_s: NDArray[np.float64], end_s: NDArray[np.float64], costs: Costs) -> Changes:
+    if not costs.weight_bytes.any():
+        return _nothing()
     kind, stage, _ = plan.ops.T
     table = np.zeros((len(Kind), len(costs.weight_bytes)))
     table[[Kind.UNSHARD, Kind.RESHARD]] = costs.weight_bytes, -costs.weight_bytes
-    return _at_ends(plan, start_s, end_s, table[kind, stage] if table.any() else np.zeros(len(plan)))
+    return _at_ends(plan, start_s, end_s, table[kind, stage])
+
+
+def _nothing() -> Changes:
+    none, at_no_time = np.empty(0, dtype=np.int64), np.empty(0)
+    return Changes(none, at_no_time, none, at_no_time)
 
 
 def _at_ends(
@@ -85,12 +92,13 @@ def _at_ends(
 
 
 def _buffers(plan: Plan, start_s: NDArray[np.float64], end_s: NDArray[np.float64], costs: Costs) -> Changes:
-    none, at_no_time = np.empty(0, dtype=np.int64), np.empty(0)
-    parts = [Changes(none, at_no_time, none, at_no_time)]
+    parts = [_nothing()]
+    if not plan.lowered or not costs.boundary_bytes.any():
+        return parts[0]
     hop = np.full(len(Kind), Hop.SAME)
     hop[[Kind.RECV_F, Kind.SEND_B]] = Hop.PREV  # these carry the output, or its gradient, of the stage before
     for kinds, until in ((SENDS, _released), (RECVS, _consumed)):
-        rows = np.flatnonzero(of_kind(plan.ops[:, 0], kinds)) if costs.boundary_bytes.any() else none
+        rows = np.flatnonzero(of_kind(plan.ops[:, 0], kinds))
         kind, stage, micro = plan.ops[rows].T
         size = costs.boundary_bytes[plan.placement.hops[hop[kind], stage]]
         size = size * by_mean(plan.slice_lengths, plan.slices)[micro % plan.slices]
@@ -142,16 +150,17 @@ def _curves(ranks: int, kinds: tuple[Changes, ...]) -> tuple[MemoryCurve, ...]:
         order = np.lexsort((turn, time_s, rank))
         rank, time_s, size, of = rank[order], time_s[order], size[order], of[order]
     ends = np.concatenate([[0], np.cumsum(np.bincount(rank, minlength=ranks))])
+    some = [k for k, kind in enumerate(kinds) if len(kind.size)]
     curves = []
     for a, b in pairwise(ends):
-        levels = [_level(np.where(of[a:b] == k, size[a:b], 0.0), len(kinds[k].size) > 0) for k in range(len(kinds))]
+        levels = np.zeros((len(kinds), b - a))
+        for k in some:
+            levels[k] = _level(size[a:b] if len(some) == 1 else np.where(of[a:b] == k, size[a:b], 0.0))
         curves.append(MemoryCurve(time_s[a:b], *levels))
     return tuple(curves)
 
 
-def _level(change: NDArray[np.float64], any_change: bool) -> NDArray[np.float64]:
-    if not any_change:
-        return change
+def _level(change: NDArray[np.float64]) -> NDArray[np.float64]:
     level = np.cumsum(change)
     level[np.abs(level) < 1e-9 * np.abs(change).max(initial=1.0)] = 0.0
     return level

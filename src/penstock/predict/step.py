@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from functools import lru_cache
+from functools import cached_property, lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from penstock.core.architecture import Architecture, Block
-from penstock.core.cluster import Cluster
+from penstock.core.cluster import Cluster, Level
 from penstock.core.costs import Costs
 from penstock.core.op import Kind
 from penstock.core.placement import Placement
 from penstock.core.plan import Plan
 from penstock.core.setup import Setup
-from penstock.cost.collectives import collective_s
+from penstock.cost.collectives import Collective, collective_s
 from penstock.cost.constants import constants
 from penstock.cost.kernels import memory_bound
 from penstock.cost.stack import Stack
@@ -74,6 +75,18 @@ def pipeline(schedule: str, ranks: int, micros: int, chunks: int) -> Plan:
     return build(schedule, ranks=ranks, micros=micros, chunks=chunks)
 
 
+class Sum(NamedTuple):
+    """One collective behind the last backward: its whole tensor in bytes, its links, its seconds and those that show;
+    arrays have one entry per pipeline rank."""
+
+    name: str
+    kind: Collective
+    whole_bytes: Floats
+    levels: tuple[Level, ...]
+    whole_s: Floats
+    shown_s: Floats
+
+
 class Step:
     """A step under way: its parts, the pipeline's timeline, and what comes after the last backward.
 
@@ -129,7 +142,7 @@ class Step:
                 i[stage] += times * (part.i_s + part.again_s)
                 w[stage] += times * part.w_s
         wait_s = stack.p2p_shown * rank.next_stage_s + stack.micro_s / 2 / setup.chunks
-        gather_f, gather_b = self._gathers_s(f, i + w)
+        gather_f, gather_b = self.gathers_s = self._gathers_s(f, i + w)
         seconds = np.zeros((len(Kind), count))
         seconds[Kind.F] = f + wait_s + gather_f
         seconds[Kind.I], seconds[Kind.W] = i + wait_s + gather_b, w
@@ -157,51 +170,74 @@ class Step:
 
     # -- after the last backward
 
-    def gradients_s(self) -> Floats:
-        """Sums of gradients, and gathers of weights, that nothing hides."""
+    def sums(self) -> list[Sum]:
+        """Sums of gradients, and gathers of weights, of what has replicas; from ZeRO-2 on micro-batches have them."""
         rank, setup, stack = self.rank, self.setup, self.stack
-        found = np.zeros(len(self.on))
         if setup.zero >= 2:
-            return found
+            return []
         backward_s = np.array([self.costs.seconds[Kind.B, stages].sum() for stages in self.on])
-        hidden_s, shown = stack.dp_hidden * backward_s, 1 - stack.dp_most
-        for count, levels in ((self.dense, rank.replicas), (self.experts, rank.expert_replicas)):
+        found = []
+        for what, count, levels in (
+            ("dense", self.dense, rank.replicas),
+            ("experts", self.experts, rank.expert_replicas),
+        ):
             if not levels or not count.any():
                 continue
-            if setup.zero == 0:
-                sums_s, gathers_s = collective_s("all_reduce", count * stack.reduced_bytes, levels), np.zeros(1)
-            else:
-                sums_s = collective_s("reduce_scatter", count * stack.reduced_bytes, levels)
-                gathers_s = collective_s("all_gather", count * rank.width_bytes, levels)
-            found += np.maximum(sums_s - hidden_s, shown * sums_s)
-            found += np.maximum(gathers_s - hidden_s / 2, shown * gathers_s)
+            reduce: Collective = "all_reduce" if setup.zero == 0 else "reduce_scatter"
+            wanted: list[tuple[str, Collective, float, float]] = [("gradients", reduce, stack.reduced_bytes, 1.0)]
+            if setup.zero:
+                wanted.append(("weights", "all_gather", rank.width_bytes, 0.5))
+            for name, kind, width, part in wanted:
+                whole_s = collective_s(kind, count * width, levels)
+                shown_s = np.maximum(whole_s - part * stack.dp_hidden * backward_s, (1 - stack.dp_most) * whole_s)
+                found.append(Sum(f"{name}, {what}", kind, count * width, levels, whole_s, shown_s))
         return found
 
-    def optimizer_s(self) -> Floats:
-        """Reading and writing of weights, gradients and state; through the host's memory where it is offloaded."""
-        rank, setup, stack = self.rank, self.setup, self.stack
-        own = self.dense / setup.sharded + self.experts / max(1, min(setup.sharded, setup.expert_replicas))
-        here_s = memory_bound(rank.device, own * stack.optimizer_bytes).seconds
-        if not setup.optimizer_offload:
-            return here_s
-        node = self.cluster.node_of(0)
-        moved_s = own * (stack.reduced_bytes + rank.width_bytes) / node.host_link.bytes_per_s
-        rate = constants("host")["optimizer_share"] * node.host_bytes_per_s / node.devices
-        host_s = own * stack.optimizer_bytes / rate
+    @cached_property
+    def gradients_s(self) -> Floats:
+        """Sums of gradients, and gathers of weights, that nothing hides."""
+        return np.asarray(np.sum([np.zeros(len(self.on)), *(each.shown_s for each in self.sums())], axis=0))
+
+    @property
+    def owned(self) -> Floats:
+        """Parameters that a rank's optimizer updates."""
+        setup = self.setup
+        return self.dense / setup.sharded + self.experts / max(1, min(setup.sharded, setup.expert_replicas))
+
+    def updates_s(self) -> dict[str, Floats]:
+        """Reading and writing of weights, gradients and state: on the device, and through the host's memory what is
+        offloaded."""
+        rank, setup, stack, own = self.rank, self.setup, self.stack, self.owned
         share = setup.optimizer_offload
-        return np.asarray((1 - share) * here_s + share * np.maximum(moved_s, host_s))
+        found = {"on the device": (1 - share) * memory_bound(rank.device, own * stack.optimizer_bytes).seconds}
+        if share:
+            node = self.cluster.node_of(0)
+            moved_s = own * (stack.reduced_bytes + rank.width_bytes) / node.host_link.bytes_per_s
+            rate = constants("host")["optimizer_share"] * node.host_bytes_per_s / node.devices
+            found["on the host"] = share * np.maximum(moved_s, own * stack.optimizer_bytes / rate)
+        return found
+
+    @cached_property
+    def optimizer_s(self) -> Floats:
+        """Seconds of all updates of weights."""
+        return np.asarray(np.sum([*self.updates_s().values()], axis=0))
 
     # -- all together
 
     def seconds(self) -> Floats:
         """Seconds until each rank is done."""
-        return np.asarray(self.timeline.last_s + self.gradients_s() + self.optimizer_s() + self.stack.step_s)
+        return np.asarray(self.timeline.last_s + self.gradients_s + self.optimizer_s + self.stack.step_s)
+
+    @property
+    def slowest(self) -> int:
+        """The rank that is done last."""
+        return int(np.argmax(self.seconds()))
 
     def prediction(self) -> Prediction:
         """Return all that is known."""
         rank, setup, device = self.rank, self.setup, self.rank.device
         done = self.seconds()
-        slowest = int(np.argmax(done))
+        slowest = self.slowest
         seconds = float(done[slowest])
         spread = 1 + self.stack.spread + self._sum(slowest, "error_s") / seconds
         stages = [Stage(self.blocks(r), *self.holds(r)) for r in range(len(self.on))]
@@ -248,8 +284,8 @@ class Step:
             "gathering weights": busy - whole - ends - waits - engine if setup.zero >= 2 else 0.0,
             "host per micro-batch": engine,
             "bubble": float(self.timeline.last_s[r]) - busy,
-            "gradients and weights": float(self.gradients_s()[r]),
-            "optimizer": float(self.optimizer_s()[r]),
+            "gradients and weights": float(self.gradients_s[r]),
+            "optimizer": float(self.optimizer_s[r]),
             "host per step": stack.step_s,
         }
         return {name: float(value) for name, value in found.items() if value}

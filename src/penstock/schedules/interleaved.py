@@ -1,5 +1,7 @@
 """Interleaved 1F1B, also VPP: v chunks a rank, groups of micro-batches (Narayanan et al. 2021, arXiv:2104.04473)."""
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -40,15 +42,24 @@ def one_forward_one_backward(
     r: int, p: int, v: int, groups: list[int], extra: int, backward: tuple[Kind, ...]
 ) -> NDArray[np.int64]:
     """Rows of a lane: all chunks but the last of a group and ``extra`` forwards ahead, then 1F1B, then backwards."""
-    chunk = np.concatenate([np.repeat(np.arange(v), size) for size in groups])
-    begins = np.cumsum([0, *groups[:-1]])
-    i = np.concatenate([np.tile(np.arange(b, b + size), v) for b, size in zip(begins, groups, strict=True)])
-    forward = np.stack([np.full_like(i, Kind.F), chunk * p + r, i], axis=1)[:, None]
-    back = (v - 1 - chunk) * p + r
-    backs = np.stack([np.stack([np.full_like(i, kind), back, i], axis=1) for kind in backward], axis=1)
+    chunk, i = _in_turn(v, tuple(groups))
+    rows = np.empty((len(i), 1 + len(backward), 3), dtype=np.int64)
+    rows[:, :, 0] = [Kind.F, *backward]
+    rows[:, 0, 1], rows[:, 1:, 1] = chunk * p + r, ((v - 1 - chunk) * p + r)[:, None]
+    rows[:, :, 2] = i[:, None]
+    forward, backs = rows[:, :1], rows[:, 1:]
     warm = min(len(i), (v - 1) * groups[0] + extra)
     steady = np.concatenate([forward[warm:], backs[: len(i) - warm]], axis=1)
     return np.concatenate([part.reshape(-1, 3) for part in (forward[:warm], steady, backs[len(i) - warm :])])
+
+
+@lru_cache(maxsize=16)
+def _in_turn(v: int, groups: tuple[int, ...]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Chunk and micro-batch of each forward, the same on every rank."""
+    of = np.repeat(np.arange(len(groups)), np.array(groups) * v)
+    size, begin = np.array(groups)[of], np.cumsum([0, *groups[:-1]])[of]
+    at = np.arange(len(of)) - begin * v
+    return at // size, begin + at % size
 
 
 def valid(p: int, m: int, v: int, group: int | None = None) -> str:

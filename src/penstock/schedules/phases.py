@@ -44,18 +44,20 @@ def expand(phases: Iterable[Phase], chunks: Sequence[int], begins: Sequence[int]
     for count, text in phases:
         if count > 0:
             coded = [code for word in text.split() for code in _words(word, chunks)]
-            repeats.append(np.tile(np.arange(len(coded)) + len(words), count))
+            repeats.append(np.arange(count * len(coded)) % len(coded) + len(words))
             words += coded
     if not repeats:
         return Lane.of([])
-    kind, stage, fused = np.array(words)[np.concatenate(repeats)].T
+    kind, stage, fused = np.array(words, dtype=np.int64).T.take(np.concatenate(repeats), axis=1)
     waiting = kind == _OLDEST_W
     micro = count_up(np.where(kind == Kind.I, Kind.B, kind) * (max(chunks) + 1) + stage)
     if any(begins):
         micro += np.array([dict(zip(chunks, begins, strict=True)).get(s, 0) for s in stage.tolist()])
     if waiting.any():
         _take_oldest(kind, stage, micro, waiting)
-    return Lane(np.stack([kind, stage, micro], axis=1).astype(np.int32), fused.astype(np.bool_))
+    codes = np.empty((len(kind), 3), dtype=np.int32)
+    codes[:, 0], codes[:, 1], codes[:, 2] = kind, stage, micro
+    return Lane(codes, fused.astype(np.bool_))
 
 
 _OLDEST_W = 99

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from inspect import signature
 from typing import Any
 
@@ -67,6 +68,7 @@ def _proved(p: int, m: int, v: int, f: float, i: float, w: float, **options: int
     return True, True
 
 
+@lru_cache(maxsize=256)
 def options_of(lane: LaneFunction) -> tuple[str, ...]:
     """Names of the knobs that a schedule's function has behind ``r, p, m, v`` or ``task``."""
     return tuple(signature(lane).parameters)[1 if reads_costs(lane) else 4 :]

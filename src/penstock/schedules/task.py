@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from inspect import signature
 from typing import Any, Literal
 
@@ -48,6 +49,7 @@ def seconds_of(timeline: Timeline, objective: Objective) -> float:
     return timeline.makespan_s if objective == "sync" else timeline.span_s
 
 
+@lru_cache(maxsize=256)
 def reads_costs(schedule: Callable[..., Any]) -> bool:
     """Whether a schedule's function makes all lanes from a ``Task``: its first parameter is called ``task``. Others
     make one lane, from ``r, p, m, v``."""
