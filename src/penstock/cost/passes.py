@@ -239,8 +239,10 @@ def _grouped(rows: Rows, device: Device, precision: str, at: Which) -> Time:
 
 
 def _moved(rows: Rows, device: Device, at: Which) -> Time:
-    """Traffic of memory; norms and losses, which go over their rows more than once, reach less of its rate."""
+    """Traffic of memory; norms and losses that are one kernel, or two back, go over their rows more than once in it and
+    reach less of the rate."""
     share = np.array([levels("moved").get(KINDS[kind], (1.0,))[0] for kind in rows.kind[at]])
+    share = np.where(rows.launches[at] <= 2, share, 1.0)
     return memory_bound(device, rows.moved_bytes[at] / share, kernels=rows.launches[at])
 
 
