@@ -74,6 +74,8 @@ class Timed:
 CLASSES = ("product", "low product", "attention", "memory", "cast", "routing")
 """What kernels share the rate that lasts: products in the wide and in the low precision, attention, traffic of memory,
 casts to the low precision, and moves of tokens to experts and back."""
+HOT = 3
+"""So many of them, the first, draw the most power."""
 
 
 def timed(rows: Rows, device: Device, low: str, wide: str, crowd: float = 1.0) -> Timed:
@@ -178,23 +180,33 @@ def _empty() -> Floats:
     return np.zeros((len(CLASSES), len(PHASES)))
 
 
-def sustained(device: Device, low: str, wide: str, attention: str = "newest") -> Floats:
+def hot_share(seconds: Floats) -> float:
+    """Return the share of the time that is products and attention, which draw the most power, of seconds by class."""
+    return float(seconds[:HOT].sum() / seconds.sum()) if seconds.any() else 0.0
+
+
+def sustained(device: Device, low: str, wide: str, attention: str = "newest", hot: float = 1.0) -> Floats:
     """Return the share of the rate of single kernels that lasts through a step (power, clocks, cold caches), for each
     of ``CLASSES``; that of products as it was measured, where it was.
+
+    Power, and with it the clock, follows what all kernels draw together: the less of the time is products and
+    attention, the less of their rate is lost.
 
     Args:
         device: where they run.
         low, wide: precisions of products.
         attention: generation of its kernels, as in ``Stack.attention``.
+        hot: as ``hot_share`` gives it.
     """
     names = (wide, low, "attention", "memory", "memory", "memory")
-    found = [_lasting(device.architecture, "bf16" if name == "fp16" else name) for name in names]
-    if attention != "newest":
-        found[2] *= levels("older_attention")[older_key(device.architecture, attention)][0]
+    found = np.array([_lasting(device.architecture, "bf16" if name == "fp16" else name) for name in names])
     measured = lasting_share(device)
     if measured is not None:
-        found[:2] = [measured, measured]
-    return np.array(found)
+        found[:2] = measured
+    found[:HOT] = 1 - hot * (1 - found[:HOT])
+    if attention != "newest":
+        found[2] *= levels("older_attention")[older_key(device.architecture, attention)][0]
+    return found
 
 
 def _lasting(architecture: str, name: str) -> float:
@@ -227,8 +239,10 @@ def _grouped(rows: Rows, device: Device, precision: str, at: Which) -> Time:
 
 
 def _moved(rows: Rows, device: Device, at: Which) -> Time:
-    """Traffic of memory; norms and losses, which go over their rows more than once, reach less of its rate."""
+    """Traffic of memory; norms and losses that are one kernel, or two back, go over their rows more than once in it and
+    reach less of the rate."""
     share = np.array([levels("moved").get(KINDS[kind], (1.0,))[0] for kind in rows.kind[at]])
+    share = np.where(rows.launches[at] <= 2, share, 1.0)
     return memory_bound(device, rows.moved_bytes[at] / share, kernels=rows.launches[at])
 
 

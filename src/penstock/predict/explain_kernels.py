@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from penstock.core.architecture import Block
 from penstock.core.parts import Experts
 from penstock.cost.constants import constants, levels, table
@@ -13,7 +15,7 @@ from penstock.cost.kept import of_these, rerun
 from penstock.cost.kernels import ASYNCHRONOUS, BYTES, cast
 from penstock.cost.operators import Operator
 from penstock.cost.origins import Constant, constant, level, level_of, of_device, of_stack
-from penstock.cost.passes import CLASSES, Rows, older_key, sustained_key, timed
+from penstock.cost.passes import CLASSES, Rows, hot_share, older_key, sustained_key, timed
 from penstock.predict.micro import Rank, block_rows, end_rows
 from penstock.units import human_bytes, human_s
 
@@ -117,7 +119,10 @@ def kernels_of_end(rank: Rank, which: str) -> list[Kernel]:
 def _kernels(
     rank: Rank, made: Sequence[Operator], rows: Rows, low: str, crowd: float, again: Sequence[bool]
 ) -> list[Kernel]:
-    found, lasting = timed(rows, rank.device, low, rank.wide, crowd), rank.lasting(low)
+    found = timed(rows, rank.device, low, rank.wide, crowd)
+    by_class = np.bincount(found.kind, found.seconds, minlength=len(CLASSES))
+    by_class[CLASSES.index("cast")] += found.cast_s.sum()
+    lasting = rank.lasting(low, hot_share(by_class))
     times = {int(index): time for at, time in found.sources for index in at}
     cast_s = found.cast_s / lasting[CLASSES.index("cast")]
     kernels = []

@@ -12,7 +12,7 @@ from penstock.core.mixers import Attention
 from penstock.core.op import Kind
 from penstock.core.parts import Experts
 from penstock.cost.origins import Constant, constant, of_device, of_stack
-from penstock.cost.passes import CLASSES
+from penstock.cost.passes import CLASSES, hot_share
 from penstock.predict.explain_kernels import PHASES, Kernel, cast_constants, kernels_of, kernels_of_end
 from penstock.predict.figure import Figure, total
 from penstock.predict.micro import Part, Rank, block_work, end_work
@@ -240,7 +240,11 @@ def facts_of(kernel: Kernel, times: float) -> dict[str, Any]:
 def adding(rank: Rank, work: Any, low: str, times: float) -> Figure:
     """Return the seconds of adding gradients to those of micro-batches before."""
     trained = not rank.setup.adapter
-    seconds = trained * rank.added_s(work) / float(rank.lasting(low)[CLASSES.index("memory")])
+    seconds = (
+        trained
+        * rank.added_s(work)
+        / float(rank.lasting(low, hot_share(work.seconds.sum(axis=1)))[CLASSES.index("memory")])
+    )
     made = (of_stack(rank.stack, "passing_bytes"), of_stack(rank.stack, "gradient_bytes"))
     how = f"{work.weights:,.4g} elements of gradients, but for the first micro-batch"
     return Figure(name="adding gradients", value=times * seconds, unit="s", how=how, constants=made)

@@ -21,7 +21,7 @@ from penstock.cost.kept import of_these, rerun
 from penstock.cost.kernels import memory_bound
 from penstock.cost.model_operators import embedding_operators, head_operators, operators, predictor_operators
 from penstock.cost.operators import Kernels, Microbatch, Operator, Shard
-from penstock.cost.passes import CLASSES, Rows, Work, rows_of, sustained, work
+from penstock.cost.passes import CLASSES, Rows, Work, hot_share, rows_of, sustained, work
 from penstock.cost.stack import Stack
 
 KEPT_BYTES = {"fp8": 1.0, "fp4": 0.56}
@@ -181,10 +181,10 @@ class Rank:
         shown_s = self.stack.tp_shown * float(collective_s("all_reduce", self.row_bytes, self.tensor))
         return replace(part, f_s=part.f_s + shown_s, messages_s={"tensor": shown_s})
 
-    def lasting(self, low: str) -> NDArray[np.float64]:
+    def lasting(self, low: str, hot: float) -> NDArray[np.float64]:
         """Return the share of the rate of single kernels that the stack reaches through a step, for each of
-        ``CLASSES``, with products in the precision ``low``."""
-        found = sustained(self.device, low, self.wide, self.stack.attention)
+        ``CLASSES``, with products in the precision ``low``; ``hot`` as in ``hot_share``."""
+        found = sustained(self.device, low, self.wide, self.stack.attention, hot)
         found[CLASSES.index("memory")] /= self.stack.moves
         found[CLASSES.index("cast")] /= self.stack.casts
         found[CLASSES.index("routing")] /= self.stack.routing
@@ -192,7 +192,7 @@ class Rank:
 
     def part(self, done: Work, low: str, routed: bool) -> Part:
         """Return the longer of what the device and what the host's launches take, for each phase."""
-        lasting = self.lasting(low)
+        lasting = self.lasting(low, hot_share(done.seconds.sum(axis=1)))
         device = (done.seconds / lasting[:, None]).sum(axis=0)
         device[2] += self.added_s(done) / lasting[CLASSES.index("memory")]
         device[2] *= not self.setup.adapter  # frozen matrices need no gradients of their own
