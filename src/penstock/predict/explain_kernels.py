@@ -120,7 +120,7 @@ def _kernels(
     rank: Rank, made: Sequence[Operator], rows: Rows, low: str, crowd: float, again: Sequence[bool]
 ) -> list[Kernel]:
     found = timed(rows, rank.device, low, rank.wide, crowd)
-    by_class = np.bincount(found.kind, found.seconds, minlength=len(CLASSES))
+    by_class = np.bincount(found.kind, found.seconds, minlength=len(CLASSES)).astype(np.float64)
     by_class[CLASSES.index("cast")] += found.cast_s.sum()
     lasting = rank.lasting(low, hot_share(by_class))
     times = {int(index): time for at, time in found.sources for index in at}

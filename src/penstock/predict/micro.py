@@ -16,6 +16,7 @@ from penstock.core.mixers import Attention
 from penstock.core.parts import Experts
 from penstock.core.setup import Setup
 from penstock.cost.collectives import collective_s, send_s
+from penstock.cost.constants import constants
 from penstock.cost.curves import host_pace
 from penstock.cost.kept import of_these, rerun
 from penstock.cost.kernels import memory_bound
@@ -93,6 +94,12 @@ def end_work(model: Architecture, batch: Microbatch, end: str, device: Device, w
     """Return the work of an end, all in the wide precision."""
     _, rows = end_rows(model, batch, end)
     return work(rows, np.zeros(len(rows.kind), bool), device, wide, wide)
+
+
+def both_s(device_s: float, host_s: float) -> float:
+    """Return the time of work that the host launches while the device does it: the power mean without the mean."""
+    power = constants("host")["overlap"]
+    return float((device_s**power + host_s**power) ** (1 / power))
 
 
 class Rank:
@@ -191,17 +198,18 @@ class Rank:
         return found
 
     def part(self, done: Work, low: str, routed: bool) -> Part:
-        """Return the longer of what the device and what the host's launches take, for each phase."""
+        """Return what device and host take together, for each phase: the longer of both, and some of the shorter, since
+        now the one waits and then the other."""
         lasting = self.lasting(low, hot_share(done.seconds.sum(axis=1)))
         device = (done.seconds / lasting[:, None]).sum(axis=0)
         device[2] += self.added_s(done) / lasting[CLASSES.index("memory")]
         device[2] *= not self.setup.adapter  # frozen matrices need no gradients of their own
         again_s, (f, i, w, again) = float((done.again / lasting).sum()), done.launches
         routing_s = self.stack.experts_s if routed and not self.setup.graphs else 0.0
-        f_s = max(float(device[0]), f * self.launch_s) + routing_s
-        back_s, host_s = float(device[1] + device[2]), (i + w) * self.launch_s
-        stretch = (max(back_s, host_s) + routing_s) / back_s if back_s else 1.0
-        again_s = max(again_s, again * self.launch_s) + routing_s * (again == f) if again else 0.0
+        f_s = both_s(float(device[0]), f * self.launch_s) + routing_s
+        back_s = float(device[1] + device[2])
+        stretch = (both_s(back_s, (i + w) * self.launch_s) + routing_s) / back_s if back_s else 1.0
+        again_s = both_s(again_s, again * self.launch_s) + routing_s * (again == f) if again else 0.0
         return Part(
             f_s,
             float(device[1]) * stretch,
