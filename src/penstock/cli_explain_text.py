@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from penstock.cost.origins import Constant
+from penstock.cost.origins import Constant, Value
 from penstock.predict.explain_kernels import PHASES
 from penstock.predict.figure import Figure
 from penstock.units import human_bytes, human_s
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 HEAD = ("", "time", "share", "forward", "input", "weight", "FLOPs", "bytes", "bound by", "of peak", "shape, or how")
 MEMORY_HEAD = ("", "size", "share", "how")
-LEFT = {"bound by", "shape, or how", "how", "fullest at", "in flight", "meaning", "source", "range", "guessed"}
+LEFT = {"bound by", "shape, or how", "how", "fullest at", "in flight"}
 """Columns of words."""
 
 
@@ -24,9 +24,7 @@ def print_time(step: Figure) -> None:
     rows = [tuple(_time_row(figure, depth, step.value)) for depth, figure in _down(step, 3)]
     _print([HEAD, *rows])
     print(f"\n{step.how}")
-    print(
-        "forward, input, weight: seconds of the pass and of its two gradients; FLOPs and bytes: of all three, in one block"
-    )
+    print("forward, input, weight: seconds of the pass and of its two gradients; FLOPs, bytes: of all three, of one block")
     print("and micro-batch; bound, share of its peak and shape: of the longest of the three")
 
 
@@ -106,7 +104,11 @@ def print_opened(opened: Sequence[tuple[tuple[str, ...], Figure]], found: Explan
             constants |= {constant.name: constant for constant in part.constants}
     if constants:
         print("\nconstants")
-        _print([CONSTANT_HEAD, *map(constant_row, constants.values())])
+    for constant in constants.values():
+        sure = [constant.range, "" if constant.error is None else f"error {constant.error:.0%}"]
+        words = [f"{constant.name} = {shown(constant.value)}", *sure, "guessed" if constant.guessed else ""]
+        print(f"  {', '.join(word for word in words if word)}")
+        print(f"    {constant.meaning.rstrip('.')}; {constant.source}")
 
 
 def _whole(figure: Figure, found: Explanation) -> tuple[float, str]:
@@ -154,22 +156,11 @@ def _human(figure: Figure) -> str:
     return human_s(figure.value) if figure.unit == "s" else human_bytes(figure.value)
 
 
-CONSTANT_HEAD = ("constant", "value", "range", "error", "guessed", "meaning", "source")
-
-
-def constant_row(constant: Constant) -> tuple[str, ...]:
-    """Return a constant in the columns of ``CONSTANT_HEAD``."""
-    value = constant.value
-    shown = (
-        ("yes" if value else "no")
-        if isinstance(value, bool)
-        else f"{value:g}"
-        if isinstance(value, float)
-        else str(value)
-    )
-    error = "" if constant.error is None else f"{constant.error:.0%}"
-    guessed = "guessed" if constant.guessed else ""
-    return constant.name, shown, constant.range, error, guessed, constant.meaning.rstrip("."), constant.source
+def shown(value: Value) -> str:
+    """Return the value of a constant in words."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return value if isinstance(value, str) else f"{value:.6g}"
 
 
 def _print(lines: Sequence[tuple[str, ...]]) -> None:

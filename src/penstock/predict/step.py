@@ -63,6 +63,8 @@ def begun(model: Architecture, cluster: Cluster, setup: Setup, stack: Stack) -> 
 
 MOST_PASSES = 1_000_000
 """Forwards of all stages that are simulated."""
+ROUNDING = 1e-12
+"""Of a step's seconds: what is less is none."""
 
 
 @lru_cache(maxsize=256)
@@ -297,4 +299,4 @@ class Step:
             "optimizer": float(self.optimizer_s[r]),
             "host per step": stack.step_s,
         }
-        return {name: float(value) for name, value in found.items() if value}
+        return {name: float(value) for name, value in found.items() if abs(value) > ROUNDING * seconds}
