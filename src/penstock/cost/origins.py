@@ -77,9 +77,10 @@ def of_stack(framework: Stack, name: str) -> Constant:
     """Return a field of a framework, with the table that sets it."""
     facts = tables()["ranges"][name]
     owner, source = _set_by(framework.name, name)
+    value = getattr(framework, name)
     return Constant(
         name=f"{owner}.{name}",
-        value=getattr(framework, name),
+        value=", ".join(value) if isinstance(value, tuple) else value,
         meaning=_meanings()[name],
         range=facts["range"],
         source=source,

@@ -99,7 +99,8 @@ class Kernel:
             rule = rule if op.launches <= 2 else "two products and a softmax with scores in memory"
         else:
             rule = f"{human_bytes(op.moved_bytes)} at the rate of memory"
-        return f"{rule}, over its level, and the floor of {plural}: {human_s(self.alone_s)}; over {self.lasting:.3f}, what lasts through a step: {human_s(self.seconds)}"
+        alone = f"{rule}, over its level, and the floor of {plural}: {human_s(self.alone_s)}"
+        return f"{alone}; over {self.lasting:.3f}, what lasts through a step: {human_s(self.seconds)}"
 
 
 def kernels_of(rank: Rank, block: Block) -> list[Kernel]:

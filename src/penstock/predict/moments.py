@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -12,7 +12,7 @@ from penstock.core.setup import Setup
 from penstock.cost.alive import backward_bytes
 from penstock.cost.kept import kept, of_these, rerun
 from penstock.cost.model_operators import head_operators
-from penstock.cost.operators import Microbatch
+from penstock.cost.operators import Microbatch, Operator
 from penstock.predict.micro import Rank, block_rows
 from penstock.predict.sizes import parameters, shapes, trained
 
@@ -23,14 +23,25 @@ STAYS = ("attention.core",)
 
 class Moment(NamedTuple):
     """Bytes at a moment, by what they hold, as in ``Room``: of activations, a ``share`` of the most that is kept, less
-    what is ``gone``; of gradients, the share that is there."""
+    what is ``gone``; of gradients, the share that is there; what works and what is gathered or sent, by name."""
 
+    name: str
+    working: Mapping[str, float]
+    messages: Mapping[str, float]
     share: float = 1.0
     gone: float = 0.0
     loss: float = 0.0
-    working: float = 0.0
-    messages: float = 0.0
     gradients: float = 1.0
+
+    @property
+    def working_bytes(self) -> float:
+        """All that works."""
+        return sum(self.working.values())
+
+    @property
+    def messages_bytes(self) -> float:
+        """All that is gathered or sent."""
+        return sum(self.messages.values())
 
     def activations(self, held_bytes: float) -> float:
         """Those of a rank that keeps so many bytes at most."""
@@ -38,7 +49,8 @@ class Moment(NamedTuple):
 
     def total(self, held_bytes: float, gradient_bytes: float) -> float:
         """All of it, with so many bytes of activations at most, and of all gradients."""
-        return self.activations(held_bytes) + self.loss + self.working + self.messages + self.gradients * gradient_bytes
+        passing = self.loss + self.working_bytes + self.messages_bytes
+        return self.activations(held_bytes) + passing + self.gradients * gradient_bytes
 
 
 class BlockBytes(NamedTuple):
@@ -61,22 +73,41 @@ def block_bytes(block: Block, batch: Microbatch, again: Again, offload: float | 
     """
     made, _ = block_rows(block, batch)
     names = of_these(made, again)
-    discard = () if isinstance(names, str) else tuple(name for name in names if name not in STAYS)
-    stays = kept(made, names if isinstance(names, str) else tuple(set(names) & set(STAYS)), discard)
+    stays = _stays(made, names)
     saved = kept(made) if rerun(made, names).any() else stays
-    if isinstance(offload, tuple):
-        held = sum(size for name, size in stays.items() if name not in offload)
-    else:
-        held = sum(stays.values()) * (1 - offload)
-    begun = sum(saved.values())
+    held, begun = sum(_on_device(stays, offload).values()), sum(saved.values())
     return BlockBytes(held, begun - held, backward_bytes(made, saved) - begun)
+
+
+def storages(rank: Rank, block: Block) -> dict[str, float]:
+    """Return what a block keeps of a micro-batch on a rank's device, by name, with its bytes."""
+    made, _ = block_rows(block, rank.batch_of(block))
+    return _on_device(_stays(made, of_these(made, rank.setup.recompute)), rank.setup.offload)
+
+
+def _stays(made: Sequence[Operator], names: Again) -> dict[str, float]:
+    """What is kept beside what ``names`` make again."""
+    if isinstance(names, str):
+        return kept(made, names)
+    return kept(made, tuple(set(names) & set(STAYS)), tuple(name for name in names if name not in STAYS))
+
+
+def _on_device(stays: dict[str, float], offload: float | tuple[str, ...]) -> dict[str, float]:
+    if isinstance(offload, tuple):
+        return {name: size for name, size in stays.items() if name not in offload}
+    return {name: size * (1 - offload) for name, size in stays.items()}
 
 
 @lru_cache(maxsize=1024)
 def loss_bytes(model: Architecture, batch: Microbatch, per_logit: float) -> float:
+    """Return the sum of ``loss_storages``."""
+    return sum(loss_storages(model, batch, per_logit).values())
+
+
+def loss_storages(model: Architecture, batch: Microbatch, per_logit: float) -> dict[str, float]:
     """Return what head and loss hold at once: what they keep, and ``per_logit`` more for each logit."""
     logits = batch.here * model.vocab / batch.shard.tp
-    return sum(kept(head_operators(model, batch)).values()) + per_logit * logits
+    return kept(head_operators(model, batch)) | {"logits besides": per_logit * logits}
 
 
 def of_block(rank: Rank, block: Block) -> BlockBytes:
@@ -102,18 +133,22 @@ def moments(rank: Rank, stage: Stage) -> Iterator[Moment]:
     setup, stack = rank.setup, rank.stack
     made, more = _backward(rank, stage)
     matrices = [0.0] if setup.adapter else [0.0, *_matrices(rank, stage)]
-    steady = made + stack.scratch_bytes * sum(matrices)
+    steady = {"blocks made again": made, "scratch of products": stack.scratch_bytes * sum(matrices)}
     there = 0.0 if stack.drops_gradients and setup.micros == 1 else 1.0
     gathered, moved = _gathered(rank, stage), _bucket(rank, stage)
-    passing = stack.passing_bytes * max(matrices)
+    backward = {"backward of a block": more, "gradient of a matrix": stack.passing_bytes * max(matrices)}
+    stepping = {"optimizer's step": stack.step_bytes * sharded(setup, trained(rank, *stage), 1)}
     kept_bytes = max((of_block(rank, block).kept for block in stage.blocks), default=0.0)
-    blocks, ended = moved + gathered.blocks, moved + gathered.blocks + gathered.reduced
-    yield Moment(1.0, 0.0, _loss(rank, stage.last), steady, moved + gathered.head, there)
-    yield Moment(1.0, 0.0, 0.0, steady + more + passing, blocks, there)
-    yield Moment(1.0, kept_bytes, 0.0, steady, ended, there)
-    yield Moment(1.0, 0.0, 0.0, steady, blocks + gathered.head_reduced, there)
-    yield Moment(0.0, 0.0, 0.0, steady, ended)
-    yield Moment(0.0, 0.0, 0.0, stack.step_bytes * sharded(setup, trained(rank, *stage), 1), moved)
+    blocks = moved | {"gathered blocks": gathered.blocks}
+    ended = blocks | {"whole gradients of a block": gathered.reduced}
+    head = blocks | {"gathered head and its whole gradients": gathered.head_reduced}
+    loss = _loss(rank, stage.last)
+    yield Moment("loss", steady, moved | {"gathered head": gathered.head}, loss=loss, gradients=there)
+    yield Moment("backward of a block", steady | backward, blocks, gradients=there)
+    yield Moment("end of a block's backward", steady, ended, gone=kept_bytes, gradients=there)
+    yield Moment("end of the head's backward", steady, head, gradients=there)
+    yield Moment("end of the last backward", steady, ended, share=0.0)
+    yield Moment("optimizer's step", stepping, moved, share=0.0)
 
 
 def _backward(rank: Rank, stage: Stage) -> tuple[float, float]:
@@ -127,11 +162,16 @@ def _backward(rank: Rank, stage: Stage) -> tuple[float, float]:
 
 def _loss(rank: Rank, last: bool) -> float:
     """Of head and loss, where they are; split over the vocabulary, each rank has its part."""
-    setup, stack = rank.setup, rank.stack
+    setup = rank.setup
     if not last and not setup.vocabulary:
         return 0.0
-    whole = loss_bytes(rank.model, rank.dense_batch, rank.width_bytes if setup.fused_loss else stack.logit_bytes)
+    whole = loss_bytes(rank.model, rank.dense_batch, logit_bytes(rank))
     return whole / setup.pp if setup.vocabulary else whole
+
+
+def logit_bytes(rank: Rank) -> float:
+    """Return what a loss holds of each logit beside what it keeps."""
+    return rank.width_bytes if rank.setup.fused_loss else rank.stack.logit_bytes
 
 
 def _matrices(rank: Rank, stage: Stage) -> list[float]:
@@ -150,15 +190,17 @@ def sharded(setup: Setup, counts: tuple[float, float], stage: int) -> float:
     return dense / shares + experts / max(1, min(shares, setup.expert_replicas))
 
 
-def _bucket(rank: Rank, stage: Stage) -> float:
+def _bucket(rank: Rank, stage: Stage) -> dict[str, float]:
     """Gradients that are collected for their reduction, and weights that DeepSpeed keeps gathered."""
     setup, stack, width = rank.setup, rank.stack, rank.width_bytes
     if setup.replicas == 1:
-        return 0.0
+        return {}
     if setup.zero == 0:
-        return stack.gradient_bytes * sum(trained(rank, *stage)) if stack.doubles_gradients else 0.0
+        whole = stack.gradient_bytes * sum(trained(rank, *stage)) if stack.doubles_gradients else 0.0
+        return {"gradients a second time": whole}
     live = min(stack.live_bytes, width * sum(parameters(rank.model, setup, *stage))) if setup.zero == 3 else 0.0
-    return live + min(stack.bucket_bytes, width * sum(trained(rank, *stage)))
+    bucket = min(stack.bucket_bytes, width * sum(trained(rank, *stage)))
+    return {"weights kept gathered": live, "bucket of gradients": bucket}
 
 
 class _Gathered(NamedTuple):

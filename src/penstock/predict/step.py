@@ -51,13 +51,20 @@ def predict(model: Architecture, cluster: Cluster, setup: Setup, stack: Stack) -
     >>> found.fits
     False
     """
+    return begun(model, cluster, setup, stack).prediction()
+
+
+def begun(model: Architecture, cluster: Cluster, setup: Setup, stack: Stack) -> Step:
+    """Return the step that ``predict`` predicts, with the same arguments and errors."""
     if setup.devices > cluster.devices:
         raise ValueError(f"the setup takes {setup.devices} devices, {cluster.name} has {cluster.devices}")
-    return Step(model, cluster, setup, stack).prediction()
+    return Step(model, cluster, setup, stack)
 
 
 MOST_PASSES = 1_000_000
 """Forwards of all stages that are simulated."""
+ROUNDING = 1e-12
+"""Of a step's seconds: what is less is none."""
 
 
 @lru_cache(maxsize=256)
@@ -123,14 +130,18 @@ class Step:
         """The blocks of a stage, and how often each."""
         return [(self.kinds[block], float(count)) for block, count in self.stages[stage].items()]
 
-    def ends_of(self, stage: int) -> list[tuple[Part, float]]:
+    def end_shares(self, stage: int) -> list[tuple[str, float]]:
         """The ends that a stage holds: embedding first, head and multi-token heads last; or each a part of both."""
         ends, count = self.ends, self.setup.stages
         if self.setup.vocabulary:
-            return [(ends["embedding"], 1 / count), (ends["head"], 1 / count)]
-        first = [ends["embedding"]] if stage == 0 else []
-        last = [part for which, part in ends.items() if which != "embedding"] if stage == count - 1 else []
-        return [(part, 1.0) for part in (*first, *last)]
+            return [("embedding", 1 / count), ("head", 1 / count)]
+        first = ["embedding"] if stage == 0 else []
+        last = [which for which in ends if which != "embedding"] if stage == count - 1 else []
+        return [(which, 1.0) for which in (*first, *last)]
+
+    def ends_of(self, stage: int) -> list[tuple[Part, float]]:
+        """The ends that a stage holds, each with its share."""
+        return [(self.ends[which], share) for which, share in self.end_shares(stage)]
 
     def _costs(self, placement: Placement) -> Costs:
         """Seconds and bytes of each stage, with what a rank waits for messages, for weights and for its host."""
@@ -288,4 +299,4 @@ class Step:
             "optimizer": float(self.optimizer_s[r]),
             "host per step": stack.step_s,
         }
-        return {name: float(value) for name, value in found.items() if value}
+        return {name: float(value) for name, value in found.items() if abs(value) > ROUNDING * seconds}
