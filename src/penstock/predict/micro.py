@@ -21,7 +21,7 @@ from penstock.cost.kept import of_these, rerun
 from penstock.cost.kernels import memory_bound
 from penstock.cost.model_operators import embedding_operators, head_operators, operators, predictor_operators
 from penstock.cost.operators import Kernels, Microbatch, Operator, Shard
-from penstock.cost.passes import CLASSES, Rows, Work, hot_share, rows_of, sustained, work
+from penstock.cost.passes import CLASSES, Rows, Shares, Work, hot_share, rows_of, sustained, work
 from penstock.cost.stack import Stack
 
 KEPT_BYTES = {"fp8": 1.0, "fp4": 0.56}
@@ -96,10 +96,12 @@ def end_work(model: Architecture, batch: Microbatch, end: str, device: Device, w
 
 
 class Rank:
-    """One rank of a setup: its links, precisions and kernels, and what its parts take."""
+    """One rank of a setup: its links, precisions and kernels, and what its parts take, with ``shares`` of rates that last."""
 
-    def __init__(self, model: Architecture, cluster: Cluster, setup: Setup, stack: Stack) -> None:
-        self.model, self.cluster, self.setup, self.stack = model, cluster, setup, stack
+    def __init__(
+        self, model: Architecture, cluster: Cluster, setup: Setup, stack: Stack, shares: Shares = None
+    ) -> None:
+        self.model, self.cluster, self.setup, self.stack, self.shares = model, cluster, setup, stack, shares
         self.device = cluster.device_of(0)
         has = self.device.matrix_flops
         asked = setup.precision if setup.precision in ("fp32", "fp16", "bf16") else "bf16"
@@ -184,7 +186,7 @@ class Rank:
     def lasting(self, low: str, hot: float) -> NDArray[np.float64]:
         """Return the share of the rate of single kernels that the stack reaches through a step, for each of
         ``CLASSES``, with products in the precision ``low``; ``hot`` as in ``hot_share``."""
-        found = sustained(self.device, low, self.wide, self.stack.attention, hot)
+        found = sustained(self.device, low, self.wide, self.stack.attention, hot, self.shares)
         found[CLASSES.index("memory")] /= self.stack.moves
         found[CLASSES.index("cast")] /= self.stack.casts
         found[CLASSES.index("routing")] /= self.stack.routing
