@@ -57,7 +57,9 @@ def test_bytes_are_those_of_the_prediction(name: str) -> None:
     found = explained(name)
     for tree, room in zip(found.memory, found.prediction.rooms, strict=True):
         assert tree.value == room.total
-        assert {part.name: part.value for part in tree.parts} == {key: size for key, size in room.parts().items() if size}
+        assert {part.name: part.value for part in tree.parts} == {
+            key: size for key, size in room.parts().items() if size
+        }
         assert all(part.parts for part in tree.parts)
 
 
@@ -97,7 +99,9 @@ def test_an_operator_takes_what_its_kernels_do() -> None:
     """GPT-3 over 8 ranks: 48 blocks of a stage, 64 micro-batches of one sequence of 2048."""
     tree, device = explained("tensor and sequence").time, Cluster.read("dgx-a100-80gb:2").device_of(0)
     times = 48 * 64
-    lasting = levels("sustained").get("ampere bf16", levels("sustained").get("ampere", levels("sustained")["default"]))[0]
+    lasting = levels("sustained").get("ampere bf16", levels("sustained").get("ampere", levels("sustained")["default"]))[
+        0
+    ]
     up = only(tree, "blocks/mlp.up")
     seconds = [float(matmul(device, "bf16", *sizes).seconds) for sizes in
                ((2048, 6144, 12288), (2048, 12288, 6144), (12288, 6144, 2048))]  # fmt: skip
@@ -217,7 +221,9 @@ def test_figures_are_found_by_some_of_their_names() -> None:
     assert only(tree, "Between_Stages").name == "between stages"
     with pytest.raises(ValueError, match="'attention.out/blocks' is no figure of step"):
         tree.find("attention.out/blocks")
-    with pytest.raises(ValueError, match=r"'blocks/attention.uot' is no figure of step; did you mean 'attention.out'\?"):
+    with pytest.raises(
+        ValueError, match=r"'blocks/attention.uot' is no figure of step; did you mean 'attention.out'\?"
+    ):
         tree.find("blocks/attention.uot")
     with pytest.raises(ValueError, match="'qqqq' is no figure of step; it has blocks"):
         tree.find("qqqq")

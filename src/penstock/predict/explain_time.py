@@ -160,7 +160,7 @@ class Opened:
         yield Figure(name="between ops", value=rest_s, unit="s", how="for other ranks, and their messages")
 
     def _busy_s(self) -> float:
-        seconds = self.step.costs.seconds[[Kind.F, Kind.B]][:, self.step.on[self.r]]
+        seconds = self.step.op_s[[Kind.F, Kind.B]][:, self.step.on[self.r]]
         return self.setup.micros * float(seconds.sum())
 
     def _sums(self) -> Iterable[Figure]:

@@ -99,10 +99,10 @@ def _products(rank: Rank, precision: str, used: bool) -> Ceiling:
         return Ceiling(precision, peak, None)
     seconds = float(matmul(rank.device, precision, LARGE, LARGE, LARGE).seconds)
     name = "low product" if precision == rank.low != rank.wide else "product"
-    return Ceiling(precision, peak, 2 * LARGE**3 / seconds * float(rank.lasting(rank.low)[CLASSES.index(name)]))
+    return Ceiling(precision, peak, 2 * LARGE**3 / seconds * float(rank.lasting(rank.low, 1.0)[CLASSES.index(name)]))
 
 
 def _memory(rank: Rank) -> Ceiling:
     rate = LARGE_BYTES / float(memory_bound(rank.device, LARGE_BYTES).seconds)
-    lasting = float(rank.lasting(rank.low)[CLASSES.index("memory")])
+    lasting = float(rank.lasting(rank.low, 1.0)[CLASSES.index("memory")])
     return Ceiling("memory", rank.device.memory_bytes_per_s, rate * lasting)
