@@ -91,7 +91,9 @@ def predict(
     found = asked.predicted()
     if timeline is not None:
         _show(found, timeline)
-    facts = {"asked": {"model": model, "cluster": cluster, "framework": framework}} | facts_of(found, *asked[:3], asked.framework.name)
+    facts = {"asked": {"model": model, "cluster": cluster, "framework": framework}} | facts_of(
+        found, *asked[:3], asked.framework.name
+    )
     text = json_format.dumps(facts, indent=1) + "\n"
     if out is not None:
         write_whole(out, text)

@@ -12,6 +12,11 @@ from penstock.calibrate.dials import Dial
 Floats = NDArray[np.float64]
 
 
+def rounded(x: Floats) -> list[float]:
+    """Return values from their logarithms in two digits, as the tables hold them."""
+    return [float(f"{value:.2g}") for value in np.exp(x)]
+
+
 def dial_lines(dials: Sequence[Dial], values: Sequence[float], deviations: Floats, said: Floats) -> list[str]:
     """Return a table of constants: before, after, relative standard error, how much of it the runs say, and whether it
     is at a bound."""

@@ -22,11 +22,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock.calibrate.dials import SUSTAINED, Dial, of_tables
-from penstock.calibrate.fit_report import dial_lines, error_lines
+from penstock.calibrate.fit_report import dial_lines, error_lines, rounded
 from penstock.calibrate.fitting import write
 from penstock.calibrate.least import Found
 from penstock.calibrate.published import Run, read_runs
-from penstock.calibrate.run_fit import Problem, step_s
+from penstock.calibrate.run_fit import Problem, unusable
 from penstock.calibrate.shipped import runs_file
 from penstock.calibrate.side_by_side import side_by_side
 from penstock.cost.constants import table
@@ -38,20 +38,6 @@ MOST = 100
 """Runs of a source that are fitted to; of a larger one, as many by lot."""
 GRID = "calibration_grid"
 """The ``set`` of rows of one grid, left out by size of model."""
-APART = ("DUPLICATE", "MAMBA")
-"""Flags of rows that are there twice, or of models that are no mere transformers."""
-
-
-def usable(run: Run) -> bool:
-    """Return whether a run can be fitted to: set up completely, timed, and predicted without an error."""
-    if run.why_not or run.stack is None or run.row.get("strict_time") == "0":
-        return False
-    if any(word in run.row.get("flags", "") for word in APART):
-        return False
-    try:
-        return bool(run.measured_s) and step_s(run, run.stack) > 0
-    except ValueError:
-        return False
 
 
 def title_of(run: Run) -> str:
@@ -130,11 +116,6 @@ def stay(whole: Problem, fitted: Problem) -> list[str]:
     return [f"{dial.owner}.{dial.name}" for dial in whole.dials if dial not in fitted.dials]
 
 
-def rounded(dials: Sequence[Dial], x: Floats) -> list[float]:
-    """Return the dials' values in two digits, as the tables hold them."""
-    return [float(f"{value:.2g}") for _, value in zip(dials, np.exp(x), strict=True)]
-
-
 def edited(text: str, framework: str, values: Mapping[str, float]) -> str:
     """Return the tables of frameworks with other values of one; all other lines stay.
 
@@ -172,7 +153,7 @@ def main() -> None:
     parser.add_argument("--dry", action="store_true", help="print, and write nothing")
     parser.add_argument("--turns", type=int, default=12, help="at most so many turns of the fit")
     given = parser.parse_args()
-    runs = [run for run in read_runs(given.file) if usable(run)]
+    runs = [run for run in read_runs(given.file) if not unusable(run)]
     if not runs:
         raise SystemExit(f"{given.file} holds no run that can be fitted to")
     whole = problem_of([runs[row] for row in thinned(runs)], of_tables())
@@ -182,7 +163,7 @@ def main() -> None:
     print("stay, the runs say too little:", ", ".join(stay(whole, fitted)))
     told = lambda turn, cost: print(f"turn {turn}: cost {cost:.1f}", flush=True)  # noqa: E731
     before, found = everything.all_errors(fitted.start), fitted.solved(given.turns, told)
-    values = rounded(fitted.dials, found.x)
+    values = rounded(found.x)
     deviations = fitted.deviations(found)
     print("\n".join(dial_lines(fitted.dials, values, deviations, fitted.said(deviations))), flush=True)
     errors = {"before": before, "after": everything.all_errors(np.log(values)), **held_out(fitted, found, everything)}

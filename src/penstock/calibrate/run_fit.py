@@ -34,6 +34,27 @@ def step_s(run: Run, stack: Stack, shares: Shares = None) -> float:
     return Step(run.model, run.cluster, run.setup, stack, shares).seconds_alone()
 
 
+APART = ("DUPLICATE", "MAMBA")
+"""Flags of rows that are there twice, or of models that are no mere transformers."""
+
+
+def unusable(run: Run) -> str:
+    """Return why a run cannot be fitted to, nothing if it can."""
+    if run.why_not or run.stack is None:
+        return run.why_not
+    if run.row.get("strict_time") == "0":
+        return "strict_time is 0"
+    if any(word in run.row.get("flags", "") for word in APART):
+        return f"its flags are {run.row['flags']}"
+    try:
+        if not run.measured_s:
+            return "neither time nor tokens per second were measured"
+        step_s(run, run.stack)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
 @dataclass(frozen=True, eq=False)
 class Problem:
     """Measured runs, the dials that may turn, and all frameworks with the dials where they stand.

@@ -35,7 +35,9 @@ def named(text: str) -> Stack:
     if not name and len(found) == 1:
         return next(iter(found.values()))
     if not found:
-        raise ValueError(f"{stem}{suffix} holds no framework; write a table, such as [mine], with like = 'megatron-core'")
+        raise ValueError(
+            f"{stem}{suffix} holds no framework; write a table, such as [mine], with like = 'megatron-core'"
+        )
     if name not in found:
         asked = f"has no framework {name!r}" if name else f"holds {len(found)} frameworks"
         raise ValueError(f"{stem}{suffix} {asked}; {suggest(name, found)}")
