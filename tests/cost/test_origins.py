@@ -2,7 +2,6 @@
 
 from dataclasses import fields
 
-
 from penstock.core.device import device
 from penstock.cost.constants import levels, table
 from penstock.cost.origins import (
