@@ -231,7 +231,7 @@ def facts_of(kernel: Kernel, times: float) -> dict[str, Any]:
     op = kernel.operator
     return {
         "kind": op.kind, "shape": kernel.shape, "precision": kernel.precision, "flops": op.needed_flops,
-        "bytes": op.moved_bytes, "launches": op.launches, "times": times, "alone_s": kernel.alone_s,
+        "bytes": kernel.moved_bytes, "launches": op.launches, "times": times, "alone_s": kernel.alone_s,
         "each_s": kernel.seconds, "error": kernel.error, "bound": kernel.bound, "bounds_s": kernel.bounds_s,
         "of_peak": kernel.reached,
     }  # fmt: skip
