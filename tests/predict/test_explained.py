@@ -128,7 +128,7 @@ def test_what_bounds_an_operator() -> None:
     assert only(fast, "blocks/mlp.up/forward").facts["bound"] == "compute"
     assert only(fast, "blocks/mlp.activation/forward").facts["bound"] == "memory"
     assert only(slow, "blocks/mlp.activation/forward").facts["bound"] == "host"
-    assert "waiting for launches" not in {part.name for part in fast.parts}
+    assert only(fast, "waiting for launches").value < 1e-3 * fast.value
     assert only(slow, "waiting for launches/attention and mlp").facts["launch_s"] == 1e-3
     for tree in (fast, slow):
         for path, figure in tree.walk():
@@ -197,7 +197,7 @@ def test_parameters_of_a_block_belong_to_something(model: str) -> None:
 def test_recompute_names_what_runs_again() -> None:
     tree = with_launches("chunks and offload", 1e-7).time
     again = only(tree, "recompute/attention and mlp")
-    assert {part.name for part in again.parts} == {"mlp_norm", "mlp.activation"}
+    assert {part.name for part in again.parts} - {"waiting for launches"} == {"mlp_norm", "mlp.activation"}
     one = step("chunks and offload")
     block = one.model.blocks[0]
     once = {kernel.operator.name for kernel in kernels_of(one.rank, block) if kernel.again}

@@ -217,10 +217,11 @@ class Rank:
         again_s = both_s(again_s, again * self.launch_s) + routing_s * (again == f) if again else 0.0
         shown = {axis: (2 + twice) * seconds for axis, seconds in turn_s.items()}
         shown["context"] = ring_f * (1 + twice) + ring_b
+        w_s = float(device[2]) * stretch
         return Part(
             f_s,
-            float(device[1]) * stretch + back_too_s + repeated_s,
-            float(device[2]) * stretch,
+            b_s - w_s + repeated_s,
+            w_s,
             again_s,
             waits_s=waits_s,
             error_s=float((done.error_s / lasting[:, None]).sum()),
