@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from penstock.predict.moments import Moment, Stage, moments, of_block, sharded
 from penstock.predict.prediction import Room
 from penstock.predict.sizes import parameters, trained
 
+Floats = NDArray[np.float64]
 VOCABULARY_WAITS: dict[int, Callable[[int], float]] = {
     0: lambda ranks: 0, 1: lambda ranks: 2, 2: lambda ranks: 1, 3: lambda ranks: ranks / 2,
 }  # fmt: skip
@@ -63,7 +65,28 @@ def _resting(rank: Rank, stage: Stage) -> Room:
 
 
 def _at_peak(rank: Rank, resting: Room, times: Sequence[Moment], held_bytes: float) -> Room:
-    peak = max(times, key=lambda moment: moment.total(held_bytes, resting.gradients))
+    return _at(rank, resting, max(times, key=lambda moment: moment.total(held_bytes, resting.gradients)), held_bytes)
+
+
+def peak_bytes(rank: Rank, stage: Stage, held_bytes: Floats) -> tuple[Floats, Floats]:
+    """Return what devices hold at their peak, and what of it must fit, for many at once: arrays as in ``stage``."""
+    resting, times = _resting(rank, stage), [*moments(rank, stage)]
+    totals = np.array([moment.total(held_bytes, resting.gradients) for moment in times])
+    best = totals.argmax(axis=0)[None]
+    peak = Moment(*(np.take_along_axis(_stacked(each, totals.shape), best, 0)[0] for each in zip(*times, strict=True)))
+    found = _at(rank, resting, peak, held_bytes)
+    total = sum(getattr(found, field.name) for field in fields(found))
+    return total, total - found.reserve
+
+
+def _stacked(each: Sequence[Any], shape: tuple[int, ...]) -> Floats:
+    found = np.empty(shape)
+    for place, one in zip(found, each, strict=True):
+        place[...] = one
+    return found
+
+
+def _at(rank: Rank, resting: Room, peak: Moment, held_bytes: Any) -> Room:
     activations = peak.activations(held_bytes)
     return replace(
         resting,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
+from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from penstock.core.architecture import Architecture, Block
 from penstock.core.cluster import Cluster, Level
@@ -14,7 +16,7 @@ from penstock.core.device import Device
 from penstock.core.mixers import Attention
 from penstock.core.parts import Experts
 from penstock.core.setup import Setup
-from penstock.cost.collectives import collective_s, send_s
+from penstock.cost.collectives import Collective, collective_s, send_s
 from penstock.cost.curves import host_pace
 from penstock.cost.kept import of_these, rerun
 from penstock.cost.kernels import memory_bound
@@ -23,6 +25,8 @@ from penstock.cost.operators import Kernels, Microbatch, Operator, Shard
 from penstock.cost.passes import CLASSES, Rows, Work, rows_of, sustained, work
 from penstock.cost.stack import Stack
 
+Floats = NDArray[np.float64]
+T = TypeVar("T")
 KEPT_BYTES = {"fp8": 1.0, "fp4": 0.56}
 """Of an element that a product in low precision keeps of its input: blocks of 16 share a scale of 8 bits in fp4."""
 
@@ -115,6 +119,16 @@ class Rank:
         """Links that an axis crosses."""
         return self.cluster.path(size, stride) if size > 1 else ()
 
+    def each(self, of: Callable[[Rank], T]) -> T:
+        """What a function of a rank gives; ``Ranks`` gives it for many setups at once."""
+        return of(self)
+
+    def among(self, kind: Collective, whole_bytes: Floats, size: int, stride: int, when: bool = True) -> Floats:
+        """Seconds of a collective, as far as there is one, over ``size`` ranks that are ``stride`` apart."""
+        if size == 1 or not when or not whole_bytes.any():
+            return np.zeros(whole_bytes.shape)
+        return collective_s(kind, whole_bytes, self.group(size, stride))
+
     @property
     def tensor(self) -> tuple[Level, ...]:
         """Of the tensor-parallel group, the innermost."""
@@ -124,16 +138,6 @@ class Rank:
     def context(self) -> tuple[Level, ...]:
         """Of the context-parallel group, next to it."""
         return self.group(self.setup.cp, self.setup.tp)
-
-    @property
-    def replicas(self) -> tuple[Level, ...]:
-        """Of those that hold the same weights."""
-        return self.group(self.setup.replicas, self.setup.tp)
-
-    @property
-    def expert_replicas(self) -> tuple[Level, ...]:
-        """Of those that hold the same experts."""
-        return self.group(self.setup.expert_replicas, self.setup.ep * self.setup.etp)
 
     @cached_property
     def next_stage_s(self) -> float:

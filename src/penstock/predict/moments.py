@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator
-from functools import lru_cache
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import lru_cache, reduce
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from penstock.core.architecture import Architecture, Block
 from penstock.core.setup import Setup
@@ -25,18 +26,18 @@ class Moment(NamedTuple):
     """Bytes at a moment, by what they hold, as in ``Room``: of activations, a ``share`` of the most that is kept, less
     what is ``gone``; of gradients, the share that is there."""
 
-    share: float = 1.0
-    gone: float = 0.0
-    loss: float = 0.0
-    working: float = 0.0
-    messages: float = 0.0
-    gradients: float = 1.0
+    share: Any = 1.0
+    gone: Any = 0.0
+    loss: Any = 0.0
+    working: Any = 0.0
+    messages: Any = 0.0
+    gradients: Any = 1.0
 
-    def activations(self, held_bytes: float) -> float:
+    def activations(self, held_bytes: Any) -> Any:
         """Those of a rank that keeps so many bytes at most."""
-        return max(0.0, self.share * held_bytes - self.gone)
+        return np.maximum(0.0, self.share * held_bytes - self.gone)
 
-    def total(self, held_bytes: float, gradient_bytes: float) -> float:
+    def total(self, held_bytes: Any, gradient_bytes: Any) -> Any:
         """All of it, with so many bytes of activations at most, and of all gradients."""
         return self.activations(held_bytes) + self.loss + self.working + self.messages + self.gradients * gradient_bytes
 
@@ -81,15 +82,26 @@ def loss_bytes(model: Architecture, batch: Microbatch, per_logit: float) -> floa
 
 def of_block(rank: Rank, block: Block) -> BlockBytes:
     """Return ``block_bytes`` of a block on a rank."""
-    return block_bytes(block, rank.batch_of(block), rank.setup.recompute, rank.setup.offload)
+    found = rank.each(lambda one: block_bytes(block, one.batch_of(block), one.setup.recompute, one.setup.offload))
+    return BlockBytes(*found)
+
+
+def most(values: Iterable[Any]) -> Any:
+    """Return the largest of numbers, or of arrays place by place, that are not below 0; 0 for none."""
+    return reduce(np.maximum, values, 0.0)
 
 
 class Stage(NamedTuple):
-    """The blocks of a pipeline rank, and whether it holds the embedding and the head."""
+    """How many there are of each block on a pipeline rank, and whether it holds the embedding and the head; arrays for
+    many ranks at once."""
 
-    blocks: Counter[Block]
-    first: bool
-    last: bool
+    blocks: Mapping[Block, Any]
+    first: Any
+    last: Any
+
+    def largest(self, of: Callable[[Block], Any]) -> Any:
+        """Return the most that one of its blocks has of something."""
+        return most(of(block) * (count > 0) for block, count in self.blocks.items())
 
 
 def moments(rank: Rank, stage: Stage) -> Iterator[Moment]:
@@ -101,12 +113,12 @@ def moments(rank: Rank, stage: Stage) -> Iterator[Moment]:
     """
     setup, stack = rank.setup, rank.stack
     made, more = _backward(rank, stage)
-    matrices = [0.0] if setup.adapter else [0.0, *_matrices(rank, stage)]
-    steady = made + stack.scratch_bytes * sum(matrices)
-    there = 0.0 if stack.drops_gradients and setup.micros == 1 else 1.0
+    matrices, matrix = _matrices(rank, stage)
+    steady = made + stack.scratch_bytes * matrices
+    there = 1.0 - stack.drops_gradients * (setup.micros == 1)
     gathered, moved = _gathered(rank, stage), _bucket(rank, stage)
-    passing = stack.passing_bytes * max(matrices)
-    kept_bytes = max((of_block(rank, block).kept for block in stage.blocks), default=0.0)
+    passing = stack.passing_bytes * matrix
+    kept_bytes = stage.largest(lambda block: of_block(rank, block).kept)
     blocks, ended = moved + gathered.blocks, moved + gathered.blocks + gathered.reduced
     yield Moment(1.0, 0.0, _loss(rank, stage.last), steady, moved + gathered.head, there)
     yield Moment(1.0, 0.0, 0.0, steady + more + passing, blocks, there)
@@ -116,64 +128,69 @@ def moments(rank: Rank, stage: Stage) -> Iterator[Moment]:
     yield Moment(0.0, 0.0, 0.0, stack.step_bytes * sharded(setup, trained(rank, *stage), 1), moved)
 
 
-def _backward(rank: Rank, stage: Stage) -> tuple[float, float]:
+def _backward(rank: Rank, stage: Stage) -> tuple[Any, Any]:
     """What all of a stage makes again at a time, and the most that the backward of one block needs beyond that."""
     each = {block: of_block(rank, block) for block in stage.blocks}
     if not rank.stack.stage_again:
-        return 0.0, max((one.again + one.more for one in each.values()), default=0.0)
+        return 0.0, stage.largest(lambda block: each[block].again + each[block].more)
     together = sum(count * each[block].again for block, count in stage.blocks.items()) / rank.setup.chunks
-    return together, max((one.more for one in each.values()), default=0.0)
+    return together, stage.largest(lambda block: each[block].more)
 
 
-def _loss(rank: Rank, last: bool) -> float:
+def _loss(rank: Rank, last: Any) -> Any:
     """Of head and loss, where they are; split over the vocabulary, each rank has its part."""
     setup, stack = rank.setup, rank.stack
-    if not last and not setup.vocabulary:
-        return 0.0
-    whole = loss_bytes(rank.model, rank.dense_batch, rank.width_bytes if setup.fused_loss else stack.logit_bytes)
-    return whole / setup.pp if setup.vocabulary else whole
+    per_logit = rank.width_bytes if setup.fused_loss else stack.logit_bytes
+    whole = rank.each(lambda one: loss_bytes(one.model, one.dense_batch, per_logit))
+    return whole / setup.pp if setup.vocabulary else whole * last
 
 
-def _matrices(rank: Rank, stage: Stage) -> list[float]:
-    """Sizes of the matrices of a device, one of each shape; the head among them."""
-    found = {shape for block in stage.blocks for shape in shapes(block, rank.batch_of(block))}
-    head = rank.model.hidden * rank.model.vocab / rank.setup.tp
-    return [m * n for m, n in found] + [head] * stage.last
+def _matrices(rank: Rank, stage: Stage) -> tuple[Any, Any]:
+    """Elements of the matrices of a device, one of each shape, the head among them: of all, and of the largest."""
+    if rank.setup.adapter:
+        return 0.0, 0.0
+    total, largest = rank.each(lambda one: _elements(one, stage.blocks))
+    head = stage.last * (rank.model.hidden * rank.model.vocab / rank.setup.tp)
+    return total + head, np.maximum(largest, head)
 
 
-def sharded(setup: Setup, counts: tuple[float, float], stage: int) -> float:
+def _elements(rank: Rank, blocks: Iterable[Block]) -> tuple[float, float]:
+    found = {shape for block in blocks for shape in shapes(block, rank.batch_of(block))}
+    sizes = [m * n for m, n in found]
+    return sum(sizes), max(sizes, default=0.0)
+
+
+def sharded(setup: Setup, counts: tuple[Any, Any], stage: int) -> Any:
     """Return the parameters of which a device holds what ZeRO shards from ``stage`` on."""
     dense, experts = counts
-    if setup.zero < stage:
-        return dense + experts
-    shares = setup.sharded
-    return dense / shares + experts / max(1, min(shares, setup.expert_replicas))
+    shares = 1 + (setup.zero >= stage) * (setup.sharded - 1)
+    return dense / shares + experts / np.maximum(1, np.minimum(shares, setup.expert_replicas))
 
 
-def _bucket(rank: Rank, stage: Stage) -> float:
+def _bucket(rank: Rank, stage: Stage) -> Any:
     """Gradients that ZeRO collects for their reduction, and weights that DeepSpeed keeps gathered."""
     setup, stack, width = rank.setup, rank.stack, rank.width_bytes
-    if setup.replicas == 1 or setup.zero == 0:
-        return 0.0
-    live = min(stack.live_bytes, width * sum(parameters(rank.model, setup, *stage))) if setup.zero == 3 else 0.0
-    return live + min(stack.bucket_bytes, width * sum(trained(rank, *stage)))
+    live = np.minimum(stack.live_bytes, width * sum(parameters(rank.model, setup, *stage))) * (setup.zero == 3)
+    bucket = live + np.minimum(stack.bucket_bytes, width * sum(trained(rank, *stage)))
+    return (setup.replicas > 1) * (setup.zero > 0) * bucket
 
 
 class _Gathered(NamedTuple):
     """With ZeRO-3: weights of the block that runs and of the next ones, of the head, and a whole gradient of each."""
 
-    blocks: float = 0.0
-    head: float = 0.0
-    reduced: float = 0.0
-    head_reduced: float = 0.0
+    blocks: Any = 0.0
+    head: Any = 0.0
+    reduced: Any = 0.0
+    head_reduced: Any = 0.0
 
 
 def _gathered(rank: Rank, stage: Stage) -> _Gathered:
     """A gradient is whole in the width of weights, and a second time in that of its reduction."""
     setup, stack, width = rank.setup, rank.stack, rank.width_bytes
-    if setup.replicas == 1 or setup.zero < 3 or stack.live_bytes:
+    if stack.live_bytes:
         return _Gathered()
-    each = (sum(parameters(rank.model, setup, Counter([block]), False, False)) for block in stage.blocks)
-    block, head = max(each, default=0.0), sum(parameters(rank.model, setup, Counter(), False, stage.last))
+    apart = (setup.replicas > 1) * (setup.zero == 3)
+    block = apart * stage.largest(lambda block: sum(parameters(rank.model, setup, {block: 1}, False, False)))
+    head = apart * sum(parameters(rank.model, setup, {}, False, stage.last))
     whole = 0.0 if setup.adapter else width + stack.reduced_bytes
     return _Gathered(width * (1 + stack.ahead) * block, width * head, whole * block, (width + whole) * head)

@@ -15,11 +15,9 @@ from penstock.core.op import Kind
 from penstock.core.placement import Placement
 from penstock.core.plan import Plan
 from penstock.core.setup import Setup
-from penstock.cost.collectives import collective_s
-from penstock.cost.constants import constants
-from penstock.cost.kernels import memory_bound
 from penstock.cost.stack import Stack
 from penstock.engine import simulate
+from penstock.predict.after import gathers_s, gradients_s, optimizer_s
 from penstock.predict.flops import model_flops
 from penstock.predict.memory import rooms, saved_bytes
 from penstock.predict.micro import Part, Rank
@@ -140,58 +138,25 @@ class Step:
         return Costs(seconds, hop_s, saved_bytes(rank, self.stages), np.full(count, stack.w_share), boundary)
 
     def _gathers_s(self, f: Floats, b: Floats) -> tuple[Floats, Floats]:
-        """Seconds of a stage's forward and backward in which it waits for weights (ZeRO-3) or gradients (ZeRO-2)."""
-        setup, none = self.setup, np.zeros(len(self.stages))
-        if setup.zero < 2:
-            return none, none
-        group, rank = self.rank.group(setup.sharded, setup.tp), self.rank
         last = len(self.stages) - 1
         sizes = [
-            parameters(self.model, setup, blocks, stage == 0, stage == last) for stage, blocks in enumerate(self.stages)
+            parameters(self.model, self.setup, blocks, stage == 0, stage == last)
+            for stage, blocks in enumerate(self.stages)
         ]
-        params = np.array(sizes).sum(axis=1)
-        scatter_s = collective_s("reduce_scatter", params * self.stack.reduced_bytes, group)
-        gather_s = collective_s("all_gather", params * rank.width_bytes, group) if setup.zero == 3 else none
-        forward = np.maximum(0.0, gather_s - f) + self.stack.fsdp_shown * gather_s
-        return forward, np.maximum(0.0, gather_s + scatter_s - b)
+        return gathers_s(self.rank, np.array(sizes).sum(axis=1), f, b)
 
     # -- after the last backward
 
     @cached_property
     def gradients_s(self) -> Floats:
         """Sums of gradients, and gathers of weights, that nothing hides."""
-        rank, setup, stack = self.rank, self.setup, self.stack
-        found = np.zeros(len(self.on))
-        if setup.zero >= 2:
-            return found
         backward_s = np.array([self.costs.seconds[Kind.B, stages].sum() for stages in self.on])
-        hidden_s, shown = stack.dp_hidden * backward_s, 1 - stack.dp_most
-        for count, levels in ((self.dense, rank.replicas), (self.experts, rank.expert_replicas)):
-            if not levels or not count.any():
-                continue
-            if setup.zero == 0:
-                sums_s, gathers_s = collective_s("all_reduce", count * stack.reduced_bytes, levels), np.zeros(1)
-            else:
-                sums_s = collective_s("reduce_scatter", count * stack.reduced_bytes, levels)
-                gathers_s = collective_s("all_gather", count * rank.width_bytes, levels)
-            found += np.maximum(sums_s - hidden_s, shown * sums_s)
-            found += np.maximum(gathers_s - hidden_s / 2, shown * gathers_s)
-        return found
+        return gradients_s(self.rank, self.dense, self.experts, backward_s)
 
     @cached_property
     def optimizer_s(self) -> Floats:
-        """Reading and writing of weights, gradients and state; through the host's memory where it is offloaded."""
-        rank, setup, stack = self.rank, self.setup, self.stack
-        own = self.dense / setup.sharded + self.experts / max(1, min(setup.sharded, setup.expert_replicas))
-        here_s = memory_bound(rank.device, own * stack.optimizer_bytes).seconds
-        if not setup.optimizer_offload:
-            return here_s
-        node = self.cluster.node_of(0)
-        moved_s = own * (stack.reduced_bytes + rank.width_bytes) / node.host_link.bytes_per_s
-        rate = constants("host")["optimizer_share"] * node.host_bytes_per_s / node.devices
-        host_s = own * stack.optimizer_bytes / rate
-        share = setup.optimizer_offload
-        return np.asarray((1 - share) * here_s + share * np.maximum(moved_s, host_s))
+        """Updates of weights."""
+        return optimizer_s(self.rank, self.dense, self.experts)
 
     # -- all together
 
