@@ -152,6 +152,13 @@ class Rank:
         """Of the tensor between two stages, on one rank."""
         return self.batch.own * self.model.hidden * self.width_bytes
 
+    @cached_property
+    def parts(self) -> dict[Block | str, Part]:
+        """What each kind of block, and each end of the model by name, takes."""
+        ends = ("embedding", "predictors", "head") if self.setup.multi_token else ("embedding", "head")
+        blocks: dict[Block | str, Part] = {block: self.block(block) for block in self.model.kinds()}
+        return blocks | {which: self.end(which) for which in ends}
+
     def block(self, block: Block) -> Part:
         """Return what one block takes."""
         setup = self.setup

@@ -82,9 +82,8 @@ class Step:
         self.model, self.cluster, self.setup, self.stack = model, cluster, setup, stack
         self.rank = rank = Rank(model, cluster, setup, stack)
         self.stages = [Counter(model.blocks[layers.start : layers.stop]) for layers in setup.layers_of(model.layers)]
-        self.kinds = {block: rank.block(block) for block in model.kinds()}
-        ends = ("embedding", "predictors", "head") if setup.multi_token else ("embedding", "head")
-        self.ends = {which: rank.end(which) for which in ends}
+        self.kinds = {block: part for block, part in rank.parts.items() if isinstance(block, Block)}
+        self.ends = {end: part for end, part in rank.parts.items() if isinstance(end, str)}
         self.plan = pipeline(setup.schedule, setup.pp, setup.micros, setup.chunks)
         placement = self.plan.placement
         self.on = [list(placement.on(r)) for r in range(placement.ranks)]
