@@ -111,9 +111,9 @@ class Grid:
         chosen = {name: self.choices[name][int(self.columns[name][row])] for name in CHOICES}
         return replace(self.base, **numbers | {"sp": bool(numbers["sp"])} | chosen)
 
-    def chosen(self, name: str, row: int) -> Any:
-        """Return the value of a choice in a row."""
-        return self.choices[name][int(self.columns[name][row])]
+    def values(self, name: str) -> list[Any]:
+        """Return the value of a choice in each row."""
+        return [self.choices[name][place] for place in self.columns[name].tolist()]
 
     def kinds(self, *names: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the first row of each distinct combination of some columns, and which one each row has."""

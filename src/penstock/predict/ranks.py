@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from penstock.core.architecture import Architecture
 from penstock.core.cluster import Cluster
-from penstock.core.setup import even
+from penstock.core.setup import Setup, even
 from penstock.cost.collectives import Collective, collective_s, send_s
 from penstock.cost.stack import Stack
 from penstock.predict.grid import Grid
@@ -26,10 +26,21 @@ SHAPES = ("tp", "cp", "ep", "etp", "micro", "sp", "recompute")
 """What shapes the work on one micro-batch."""
 
 
-def shapes_of(grid: Grid, stack: Stack) -> tuple[Ints, Ints]:
-    """Return the first row of each shape of work, and which one each row has. Where gradients are added by kernels of
-    their own, their mean time depends on the number of micro-batches too."""
-    return grid.kinds(*SHAPES, *(("micros",) if stack.passing_bytes or stack.drops_gradients else ()))
+def shapes_of(grid: Grid, stack: Stack) -> tuple[list[Setup], Ints]:
+    """Return a setup without pipeline for each shape of the work on a micro-batch, and which one each row has.
+
+    Where gradients are added by kernels of their own, their mean time depends on the number of micro-batches too.
+    """
+    adds = stack.passing_bytes > 0
+    first, which = grid.kinds(*SHAPES, *(("micros",) if adds else ()))
+    each, found = grid.rows(first), []
+    for row, micros in enumerate(each.micros.tolist() if adds else [1] * len(first)):
+        shape = {name: int(each.columns[name][row]) for name in SHAPES[:-2]}
+        dp = shape["ep"] * shape["etp"]
+        more = {"sp": bool(each.sp[row]), "recompute": each.choices["recompute"][int(each.columns["recompute"][row])]}
+        batch = dp * shape["micro"] * micros
+        found.append(replace(grid.base, **shape | more, dp=dp, pp=1, chunks=1, shards=0, zero=0, batch=batch))
+    return found, which
 
 
 class Ranks:

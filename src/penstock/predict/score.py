@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from penstock.core.architecture import Architecture
 from penstock.core.cluster import Cluster
 from penstock.core.op import Kind
+from penstock.core.setup import Setup
 from penstock.cost.stack import Stack
 from penstock.predict.after import gathers_s, gradients_s, optimizer_s
 from penstock.predict.grid import Grid, can_be
@@ -84,33 +85,39 @@ def scores(model: Architecture, cluster: Cluster, grid: Grid, stack: Stack) -> S
 def _can_run(model: Architecture, grid: Grid) -> NDArray[np.bool_]:
     """Which rows have a schedule and enough layers."""
     first, which = grid.kinds("schedule", "pp", "chunks", "micros")
+    each = grid.rows(first)
+    sizes = zip(each.values("schedule"), each.pp.tolist(), each.micros.tolist(), each.chunks.tolist(), strict=True)
+    return np.array([_runs(model, *size) for size in sizes], dtype=bool)[which]
 
-    def can(row: int) -> bool:
-        schedule, p, v = grid.chosen("schedule", row), int(grid.pp[row]), int(grid.chunks[row])
-        try:
-            check_sizes(schedule, p, int(grid.micros[row]), v)
-            layout(model, schedule, p, v)
-        except ValueError:
-            return False
-        return SCHEDULES[schedule].copies == 1
 
-    return np.array([can(row) for row in first.tolist()], dtype=bool)[which]
+@lru_cache(maxsize=65536)
+def _runs(model: Architecture, schedule: str, ranks: int, micros: int, chunks: int) -> bool:
+    try:
+        check_sizes(schedule, ranks, micros, chunks)
+        layout(model, schedule, ranks, chunks)
+    except ValueError:
+        return False
+    return SCHEDULES[schedule].copies == 1
 
 
 def _ranks(model: Architecture, cluster: Cluster, grid: Grid, stack: Stack) -> tuple[list[Rank], Ints]:
     """The ranks whose work differs, and which of them each row has; -1 where a split does not divide the model."""
-    first, which = shapes_of(grid, stack)
-    made: list[Rank] = []
-    places = np.full(len(first), -1)
-    for number, row in enumerate(first.tolist()):
-        rank = Rank(model, cluster, grid.setup(row), stack)
-        try:
-            rank.parts  # noqa: B018
-        except ValueError:
-            continue
-        places[number] = len(made)
-        made.append(rank)
-    return made, places[which]
+    setups, which = shapes_of(grid, stack)
+    found = [_rank(model, cluster, setup, stack) for setup in setups]
+    places = np.cumsum([rank is not None for rank in found]) - 1
+    places[[rank is None for rank in found]] = -1
+    return [rank for rank in found if rank is not None], places[which]
+
+
+@lru_cache(maxsize=8192)
+def _rank(model: Architecture, cluster: Cluster, setup: Setup, stack: Stack) -> Rank | None:
+    """A rank, if its split divides the model."""
+    rank = Rank(model, cluster, setup, stack)
+    try:
+        rank.parts  # noqa: B018
+    except ValueError:
+        return None
+    return rank
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,9 +142,9 @@ def _scored(many: Ranks) -> tuple[Floats, Floats, NDArray[np.bool_]]:
     grid, setup, stack = many.grid, many.setup, many.stack
     kinds = [*many.model.kinds()]
     firsts, which = grid.kinds("schedule", "pp", "chunks")
-    classes = padded(
-        [layout(many.model, grid.chosen("schedule", r), int(grid.pp[r]), int(grid.chunks[r])) for r in firsts.tolist()]
-    )
+    different = grid.rows(firsts)
+    sizes = zip(different.values("schedule"), different.pp.tolist(), different.chunks.tolist(), strict=True)
+    classes = padded([layout(many.model, *size) for size in sizes])
     counts = classes.counts[which]
     stage = Stage(
         {kind: counts[:, :, k] for k, kind in enumerate(kinds)}, classes.first[which], classes.last[which]
@@ -229,9 +236,10 @@ def _in_flight(grid: Grid, classes: Layout, which: Ints) -> Floats:
     """Most micro-batches whose activations a rank of each class holds, as the schedule claims."""
     first, kind = grid.kinds("schedule", "pp", "chunks", "micros")
     found = np.ones((len(first), classes.low.shape[1]))
-    for number, row in enumerate(first.tolist()):
-        most = SCHEDULES[grid.chosen("schedule", row)].peak_micros
-        p, m, v = int(grid.pp[row]), int(grid.micros[row]), int(grid.chunks[row])
-        edges = zip(classes.low[which[row]].tolist(), classes.high[which[row]].tolist(), strict=True)
-        found[number] = [max(most(low, p, m, v), most(high, p, m, v)) for low, high in edges]
+    each = grid.rows(first)
+    sizes = zip(each.values("schedule"), each.pp.tolist(), each.micros.tolist(), each.chunks.tolist(), strict=True)
+    edges = np.stack([classes.low[which[first]], classes.high[which[first]]], axis=-1).tolist()
+    for number, (schedule, *size) in enumerate(sizes):
+        most = SCHEDULES[schedule].peak_micros
+        found[number] = [max(most(low, *size), most(high, *size)) for low, high in edges[number]]
     return found[kind]
