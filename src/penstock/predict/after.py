@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 
 from penstock.cost.constants import constants
 from penstock.cost.kernels import memory_bound
-from penstock.predict.micro import Rank
+from penstock.predict.micro import Split
 from penstock.predict.moments import sharded
 
 Floats = NDArray[np.float64]
 
 
-def gathers_s(rank: Rank, params: Floats, f: Floats, b: Floats) -> tuple[Floats, Floats]:
+def gathers_s(rank: Split, params: Floats, f: Floats, b: Floats) -> tuple[Floats, Floats]:
     """Return the seconds of a stage's forward and backward in which it waits for weights (ZeRO-3) or gradients
     (ZeRO-2).
 
@@ -32,7 +32,7 @@ def gathers_s(rank: Rank, params: Floats, f: Floats, b: Floats) -> tuple[Floats,
     return forward, np.maximum(0.0, gather_s + scatter_s - b)
 
 
-def gradients_s(rank: Rank, dense: Floats, experts: Floats, backward_s: Floats) -> Floats:
+def gradients_s(rank: Split, dense: Floats, experts: Floats, backward_s: Floats) -> Floats:
     """Return the seconds of sums of gradients, and of gathers of weights, that nothing hides.
 
     Args:
@@ -44,7 +44,8 @@ def gradients_s(rank: Rank, dense: Floats, experts: Floats, backward_s: Floats) 
     hidden_s, shown = stack.dp_hidden * backward_s, 1 - stack.dp_most
     found = np.zeros(backward_s.shape)
     groups = ((dense, setup.replicas, setup.tp), (experts, setup.expert_replicas, setup.ep * setup.etp))
-    for count, *over in groups:
+    for count, size, stride in groups:
+        over = (size, stride)
         reduced, width = count * stack.reduced_bytes, count * rank.width_bytes
         sums_s = rank.among("all_reduce", reduced, *over, setup.zero == 0)
         sums_s = sums_s + rank.among("reduce_scatter", reduced, *over, setup.zero == 1)
@@ -54,7 +55,7 @@ def gradients_s(rank: Rank, dense: Floats, experts: Floats, backward_s: Floats) 
     return found
 
 
-def optimizer_s(rank: Rank, dense: Any, experts: Any) -> Floats:
+def optimizer_s(rank: Split, dense: Any, experts: Any) -> Floats:
     """Return the seconds of reading and writing weights, gradients and state, through the host's memory where it is
     offloaded; arguments as those of ``gradients_s``."""
     setup, stack = rank.setup, rank.stack

@@ -16,6 +16,8 @@ from penstock.core.words import suggest
 
 NUMBERS = ("micro", "tp", "cp", "pp", "dp", "ep", "etp", "chunks", "zero", "sp")
 CHOICES = ("recompute", "schedule")
+DERIVED = ("devices", "stages", "micros", "replicas", "expert_replicas", "sharded")
+"""What follows from columns as it does for one setup."""
 ALONE = {"adapter": 0, "vocabulary": 0, "stage_layers": ()}
 """What only single setups may have, and what it must be here."""
 
@@ -45,13 +47,11 @@ class Grid:
         for name, only in ALONE.items():
             if getattr(self.base, name) != only:
                 raise ValueError(f"{name}={getattr(self.base, name)} cannot be scored in a grid; predict it by itself")
-        for name in self.columns:
-            if name not in (*NUMBERS, *CHOICES):
-                raise ValueError(f"a grid has no column {name!r}; {suggest(name, (*NUMBERS, *CHOICES))}")
 
     @classmethod
     def of(cls, base: Setup, **columns: Any) -> Grid:
         """From one value, or one value a row, for each of some columns; all else is as in ``base``."""
+        _check_names(columns)
         rows = {name: _column(name, values) for name, values in columns.items()}
         choices = {name: tuple(dict.fromkeys(rows.get(name, [getattr(base, name)]))) for name in CHOICES}
         numbers = {name: np.asarray(rows.get(name, getattr(base, name)), dtype=np.int64) for name in NUMBERS}
@@ -69,6 +69,7 @@ class Grid:
     def all_of(cls, base: Setup, devices: int, **values: Iterable[Any]) -> Grid:
         """Return the product of values of some columns, each with the ``dp`` that takes all ``devices``; combinations
         for which there is none are left out."""
+        _check_names(values)
         names, each = [*values], [tuple(value) for value in values.values()]
         wanted = {name: tuple(values.get(name, [getattr(base, name)])) for name in CHOICES}
         spans = [range(len(one)) if name in CHOICES else one for name, one in zip(names, each, strict=True)]
@@ -84,13 +85,12 @@ class Grid:
     def __getattr__(self, name: str) -> Any:
         if name in CHOICES:
             raise AttributeError(f"rows of a grid differ in {name}; look at one setup")
+        if name in DERIVED:
+            return getattr(Setup, name).fget(self)
         return self.columns[name] if name in self.columns else getattr(self.base, name)
 
     def __len__(self) -> int:
         return len(self.columns["tp"])
-
-    devices, stages, micros = Setup.devices, Setup.stages, Setup.micros
-    replicas, expert_replicas, sharded = Setup.replicas, Setup.expert_replicas, Setup.sharded
 
     def rows(self, at: Any) -> Grid:
         """Return some of the rows."""
@@ -126,6 +126,12 @@ class Grid:
         return first, which
 
 
+def _check_names(names: Iterable[str]) -> None:
+    for name in names:
+        if name not in (*NUMBERS, *CHOICES):
+            raise ValueError(f"a grid has no column {name!r}; {suggest(name, (*NUMBERS, *CHOICES))}")
+
+
 def _column(name: str, values: Any) -> Any:
     if name in CHOICES:
         one = isinstance(values, str) or (isinstance(values, tuple) and all(isinstance(v, str) for v in values))
@@ -141,5 +147,3 @@ def can_be(grid: Grid, devices: int) -> NDArray[np.bool_]:
     each = np.maximum(grid.dp * grid.micro, 1)
     found &= (grid.batch % each == 0) & (ranks % np.maximum(grid.ep * grid.etp, 1) == 0)
     return np.asarray(found & ((grid.shards == 0) | (grid.replicas % max(1, grid.shards) == 0)))
-
-

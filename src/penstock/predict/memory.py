@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from penstock.core.architecture import Block
 from penstock.core.setup import MOMENTS_BYTES
-from penstock.predict.micro import Rank
+from penstock.predict.micro import Rank, Split
 from penstock.predict.moments import Moment, Stage, moments, of_block, sharded
 from penstock.predict.prediction import Room
 from penstock.predict.sizes import parameters, trained
@@ -47,7 +47,7 @@ def rooms(rank: Rank, stages: Sequence[Stage], held_bytes: Sequence[float]) -> t
     return tuple(_at_peak(rank, *known[key], waits * held) for key, held in zip(keys, held_bytes, strict=True))
 
 
-def _resting(rank: Rank, stage: Stage) -> Room:
+def _resting(rank: Split, stage: Stage) -> Room:
     """What is there between steps, all gradients included."""
     setup, stack = rank.setup, rank.stack
     whole, counts = parameters(rank.model, setup, *stage), trained(rank, *stage)
@@ -65,17 +65,19 @@ def _resting(rank: Rank, stage: Stage) -> Room:
 
 
 def _at_peak(rank: Rank, resting: Room, times: Sequence[Moment], held_bytes: float) -> Room:
-    return _at(rank, resting, max(times, key=lambda moment: moment.total(held_bytes, resting.gradients)), held_bytes)
+    peak = max(times, key=lambda moment: moment.total(held_bytes, resting.gradients))
+    found = _at(rank, resting, peak, held_bytes)
+    return Room(**{field.name: float(getattr(found, field.name)) for field in fields(Room)})
 
 
-def peak_bytes(rank: Rank, stage: Stage, held_bytes: Floats) -> tuple[Floats, Floats]:
+def peak_bytes(rank: Split, stage: Stage, held_bytes: Floats) -> tuple[Floats, Floats]:
     """Return what devices hold at their peak, and what of it must fit, for many at once: arrays as in ``stage``."""
     resting, times = _resting(rank, stage), [*moments(rank, stage)]
     totals = np.array([moment.total(held_bytes, resting.gradients) for moment in times])
     best = totals.argmax(axis=0)[None]
     peak = Moment(*(np.take_along_axis(_stacked(each, totals.shape), best, 0)[0] for each in zip(*times, strict=True)))
     found = _at(rank, resting, peak, held_bytes)
-    total = sum(getattr(found, field.name) for field in fields(found))
+    total = sum(getattr(found, field.name) for field in fields(Room))
     return total, total - found.reserve
 
 
@@ -86,7 +88,7 @@ def _stacked(each: Sequence[Any], shape: tuple[int, ...]) -> Floats:
     return found
 
 
-def _at(rank: Rank, resting: Room, peak: Moment, held_bytes: Any) -> Room:
+def _at(rank: Split, resting: Room, peak: Moment, held_bytes: Any) -> Room:
     activations = peak.activations(held_bytes)
     return replace(
         resting,

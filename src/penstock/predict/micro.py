@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
-from typing import TypeVar
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +26,6 @@ from penstock.cost.passes import CLASSES, Rows, Work, rows_of, sustained, work
 from penstock.cost.stack import Stack
 
 Floats = NDArray[np.float64]
-T = TypeVar("T")
 KEPT_BYTES = {"fp8": 1.0, "fp4": 0.56}
 """Of an element that a product in low precision keeps of its input: blocks of 16 share a scale of 8 bits in fp4."""
 
@@ -85,6 +84,25 @@ def end_work(model: Architecture, batch: Microbatch, end: str, device: Device, w
     return work(rows, np.zeros(len(rows.kind), bool), device, wide, wide)
 
 
+class Split(Protocol):
+    """What formulas ask of a ``Rank``, with numbers, or of ``Ranks``, with arrays."""
+
+    model: Architecture
+    cluster: Cluster
+    setup: Any
+    stack: Stack
+    device: Device
+    width_bytes: float
+
+    def each(self, of: Callable[[Rank], Any]) -> Any:
+        """Return what a function of a rank gives."""
+        ...
+
+    def among(self, kind: Collective, whole_bytes: Floats, size: Any, stride: Any, when: Any = True) -> Floats:
+        """Return the seconds of a collective, as far as there is one, over ``size`` ranks that are ``stride`` apart."""
+        ...
+
+
 class Rank:
     """One rank of a setup: its links, precisions and kernels, and what its parts take."""
 
@@ -119,11 +137,11 @@ class Rank:
         """Links that an axis crosses."""
         return self.cluster.path(size, stride) if size > 1 else ()
 
-    def each(self, of: Callable[[Rank], T]) -> T:
+    def each(self, of: Callable[[Rank], Any]) -> Any:
         """What a function of a rank gives; ``Ranks`` gives it for many setups at once."""
         return of(self)
 
-    def among(self, kind: Collective, whole_bytes: Floats, size: int, stride: int, when: bool = True) -> Floats:
+    def among(self, kind: Collective, whole_bytes: Floats, size: Any, stride: Any, when: Any = True) -> Floats:
         """Seconds of a collective, as far as there is one, over ``size`` ranks that are ``stride`` apart."""
         if size == 1 or not when or not whole_bytes.any():
             return np.zeros(whole_bytes.shape)

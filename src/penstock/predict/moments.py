@@ -9,12 +9,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from penstock.core.architecture import Architecture, Block
-from penstock.core.setup import Setup
 from penstock.cost.alive import backward_bytes
 from penstock.cost.kept import kept, of_these, rerun
 from penstock.cost.model_operators import head_operators
 from penstock.cost.operators import Microbatch
-from penstock.predict.micro import Rank, block_rows
+from penstock.predict.micro import Rank, Split, block_rows
 from penstock.predict.sizes import parameters, shapes, trained
 
 Again = str | tuple[str, ...]
@@ -80,7 +79,7 @@ def loss_bytes(model: Architecture, batch: Microbatch, per_logit: float) -> floa
     return sum(kept(head_operators(model, batch)).values()) + per_logit * logits
 
 
-def of_block(rank: Rank, block: Block) -> BlockBytes:
+def of_block(rank: Split, block: Block) -> BlockBytes:
     """Return ``block_bytes`` of a block on a rank."""
     found = rank.each(lambda one: block_bytes(block, one.batch_of(block), one.setup.recompute, one.setup.offload))
     return BlockBytes(*found)
@@ -104,7 +103,7 @@ class Stage(NamedTuple):
         return most(of(block) * (count > 0) for block, count in self.blocks.items())
 
 
-def moments(rank: Rank, stage: Stage) -> Iterator[Moment]:
+def moments(rank: Split, stage: Stage) -> Iterator[Moment]:
     """Give the moments of a step that may be its peak.
 
     These are: the loss, whose logits are gone when the last block's backward begins; that backward; with ZeRO-3, the
@@ -128,7 +127,7 @@ def moments(rank: Rank, stage: Stage) -> Iterator[Moment]:
     yield Moment(0.0, 0.0, 0.0, stack.step_bytes * sharded(setup, trained(rank, *stage), 1), moved)
 
 
-def _backward(rank: Rank, stage: Stage) -> tuple[Any, Any]:
+def _backward(rank: Split, stage: Stage) -> tuple[Any, Any]:
     """What all of a stage makes again at a time, and the most that the backward of one block needs beyond that."""
     each = {block: of_block(rank, block) for block in stage.blocks}
     if not rank.stack.stage_again:
@@ -137,7 +136,7 @@ def _backward(rank: Rank, stage: Stage) -> tuple[Any, Any]:
     return together, stage.largest(lambda block: each[block].more)
 
 
-def _loss(rank: Rank, last: Any) -> Any:
+def _loss(rank: Split, last: Any) -> Any:
     """Of head and loss, where they are; split over the vocabulary, each rank has its part."""
     setup, stack = rank.setup, rank.stack
     per_logit = rank.width_bytes if setup.fused_loss else stack.logit_bytes
@@ -145,7 +144,7 @@ def _loss(rank: Rank, last: Any) -> Any:
     return whole / setup.pp if setup.vocabulary else whole * last
 
 
-def _matrices(rank: Rank, stage: Stage) -> tuple[Any, Any]:
+def _matrices(rank: Split, stage: Stage) -> tuple[Any, Any]:
     """Elements of the matrices of a device, one of each shape, the head among them: of all, and of the largest."""
     if rank.setup.adapter:
         return 0.0, 0.0
@@ -160,14 +159,14 @@ def _elements(rank: Rank, blocks: Iterable[Block]) -> tuple[float, float]:
     return sum(sizes), max(sizes, default=0.0)
 
 
-def sharded(setup: Setup, counts: tuple[Any, Any], stage: int) -> Any:
+def sharded(setup: Any, counts: tuple[Any, Any], stage: int) -> Any:
     """Return the parameters of which a device holds what ZeRO shards from ``stage`` on."""
     dense, experts = counts
     shares = 1 + (setup.zero >= stage) * (setup.sharded - 1)
     return dense / shares + experts / np.maximum(1, np.minimum(shares, setup.expert_replicas))
 
 
-def _bucket(rank: Rank, stage: Stage) -> Any:
+def _bucket(rank: Split, stage: Stage) -> Any:
     """Gradients that ZeRO collects for their reduction, and weights that DeepSpeed keeps gathered."""
     setup, stack, width = rank.setup, rank.stack, rank.width_bytes
     live = np.minimum(stack.live_bytes, width * sum(parameters(rank.model, setup, *stage))) * (setup.zero == 3)
@@ -184,7 +183,7 @@ class _Gathered(NamedTuple):
     head_reduced: Any = 0.0
 
 
-def _gathered(rank: Rank, stage: Stage) -> _Gathered:
+def _gathered(rank: Split, stage: Stage) -> _Gathered:
     """A gradient is whole in the width of weights, and a second time in that of its reduction."""
     setup, stack, width = rank.setup, rank.stack, rank.width_bytes
     if stack.live_bytes:

@@ -146,9 +146,7 @@ def _scored(many: Ranks) -> tuple[Floats, Floats, NDArray[np.bool_]]:
     sizes = zip(different.values("schedule"), different.pp.tolist(), different.chunks.tolist(), strict=True)
     classes = padded([layout(many.model, *size) for size in sizes])
     counts = classes.counts[which]
-    stage = Stage(
-        {kind: counts[:, :, k] for k, kind in enumerate(kinds)}, classes.first[which], classes.last[which]
-    )
+    stage = Stage({kind: counts[:, :, k] for k, kind in enumerate(kinds)}, classes.first[which], classes.last[which])
     times = _times(many, stage)
     dense, experts = parameters(many.model, setup, *stage)
     dense, experts = np.broadcast_to(dense, times.f.shape), np.broadcast_to(experts, times.f.shape)
@@ -229,7 +227,7 @@ def _holds_b(grid: Grid) -> NDArray[np.bool_]:
     used = np.unique(grid.columns["schedule"])
     found = np.zeros(len(grid.choices["schedule"]), dtype=bool)
     found[used] = [_whole_backwards(grid.choices["schedule"][place]) for place in used.tolist()]
-    return found[grid.columns["schedule"]]
+    return np.asarray(found[grid.columns["schedule"]])
 
 
 def _in_flight(grid: Grid, classes: Layout, which: Ints) -> Floats:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 from penstock.core.architecture import Architecture, Block
 from penstock.core.parts import Experts
-from penstock.core.setup import Setup
 from penstock.cost.operators import WIDE, Microbatch
-from penstock.predict.micro import Rank, block_rows
+from penstock.predict.micro import Rank, Split, block_rows
 
 
-def parameters(model: Architecture, setup: Setup, mine: Mapping[Block, Any], first: Any, last: Any) -> tuple[Any, Any]:
+def parameters(model: Architecture, setup: Any, mine: Mapping[Block, Any], first: Any, last: Any) -> tuple[Any, Any]:
     """Return the parameters of one device: all but experts, and experts.
 
     Args:
@@ -43,15 +42,19 @@ def _counts(block: Block) -> tuple[int, int]:
     return block.parameters - experts, experts
 
 
-def trained(rank: Rank, mine: Mapping[Block, Any], first: Any, last: Any) -> tuple[Any, Any]:
+def trained(rank: Split, mine: Mapping[Block, Any], first: Any, last: Any) -> tuple[Any, Any]:
     """Return those of ``parameters`` that are trained: all, or of each matrix of a block an adapter's two narrow ones
     (Hu et al. 2021, arXiv:2106.09685)."""
     setup = rank.setup
     if not setup.adapter:
         return parameters(rank.model, setup, mine, first, last)
-    each = {block: shapes(block, rank.batch_of(block)) for block in mine}
-    sides = sum(mine[block] * (m + n) * count for block, found in each.items() for (m, n), count in found.items())
+    sides = sum(times * rank.each(partial(_sides, block)) for block, times in mine.items())
     return setup.adapter * sides, 0.0
+
+
+def _sides(block: Block, rank: Rank) -> float:
+    """Rows and columns of all matrices of a block."""
+    return sum((m + n) * count for (m, n), count in shapes(block, rank.batch_of(block)).items())
 
 
 @lru_cache(maxsize=4096)
