@@ -90,6 +90,10 @@ def test_schedule_loads_nothing_heavy(name):
     assert not loaded & HEAVY
 
 
+def test_the_command_line_begins_without_arrays():
+    assert "numpy" not in loaded_after("import penstock.cli")
+
+
 def test_no_planning_command_loads_torch(tmp_path):
     out = [f"--{kind}={tmp_path / f'a.{kind}'}" for kind in ("csv", "json", "html", "png")]
     words = ["schedule", "1f1b", "--ranks", "2", "--micros", "2"]

@@ -16,6 +16,7 @@ KEYS = {
     *("memory_counts", "predicted_device_mem_gb"),
     *("predicted_tokens_per_s_per_device", "predicted_tflops_per_device", "predicted_mfu", "flops_convention"),
     *("measured_seconds_per_iter", "measured_peak_mem_gb", "measured_tflops_per_device", "measured_fits"),
+    "measured_tokens_per_s_per_device",
     *("time_error", "memory_error", "tflops_error", "inside_interval", "strict_time", "strict_mem"),
     *("parts_s", "memory_gb", "guessed", "why_not", "unread"),
 }

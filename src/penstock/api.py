@@ -13,10 +13,10 @@ from penstock.core.config.text import model_of
 from penstock.core.costs import Costs
 from penstock.core.files import whole_file, write_whole
 from penstock.core.plan import Plan
-from penstock.core.setup import filling
+from penstock.core.setup import FRAMEWORK, filling
 from penstock.core.timeline import Timeline
 from penstock.core.words import suggest
-from penstock.cost.stack import FRAMEWORK, stack
+from penstock.cost.stack import stack
 from penstock.engine import bounds, check, period_s, problems, simulate
 from penstock.export import read_csv, to_csv
 from penstock.lower import add_sends, add_step, split_vocabulary

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import json as json_format
-import re
 import typing
 from pathlib import Path
 from types import NoneType
@@ -13,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Union
 
 from cyclopts import Parameter
 
-from penstock.core.setup import Setup, filling
-from penstock.cost.stack import FRAMEWORK
+from penstock.core.arguments import arguments
+from penstock.core.setup import FRAMEWORK, Setup, filling
 
 if TYPE_CHECKING:
     from penstock.core.cluster import Cluster
@@ -46,9 +44,7 @@ def _flag(field: dataclasses.Field[Any], kind: Any, said: str) -> tuple[str, Any
 
 def _said() -> dict[str, str]:
     """What the docstring of the setup says of each field."""
-    part = inspect.getdoc(Setup).partition("Args:\n")[2].partition("\n\n")[0]  # type: ignore[union-attr]
-    lines = re.findall(r"^    (\w[\w, ]*): (.*(?:\n {8}.*)*)", part, flags=re.MULTILINE)
-    each = {name: re.sub(r"\s+", " ", text).replace("``", "") for names, text in lines for name in names.split(", ")}
+    each = {name: text.replace("``", "") for name, text in arguments(Setup).items()}
     return each | HELP
 
 
@@ -91,9 +87,8 @@ def predict(
     from penstock.predict import predict
 
     out = _one(json)
-    for path in (out, timeline):
-        if path is not None:
-            writable(path)
+    for path in filter(None, (out, timeline)):
+        writable(path)
     rented = _priced(Cluster.read(cluster), usd_per_hour)
     architecture, software = model_of(model), stack(framework)
     given = {name: value for name, value in vars(flags).items() if value is not None}
@@ -102,12 +97,10 @@ def predict(
     if timeline is not None:
         _show(found, timeline)
     facts = facts_of(found, architecture, rented, setup, software.name)
+    text = json_format.dumps(facts, indent=1) + "\n"
     if out is not None:
-        write_whole(out, json_format.dumps(facts, indent=1) + "\n")
-    if json == []:
-        print(json_format.dumps(facts, indent=1))
-    else:
-        print_prediction(found, facts, setup)
+        write_whole(out, text)
+    print(text, end="") if json == [] else print_prediction(found, facts, setup)
 
 
 def setup_of(given: dict[str, Any], devices: int) -> Setup:

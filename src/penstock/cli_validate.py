@@ -49,9 +49,8 @@ def validate(
         raise ValueError(f"--worst {worst} is too small; use 0 or more")
     if png is not None and png.suffix not in SUFFIXES:
         raise ValueError(f"--png {png}: pictures end in {' or '.join(SUFFIXES)}")
-    for out in (json, png):
-        if out is not None:
-            writable(out)
+    for out in filter(None, (json, png)):
+        writable(out)
     path = file or runs_file()
     rows = _compared(_of_source(read_runs(path), source, path))
     found = summaries(rows, strict=strict)
@@ -95,6 +94,7 @@ def facts_of(row: Compared) -> dict[str, Any]:
         "predicted_fits": made and made.fits,
         "measured_seconds_per_iter": row.measured_s,
         "measured_peak_mem_gb": row.measured_gb,
+        "measured_tokens_per_s_per_device": row.measured_rate,
         "measured_tflops_per_device": row.measured_tflops,
         "measured_fits": row.fitted,
         "time_error": row.time_error,

@@ -99,7 +99,7 @@ def _print_reasons(rows: Iterable[Compared]) -> None:
         print(f"not compared, {count} {'rows' if count > 1 else 'row'}: {reason}")
     rest = sum(reasons.values()) - sum(count for _, count in reasons.most_common(MOST_REASONS))
     if rest:
-        print(f"not compared, {rest} more rows; --json names the reason of each")
+        print(f"not compared, {rest} more; --json names the reason of each")
 
 
 def furthest(rows: Iterable[Compared], count: int, strict: bool) -> list[Compared]:

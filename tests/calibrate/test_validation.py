@@ -102,6 +102,8 @@ def test_what_did_not_fit():
     assert (ran.fitted, failed.fitted, one().fitted) == (True, False, None)
     assert failed.measured_s is failed.measured_gb is None
     assert one(set="oom_constraint").fitted is False
+    assert one(seconds_per_iter="OOM").fitted is one(peak_mem_gb="OOM (80 GB)").fitted is False
+    assert one(set="room").fitted is None
     assert ran.judged_right == ran.figures.fits
     assert failed.judged_right == (not failed.figures.fits)
 

@@ -215,6 +215,7 @@ def test_every_constant_lies_within_its_range_and_every_level_has_a_source():
         assert "default" in part
         for facts in part.values():
             assert 0 < facts["level"] <= 1
-            assert ("shapes" in facts) == bool(re.match("aiconfigurator-core|measured", facts["source"]))
-            assert re.match("aiconfigurator-core|measured|guess|estimate|not measured", facts["source"])
+            measured = "aiconfigurator-core|penstock calibrate|measured"
+            assert ("shapes" in facts) == bool(re.match(measured, facts["source"]))
+            assert re.match(f"{measured}|guess|estimate|not measured|fitted on", facts["source"])
             assert 0 < facts["error"] < 1

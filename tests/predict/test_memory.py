@@ -176,6 +176,15 @@ def test_fsdp_of_wide_blocks_peaks_where_a_blocks_gradient_is_reduced() -> None:
     )
 
 
+def test_pytorchs_data_parallelism_has_buckets_and_copies() -> None:
+    """Of all gradients in fp32, and of all weights in bf16."""
+    count = MODEL.parameters
+    alone, eight = (room(stack("pytorch"), dp=dp, batch=16) for dp in (1, 8))
+    assert states(eight) == states(alone) == (4 * count, 4 * count, 8 * count)
+    assert (alone.messages, eight.messages) == (2 * count, (2 + 4) * count)
+    assert room(dp=8).messages == 0
+
+
 def test_deepspeed_has_buckets() -> None:
     large = read_architecture("llama-3-8b")
     two, three = (room(stack("deepspeed"), large, dp=8, zero=zero, recompute="full") for zero in (2, 3))

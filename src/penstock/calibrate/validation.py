@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -82,6 +83,12 @@ class Compared:
         return self.figures.seconds / self.measured_s - 1 if self.figures and self.measured_s else None
 
     @property
+    def measured_rate(self) -> float | None:
+        """Measured tokens of a device in a second."""
+        setup = self.run.setup
+        return setup.tokens / setup.devices / self.measured_s if setup and self.measured_s else None
+
+    @property
     def memory_error(self) -> float | None:
         """Predicted over measured peak of memory, less 1."""
         return self.figures.memory_gb / self.measured_gb - 1 if self.figures and self.measured_gb else None
@@ -102,6 +109,10 @@ class Compared:
     def judged_right(self) -> bool | None:
         """Whether what fits is said to fit, and what does not, not."""
         return None if self.figures is None or self.fitted is None else self.figures.fits == self.fitted
+
+
+TELLING = ("status", "set", "seconds_per_iter", "tokens_per_s_per_device", "peak_mem_gb")
+"""Columns in which the word OOM says that memory was too small."""
 
 
 @lru_cache(maxsize=1024)
@@ -179,18 +190,20 @@ def _in_units(run: Run, found: Prediction, flops: float, kind: Convention) -> Fi
 def _measured(run: Run, peak_flops: float) -> dict[str, Any]:
     """What a row says was measured; a cell that is none is named, and the row has no measured figures."""
     row = run.row
-    out_of_memory = "oom" in f"{row.get('status', '')} {row.get('set', '')}".lower().replace("_", " ").split()
-    try:
-        seconds, memory = run.measured_s, number(row, "peak_mem_gb") or None
-        tflops = measured_tflops(row, peak_flops)
-    except ValueError as error:
-        return {"unread": str(error)}
-    ran = seconds is not None or memory is not None
-    return {
-        "measured_s": None if out_of_memory else seconds,
-        "measured_gb": None if out_of_memory else memory,
-        "measured_tflops": None if out_of_memory else tflops,
+    found: dict[str, Any] = {
         "strict_time": row.get("strict_time") != "0",
         "strict_memory": row.get("strict_mem") != "0",
-        "fitted": False if out_of_memory else True if ran else None,
     }
+    if any("oom" in _words(row.get(name, "")) for name in TELLING):
+        return found | {"fitted": False}
+    try:
+        found |= {"measured_s": run.measured_s, "measured_gb": number(row, "peak_mem_gb") or None}
+        found["measured_tflops"] = measured_tflops(row, peak_flops)
+    except ValueError as error:
+        return {"unread": str(error)}
+    ran = found["measured_s"] is not None or found["measured_gb"] is not None
+    return found | {"fitted": True if ran else None}
+
+
+def _words(text: str) -> list[str]:
+    return re.split(r"[^a-z]+", text.lower())

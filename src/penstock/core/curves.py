@@ -6,14 +6,15 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any
 
 from penstock.core.tables import check_keys
 
-Column = npt.NDArray[Any]
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Column = NDArray[Any]
+
 COLUMNS: Mapping[str, tuple[str, ...]] = {
     "matmul": ("precision", "layout", "batch", "m", "n", "k", "seconds", "spread"),
     "attention": (
@@ -77,6 +78,8 @@ class Curves:
         >>> Curves("mine", {}, {}).rows("disk")
         {}
         """
+        import numpy as np
+
         if part not in self.tables:
             return {}
         table = self.tables[part]
@@ -94,6 +97,8 @@ class Curves:
 
 def _columns(where: str, part: str, table: object) -> Mapping[str, Column]:
     """The columns of ``columns = [...]`` and ``rows = [[...], ...]``."""
+    import numpy as np
+
     check_keys(where, table, ("columns", "rows"))
     assert isinstance(table, Mapping)
     names, rows = table.get("columns"), table.get("rows")

@@ -10,6 +10,8 @@ from typing import Any
 from penstock.core.words import divisors, suggest
 
 PRECISIONS = ("bf16", "fp16", "fp32", "fp8", "fp4")
+FRAMEWORK = "megatron-core"
+"""Of a prediction for which none is named."""
 MOMENTS_BYTES = {"adam": 8.0, "adam-bf16": 4.0, "adam-8bit": 2.06, "sgd": 4.0, "muon": 4.0, "adafactor": 0.02}
 """Optimizers, and what they remember of each parameter: two moments in fp32 or bf16, or in blocks of 8 bits (Dettmers
 et al. 2022, arXiv:2110.02861); one moment; sums of rows and columns (Shazeer & Stern 2018, arXiv:1804.04235)."""

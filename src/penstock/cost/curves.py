@@ -12,14 +12,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import product
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from penstock.core.cluster import Level
-from penstock.core.curves import Column
 from penstock.core.device import Device
+
+if TYPE_CHECKING:
+    from penstock.core.curves import Column
 
 Floats = npt.NDArray[np.float64]
 LENGTHS = (1.0, 2.0, 4.0, 8.0)

@@ -57,20 +57,28 @@ def rows_of(operators: Sequence[Operator]) -> Rows:
 
 @dataclass(frozen=True, eq=False)
 class Timed:
-    """Seconds of each operator as a kernel by itself, relative errors, its class, and levels that nobody measured."""
+    """Seconds of each operator as a kernel by itself, relative errors, its class, and levels that nobody measured.
+
+    ``cast_s``: of casting the left operand of each product forward and backward. ``sources``: which operators got their
+    seconds from which ``Time``.
+    """
 
     seconds: Floats
     error: Floats
     kind: Which
     guessed: frozenset[str]
+    cast_s: Floats
+    sources: tuple[tuple[Which, Time], ...]
 
 
 CLASSES = ("product", "low product", "attention", "memory", "cast", "routing")
 """What kernels share the rate that lasts: products in the wide and in the low precision, attention, traffic of memory,
 casts to the low precision, and moves of tokens to experts and back."""
+HOT = 3
+"""So many of them, the first, draw the most power."""
 
 
-def timed(rows: Rows, device: Device, low: str, wide: str) -> Timed:
+def timed(rows: Rows, device: Device, low: str, wide: str, crowd: float = 1.0) -> Timed:
     """Return what operators take on a device, each as a kernel by itself.
 
     Args:
@@ -78,6 +86,7 @@ def timed(rows: Rows, device: Device, low: str, wide: str) -> Timed:
         device: where they run.
         low: precision of the products inside blocks; those in ``WIDE`` keep the wide one.
         wide: precision of all else.
+        crowd: tokens of the busiest rank of experts over the mean.
     """
     found = _Found(rows, device)
     recipe = rows.low & (low != wide)
@@ -94,7 +103,18 @@ def timed(rows: Rows, device: Device, low: str, wide: str) -> Timed:
     found.put((rows.kind > 2) & ~routing, 3, partial(_moved, rows, device))
     found.put(routing, 5, partial(_moved, rows, device))
     found.put(rows.plain, 0, partial(_plain, rows, device, wide))
-    return Timed(found.seconds, found.error, found.kind, frozenset(found.guessed))
+    seconds = found.seconds * np.where(rows.kind == KINDS.index("grouped_matmul"), crowd, 1.0)
+    cast_s = _casts_s(rows, device, low, wide)
+    return Timed(seconds, found.error, found.kind, frozenset(found.guessed), cast_s, tuple(found.sources))
+
+
+def _casts_s(rows: Rows, device: Device, low: str, wide: str) -> Floats:
+    cast_s = np.zeros(len(rows.kind))
+    cast = rows.low & (rows.phase < 2) & (low != wide)
+    if cast.any():
+        batch, m, _, k = rows.sizes[:4]
+        cast_s[cast] = casts(device, low, (batch * m * k)[cast]).seconds
+    return cast_s
 
 
 class _Found:
@@ -104,6 +124,7 @@ class _Found:
         self.seconds, self.error = np.zeros(len(rows.kind)), np.zeros(len(rows.kind))
         self.kind = np.full(len(rows.kind), CLASSES.index("memory"))
         self.guessed: set[str] = set()
+        self.sources: list[tuple[Which, Time]] = []
         self.device = device
 
     def put(self, mine: NDArray[np.bool_], kind: int, of: Callable[[Which], Time]) -> None:
@@ -113,6 +134,7 @@ class _Found:
             return
         time = of(at)
         self.seconds[at], self.error[at], self.kind[at] = time.seconds, time.error, kind
+        self.sources.append((at, time))
         if time.guessed:
             self.guessed.add(f"{time.level_of} for {self.device.architecture}")
 
@@ -121,9 +143,8 @@ class _Found:
 class Work:
     """Seconds of operators together, each as a kernel by itself: shape (classes, phases), and errors likewise.
 
-    ``again``: of those that run once more before the gradients, shape (classes,). Casts are one of
-    the left operand of each product forward and backward. ``launches``: kernels of each phase, and of what runs again.
-    ``weights``: elements of gradients of matrices.
+    ``again``: of those that run once more before the gradients, shape (classes,). ``launches``: kernels of each phase,
+    and of what runs again. ``weights``: elements of gradients of matrices.
     """
 
     seconds: Floats
@@ -140,22 +161,15 @@ def work(rows: Rows, again: NDArray[np.bool_], device: Device, low: str, wide: s
     Args:
         rows: operators.
         again: which of them run once more.
-        device, low, wide: as in ``timed``.
-        crowd: tokens of the busiest rank of experts over the mean.
+        device, low, wide, crowd: as in ``timed``.
     """
-    found = timed(rows, device, low, wide)
-    seconds = found.seconds * np.where(rows.kind == KINDS.index("grouped_matmul"), crowd, 1.0)
+    found = timed(rows, device, low, wide, crowd)
     sums, errors, twice = _empty(), _empty(), np.zeros(len(CLASSES))
-    np.add.at(sums, (found.kind, rows.phase), seconds)
-    np.add.at(errors, (found.kind, rows.phase), seconds * found.error)
-    np.add.at(twice, found.kind[again], seconds[again])
-    cast = rows.low & (rows.phase < 2) & (low != wide)
-    if cast.any():
-        batch, m, _, k = rows.sizes[:4]
-        cast_s = np.zeros(len(rows.kind))
-        cast_s[cast] = casts(device, low, (batch * m * k)[cast]).seconds
-        np.add.at(sums[4], rows.phase, cast_s)
-        twice[4] = cast_s[again].sum()
+    np.add.at(sums, (found.kind, rows.phase), found.seconds)
+    np.add.at(errors, (found.kind, rows.phase), found.seconds * found.error)
+    np.add.at(twice, found.kind[again], found.seconds[again])
+    np.add.at(sums[4], rows.phase, found.cast_s)
+    twice[4] = found.cast_s[again].sum()
     f, i, w = (float(rows.launches[rows.phase == phase].sum()) for phase in range(len(PHASES)))
     matrices = (rows.kind < 2) & (rows.phase == 2)
     weights = float(rows.sizes[:3, matrices].prod(axis=0).sum())
@@ -166,31 +180,51 @@ def _empty() -> Floats:
     return np.zeros((len(CLASSES), len(PHASES)))
 
 
-def sustained(device: Device, low: str, wide: str, attention: str = "newest") -> Floats:
+def hot_share(seconds: Floats) -> float:
+    """Return the share of the time that is products and attention, which draw the most power, of seconds by class."""
+    return float(seconds[:HOT].sum() / seconds.sum()) if seconds.any() else 0.0
+
+
+def sustained(device: Device, low: str, wide: str, attention: str = "newest", hot: float = 1.0) -> Floats:
     """Return the share of the rate of single kernels that lasts through a step (power, clocks, cold caches), for each
     of ``CLASSES``; that of products as it was measured, where it was.
+
+    Power, and with it the clock, follows what all kernels draw together: the less of the time is products and
+    attention, the less of their rate is lost.
 
     Args:
         device: where they run.
         low, wide: precisions of products.
         attention: generation of its kernels, as in ``Stack.attention``.
+        hot: as ``hot_share`` gives it.
     """
     names = (wide, low, "attention", "memory", "memory", "memory")
-    found = [_lasting(device.architecture, "bf16" if name == "fp16" else name) for name in names]
-    if attention != "newest":
-        known = levels("older_attention")
-        found[2] *= known.get(f"{device.architecture} {attention}", known["default"])[0]
+    found = np.array([_lasting(device.architecture, "bf16" if name == "fp16" else name) for name in names])
     measured = lasting_share(device)
     if measured is not None:
-        found[:2] = [measured, measured]
-    return np.array(found)
+        found[:2] = measured
+    found[:HOT] = 1 - hot * (1 - found[:HOT])
+    if attention != "newest":
+        found[2] *= levels("older_attention")[older_key(device.architecture, attention)][0]
+    return found
+
+
+def _lasting(architecture: str, name: str) -> float:
+    return levels("sustained")[sustained_key(architecture, name)][0]
 
 
 @cache
-def _lasting(architecture: str, name: str) -> float:
+def sustained_key(architecture: str, name: str) -> str:
+    """Return which of the levels ``sustained`` counts for a precision, ``attention`` or ``memory``."""
     known = levels("sustained")
     keys = (f"{architecture} {name}", architecture, f"default {name}", "default")
-    return next(known[key][0] for key in keys if key in known)
+    return next(key for key in keys if key in known)
+
+
+def older_key(architecture: str, attention: str) -> str:
+    """Return which of the levels ``older_attention`` counts for a generation of kernels."""
+    key = f"{architecture} {attention}"
+    return key if key in levels("older_attention") else "default"
 
 
 def _product(rows: Rows, device: Device, precision: str, at: Which) -> Time:
@@ -205,8 +239,10 @@ def _grouped(rows: Rows, device: Device, precision: str, at: Which) -> Time:
 
 
 def _moved(rows: Rows, device: Device, at: Which) -> Time:
-    """Traffic of memory; norms and losses, which go over their rows more than once, reach less of its rate."""
+    """Traffic of memory; norms and losses that are one kernel, or two back, go over their rows more than once in it and
+    reach less of the rate."""
     share = np.array([levels("moved").get(KINDS[kind], (1.0,))[0] for kind in rows.kind[at]])
+    share = np.where(rows.launches[at] <= 2, share, 1.0)
     return memory_bound(device, rows.moved_bytes[at] / share, kernels=rows.launches[at])
 
 

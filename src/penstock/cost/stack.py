@@ -16,9 +16,6 @@ from penstock.cost.operators import FUSED, PLAIN, SPLIT, Kernels
 KERNELS = {"fused": FUSED, "plain": PLAIN, "split": SPLIT}
 """Kernels that a table can start from."""
 
-FRAMEWORK = "megatron-core"
-"""Of a prediction for which none is named."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stack:
@@ -58,6 +55,7 @@ class Stack:
             Engine gives autograd such a one).
         stage_again: whether all blocks of a stage are made again before its backward, not one at a time.
         drops_gradients: whether gradients are dropped between steps; with one micro-batch, none are there at its loss.
+        doubles_gradients: whether data parallelism without ZeRO holds all gradients a second time, in its buckets.
         ahead: blocks whose weights are gathered (ZeRO-3) before they are needed.
         bucket_bytes: of the buffer in which ZeRO collects gradients for their reduction, if there are so many.
         live_bytes: of weights that are gathered at a time (ZeRO-3), if there are so many; 0: as ``ahead`` says.
@@ -106,6 +104,7 @@ class Stack:
     passing_bytes: float = 2.0
     scratch_bytes: float = 0.0
     drops_gradients: bool = False
+    doubles_gradients: bool = False
     stage_again: bool = False
     ahead: float = 1.0
     bucket_bytes: float = 0.0
@@ -148,19 +147,26 @@ def stack(name: str) -> Stack:
 
 
 @cache
+def tables() -> Mapping[str, Any]:
+    """Return ``data/frameworks.toml`` as it stands: framework -> what it sets; and ``ranges``, of each field that of a
+    fit and the source of its default."""
+    return tomllib.loads((resources.files("penstock") / "data" / "frameworks.toml").read_text())
+
+
+@cache
 def stacks() -> Mapping[str, Stack]:
     """All frameworks that are known, by name."""
-    text = (resources.files("penstock") / "data" / "frameworks.toml").read_text()
     found: dict[str, Stack] = {}
-    for name, table in tomllib.loads(text).items():
-        found[name] = _stack(name, table, found)
+    for name, table in tables().items():
+        if name != "ranges":
+            found[name] = _stack(name, dict(table), found)
     return found
 
 
 def _stack(name: str, table: dict[str, Any], known: Mapping[str, Stack]) -> Stack:
     like = table.pop("like", None)
     start = Stack(name=name) if like is None else replace(known[like], name=name, aliases=(), source="")
-    said = table.pop("kernels", {})
+    said = dict(table.pop("kernels", {}))
     kernels = replace(KERNELS[said.pop("like")] if "like" in said else start.kernels, **said)
     aliases = tuple(table.pop("aliases", ()))
     table = {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from penstock.cost.collectives import Collective
 from penstock.cost.constants import constants
 from penstock.cost.kernels import memory_bound
 from penstock.predict.micro import Split
-from penstock.predict.moments import sharded
 
 Floats = NDArray[np.float64]
 
@@ -32,40 +33,69 @@ def gathers_s(rank: Split, params: Floats, f: Floats, b: Floats) -> tuple[Floats
     return forward, np.maximum(0.0, gather_s + scatter_s - b)
 
 
-def gradients_s(rank: Split, dense: Floats, experts: Floats, backward_s: Floats) -> Floats:
-    """Return the seconds of sums of gradients, and of gathers of weights, that nothing hides.
+class Sum(NamedTuple):
+    """One collective behind the last backward, over ``size`` ranks that are ``stride`` apart: its whole tensor in
+    bytes, its seconds and those that show; arrays have one entry per pipeline rank, or the shape (setups, ranks)."""
+
+    name: str
+    kind: Collective
+    whole_bytes: Floats
+    size: Any
+    stride: Any
+    whole_s: Floats
+    shown_s: Floats
+
+
+def sums(rank: Split, dense: Floats, experts: Floats, backward_s: Floats) -> list[Sum]:
+    """Return sums of gradients, and gathers of weights, of what has replicas; from ZeRO-2 on micro-batches have them.
 
     Args:
         rank: the setup, or setups, and the framework.
         dense, experts: parameters of each pipeline rank on one device, shape (ranks,), or (setups, ranks).
         backward_s: seconds of one backward of all its stages, likewise.
     """
-    setup, stack = rank.setup, rank.stack
-    hidden_s, shown = stack.dp_hidden * backward_s, 1 - stack.dp_most
-    found = np.zeros(backward_s.shape)
-    groups = ((dense, setup.replicas, setup.tp), (experts, setup.expert_replicas, setup.ep * setup.etp))
-    for count, size, stride in groups:
-        over = (size, stride)
-        reduced, width = count * stack.reduced_bytes, count * rank.width_bytes
-        sums_s = rank.among("all_reduce", reduced, *over, setup.zero == 0)
-        sums_s = sums_s + rank.among("reduce_scatter", reduced, *over, setup.zero == 1)
-        gathers_s = rank.among("all_gather", width, *over, setup.zero == 1)
-        found += np.maximum(sums_s - hidden_s, shown * sums_s)
-        found += np.maximum(gathers_s - hidden_s / 2, shown * gathers_s)
+    setup, stack, found = rank.setup, rank.stack, []
+    groups = (
+        ("dense", dense, setup.replicas, setup.tp),
+        ("experts", experts, setup.expert_replicas, setup.ep * setup.etp),
+    )
+    wanted: tuple[tuple[str, Collective, float, float, Any], ...] = (
+        ("gradients", "all_reduce", stack.reduced_bytes, 1.0, setup.zero == 0),
+        ("gradients", "reduce_scatter", stack.reduced_bytes, 1.0, setup.zero == 1),
+        ("weights", "all_gather", rank.width_bytes, 0.5, setup.zero == 1),
+    )
+    for what, count, size, stride in groups:
+        for name, kind, width, part, when in wanted:
+            whole_s = rank.among(kind, count * width, size, stride, when)
+            if whole_s.any():
+                shown_s = np.maximum(whole_s - part * stack.dp_hidden * backward_s, (1 - stack.dp_most) * whole_s)
+                found.append(Sum(f"{name}, {what}", kind, count * width, size, stride, whole_s, shown_s))
     return found
 
 
-def optimizer_s(rank: Split, dense: Any, experts: Any) -> Floats:
-    """Return the seconds of reading and writing weights, gradients and state, through the host's memory where it is
-    offloaded; arguments as those of ``gradients_s``."""
-    setup, stack = rank.setup, rank.stack
-    own = sharded(setup, (dense, experts), 1)
-    here_s = memory_bound(rank.device, own * stack.optimizer_bytes).seconds
-    if not setup.optimizer_offload:
-        return here_s
-    node = rank.cluster.node_of(0)
-    moved_s = own * (stack.reduced_bytes + rank.width_bytes) / node.host_link.bytes_per_s
-    rate = constants("host")["optimizer_share"] * node.host_bytes_per_s / node.devices
-    host_s = own * stack.optimizer_bytes / rate
-    share = setup.optimizer_offload
-    return np.asarray((1 - share) * here_s + share * np.maximum(moved_s, host_s))
+def gradients_s(found: Iterable[Sum], like: Floats) -> Floats:
+    """Return the seconds of sums that nothing hides, in the shape of ``like``."""
+    return np.asarray(np.sum([np.zeros(like.shape), *(each.shown_s for each in found)], axis=0))
+
+
+def updates_s(rank: Split, own: Any) -> dict[str, Floats]:
+    """Return the seconds of reading and writing weights, gradients and state: on the device, and through the host's
+    memory what is offloaded.
+
+    Args:
+        rank: the setup, or setups, and the framework.
+        own: parameters that each pipeline rank's optimizer updates on one device.
+    """
+    stack, share = rank.stack, rank.setup.optimizer_offload
+    found = {"on the device": (1 - share) * memory_bound(rank.device, own * stack.optimizer_bytes).seconds}
+    if share:
+        node = rank.cluster.node_of(0)
+        moved_s = own * (stack.reduced_bytes + rank.width_bytes) / node.host_link.bytes_per_s
+        rate = constants("host")["optimizer_share"] * node.host_bytes_per_s / node.devices
+        found["on the host"] = share * np.maximum(moved_s, own * stack.optimizer_bytes / rate)
+    return found
+
+
+def optimizer_s(updates: Mapping[str, Floats]) -> Floats:
+    """Return the seconds of all updates."""
+    return np.asarray(np.sum([*updates.values()], axis=0))

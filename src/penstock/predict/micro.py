@@ -22,7 +22,7 @@ from penstock.cost.kept import of_these, rerun
 from penstock.cost.kernels import memory_bound
 from penstock.cost.model_operators import embedding_operators, head_operators, operators, predictor_operators
 from penstock.cost.operators import Kernels, Microbatch, Operator, Shard
-from penstock.cost.passes import CLASSES, Rows, Work, rows_of, sustained, work
+from penstock.cost.passes import CLASSES, Rows, Work, hot_share, rows_of, sustained, work
 from penstock.cost.stack import Stack
 
 Floats = NDArray[np.float64]
@@ -34,19 +34,25 @@ KEPT_BYTES = {"fp8": 1.0, "fp4": 0.56}
 class Part:
     """Seconds of one part of the model on one rank, per micro-batch.
 
-    ``f_s``, ``i_s``, ``w_s``: forward, input and weight gradient, messages included. ``again_s``: what recompute adds
-    to the backward. ``messages_s``: of them, messages that nothing hides, by axis, forward and backward together.
-    ``error_s``: how far the sum is off. ``host_s``: what waits for the host beyond the device's own time.
+    ``f_s``, ``i_s``, ``w_s``: forward, input and weight gradient, messages included, those that recompute repeats too.
+    ``again_s``: what recompute adds to the backward beside messages. ``messages_s``: messages that nothing hides, by
+    axis, forward and backward together. ``error_s``: how far the sum is off. ``waits_s``: in which the device waits for
+    its host, forward and backward.
     """
 
     f_s: float = 0.0
     i_s: float = 0.0
     w_s: float = 0.0
     again_s: float = 0.0
-    host_s: float = 0.0
+    waits_s: tuple[float, float] = (0.0, 0.0)
     error_s: float = 0.0
     messages_s: Mapping[str, float] = field(default_factory=dict)
     guessed: frozenset[str] = frozenset()
+
+    @property
+    def host_s(self) -> float:
+        """What waits for the host beyond the device's own time."""
+        return sum(self.waits_s)
 
     @property
     def all_s(self) -> float:
@@ -77,10 +83,17 @@ def block_work(
 
 
 @lru_cache(maxsize=1024)
-def end_work(model: Architecture, batch: Microbatch, end: str, device: Device, wide: str) -> Work:
-    """Return the work of the ``embedding``, the ``head`` or the ``predictors``, all in the wide precision."""
+def end_rows(model: Architecture, batch: Microbatch, end: str) -> tuple[tuple[Operator, ...], Rows]:
+    """Return the operators of the ``embedding``, the ``head`` or the ``predictors``, and their columns."""
     makers = {"embedding": embedding_operators, "head": head_operators, "predictors": predictor_operators}
-    rows = rows_of(makers[end](model, batch))
+    made = makers[end](model, batch)
+    return made, rows_of(made)
+
+
+@lru_cache(maxsize=1024)
+def end_work(model: Architecture, batch: Microbatch, end: str, device: Device, wide: str) -> Work:
+    """Return the work of an end, all in the wide precision."""
+    _, rows = end_rows(model, batch, end)
     return work(rows, np.zeros(len(rows.kind), bool), device, wide, wide)
 
 
@@ -132,6 +145,10 @@ class Rank:
     def batch_of(self, block: Block) -> Microbatch:
         """The micro-batch as a block sees it: only experts are split over the ranks of experts."""
         return self.batch if isinstance(block.mlp, Experts) else self.dense_batch
+
+    def batch_of_end(self, which: str) -> Microbatch:
+        """The micro-batch as an end sees it: only multi-token heads have experts."""
+        return self.batch if which == "predictors" else self.dense_batch
 
     def group(self, size: int, stride: int) -> tuple[Level, ...]:
         """Links that an axis crosses."""
@@ -186,17 +203,24 @@ class Rank:
 
     def end(self, which: str) -> Part:
         """Return what the embedding, the head with its loss, or multi-token heads take."""
-        batch = self.batch if which == "predictors" else self.dense_batch
-        part = self.part(end_work(self.model, batch, which, self.device, self.wide), self.wide, routed=False)
+        part = self.part(
+            end_work(self.model, self.batch_of_end(which), which, self.device, self.wide), self.wide, routed=False
+        )
         shown_s = self.stack.tp_shown * float(collective_s("all_reduce", self.row_bytes, self.tensor))
         return replace(part, f_s=part.f_s + shown_s, messages_s={"tensor": shown_s})
 
+    def lasting(self, low: str, hot: float) -> NDArray[np.float64]:
+        """Return the share of the rate of single kernels that the stack reaches through a step, for each of
+        ``CLASSES``, with products in the precision ``low``; ``hot`` as in ``hot_share``."""
+        found = sustained(self.device, low, self.wide, self.stack.attention, hot)
+        found[CLASSES.index("memory")] /= self.stack.moves
+        found[CLASSES.index("cast")] /= self.stack.casts
+        found[CLASSES.index("routing")] /= self.stack.routing
+        return found
+
     def part(self, done: Work, low: str, routed: bool) -> Part:
         """Return the longer of what the device and what the host's launches take, for each phase."""
-        lasting = sustained(self.device, low, self.wide, self.stack.attention)
-        lasting[CLASSES.index("memory")] /= self.stack.moves
-        lasting[CLASSES.index("cast")] /= self.stack.casts
-        lasting[CLASSES.index("routing")] /= self.stack.routing
+        lasting = self.lasting(low, hot_share(done.seconds.sum(axis=1)))
         device = (done.seconds / lasting[:, None]).sum(axis=0)
         device[2] += self.added_s(done) / lasting[CLASSES.index("memory")]
         device[2] *= not self.setup.adapter  # frozen matrices need no gradients of their own
@@ -211,7 +235,7 @@ class Rank:
             float(device[1]) * stretch,
             float(device[2]) * stretch,
             again_s,
-            host_s=f_s - float(device[0]) + back_s * (stretch - 1),
+            waits_s=(f_s - float(device[0]), back_s * (stretch - 1)),
             error_s=float((done.error_s / lasting[:, None]).sum()),
             guessed=done.guessed,
         )
@@ -235,19 +259,17 @@ class Rank:
         ring_f, ring_b = self.context_s(block, part.f_s), self.context_s(block, part.i_s + part.w_s, 2)
         turn_s = tensor_s + expert_s
         twice = self.setup.recompute == "full"
-        again_s = part.again_s + twice * (turn_s + ring_f)
         times = 2 + twice
         shown = {"tensor": times * tensor_s, "expert": times * expert_s, "context": ring_f * (1 + twice) + ring_b}
         return replace(
             part,
             f_s=part.f_s + turn_s + ring_f,
-            i_s=part.i_s + turn_s + ring_b,
-            again_s=again_s,
+            i_s=part.i_s + turn_s + ring_b + twice * (turn_s + ring_f),
             messages_s={axis: seconds for axis, seconds in shown.items() if seconds},
         )
 
-    def tensor_s(self, block: Block) -> float:
-        """Seconds of a direction's sums over the tensor-parallel group: one behind each half of a block, of the tokens
+    def summed_bytes(self, block: Block) -> float:
+        """Bytes of a direction's sums over the tensor-parallel group: one behind each half of a block, of the tokens
         that are routed where experts are split over it."""
         setup, mlp = self.setup, block.mlp
         if setup.tp == 1:
@@ -257,28 +279,40 @@ class Rank:
             halves += mlp.topk * (setup.etp > 1) + (mlp.shared is not None)
         elif mlp is not None and not (block.parallel and halves):
             halves += 1
-        return self.stack.tp_shown * float(collective_s("all_reduce", self.row_bytes * halves, self.tensor))
+        return self.row_bytes * halves
+
+    def tensor_s(self, block: Block) -> float:
+        """Seconds of a direction's ``summed_bytes``."""
+        return self.stack.tp_shown * float(collective_s("all_reduce", self.summed_bytes(block), self.tensor))
+
+    @property
+    def experts(self) -> tuple[Level, ...]:
+        """Of the group that shares experts."""
+        return self.group(self.setup.ep, self.setup.etp)
+
+    def routed_bytes(self, block: Block) -> float:
+        """Bytes of tokens that a rank sends to their experts, and gets back."""
+        setup, mlp = self.setup, block.mlp
+        if setup.ep == 1 or not isinstance(mlp, Experts):
+            return 0.0
+        return self.batch.own * mlp.expert.hidden * self.width_bytes * mlp.topk * setup.imbalance
 
     def expert_s(self, block: Block) -> float:
         """Seconds of a direction's turns of tokens to their experts and back."""
-        setup = self.setup
-        if setup.ep == 1 or not isinstance(block.mlp, Experts):
-            return 0.0
-        sent = self.batch.own * block.mlp.expert.hidden * self.width_bytes * block.mlp.topk * setup.imbalance
-        group = self.group(setup.ep, setup.etp)
-        return self.stack.ep_shown * 2 * float(collective_s("all_to_all", sent, group))
+        return self.stack.ep_shown * 2 * float(collective_s("all_to_all", self.routed_bytes(block), self.experts))
 
-    def context_s(self, block: Block, hides_s: float, times: int = 1) -> float:
-        """Seconds of keys and values on their way round the ring (or of heads for tokens), as far as nothing hides
-        them."""
+    def turned_bytes(self, block: Block) -> float:
+        """Bytes of keys and values that a rank sends round the ring, or of them and queries that it gives for heads."""
         setup, mixer = self.setup, block.attention
         if setup.cp == 1 or not isinstance(mixer, Attention):
             return 0.0
-        kv = mixer.kv_heads * (mixer.head_dim + mixer.value_dim) / setup.tp
-        if setup.cp_heads:
-            heads = mixer.heads * (mixer.head_dim + mixer.value_dim) / setup.tp
-            turned = self.batch.here * (heads + kv) * self.width_bytes
+        heads = mixer.kv_heads + mixer.heads * setup.cp_heads
+        return self.batch.here * heads * (mixer.head_dim + mixer.value_dim) / setup.tp * self.width_bytes
+
+    def context_s(self, block: Block, hides_s: float, times: int = 1) -> float:
+        """Seconds of ``turned_bytes``, as far as nothing hides them."""
+        turned = self.turned_bytes(block)
+        if self.setup.cp_heads:
             return times * float(collective_s("all_to_all", turned, self.context))
-        around = times * self.batch.here * kv * self.width_bytes
-        whole_s = (setup.cp - 1) * float(send_s(around, self.context))
+        whole_s = (self.setup.cp - 1) * float(send_s(times * turned, self.context))
         return max(0.0, whole_s - hides_s) + self.stack.cp_shown * min(whole_s, hides_s)

@@ -167,11 +167,12 @@ def sharded(setup: Any, counts: tuple[Any, Any], stage: int) -> Any:
 
 
 def _bucket(rank: Split, stage: Stage) -> Any:
-    """Gradients that ZeRO collects for their reduction, and weights that DeepSpeed keeps gathered."""
-    setup, stack, width = rank.setup, rank.stack, rank.width_bytes
+    """Gradients that are collected for their reduction, and weights that DeepSpeed keeps gathered."""
+    setup, stack, width, own = rank.setup, rank.stack, rank.width_bytes, sum(trained(rank, *stage))
     live = np.minimum(stack.live_bytes, width * sum(parameters(rank.model, setup, *stage))) * (setup.zero == 3)
-    bucket = live + np.minimum(stack.bucket_bytes, width * sum(trained(rank, *stage)))
-    return (setup.replicas > 1) * (setup.zero > 0) * bucket
+    bucket = live + np.minimum(stack.bucket_bytes, width * own)
+    doubled = stack.doubles_gradients * stack.gradient_bytes * own
+    return (setup.replicas > 1) * np.where(setup.zero == 0, doubled, bucket)
 
 
 class _Gathered(NamedTuple):
@@ -184,12 +185,14 @@ class _Gathered(NamedTuple):
 
 
 def _gathered(rank: Split, stage: Stage) -> _Gathered:
-    """A gradient is whole in the width of weights, and a second time in that of its reduction."""
+    """A gradient is whole in the width of weights, and a second time in that of its reduction. Without ZeRO-3, weights
+    that are stored wider than products read them have copies of all while a step runs."""
     setup, stack, width = rank.setup, rank.stack, rank.width_bytes
-    if stack.live_bytes:
-        return _Gathered()
-    apart = (setup.replicas > 1) * (setup.zero == 3)
+    wider = (setup.zero < 3) * (stack.weight_bytes > width and not setup.adapter)
+    copies = wider * width * sum(parameters(rank.model, setup, *stage))
+    apart = (setup.replicas > 1) * (setup.zero == 3) * (not stack.live_bytes)
     block = apart * stage.largest(lambda block: sum(parameters(rank.model, setup, {block: 1}, False, False)))
     head = apart * sum(parameters(rank.model, setup, {}, False, stage.last))
     whole = 0.0 if setup.adapter else width + stack.reduced_bytes
-    return _Gathered(width * (1 + stack.ahead) * block, width * head, whole * block, (width + whole) * head)
+    blocks = copies + width * (1 + stack.ahead) * block
+    return _Gathered(blocks, copies + width * head, whole * block, (width + whole) * head)

@@ -14,11 +14,11 @@ from penstock.core.cluster import Cluster
 from penstock.core.op import Kind
 from penstock.core.setup import Setup
 from penstock.cost.stack import Stack
-from penstock.predict.after import gathers_s, gradients_s, optimizer_s
+from penstock.predict.after import gathers_s, gradients_s, optimizer_s, sums, updates_s
 from penstock.predict.grid import Grid, can_be
 from penstock.predict.memory import peak_bytes
 from penstock.predict.micro import Part, Rank
-from penstock.predict.moments import Stage, of_block
+from penstock.predict.moments import Stage, of_block, sharded
 from penstock.predict.ranks import Layout, Ranks, layout, padded, shapes_of
 from penstock.predict.sizes import parameters
 from penstock.schedules.build import build, check_sizes
@@ -150,7 +150,8 @@ def _scored(many: Ranks) -> tuple[Floats, Floats, NDArray[np.bool_]]:
     times = _times(many, stage)
     dense, experts = parameters(many.model, setup, *stage)
     dense, experts = np.broadcast_to(dense, times.f.shape), np.broadcast_to(experts, times.f.shape)
-    beside_s = gradients_s(many, dense, experts, times.b) + optimizer_s(many, dense, experts)
+    beside_s = gradients_s(sums(many, dense, experts, times.b), times.b)
+    beside_s += optimizer_s(updates_s(many, sharded(setup, (dense, experts), 1)))
     end_s = _ends(many, times, classes, which)
     seconds = (end_s + beside_s).max(axis=1) + stack.step_s
     kept_bytes = sum(of_block(many, kind).kept * count for kind, count in stage.blocks.items())

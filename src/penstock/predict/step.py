@@ -17,11 +17,11 @@ from penstock.core.plan import Plan
 from penstock.core.setup import Setup
 from penstock.cost.stack import Stack
 from penstock.engine import simulate
-from penstock.predict.after import gathers_s, gradients_s, optimizer_s
+from penstock.predict.after import Sum, gathers_s, gradients_s, optimizer_s, sums, updates_s
 from penstock.predict.flops import model_flops
 from penstock.predict.memory import rooms, saved_bytes
 from penstock.predict.micro import Part, Rank
-from penstock.predict.moments import Stage
+from penstock.predict.moments import Stage, sharded
 from penstock.predict.prediction import Prediction
 from penstock.predict.sizes import parameters, trained
 from penstock.schedules import build
@@ -126,7 +126,7 @@ class Step:
                 i[stage] += times * (part.i_s + part.again_s)
                 w[stage] += times * part.w_s
         wait_s = stack.p2p_shown * rank.next_stage_s + stack.micro_s / 2 / setup.chunks
-        gather_f, gather_b = self._gathers_s(f, i + w)
+        gather_f, gather_b = self.gathers_s = self._gathers_s(f, i + w)
         seconds = np.zeros((len(Kind), count))
         seconds[Kind.F] = f + wait_s + gather_f
         seconds[Kind.I], seconds[Kind.W] = i + wait_s + gather_b, w
@@ -146,16 +146,29 @@ class Step:
 
     # -- after the last backward
 
+    def sums(self) -> list[Sum]:
+        """Sums of gradients, and gathers of weights."""
+        backward_s = np.array([self.costs.seconds[Kind.B, stages].sum() for stages in self.on])
+        return sums(self.rank, self.dense, self.experts, backward_s)
+
     @cached_property
     def gradients_s(self) -> Floats:
         """Sums of gradients, and gathers of weights, that nothing hides."""
-        backward_s = np.array([self.costs.seconds[Kind.B, stages].sum() for stages in self.on])
-        return gradients_s(self.rank, self.dense, self.experts, backward_s)
+        return gradients_s(self.sums(), self.dense)
+
+    @property
+    def owned(self) -> Floats:
+        """Parameters that a rank's optimizer updates."""
+        return np.asarray(sharded(self.setup, (self.dense, self.experts), 1))
+
+    def updates_s(self) -> dict[str, Floats]:
+        """Reading and writing of weights, gradients and state: on the device, and on the host."""
+        return updates_s(self.rank, self.owned)
 
     @cached_property
     def optimizer_s(self) -> Floats:
-        """Updates of weights."""
-        return optimizer_s(self.rank, self.dense, self.experts)
+        """Seconds of all updates of weights."""
+        return optimizer_s(self.updates_s())
 
     # -- all together
 
@@ -163,11 +176,16 @@ class Step:
         """Seconds until each rank is done."""
         return np.asarray(self.timeline.last_s + self.gradients_s + self.optimizer_s + self.stack.step_s)
 
+    @property
+    def slowest(self) -> int:
+        """The rank that is done last."""
+        return int(np.argmax(self.seconds()))
+
     def prediction(self) -> Prediction:
         """Return all that is known."""
         rank, setup, device = self.rank, self.setup, self.rank.device
         done = self.seconds()
-        slowest = int(np.argmax(done))
+        slowest = self.slowest
         seconds = float(done[slowest])
         spread = 1 + self.stack.spread + self._sum(slowest, "error_s") / seconds
         stages = [Stage(self.blocks(r), *self.holds(r)) for r in range(len(self.on))]

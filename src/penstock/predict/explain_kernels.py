@@ -1,0 +1,208 @@
+"""Operators of a prediction one by one: seconds, what bounds them, the share of a peak that they reach, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from penstock.core.architecture import Block
+from penstock.core.parts import Experts
+from penstock.cost.constants import constants, levels, table
+from penstock.cost.curves import lasting_share
+from penstock.cost.kept import of_these, rerun
+from penstock.cost.kernels import ASYNCHRONOUS, BYTES, cast
+from penstock.cost.operators import Operator
+from penstock.cost.origins import Constant, constant, level, level_of, of_device, of_stack
+from penstock.cost.passes import CLASSES, Rows, hot_share, older_key, sustained_key, timed
+from penstock.predict.micro import Rank, block_rows, end_rows
+from penstock.units import human_bytes, human_s
+
+PHASES = {"F": "forward", "I": "input gradient", "W": "weight gradient"}
+FLOORS = {
+    "matmul": ("matmul", "floor_s"),
+    "grouped_matmul": ("matmul", "floor_s"),
+    "attention": ("attention", "floor_s"),
+}
+"""Where the least time of a kernel stands, by kind; for all others with memory."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kernel:
+    """One operator of one phase, of one micro-batch.
+
+    Args:
+        operator: with its shapes, FLOPs and bytes.
+        precision: of its products.
+        alone_s: as a kernel by itself.
+        lasting: share of that rate that the stack reaches through a step.
+        cast_s: of casting its operand, through a step.
+        error: relative, of ``alone_s``.
+        again: whether recompute runs it once more.
+        bounds_s: the least that FLOPs, bytes, starting kernels and the host's launches take, by ``compute``,
+            ``memory``, ``launch floor`` and ``host``.
+        peak_flops, peak_bytes_per_s: what its rates are shares of.
+        constants: that the seconds were made with.
+    """
+
+    operator: Operator
+    precision: str
+    alone_s: float
+    lasting: float
+    cast_s: float
+    error: float
+    again: bool
+    bounds_s: dict[str, float]
+    peak_flops: float
+    peak_bytes_per_s: float
+    constants: tuple[Constant, ...]
+
+    @property
+    def seconds(self) -> float:
+        """Through a step, casts apart."""
+        return self.alone_s / self.lasting
+
+    @property
+    def bound(self) -> str:
+        """What its time is bound by: the largest of ``bounds_s``; the host if that needs more than the device."""
+        if self.bounds_s["host"] > self.seconds:
+            return "host"
+        on_device = {name: seconds for name, seconds in self.bounds_s.items() if name != "host"}
+        return max(on_device, key=on_device.__getitem__)
+
+    @property
+    def reached(self) -> float:
+        """Share of the peak that counts: of FLOP/s where those bound it, else of the memory's rate."""
+        return self.bounds_s["compute" if self.bound == "compute" else "memory"] / self.seconds if self.seconds else 0.0
+
+    @property
+    def shape(self) -> str:
+        """In words."""
+        op = self.operator
+        if op.kind in ("matmul", "grouped_matmul"):
+            product = f"{op.m:,.7g} x {op.k:,.7g} x {op.n:,.7g}"
+            return product if op.batch == 1 else f"{op.batch} of {product}"
+        if op.kind == "attention":
+            sees = f", {op.density:.0%} seen" if op.density < 1 else ""
+            return f"{op.batch} heads of {op.m:,.7g} x {op.n:,.7g}, width {op.k:,.7g}{sees}"
+        return human_bytes(op.moved_bytes)
+
+    @property
+    def how(self) -> str:
+        """The formula."""
+        op, plural = self.operator, f"{self.operator.launches} kernels" if self.operator.launches > 1 else "one kernel"
+        if op.kind in ("matmul", "grouped_matmul"):
+            rule = f"whole tiles in waves over all units, at the peak in {self.precision}, or the operands' bytes"
+        elif op.kind == "attention":
+            rule = "blocks of queries over the keys that they see, products beside softmax"
+            rule = rule if op.launches <= 2 else "two products and a softmax with scores in memory"
+        else:
+            rule = f"{human_bytes(op.moved_bytes)} at the rate of memory"
+        return f"{rule}, over its level, and the floor of {plural}: {human_s(self.alone_s)}; over {self.lasting:.3f}, what lasts through a step: {human_s(self.seconds)}"
+
+
+def kernels_of(rank: Rank, block: Block) -> list[Kernel]:
+    """Return the operators of a block on a rank, forwards first."""
+    made, rows = block_rows(block, rank.batch_of(block))
+    again = rerun(made, of_these(made, rank.setup.recompute))
+    crowd = rank.setup.imbalance if isinstance(block.mlp, Experts) else 1.0
+    return _kernels(rank, made, rows, rank.low, crowd, again.tolist())
+
+
+def kernels_of_end(rank: Rank, which: str) -> list[Kernel]:
+    """Return the operators of the ``embedding``, the ``head`` or the ``predictors`` on a rank."""
+    made, rows = end_rows(rank.model, rank.batch_of_end(which), which)
+    return _kernels(rank, made, rows, rank.wide, 1.0, [False] * len(made))
+
+
+def _kernels(
+    rank: Rank, made: Sequence[Operator], rows: Rows, low: str, crowd: float, again: Sequence[bool]
+) -> list[Kernel]:
+    found = timed(rows, rank.device, low, rank.wide, crowd)
+    by_class = np.bincount(found.kind, found.seconds, minlength=len(CLASSES))
+    by_class[CLASSES.index("cast")] += found.cast_s.sum()
+    lasting = rank.lasting(low, hot_share(by_class))
+    times = {int(index): time for at, time in found.sources for index in at}
+    cast_s = found.cast_s / lasting[CLASSES.index("cast")]
+    kernels = []
+    for index, op in enumerate(made):
+        kind, precision = CLASSES[found.kind[index]], low if rows.low[index] else rank.wide
+        share, frozen = float(lasting[found.kind[index]]), rank.setup.adapter and op.phase == "W"
+        time, alone_s = times[index], 0.0 if frozen else float(found.seconds[index])
+        kernels.append(
+            Kernel(
+                operator=op,
+                precision=precision,
+                alone_s=alone_s,
+                lasting=share,
+                cast_s=float(cast_s[index]),
+                error=float(found.error[index]),
+                again=bool(again[index]),
+                bounds_s=_bounds_s(rank, op, precision),
+                peak_flops=_peak_flops(rank, op, precision),
+                peak_bytes_per_s=rank.device.memory_bytes_per_s,
+                constants=(
+                    *_hardware(rank, op, precision, level_of(time.level_of, time.level, time.error)),
+                    *_lasting(rank, kind, precision),
+                ),
+            )
+        )
+    return kernels
+
+
+def _peak_flops(rank: Rank, op: Operator, precision: str) -> float:
+    products = op.kind in ("matmul", "grouped_matmul", "attention")
+    return rank.device.peak_flops(precision) if products else rank.device.vector_flops
+
+
+def _bounds_s(rank: Rank, op: Operator, precision: str) -> dict[str, float]:
+    part, name = FLOORS.get(op.kind, ("memory", "latency_s"))
+    return {
+        "compute": op.needed_flops / _peak_flops(rank, op, precision),
+        "memory": op.moved_bytes / rank.device.memory_bytes_per_s,
+        "launch floor": op.launches * constants(part)[name],
+        "host": op.launches * rank.launch_s,
+    }
+
+
+def _hardware(rank: Rank, op: Operator, precision: str, own: Constant) -> list[Constant]:
+    """The datasheet, the level, and the constants of the kernel's structure."""
+    device, found = rank.device, [of_device(rank.device, "memory_bytes_per_s"), own]
+    structured = own.name.startswith("levels.")  # else it is a curve, with a floor of its own
+    if op.kind in ("matmul", "grouped_matmul"):
+        other = "halved" if device.architecture in ASYNCHRONOUS and BYTES[precision] >= 2 else "halved_async"
+        names = [name for name in table()["matmul"] if name != other] if structured else []
+        return [of_device(device, precision), *found, *(constant("matmul", name) for name in names)]
+    if op.kind == "attention":
+        softmax = f"softmax_{device.architecture}"
+        names = [name for name in table()["attention"] if not name.startswith("softmax") or name == softmax]
+        names = names if structured else []
+        gradient = [constant("attention_gradient", "softmax")] if op.phase != "F" and structured else []
+        return [of_device(device, precision), *found, *(constant("attention", name) for name in names), *gradient]
+    moved = [level("moved", op.kind)] if op.kind in levels("moved") else []
+    return [*found, *moved, *([constant("memory", "latency_s")] if structured else [])]
+
+
+def _lasting(rank: Rank, kind: str, precision: str) -> list[Constant]:
+    """What makes the share that lasts through a step, of a class of kernels."""
+    device, stack = rank.device, rank.stack
+    if kind.endswith("product") and (measured := lasting_share(device)) is not None:
+        meaning, source = "rate of products that lasts, over that at the start", "the cluster file"
+        return [Constant(name=f"{device.name} sustained", value=measured, meaning=meaning, source=source)]
+    of_memory = {"memory": [of_stack(stack, "moves")], "routing": [of_stack(stack, "routing")]}
+    name = "memory" if kind in of_memory else "attention" if kind == "attention" else precision
+    found = [level("sustained", sustained_key(device.architecture, "bf16" if name == "fp16" else name))]
+    if kind == "attention" and stack.attention != "newest":
+        older = level("older_attention", older_key(device.architecture, stack.attention))
+        return [*found, of_stack(stack, "attention"), older]
+    return found + of_memory.get(kind, [])
+
+
+def cast_constants(rank: Rank) -> tuple[Constant, ...]:
+    """Return what casts of operands to the low precision are made with."""
+    time = cast(rank.device, rank.low, 1)
+    memory = level("sustained", sustained_key(rank.device.architecture, "memory"))
+    own = level_of(time.level_of, time.level, time.error)
+    rate = of_device(rank.device, "memory_bytes_per_s")
+    return rate, own, constant("cast", "floor_s"), memory, of_stack(rank.stack, "casts")

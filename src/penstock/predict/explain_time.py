@@ -1,0 +1,285 @@
+"""Seconds of a step opened up: parts, kinds of blocks, operators, phases; each sum is that of the step itself."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from penstock.core.architecture import Block
+from penstock.core.cluster import Level
+from penstock.core.mixers import Attention
+from penstock.core.op import Kind
+from penstock.core.parts import Experts
+from penstock.cost.origins import Constant, constant, of_device, of_stack
+from penstock.cost.passes import CLASSES, hot_share
+from penstock.predict.explain_kernels import PHASES, Kernel, cast_constants, kernels_of, kernels_of_end
+from penstock.predict.figure import Figure, total
+from penstock.predict.micro import Part, Rank, block_work, end_work
+from penstock.predict.step import Step
+from penstock.units import human_bytes, human_s
+
+
+class Opened:
+    """A step and the rank of its pipeline that ends last, whose seconds are opened."""
+
+    def __init__(self, step: Step) -> None:
+        self.step, self.rank, self.setup, self.stack = step, step.rank, step.setup, step.stack
+        self.r = step.slowest
+        self.seconds = float(step.seconds()[self.r])
+        self.blocks = step.blocks(self.r)
+        self.names = block_names(step)
+
+    def time(self) -> Figure:
+        """Return the seconds of the step as a tree."""
+        values = self.step.parts(self.r, self.seconds)
+        parts = tuple(self._part(name, value) for name, value in values.items())
+        how = f"of pipeline rank {self.r}, which ends last; its parts add up to the step"
+        return Figure(name="step", value=self.seconds, unit="s", parts=parts, how=how)
+
+    def _part(self, name: str, value: float) -> Figure:
+        axis = name.removesuffix(" parallel messages")
+        if axis != name:
+            return Figure(name=name, value=value, unit="s", parts=tuple(self._messages(axis)))
+        make: dict[str, Callable[[], Iterable[Figure]]] = {
+            "blocks": self._device,
+            "recompute": self._again,
+            "embedding and head": self._ends,
+            "waiting for launches": self._waits,
+            "gathering weights": self._gathers,
+            "bubble": self._bubble,
+            "gradients and weights": self._sums,
+            "optimizer": self._updates,
+        }
+        if name in make:
+            return Figure(name=name, value=value, unit="s", parts=tuple(part for part in make[name]() if part.value))
+        return Figure(name=name, value=value, unit="s", **self._plain()[name])
+
+    # -- what blocks do
+
+    def _each(self) -> Iterable[tuple[Block, Part, float]]:
+        """Kinds of blocks of the rank, what one takes of a micro-batch, and how often that is."""
+        return ((block, self.step.kinds[block], float(n * self.setup.micros)) for block, n in self.blocks.items())
+
+    def _device(self) -> Iterable[Figure]:
+        for block, part, times in self._each():
+            added = adding(self.rank, self._work(block), self.rank.low, times)
+            yield total(
+                self.names[block], "s", [*operators(self.rank, kernels_of(self.rank, block), times), added],
+                how=self._often(block), facts={"blocks": self.blocks[block], "error_s": part.error_s},
+            )  # fmt: skip
+
+    def _work(self, block: Block) -> Any:
+        rank, crowd = self.rank, self.setup.imbalance if isinstance(block.mlp, Experts) else 1.0
+        return block_work(block, rank.batch_of(block), self.setup.recompute, rank.device, rank.low, rank.wide, crowd)
+
+    def _often(self, block: Block) -> str:
+        return f"{self.blocks[block]} blocks of the rank, {self.setup.micros} micro-batches"
+
+    def _again(self) -> Iterable[Figure]:
+        for block, part, times in self._each():
+            some = [kernel for kernel in kernels_of(self.rank, block) if kernel.again]
+            found = operators(self.rank, some, times)
+            host_s = times * part.again_s - sum(figure.value for figure in found)
+            how = "host's time for the launches beyond the device's"
+            if abs(host_s) > 1e-9 * times * part.again_s:
+                found.append(Figure(name="waiting for launches", value=host_s, unit="s", how=how,
+                                    constants=self._of("launch_s")))  # fmt: skip
+            yield total(self.names[block], "s", found, how=self._often(block))
+
+    def _waits(self) -> Iterable[Figure]:
+        for block, part, times in self._each():
+            launches = self._work(block).launches
+            facts = {"launches_forward": launches[0], "launches_backward": launches[1] + launches[2]}
+            how = f"launches times {human_s(self.rank.launch_s)}, and counts of tokens of experts, beyond the device's"
+            yield total(
+                self.names[block], "s", waits(part, times), how=how, facts=facts | {"launch_s": self.rank.launch_s},
+                constants=self._of("graph_launch_s" if self.setup.graphs else "launch_s", "experts_s"),
+            )  # fmt: skip
+
+    def _messages(self, axis: str) -> Iterable[Figure]:
+        rank = self.rank
+        of = {
+            "tensor": (rank.summed_bytes, rank.tensor, "all-reduces of {} in each direction", "tp_shown"),
+            "expert": (
+                rank.routed_bytes,
+                rank.experts,
+                "all-to-alls of {}, there and back in each direction",
+                "ep_shown",
+            ),
+            "context": (
+                rank.turned_bytes,
+                rank.context,
+                "{} of each rank on their way round in each direction",
+                "cp_shown",
+            ),
+        }
+        bytes_of, group, words, shown = of[axis]
+        for block, part, times in self._each():
+            size, again = bytes_of(block), ", and once more by recompute" if self.setup.recompute == "full" else ""
+            yield Figure(
+                name=self.names[block], value=times * part.messages_s.get(axis, 0.0), unit="s",
+                how=f"{words.format(human_bytes(size))}{again}; the part that nothing hides; {self._often(block)}",
+                facts={"bytes": size, "links": links(group)}, constants=(*collective_constants(), *self._of(shown)),
+            )  # fmt: skip
+
+    def _ends(self) -> Iterable[Figure]:
+        rank, micros = self.rank, self.setup.micros
+        names = {id(part): which for which, part in self.step.ends.items()}
+        shares: Counter[str] = Counter()
+        for stage in self.step.on[self.r]:
+            for part, share in self.step.ends_of(stage):
+                shares[names[id(part)]] += share  # type: ignore[assignment]
+        for which, share in shares.items():
+            part, times = self.step.ends[which], micros * share
+            work = end_work(rank.model, rank.batch_of_end(which), which, rank.device, rank.wide)
+            sums = Figure(name="tensor parallel messages", value=times * sum(part.messages_s.values()), unit="s",
+                          how=f"all-reduce of {human_bytes(rank.row_bytes)}", facts={"links": links(rank.tensor)},
+                          constants=(*collective_constants(), *self._of("tp_shown")))  # fmt: skip
+            found = operators(rank, kernels_of_end(rank, which), times)
+            late = Figure(name="waiting for launches", value=times * part.host_s, unit="s",
+                          constants=self._of("launch_s"), parts=tuple(waits(part, times)))  # fmt: skip
+            yield total(which, "s", [*found, adding(rank, work, rank.wide, times), sums, late])
+
+    # -- what the pipeline and the step do
+
+    def _gathers(self) -> Iterable[Figure]:
+        for name, seconds in zip(("forward", "backward"), self.step.gathers_s, strict=True):
+            value = self.setup.micros * float(seconds[self.step.on[self.r]].sum())
+            yield Figure(
+                name=name, value=value, unit="s", how="gathers of weights and sums of gradients beyond what compute hides",
+                facts={"links": links(self.rank.group(self.setup.sharded, self.setup.tp))},
+                constants=(*collective_constants(), *self._of("fsdp_shown", "reduced_bytes")),
+            )  # fmt: skip
+
+    def _bubble(self) -> Iterable[Figure]:
+        first_s, own_s = float(self.step.timeline.first_s[self.r]), self._busy_s()
+        first = "until the first micro-batch is there"
+        yield Figure(name="before the first op", value=first_s, unit="s", how=first)
+        rest_s = float(self.step.timeline.last_s[self.r]) - own_s - first_s
+        yield Figure(name="between ops", value=rest_s, unit="s", how="for other ranks, and their messages")
+
+    def _busy_s(self) -> float:
+        seconds = self.step.costs.seconds[[Kind.F, Kind.B]][:, self.step.on[self.r]]
+        return self.setup.micros * float(seconds.sum())
+
+    def _sums(self) -> Iterable[Figure]:
+        for one in self.step.sums():
+            whole, size = (float(column[self.r]) for column in (one.whole_s, one.whole_bytes))
+            yield Figure(
+                name=one.name, value=float(one.shown_s[self.r]), unit="s",
+                how=f"{one.kind} of {human_bytes(size)} takes {human_s(whole)}; what the backward does not hide of it",
+                facts={"bytes": size, "whole_s": whole, "links": links(self.rank.group(one.size, one.stride))},
+                constants=(*collective_constants(), *self._of("dp_hidden", "dp_most", "reduced_bytes")),
+            )  # fmt: skip
+
+    def _updates(self) -> Iterable[Figure]:
+        own = float(self.step.owned[self.r])
+        more = {"on the device": (of_device(self.rank.device, "memory_bytes_per_s"), constant("memory", "latency_s")),
+                "on the host": (constant("host", "optimizer_share"),)}  # fmt: skip
+        for name, seconds in self.step.updates_s().items():
+            yield Figure(
+                name=name, value=float(seconds[self.r]), unit="s", how=f"{own:,.4g} parameters, read and written",
+                facts={"parameters": own}, constants=(*more[name], *self._of("optimizer_bytes")),
+            )  # fmt: skip
+
+    def _plain(self) -> dict[str, dict[str, Any]]:
+        """What is one product of a few numbers."""
+        setup, size = self.setup, self.rank.boundary_bytes
+        hops = 2 * setup.chunks * setup.micros
+        return {
+            "between stages": {
+                "how": f"{hops} messages of {human_bytes(size)}, {human_s(self.rank.next_stage_s)} each; what is waited for",
+                "facts": {"messages": hops, "bytes": size, "each_s": self.rank.next_stage_s},
+                "constants": (*collective_constants(), *self._of("p2p_shown")),
+            },
+            "host per micro-batch": {"how": f"{setup.micros} micro-batches", "constants": self._of("micro_s")},
+            "host per step": {"how": "norms, losses, data", "constants": self._of("step_s")},
+        }  # fmt: skip
+
+    def _of(self, *names: str) -> tuple[Constant, ...]:
+        return tuple(of_stack(self.stack, name) for name in names)
+
+
+def operators(rank: Rank, kernels: Sequence[Kernel], times: float) -> list[Figure]:
+    """Return a figure for each operator, with its phases, done ``times`` a step."""
+    names = dict.fromkeys(kernel.operator.name for kernel in kernels)
+    return [
+        total(name, "s", _phases(rank, [each for each in kernels if each.operator.name == name], times))
+        for name in names
+    ]
+
+
+def _phases(rank: Rank, kernels: Sequence[Kernel], times: float) -> Iterable[Figure]:
+    seen: Counter[str] = Counter()
+    for kernel in kernels:
+        phase = PHASES[kernel.operator.phase]
+        seen[phase] += 1
+        name = phase if seen[phase] == 1 else f"{phase} {seen[phase]}"
+        yield Figure(
+            name=name, value=times * kernel.seconds, unit="s", how=f"{kernel.how}; {times:,.7g} times",
+            facts=facts_of(kernel, times), constants=kernel.constants,
+        )  # fmt: skip
+        if kernel.cast_s:
+            yield Figure(name=f"cast, {name}", value=times * kernel.cast_s, unit="s",
+                         how=f"its operand to {rank.low}, {human_s(kernel.cast_s)}; {times:,.7g} times",
+                         constants=cast_constants(rank))  # fmt: skip
+
+
+def facts_of(kernel: Kernel, times: float) -> dict[str, Any]:
+    """Return what is known of a kernel, by name."""
+    op = kernel.operator
+    return {
+        "kind": op.kind, "shape": kernel.shape, "precision": kernel.precision, "flops": op.needed_flops,
+        "bytes": op.moved_bytes, "launches": op.launches, "times": times, "alone_s": kernel.alone_s,
+        "each_s": kernel.seconds, "error": kernel.error, "bound": kernel.bound, "bounds_s": kernel.bounds_s,
+        "of_peak": kernel.reached,
+    }  # fmt: skip
+
+
+def adding(rank: Rank, work: Any, low: str, times: float) -> Figure:
+    """Return the seconds of adding gradients to those of micro-batches before."""
+    trained = not rank.setup.adapter
+    seconds = (
+        trained
+        * rank.added_s(work)
+        / float(rank.lasting(low, hot_share(work.seconds.sum(axis=1)))[CLASSES.index("memory")])
+    )
+    made = (of_stack(rank.stack, "passing_bytes"), of_stack(rank.stack, "gradient_bytes"))
+    how = f"{work.weights:,.4g} elements of gradients, but for the first micro-batch"
+    return Figure(name="adding gradients", value=times * seconds, unit="s", how=how, constants=made)
+
+
+def waits(part: Part, times: float) -> list[Figure]:
+    """Return in which directions a device waits for its host."""
+    each = zip(("forward", "backward"), part.waits_s, strict=True)
+    return [Figure(name=name, value=times * seconds, unit="s") for name, seconds in each if seconds]
+
+
+def collective_constants() -> tuple[Constant, ...]:
+    """Return those of collectives and sends."""
+    from penstock.cost.constants import constants
+
+    return tuple(constant("collective", name) for name in constants("collective"))
+
+
+def links(levels: Sequence[Level]) -> str:
+    """Return the links of a group in words, inside first."""
+    return ", ".join(f"{level.ranks} over {level.bytes_per_s / 1e9:,.4g} GB/s" for level in levels)
+
+
+def block_names(step: Step) -> dict[Block, str]:
+    """Return a name for each kind of block: what it is made of, and its first layer where others are made of the same."""
+    words = {block: _made_of(block) for block in step.model.kinds()}
+    often = Counter(words.values())
+    return {
+        block: word if often[word] == 1 else f"{word}, as layer {step.model.blocks.index(block)}"
+        for block, word in words.items()
+    }
+
+
+def _made_of(block: Block) -> str:
+    mixer, mlp = block.attention, block.mlp
+    mixes = "attention" if isinstance(mixer, Attention) else "linear attention" if mixer is not None else ""
+    feeds = "experts" if isinstance(mlp, Experts) else "mlp" if mlp is not None else ""
+    return " and ".join(word for word in (mixes, feeds) if word)
