@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from penstock.cost.collectives import Collective
 from penstock.cost.constants import constants
 from penstock.cost.kernels import memory_bound
-from penstock.predict.micro import Split
+from penstock.predict.split import Split
 
 Floats = NDArray[np.float64]
 

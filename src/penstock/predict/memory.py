@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from penstock.core.architecture import Block
 from penstock.core.setup import MOMENTS_BYTES
-from penstock.predict.micro import Rank, Split
+from penstock.predict.micro import Rank
 from penstock.predict.moments import Moment, Stage, moments, of_block, sharded
 from penstock.predict.prediction import Room
 from penstock.predict.sizes import parameters, trained
+from penstock.predict.split import Split
 
 Floats = NDArray[np.float64]
 VOCABULARY_WAITS: dict[int, Callable[[int], float]] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -95,25 +95,6 @@ def end_work(model: Architecture, batch: Microbatch, end: str, device: Device, w
     """Return the work of an end, all in the wide precision."""
     _, rows = end_rows(model, batch, end)
     return work(rows, np.zeros(len(rows.kind), bool), device, wide, wide)
-
-
-class Split(Protocol):
-    """What formulas ask of a ``Rank``, with numbers, or of ``Ranks``, with arrays."""
-
-    model: Architecture
-    cluster: Cluster
-    setup: Any
-    stack: Stack
-    device: Device
-    width_bytes: float
-
-    def each(self, of: Callable[[Rank], Any]) -> Any:
-        """Return what a function of a rank gives."""
-        ...
-
-    def among(self, kind: Collective, whole_bytes: Floats, size: Any, stride: Any, when: Any = True) -> Floats:
-        """Return the seconds of a collective, as far as there is one, over ``size`` ranks that are ``stride`` apart."""
-        ...
 
 
 class Rank:

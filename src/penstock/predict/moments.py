@@ -13,8 +13,9 @@ from penstock.cost.alive import backward_bytes
 from penstock.cost.kept import kept, of_these, rerun
 from penstock.cost.model_operators import head_operators
 from penstock.cost.operators import Microbatch
-from penstock.predict.micro import Rank, Split, block_rows
+from penstock.predict.micro import Rank, block_rows
 from penstock.predict.sizes import parameters, shapes, trained
+from penstock.predict.split import Split
 
 Again = str | tuple[str, ...]
 STAYS = ("attention.core",)

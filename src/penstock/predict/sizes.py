@@ -10,7 +10,8 @@ from typing import Any
 from penstock.core.architecture import Architecture, Block
 from penstock.core.parts import Experts
 from penstock.cost.operators import WIDE, Microbatch
-from penstock.predict.micro import Rank, Split, block_rows
+from penstock.predict.micro import Rank, block_rows
+from penstock.predict.split import Split
 
 
 def parameters(model: Architecture, setup: Any, mine: Mapping[Block, Any], first: Any, last: Any) -> tuple[Any, Any]:
