@@ -19,6 +19,8 @@ from penstock.predict.sizes import parameters, trained
 from penstock.predict.split import Split
 
 Floats = NDArray[np.float64]
+NAMES = tuple(field.name for field in fields(Room))
+"""What a room is made of."""
 VOCABULARY_WAITS: dict[int, Callable[[int], float]] = {
     0: lambda ranks: 0, 1: lambda ranks: 2, 2: lambda ranks: 1, 3: lambda ranks: ranks / 2,
 }  # fmt: skip
@@ -41,11 +43,23 @@ def rooms(rank: Rank, stages: Sequence[Stage], held_bytes: Sequence[float]) -> t
         stages: what each rank holds of the model.
         held_bytes: activations of each at their peak, from the timeline.
     """
-    keys = [(frozenset(stage.blocks.items()), stage.first, stage.last) for stage in stages]
-    different = dict(zip(keys, stages, strict=True))
-    known = {key: (_resting(rank, stage), [*moments(rank, stage)]) for key, stage in different.items()}
+    alike: dict[Any, list[int]] = {}
+    for r, stage in enumerate(stages):
+        alike.setdefault((frozenset(stage.blocks.items()), stage.first, stage.last), []).append(r)
     waits = 1 + VOCABULARY_WAITS[rank.setup.vocabulary](rank.setup.pp) / rank.setup.pp
-    return tuple(_at_peak(rank, *known[key], waits * held) for key, held in zip(keys, held_bytes, strict=True))
+    held, found = waits * np.asarray(held_bytes, dtype=np.float64), {}
+    for ranks in alike.values():
+        peak = _at_peak(rank, stages[ranks[0]], held[ranks])
+        columns = [np.broadcast_to(getattr(peak, name), len(ranks)).tolist() for name in NAMES]
+        found |= {r: Room(**dict(zip(NAMES, row, strict=True))) for r, *row in zip(ranks, *columns, strict=True)}
+    return tuple(found[r] for r in range(len(stages)))
+
+
+def peak_bytes(rank: Split, stage: Stage, held_bytes: Floats) -> tuple[Floats, Floats]:
+    """Return what devices hold at their peak, and what of it must fit, for many at once: arrays as in ``stage``."""
+    found = _at_peak(rank, stage, held_bytes)
+    total = sum(getattr(found, name) for name in NAMES)
+    return total, total - found.reserve
 
 
 def _resting(rank: Split, stage: Stage) -> Room:
@@ -65,31 +79,13 @@ def _resting(rank: Split, stage: Stage) -> Room:
     )
 
 
-def _at_peak(rank: Rank, resting: Room, times: Sequence[Moment], held_bytes: float) -> Room:
-    peak = max(times, key=lambda moment: moment.total(held_bytes, resting.gradients))
-    found = _at(rank, resting, peak, held_bytes)
-    return Room(**{field.name: float(getattr(found, field.name)) for field in fields(Room)})
-
-
-def peak_bytes(rank: Split, stage: Stage, held_bytes: Floats) -> tuple[Floats, Floats]:
-    """Return what devices hold at their peak, and what of it must fit, for many at once: arrays as in ``stage``."""
+def _at_peak(rank: Split, stage: Stage, held_bytes: Floats) -> Room:
+    """What is there when it is most, in arrays of the shape of ``held_bytes``."""
     resting, times = _resting(rank, stage), [*moments(rank, stage)]
-    totals = np.array([moment.total(held_bytes, resting.gradients) for moment in times])
+    totals = _stacked([moment.total(held_bytes, resting.gradients) for moment in times], held_bytes.shape)
     best = totals.argmax(axis=0)[None]
-    peak = Moment(*(np.take_along_axis(_stacked(each, totals.shape), best, 0)[0] for each in zip(*times, strict=True)))
-    found = _at(rank, resting, peak, held_bytes)
-    total = sum(getattr(found, field.name) for field in fields(Room))
-    return total, total - found.reserve
-
-
-def _stacked(each: Sequence[Any], shape: tuple[int, ...]) -> Floats:
-    found = np.empty(shape)
-    for place, one in zip(found, each, strict=True):
-        place[...] = one
-    return found
-
-
-def _at(rank: Split, resting: Room, peak: Moment, held_bytes: Any) -> Room:
+    columns = (_stacked(each, held_bytes.shape) for each in zip(*times, strict=True))
+    peak = Moment(*(np.take_along_axis(column, best, 0)[0] for column in columns))
     activations = peak.activations(held_bytes)
     return replace(
         resting,
@@ -100,3 +96,10 @@ def _at(rank: Split, resting: Room, peak: Moment, held_bytes: Any) -> Room:
         messages=peak.messages,
         reserve=rank.stack.slack * (activations + peak.loss + peak.working),
     )
+
+
+def _stacked(each: Sequence[Any], shape: tuple[int, ...]) -> Floats:
+    found = np.empty((len(each), *shape))
+    for place, one in zip(found, each, strict=True):
+        place[...] = one
+    return found

@@ -87,8 +87,8 @@ class Step:
         self.plan = pipeline(setup.schedule, setup.pp, setup.micros, setup.chunks)
         placement = self.plan.placement
         self.on = [list(placement.on(r)) for r in range(placement.ranks)]
-        sizes = [trained(rank, self.blocks(r), *self.holds(r)) for r in range(placement.ranks)]
-        self.dense, self.experts = (np.array(each) for each in zip(*sizes, strict=True))
+        sizes = trained(rank, *self._held(self.on))
+        self.dense, self.experts = (np.broadcast_to(each, placement.ranks) for each in sizes)
         self.costs = self._costs(placement)
         self.timeline = simulate(self.plan, self.costs)
 
@@ -137,12 +137,14 @@ class Step:
         return Costs(seconds, hop_s, saved_bytes(rank, self.stages), np.full(count, stack.w_share), boundary)
 
     def _gathers_s(self, f: Floats, b: Floats) -> tuple[Floats, Floats]:
-        last = len(self.stages) - 1
-        sizes = [
-            parameters(self.model, self.setup, blocks, stage == 0, stage == last)
-            for stage, blocks in enumerate(self.stages)
-        ]
-        return gathers_s(self.rank, np.array(sizes).sum(axis=1), f, b)
+        sizes = parameters(self.model, self.setup, *self._held([[stage] for stage in range(len(self.stages))]))
+        return gathers_s(self.rank, np.broadcast_to(sum(sizes), len(self.stages)), f, b)
+
+    def _held(self, groups: list[list[int]]) -> Stage:
+        """What each group of stages holds of the model, as arrays of shape (groups,)."""
+        blocks = {kind: np.array([sum(self.stages[s][kind] for s in group) for group in groups]) for kind in self.kinds}
+        first, last = (np.array([stage in group for group in groups]) for stage in (0, len(self.stages) - 1))
+        return Stage(blocks, first, last)
 
     # -- after the last backward
 
