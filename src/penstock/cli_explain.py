@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from penstock.cli_predict import NO_FLAGS, Asked, Flags, asked_for, one_file
-from penstock.cost.stack import FRAMEWORK
+from penstock.core.setup import FRAMEWORK
 
 if TYPE_CHECKING:
     from penstock.predict.explain import Explanation

@@ -24,7 +24,9 @@ def print_time(step: Figure) -> None:
     rows = [tuple(_time_row(figure, depth, step.value)) for depth, figure in _down(step, 3)]
     _print([HEAD, *rows])
     print(f"\n{step.how}")
-    print("forward, input, weight: seconds of the pass and of its two gradients; FLOPs, bytes: of all three, of one block")
+    print(
+        "forward, input, weight: seconds of the pass and of its two gradients; FLOPs, bytes: of all three, of one block"
+    )
     print("and micro-batch; bound, share of its peak and shape: of the longest of the three")
 
 

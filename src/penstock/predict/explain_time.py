@@ -164,7 +164,7 @@ class Opened:
         return self.setup.micros * float(seconds.sum())
 
     def _sums(self) -> Iterable[Figure]:
-        for one in self.step.sums():
+        for one in self.step.sums:
             whole, size = (float(column[self.r]) for column in (one.whole_s, one.whole_bytes))
             yield Figure(
                 name=one.name, value=float(one.shown_s[self.r]), unit="s",
@@ -177,7 +177,7 @@ class Opened:
         own = float(self.step.owned[self.r])
         more = {"on the device": (of_device(self.rank.device, "memory_bytes_per_s"), constant("memory", "latency_s")),
                 "on the host": (constant("host", "optimizer_share"),)}  # fmt: skip
-        for name, seconds in self.step.updates_s().items():
+        for name, seconds in self.step.updates_s.items():
             yield Figure(
                 name=name, value=float(seconds[self.r]), unit="s", how=f"{own:,.4g} parameters, read and written",
                 facts={"parameters": own}, constants=(*more[name], *self._of("optimizer_bytes")),

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from functools import cached_property, lru_cache
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from penstock.core.architecture import Architecture, Block
-from penstock.core.cluster import Cluster, Level
+from penstock.core.cluster import Cluster
 from penstock.core.costs import Costs
 from penstock.core.op import Kind
 from penstock.core.placement import Placement
 from penstock.core.plan import Plan
 from penstock.core.setup import Setup
-from penstock.cost.collectives import Collective, collective_s
-from penstock.cost.constants import constants
-from penstock.cost.kernels import memory_bound
+from penstock.cost.collectives import collective_s
 from penstock.cost.stack import Stack
 from penstock.engine import simulate
+from penstock.predict.after import Sum, sums, updates_s
 from penstock.predict.flops import model_flops
 from penstock.predict.memory import rooms, saved_bytes
 from penstock.predict.micro import Part, Rank
@@ -80,18 +78,6 @@ def pipeline(schedule: str, ranks: int, micros: int, chunks: int) -> Plan:
             f"{micros:,} micro-batches are too many to simulate; use larger ones, at most {most:,} of them"
         )
     return build(schedule, ranks=ranks, micros=micros, chunks=chunks)
-
-
-class Sum(NamedTuple):
-    """One collective behind the last backward: its whole tensor in bytes, its links, its seconds and those that show;
-    arrays have one entry per pipeline rank."""
-
-    name: str
-    kind: Collective
-    whole_bytes: Floats
-    levels: tuple[Level, ...]
-    whole_s: Floats
-    shown_s: Floats
 
 
 class Step:
@@ -181,33 +167,16 @@ class Step:
 
     # -- after the last backward
 
+    @cached_property
     def sums(self) -> list[Sum]:
-        """Sums of gradients, and gathers of weights, of what has replicas; from ZeRO-2 on micro-batches have them."""
-        rank, setup, stack = self.rank, self.setup, self.stack
-        if setup.zero >= 2:
-            return []
+        """Messages behind the last backward."""
         backward_s = np.array([self.costs.seconds[Kind.B, stages].sum() for stages in self.on])
-        found = []
-        for what, count, levels in (
-            ("dense", self.dense, rank.replicas),
-            ("experts", self.experts, rank.expert_replicas),
-        ):
-            if not levels or not count.any():
-                continue
-            reduce: Collective = "all_reduce" if setup.zero == 0 else "reduce_scatter"
-            wanted: list[tuple[str, Collective, float, float]] = [("gradients", reduce, stack.reduced_bytes, 1.0)]
-            if setup.zero:
-                wanted.append(("weights", "all_gather", rank.width_bytes, 0.5))
-            for name, kind, width, part in wanted:
-                whole_s = collective_s(kind, count * width, levels)
-                shown_s = np.maximum(whole_s - part * stack.dp_hidden * backward_s, (1 - stack.dp_most) * whole_s)
-                found.append(Sum(f"{name}, {what}", kind, count * width, levels, whole_s, shown_s))
-        return found
+        return sums(self.rank, {"dense": self.dense, "experts": self.experts}, backward_s)
 
     @cached_property
     def gradients_s(self) -> Floats:
         """Sums of gradients, and gathers of weights, that nothing hides."""
-        return np.asarray(np.sum([np.zeros(len(self.on)), *(each.shown_s for each in self.sums())], axis=0))
+        return np.asarray(np.sum([np.zeros(len(self.on)), *(each.shown_s for each in self.sums)], axis=0))
 
     @property
     def owned(self) -> Floats:
@@ -215,23 +184,15 @@ class Step:
         setup = self.setup
         return self.dense / setup.sharded + self.experts / max(1, min(setup.sharded, setup.expert_replicas))
 
+    @cached_property
     def updates_s(self) -> dict[str, Floats]:
-        """Reading and writing of weights, gradients and state: on the device, and through the host's memory what is
-        offloaded."""
-        rank, setup, stack, own = self.rank, self.setup, self.stack, self.owned
-        share = setup.optimizer_offload
-        found = {"on the device": (1 - share) * memory_bound(rank.device, own * stack.optimizer_bytes).seconds}
-        if share:
-            node = self.cluster.node_of(0)
-            moved_s = own * (stack.reduced_bytes + rank.width_bytes) / node.host_link.bytes_per_s
-            rate = constants("host")["optimizer_share"] * node.host_bytes_per_s / node.devices
-            found["on the host"] = share * np.maximum(moved_s, own * stack.optimizer_bytes / rate)
-        return found
+        """Seconds of the optimizer, by where it runs."""
+        return updates_s(self.rank, self.owned)
 
     @cached_property
     def optimizer_s(self) -> Floats:
         """Seconds of all updates of weights."""
-        return np.asarray(np.sum([*self.updates_s().values()], axis=0))
+        return np.asarray(np.sum([*self.updates_s.values()], axis=0))
 
     # -- all together
 
