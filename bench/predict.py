@@ -62,7 +62,11 @@ def setups() -> Iterator[Setup]:
 
 
 def latency() -> None:
-    model, cluster, framework = read_architecture("gpt3-175b"), Cluster.read("dgx-a100-80gb:128"), stack("megatron-core")
+    model, cluster, framework = (
+        read_architecture("gpt3-175b"),
+        Cluster.read("dgx-a100-80gb:128"),
+        stack("megatron-core"),
+    )
     wall, busy, ops = [], [], []
     for number, setup in enumerate(setups()):
         pipeline.cache_clear()
@@ -113,7 +117,9 @@ def accuracy(ours_per_s: float, calculon_per_s: float | None) -> None:
     found = summary(rows)
     mean = float(np.mean([abs(row.time_error) for row in rows if row.time_error is not None]))
     print(f"errors of {found.time.n if found.time else 0:,} one-node runs, and setups a second:")
-    print(f"{'model':20} {'mean %':>7} {'ratio':>6} {'Spearman':>9} {'regret %':>9} {'ratio':>6} {'a second':>10} {'ratio':>8}")
+    print(
+        f"{'model':20} {'mean %':>7} {'ratio':>6} {'Spearman':>9} {'regret %':>9} {'ratio':>6} {'a second':>10} {'ratio':>8}"
+    )
     regret = found.regret or 0.0
     print(_line("Penstock", mean, found.spearman, regret, ours_per_s, (mean, regret, ours_per_s)))
     for name, (error, correlation, theirs) in RIVALS.items():
@@ -142,7 +148,7 @@ def main() -> None:
     checkout = parser.parse_args().calculon
     latency()
     ours = rates()
-    accuracy(ours, None)
+    accuracy(ours, calculon_rate(checkout) if checkout else None)
 
 
 if __name__ == "__main__":

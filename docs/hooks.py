@@ -296,6 +296,7 @@ GENERATORS: dict[str, Callable[[], str]] = {
     "help peers": command_help("peers"),
     "help machines": command_help("machines"),
     "help predict": command_help("predict"),
+    "help explain": command_help("explain"),
     "frameworks": frameworks,
     "prediction errors": prediction_errors,
     "help validate": command_help("validate"),

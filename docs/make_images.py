@@ -20,7 +20,12 @@ from pathlib import Path
 from blocks import ROOT
 
 from penstock import Costs, Timeline, build, simulate
-from penstock.view import plot
+from penstock.core.cluster import Cluster
+from penstock.core.config.text import model_of
+from penstock.core.setup import Setup
+from penstock.cost.stack import stack
+from penstock.predict.explain import explain
+from penstock.view import plot, roofline
 
 IMAGES = ROOT / "docs" / "images"
 MOST_BYTES = 300_000
@@ -34,6 +39,7 @@ def main() -> None:
         folder = Path(sys.argv[1]) if len(sys.argv) > 1 else train(Path(scratch) / "run")
         draw_run(folder)
         draw_report(folder)
+    draw_roofline()
     draw_pair("zero-bubble", "1F1B and ZB-H1 on 4 ranks", ("1f1b", "zb-h1"), 0.0)
     own = f"{ROOT / 'examples' / 'my_own_schedule.py'}:early"
     draw_pair("own-schedule", f"A message takes {LINK_S}, F, I and W take 1 each", ("1f1b", own), LINK_S)
@@ -53,6 +59,13 @@ def draw_run(folder: Path) -> None:
     """The predicted and the measured timeline of a run."""
     found = [Timeline.from_json((folder / f"{name}.json").read_text()) for name in ("predicted", "measured")]
     plot.save(found, IMAGES / "run.png", "One training step on two processes", dpi=120)
+
+
+def draw_roofline() -> None:
+    """The operators of the step that docs/predict.md predicts."""
+    setup = Setup(seq=8192, batch=512, tp=2, pp=4, dp=8, sp=True, zero=1, chunks=2, schedule="interleaved")
+    found = explain(model_of("llama-3-8b"), Cluster.read("dgx-h100:8"), setup, stack("megatron-core"))
+    roofline.save(found.roofline, IMAGES / "roofline.png", "Llama 3 8B on H100, one rank of tp=2 pp=4 dp=8")
 
 
 def draw_pair(name: str, title: str, schedules: tuple[str, str], link_s: float) -> None:

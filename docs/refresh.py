@@ -14,10 +14,13 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 from blocks import NOT_RUN, ROOT, SLOW, Block, blocks, commands, pages, run, run_python, same, shown_below, tidy
+
+from penstock.cli_explain_text import shown
+from penstock.cost.origins import Constant
 
 SOURCE = ROOT / "src" / "penstock"
 WITHOUT_COMMENT = {
@@ -50,6 +53,7 @@ def main() -> None:
     for page in pages():
         with workplace():
             _replace(page, dict(_outputs(page, slow)))
+    (ROOT / "docs" / "constants.md").write_text(constants_page(), encoding="utf-8")
     readme = ROOT / "README.md"
     _replace(readme, {tree_block(): tree()})
 
@@ -125,6 +129,62 @@ def first_sentence(file: Path) -> str:
         raise ValueError(f"{name} begins with no docstring or comment; write one, or a line in docs/refresh.py")
     whole = re.sub(r" \([^()]* et al\.[^()]*\)", "", " ".join(said.partition("\n\n")[0].split()))
     return re.split(r"(?<=[.;])\s", whole)[0].replace("`", "").rstrip(".;") + "."
+
+
+CONSTANTS = """# Constants
+
+Every number of [predictions](predict.md) that is no fact of a model or of a datasheet. `penstock explain` says which of
+them a figure was made with. This page is written by `docs/refresh.py` from `data/constants.toml` and
+`data/frameworks.toml`; none belongs to a row or a source of measured runs.
+
+*Range*: within which a fit looks for the constant, or what it can be. *Error*: mean relative error on shapes that were
+not fitted, or an estimate of it. What nobody measured says so: an estimate, a guess, not measured.
+"""
+HEAD_OF_CONSTANTS = ("constant", "value", "range", "error", "meaning", "source")
+
+
+def constants_page() -> str:
+    """The page of all constants, of hardware and of frameworks."""
+    from penstock.cost.constants import table
+    from penstock.cost.origins import constant, level, of_frameworks, parts
+
+    pieces = [CONSTANTS, "## Hardware: structure of kernels and messages\n"]
+    pieces.append(_constants(constant(part, name) for part in parts() for name in table()[part]))
+    pieces.append("## Hardware: levels\n")
+    pieces += [
+        f"### `{part}`\n\nThe {about['meaning']}; {about['range']}.\n\n"
+        + _constants((level(part, key) for key in table()["levels"][part]), but=("range", "meaning"))
+        for part, about in table()["about"].items()
+    ]
+    frameworks: dict[str, list[Constant]] = {}
+    for one in of_frameworks():
+        frameworks.setdefault(one.name.partition(".")[0], []).append(one)
+    pieces += ["## Frameworks: defaults\n", _constants(frameworks.pop("default")), "## Frameworks: what each sets\n"]
+    pieces += [_framework(name, own) for name, own in frameworks.items()]
+    return "\n".join(pieces)
+
+
+def _framework(name: str, own: Iterable[Constant]) -> str:
+    """What one framework sets, and on whose fields."""
+    from penstock.cost.stack import tables
+
+    table = tables()[name]
+    like = f"Like `{table['like']}`, but for these. " if "like" in table else ""
+    kernels = ", ".join(f"`{key}` {shown(value)}" for key, value in table.get("kernels", {}).items())
+    said = f"{like}Source: {table.get('source', 'not said')}.{f' Kernels: {kernels}.' if kernels else ''}"
+    return f"### `{name}`\n\n{said}\n\n{_constants(own, but=('error', 'meaning', 'source'))}"
+
+
+def _constants(some: Iterable[Constant], but: Collection[str] = ()) -> str:
+    """A table of constants, without some of its columns."""
+    head = [name for name in HEAD_OF_CONSTANTS if name not in but]
+    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    for one in some:
+        error = "" if one.error is None else f"{one.error:.1%}"
+        cells = (f"`{one.name}`", shown(one.value), one.range, error, one.meaning.rstrip("."), one.source)
+        named = dict(zip(HEAD_OF_CONSTANTS, cells, strict=True))
+        lines.append(f"| {' | '.join(named[name].replace('|', '/').replace('``', '`') for name in head)} |")
+    return "\n".join(lines) + "\n"
 
 
 def _outputs(page: Path, slow: bool) -> Iterator[tuple[Block, str]]:

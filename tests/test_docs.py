@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from blocks import COLUMNS, NOT_RUN, ROOT, SLOW, Block, blocks, commands, pages, run, run_python, same, shown_below
-from refresh import workplace
+from refresh import constants_page, workplace
 
 import penstock
 from penstock.core.jobfile import make_spec
@@ -86,6 +86,10 @@ def test_slow_commands_and_the_files_they_leave(block: Block) -> None:
             names += re.findall(r'"(\w+)":', path.read_text() + (path.parent / "metrics.jsonl").read_text())
             missing = {each for each in names if f"`{each}" not in described}
             assert not missing, f"docs/results.md does not describe {missing}"
+
+
+def test_the_page_of_constants_holds_them() -> None:
+    assert (ROOT / "docs" / "constants.md").read_text() == constants_page(), FIX
 
 
 def test_marks_are_known() -> None:

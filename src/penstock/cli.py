@@ -9,6 +9,7 @@ from typing import NoReturn
 from cyclopts import App, CycloptsError
 
 from penstock.cli_check import check
+from penstock.cli_explain import explain
 from penstock.cli_machines import machines
 from penstock.cli_peers import peers
 from penstock.cli_plan import schedule, simulate
@@ -40,6 +41,7 @@ app.command(solve)
 app.command(peers)
 app.command(machines)
 app.command(predict)
+app.command(explain)
 app.command(validate)
 
 

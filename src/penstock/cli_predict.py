@@ -7,7 +7,7 @@ import json as json_format
 import typing
 from pathlib import Path
 from types import NoneType
-from typing import TYPE_CHECKING, Annotated, Any, Union
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Union
 
 from cyclopts import Parameter
 
@@ -15,7 +15,9 @@ from penstock.core.arguments import arguments
 from penstock.core.setup import FRAMEWORK, Setup, filling
 
 if TYPE_CHECKING:
+    from penstock.core.architecture import Architecture
     from penstock.core.cluster import Cluster
+    from penstock.cost.stack import Stack
     from penstock.predict import Prediction
 
 NAMES = {"micro": ("--micro-batch", "--micro"), "chunks": ("--chunks", "--vpp")}
@@ -80,27 +82,57 @@ def predict(
         timeline: write the pipeline's timeline as a page (.html), a picture (.png, .svg) or a trace (.json).
     """
     from penstock.cli_predict_text import facts_of, print_prediction
-    from penstock.core.cluster import Cluster
-    from penstock.core.config.text import model_of
     from penstock.core.files import writable, write_whole
-    from penstock.cost.stack import stack
-    from penstock.predict import predict
 
-    out = _one(json)
+    out = one_file(json)
     for path in filter(None, (out, timeline)):
         writable(path)
-    rented = _priced(Cluster.read(cluster), usd_per_hour)
-    architecture, software = model_of(model), stack(framework)
-    given = {name: value for name, value in vars(flags).items() if value is not None}
-    setup = setup_of(software.usual | given, rented.devices)
-    found = predict(architecture, rented, setup, software)
+    asked = asked_for(model, cluster, framework, flags, usd_per_hour)
+    found = asked.predicted()
     if timeline is not None:
         _show(found, timeline)
-    facts = facts_of(found, architecture, rented, setup, software.name)
+    facts = {"asked": {"model": model, "cluster": cluster}} | facts_of(found, *asked[:3], asked.framework.name)
     text = json_format.dumps(facts, indent=1) + "\n"
     if out is not None:
         write_whole(out, text)
-    print(text, end="") if json == [] else print_prediction(found, facts, setup)
+    print(text, end="") if json == [] else print_prediction(found, facts, asked.setup)
+
+
+class Asked(NamedTuple):
+    """What is to be predicted."""
+
+    model: Architecture
+    cluster: Cluster
+    setup: Setup
+    framework: Stack
+
+    def predicted(self) -> Prediction:
+        """Return what one step takes."""
+        from penstock.predict import predict
+
+        return predict(*self)
+
+
+def asked_for(
+    model: str,
+    cluster: str,
+    framework: str,
+    flags: Flags,  # type: ignore[valid-type]
+    usd_per_hour: float | None = None,
+) -> Asked:
+    """Return what flags ask for.
+
+    Raises:
+        ValueError: a name is unknown, or a setup cannot be.
+    """
+    from penstock.core.cluster import Cluster
+    from penstock.core.config.text import model_of
+    from penstock.cost.stack import stack
+
+    rented = _priced(Cluster.read(cluster), usd_per_hour)
+    architecture, software = model_of(model), stack(framework)
+    given = {name: value for name, value in vars(flags).items() if value is not None}
+    return Asked(architecture, rented, setup_of(software.usual | given, rented.devices), software)
 
 
 def setup_of(given: dict[str, Any], devices: int) -> Setup:
@@ -140,7 +172,12 @@ def _numbers(text: str) -> tuple[int, ...]:
         raise ValueError(f"--stage-layers {text}: write whole numbers with commas, for example 2,3,1") from None
 
 
-def _one(json: list[Path] | None) -> Path | None:
+def one_file(json: list[Path] | None) -> Path | None:
+    """Return the file that ``--json`` names, if any.
+
+    Raises:
+        ValueError: there are several.
+    """
     if json is not None and len(json) > 1:
         raise ValueError(f"--json {' '.join(map(str, json))}: name one file, or none for the standard output")
     return json[0] if json else None

@@ -60,7 +60,7 @@ def level(part: str, key: str) -> Constant:
         range=about["range"],
         source=source,
         error=facts["error"],
-        guessed="shapes" not in facts,
+        guessed="shapes" not in facts and not facts["source"].startswith("fitted"),
     )
 
 
@@ -77,9 +77,10 @@ def of_stack(framework: Stack, name: str) -> Constant:
     """Return a field of a framework, with the table that sets it."""
     facts = tables()["ranges"][name]
     owner, source = _set_by(framework.name, name)
+    value = getattr(framework, name)
     return Constant(
         name=f"{owner}.{name}",
-        value=getattr(framework, name),
+        value=", ".join(value) if isinstance(value, tuple) else value,
         meaning=_meanings()[name],
         range=facts["range"],
         source=source,

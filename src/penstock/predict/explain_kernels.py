@@ -15,7 +15,7 @@ from penstock.cost.kept import of_these, rerun
 from penstock.cost.kernels import ASYNCHRONOUS, BYTES, cast
 from penstock.cost.operators import Operator
 from penstock.cost.origins import Constant, constant, level, level_of, of_device, of_stack
-from penstock.cost.passes import CLASSES, Rows, hot_share, older_key, sustained_key, timed
+from penstock.cost.passes import CLASSES, HOT, Rows, hot_share, older_key, sustained_key, timed
 from penstock.predict.micro import Rank, block_rows, end_rows
 from penstock.units import human_bytes, human_s
 
@@ -36,10 +36,12 @@ class Kernel:
         operator: with its shapes, FLOPs and bytes.
         precision: of its products.
         alone_s: as a kernel by itself.
-        lasting: share of that rate that the stack reaches through a step.
+        lasting: share of that rate that the stack reaches through a step; levels ``sustained`` are those of a step
+            that is ``hot``, products and attention alone.
         cast_s: of casting its operand, through a step.
         error: relative, of ``alone_s``.
         again: whether recompute runs it once more.
+        waits: whether its block, in this direction, waits for the host.
         bounds_s: the least that FLOPs, bytes, starting kernels and the host's launches take, by ``compute``,
             ``memory``, ``launch floor`` and ``host``.
         peak_flops, peak_bytes_per_s: what its rates are shares of.
@@ -50,9 +52,11 @@ class Kernel:
     precision: str
     alone_s: float
     lasting: float
+    hot: float
     cast_s: float
     error: float
     again: bool
+    waits: bool
     bounds_s: dict[str, float]
     peak_flops: float
     peak_bytes_per_s: float
@@ -65,8 +69,9 @@ class Kernel:
 
     @property
     def bound(self) -> str:
-        """What its time is bound by: the largest of ``bounds_s``; the host if that needs more than the device."""
-        if self.bounds_s["host"] > self.seconds:
+        """What its time is bound by: the largest of ``bounds_s``; the host if its block waits for that, and it needs
+        more than the device."""
+        if self.waits and self.bounds_s["host"] > self.seconds:
             return "host"
         on_device = {name: seconds for name, seconds in self.bounds_s.items() if name != "host"}
         return max(on_device, key=on_device.__getitem__)
@@ -99,7 +104,9 @@ class Kernel:
             rule = rule if op.launches <= 2 else "two products and a softmax with scores in memory"
         else:
             rule = f"{human_bytes(op.moved_bytes)} at the rate of memory"
-        return f"{rule}, over its level, and the floor of {plural}: {human_s(self.alone_s)}; over {self.lasting:.3f}, what lasts through a step: {human_s(self.seconds)}"
+        alone = f"{rule}, over its level, and the floor of {plural}: {human_s(self.alone_s)}"
+        warm = f", {self.hot:.0%} of it products and attention" if self.hot < 1 and self.lasting < 1 else ""
+        return f"{alone}; over {self.lasting:.3f}, what lasts through a step{warm}: {human_s(self.seconds)}"
 
 
 def kernels_of(rank: Rank, block: Block) -> list[Kernel]:
@@ -107,22 +114,29 @@ def kernels_of(rank: Rank, block: Block) -> list[Kernel]:
     made, rows = block_rows(block, rank.batch_of(block))
     again = rerun(made, of_these(made, rank.setup.recompute))
     crowd = rank.setup.imbalance if isinstance(block.mlp, Experts) else 1.0
-    return _kernels(rank, made, rows, rank.low, crowd, again.tolist())
+    return _kernels(rank, made, rows, rank.low, crowd, again.tolist(), rank.block(block).waits_s)
 
 
 def kernels_of_end(rank: Rank, which: str) -> list[Kernel]:
     """Return the operators of the ``embedding``, the ``head`` or the ``predictors`` on a rank."""
     made, rows = end_rows(rank.model, rank.batch_of_end(which), which)
-    return _kernels(rank, made, rows, rank.wide, 1.0, [False] * len(made))
+    return _kernels(rank, made, rows, rank.wide, 1.0, [False] * len(made), rank.end(which).waits_s)
 
 
 def _kernels(
-    rank: Rank, made: Sequence[Operator], rows: Rows, low: str, crowd: float, again: Sequence[bool]
+    rank: Rank,
+    made: Sequence[Operator],
+    rows: Rows,
+    low: str,
+    crowd: float,
+    again: Sequence[bool],
+    waits_s: Sequence[float],
 ) -> list[Kernel]:
     found = timed(rows, rank.device, low, rank.wide, crowd)
-    by_class = np.bincount(found.kind, found.seconds, minlength=len(CLASSES))
+    by_class = np.bincount(found.kind, found.seconds, minlength=len(CLASSES)).astype(np.float64)
     by_class[CLASSES.index("cast")] += found.cast_s.sum()
-    lasting = rank.lasting(low, hot_share(by_class))
+    hot = hot_share(by_class)
+    lasting = rank.lasting(low, hot)
     times = {int(index): time for at, time in found.sources for index in at}
     cast_s = found.cast_s / lasting[CLASSES.index("cast")]
     kernels = []
@@ -136,9 +150,11 @@ def _kernels(
                 precision=precision,
                 alone_s=alone_s,
                 lasting=share,
+                hot=hot if found.kind[index] < HOT else 1.0,
                 cast_s=float(cast_s[index]),
                 error=float(found.error[index]),
                 again=bool(again[index]),
+                waits=waits_s[op.phase != "F"] > 0,
                 bounds_s=_bounds_s(rank, op, precision),
                 peak_flops=_peak_flops(rank, op, precision),
                 peak_bytes_per_s=rank.device.memory_bytes_per_s,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -11,6 +11,7 @@ from penstock.core.cluster import Level
 from penstock.core.mixers import Attention
 from penstock.core.op import Kind
 from penstock.core.parts import Experts
+from penstock.cost.constants import constants
 from penstock.cost.origins import Constant, constant, of_device, of_stack
 from penstock.cost.passes import CLASSES, hot_share
 from penstock.predict.explain_kernels import PHASES, Kernel, cast_constants, kernels_of, kernels_of_end
@@ -125,11 +126,10 @@ class Opened:
 
     def _ends(self) -> Iterable[Figure]:
         rank, micros = self.rank, self.setup.micros
-        names = {id(part): which for which, part in self.step.ends.items()}
-        shares: Counter[str] = Counter()
+        shares: dict[str, float] = defaultdict(float)
         for stage in self.step.on[self.r]:
-            for part, share in self.step.ends_of(stage):
-                shares[names[id(part)]] += share  # type: ignore[assignment]
+            for which, share in self.step.end_shares(stage):
+                shares[which] += share
         for which, share in shares.items():
             part, times = self.step.ends[which], micros * share
             work = end_work(rank.model, rank.batch_of_end(which), which, rank.device, rank.wide)
@@ -147,7 +147,7 @@ class Opened:
         for name, seconds in zip(("forward", "backward"), self.step.gathers_s, strict=True):
             value = self.setup.micros * float(seconds[self.step.on[self.r]].sum())
             yield Figure(
-                name=name, value=value, unit="s", how="gathers of weights and sums of gradients beyond what compute hides",
+                name=name, value=value, unit="s", how="gathers of weights, sums of gradients that nothing hides",
                 facts={"links": links(self.rank.group(self.setup.sharded, self.setup.tp))},
                 constants=(*collective_constants(), *self._of("fsdp_shown", "reduced_bytes")),
             )  # fmt: skip
@@ -164,7 +164,7 @@ class Opened:
         return self.setup.micros * float(seconds.sum())
 
     def _sums(self) -> Iterable[Figure]:
-        for one in self.step.sums():
+        for one in self.step.sums:
             whole, size = (float(column[self.r]) for column in (one.whole_s, one.whole_bytes))
             yield Figure(
                 name=one.name, value=float(one.shown_s[self.r]), unit="s",
@@ -177,7 +177,7 @@ class Opened:
         own = float(self.step.owned[self.r])
         more = {"on the device": (of_device(self.rank.device, "memory_bytes_per_s"), constant("memory", "latency_s")),
                 "on the host": (constant("host", "optimizer_share"),)}  # fmt: skip
-        for name, seconds in self.step.updates_s().items():
+        for name, seconds in self.step.updates_s.items():
             yield Figure(
                 name=name, value=float(seconds[self.r]), unit="s", how=f"{own:,.4g} parameters, read and written",
                 facts={"parameters": own}, constants=(*more[name], *self._of("optimizer_bytes")),
@@ -189,7 +189,7 @@ class Opened:
         hops = 2 * setup.chunks * setup.micros
         return {
             "between stages": {
-                "how": f"{hops} messages of {human_bytes(size)}, {human_s(self.rank.next_stage_s)} each; what is waited for",
+                "how": f"{hops} messages of {human_bytes(size)}, {human_s(self.rank.next_stage_s)} each; what shows",
                 "facts": {"messages": hops, "bytes": size, "each_s": self.rank.next_stage_s},
                 "constants": (*collective_constants(), *self._of("p2p_shown")),
             },
@@ -258,8 +258,6 @@ def waits(part: Part, times: float) -> list[Figure]:
 
 def collective_constants() -> tuple[Constant, ...]:
     """Return those of collectives and sends."""
-    from penstock.cost.constants import constants
-
     return tuple(constant("collective", name) for name in constants("collective"))
 
 
@@ -269,7 +267,7 @@ def links(levels: Sequence[Level]) -> str:
 
 
 def block_names(step: Step) -> dict[Block, str]:
-    """Return a name for each kind of block: what it is made of, and its first layer where others are made of the same."""
+    """Return a name for each kind of block: what it is made of, and its first layer where others are alike."""
     words = {block: _made_of(block) for block in step.model.kinds()}
     often = Counter(words.values())
     return {

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,24 +35,17 @@ def saved_bytes(rank: Rank, stages: Sequence[Counter[Block]]) -> NDArray[np.floa
     return np.array(found, dtype=np.float64)
 
 
-def rooms(rank: Rank, stages: Sequence[Stage], held_bytes: Sequence[float]) -> tuple[Room, ...]:
+def rooms(rank: Split, stage: Stage, held_bytes: Sequence[float]) -> tuple[Room, ...]:
     """Return the memory of a device of each pipeline rank, at the moment at which it holds most.
 
     Args:
         rank: the setup and its stack.
-        stages: what each rank holds of the model.
+        stage: what each rank holds of the model: arrays of shape (ranks,).
         held_bytes: activations of each at their peak, from the timeline.
     """
-    alike: dict[Any, list[int]] = {}
-    for r, stage in enumerate(stages):
-        alike.setdefault((frozenset(stage.blocks.items()), stage.first, stage.last), []).append(r)
-    waits = 1 + VOCABULARY_WAITS[rank.setup.vocabulary](rank.setup.pp) / rank.setup.pp
-    held, found = waits * np.asarray(held_bytes, dtype=np.float64), {}
-    for ranks in alike.values():
-        peak = _at_peak(rank, stages[ranks[0]], held[ranks])
-        columns = [np.broadcast_to(getattr(peak, name), len(ranks)).tolist() for name in NAMES]
-        found |= {r: Room(**dict(zip(NAMES, row, strict=True))) for r, *row in zip(ranks, *columns, strict=True)}
-    return tuple(found[r] for r in range(len(stages)))
+    found = _at_peak(rank, stage, np.asarray(held_bytes, dtype=np.float64))
+    columns = [np.broadcast_to(getattr(found, name), len(held_bytes)).tolist() for name in NAMES]
+    return tuple(Room(**dict(zip(NAMES, row, strict=True))) for row in zip(*columns, strict=True))
 
 
 def peak_bytes(rank: Split, stage: Stage, held_bytes: Floats) -> tuple[Floats, Floats]:
@@ -62,39 +55,79 @@ def peak_bytes(rank: Split, stage: Stage, held_bytes: Floats) -> tuple[Floats, F
     return total, total - found.reserve
 
 
-def _resting(rank: Split, stage: Stage) -> Room:
-    """What is there between steps, all gradients included."""
+def peak(rank: Rank, stage: Stage, held_bytes: float) -> tuple[Moment, float]:
+    """Return the moment at which a rank holds most, and the activations that are kept then, ``held_bytes`` by the
+    timeline."""
+    resting, held_bytes = _resting(rank, stage), held_bytes * (1 + vocabulary_waits(rank))
+    return max(moments(rank, stage), key=lambda moment: moment.total(held_bytes, resting.gradients)), held_bytes
+
+
+class Width(NamedTuple):
+    """Bytes of each parameter of a rank, or of each that is ``trained``, sharded from a stage of ZeRO on; ``part`` is
+    where they count in ``Room``, ``fields`` are those of the stack that say so."""
+
+    part: str
+    name: str
+    size_bytes: float
+    trained: bool
+    stage: int
+    fields: tuple[str, ...]
+
+
+NEVER = 4
+"""Stage of ZeRO from which on nothing is sharded."""
+
+
+def widths(rank: Split) -> list[Width]:
+    """Return what parameters take between steps, all gradients included."""
     setup, stack = rank.setup, rank.stack
-    whole, counts = parameters(rank.model, setup, *stage), trained(rank, *stage)
     half, away = setup.precision == "fp16", setup.optimizer_offload
     weight_bytes = setup.frozen_bytes if setup.adapter else stack.weight_bytes or rank.width_bytes
-    gradient_bytes = stack.fp16_gradient_bytes if half else stack.gradient_bytes
-    spare_bytes = 0.0 if half else stack.spare_bytes
-    master_bytes = (stack.master_bytes + half * stack.fp16_state_bytes) * (1 - away * stack.offloads_master)
-    return Room(
-        weights=weight_bytes * sharded(setup, whole, 3),
-        gradients=gradient_bytes * sharded(setup, counts, 2) + spare_bytes * sum(counts),
-        optimizer=(master_bytes + MOMENTS_BYTES[setup.optimizer] * (1 - away)) * sharded(setup, counts, 1),
-        context=stack.context_bytes,
-    )
+    state_bytes, here = half * stack.fp16_state_bytes, 1 - away * stack.offloads_master
+    gradient = "fp16_gradient_bytes" if half else "gradient_bytes"
+    return [
+        Width("weights", "weights", weight_bytes, False, 3, ("weight_bytes",)),
+        Width("gradients", "gradients", getattr(stack, gradient), True, 2, (gradient,)),
+        Width("gradients", "spare gradients", 0.0 if half else stack.spare_bytes, True, NEVER, ("spare_bytes",)),
+        Width("optimizer", "master weights", stack.master_bytes * here, True, 1, ("master_bytes", "offloads_master")),
+        Width("optimizer", "gradients on their way", state_bytes * here, True, 1, ("fp16_state_bytes",)),
+        Width("optimizer", f"moments of {setup.optimizer}", MOMENTS_BYTES[setup.optimizer] * (1 - away), True, 1, ()),
+    ]
+
+
+def _resting(rank: Split, stage: Stage) -> Room:
+    """What is there between steps, all gradients included."""
+    counts = (parameters(rank.model, rank.setup, *stage), trained(rank, *stage))
+    sums: dict[str, Any] = defaultdict(float)
+    for width in widths(rank):
+        sums[width.part] += width.size_bytes * sharded(rank.setup, counts[width.trained], width.stage)
+    return Room(**sums, context=rank.stack.context_bytes)
+
+
+def vocabulary_waits(rank: Split) -> Any:
+    """Return how much more than the pipeline's activations wait where the vocabulary is split, relative to them."""
+    return VOCABULARY_WAITS[rank.setup.vocabulary](rank.setup.pp) / rank.setup.pp
 
 
 def _at_peak(rank: Split, stage: Stage, held_bytes: Floats) -> Room:
     """What is there when it is most, in arrays of the shape of ``held_bytes``."""
+    held_bytes = held_bytes * (1 + vocabulary_waits(rank))
     resting, times = _resting(rank, stage), [*moments(rank, stage)]
-    totals = _stacked([moment.total(held_bytes, resting.gradients) for moment in times], held_bytes.shape)
-    best = totals.argmax(axis=0)[None]
-    columns = (_stacked(each, held_bytes.shape) for each in zip(*times, strict=True))
-    peak = Moment(*(np.take_along_axis(column, best, 0)[0] for column in columns))
-    activations = peak.activations(held_bytes)
+    best = _stacked([one.total(held_bytes, resting.gradients) for one in times], held_bytes.shape).argmax(axis=0)[None]
+
+    def then(of: Callable[[Moment], Any]) -> Any:
+        return np.asarray(np.take_along_axis(_stacked([of(one) for one in times], held_bytes.shape), best, 0)[0])
+
+    activations, loss = then(lambda one: one.activations(held_bytes)), then(lambda one: one.loss)
+    working = then(lambda one: one.working_bytes)
     return replace(
         resting,
-        gradients=resting.gradients * peak.gradients,
+        gradients=resting.gradients * then(lambda one: one.gradients),
         activations=activations,
-        loss=peak.loss,
-        working=peak.working + rank.stack.workspace_bytes,
-        messages=peak.messages,
-        reserve=rank.stack.slack * (activations + peak.loss + peak.working),
+        loss=loss,
+        working=working + rank.stack.workspace_bytes,
+        messages=then(lambda one: one.messages_bytes),
+        reserve=rank.stack.slack * (activations + loss + working),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache, reduce
 from typing import Any, NamedTuple
 
@@ -12,7 +12,7 @@ from penstock.core.architecture import Architecture, Block
 from penstock.cost.alive import backward_bytes
 from penstock.cost.kept import kept, of_these, rerun
 from penstock.cost.model_operators import head_operators
-from penstock.cost.operators import Microbatch
+from penstock.cost.operators import Microbatch, Operator
 from penstock.predict.micro import Rank, block_rows
 from penstock.predict.sizes import parameters, shapes, trained
 from penstock.predict.split import Split
@@ -24,14 +24,26 @@ STAYS = ("attention.core",)
 
 class Moment(NamedTuple):
     """Bytes at a moment, by what they hold, as in ``Room``: of activations, a ``share`` of the most that is kept, less
-    what is ``gone``; of gradients, the share that is there."""
+    what is ``gone``; of gradients, the share that is there; what works and what is gathered or sent, by name: numbers
+    of one rank, or arrays of many."""
 
-    share: Any = 1.0
+    name: str
+    working: Mapping[str, Any]
+    messages: Mapping[str, Any]
+    share: float = 1.0
     gone: Any = 0.0
     loss: Any = 0.0
-    working: Any = 0.0
-    messages: Any = 0.0
     gradients: Any = 1.0
+
+    @property
+    def working_bytes(self) -> Any:
+        """All that works."""
+        return sum(self.working.values())
+
+    @property
+    def messages_bytes(self) -> Any:
+        """All that is gathered or sent."""
+        return sum(self.messages.values())
 
     def activations(self, held_bytes: Any) -> Any:
         """Those of a rank that keeps so many bytes at most."""
@@ -39,7 +51,8 @@ class Moment(NamedTuple):
 
     def total(self, held_bytes: Any, gradient_bytes: Any) -> Any:
         """All of it, with so many bytes of activations at most, and of all gradients."""
-        return self.activations(held_bytes) + self.loss + self.working + self.messages + self.gradients * gradient_bytes
+        passing = self.loss + self.working_bytes + self.messages_bytes
+        return self.activations(held_bytes) + passing + self.gradients * gradient_bytes
 
 
 class BlockBytes(NamedTuple):
@@ -62,22 +75,41 @@ def block_bytes(block: Block, batch: Microbatch, again: Again, offload: float | 
     """
     made, _ = block_rows(block, batch)
     names = of_these(made, again)
-    discard = () if isinstance(names, str) else tuple(name for name in names if name not in STAYS)
-    stays = kept(made, names if isinstance(names, str) else tuple(set(names) & set(STAYS)), discard)
+    stays = _stays(made, names)
     saved = kept(made) if rerun(made, names).any() else stays
-    if isinstance(offload, tuple):
-        held = sum(size for name, size in stays.items() if name not in offload)
-    else:
-        held = sum(stays.values()) * (1 - offload)
-    begun = sum(saved.values())
+    held, begun = sum(_on_device(stays, offload).values()), sum(saved.values())
     return BlockBytes(held, begun - held, backward_bytes(made, saved) - begun)
+
+
+def storages(rank: Rank, block: Block) -> dict[str, float]:
+    """Return what a block keeps of a micro-batch on a rank's device, by name, with its bytes."""
+    made, _ = block_rows(block, rank.batch_of(block))
+    return _on_device(_stays(made, of_these(made, rank.setup.recompute)), rank.setup.offload)
+
+
+def _stays(made: Sequence[Operator], names: Again) -> dict[str, float]:
+    """What is kept beside what ``names`` make again."""
+    if isinstance(names, str):
+        return kept(made, names)
+    return kept(made, tuple(set(names) & set(STAYS)), tuple(name for name in names if name not in STAYS))
+
+
+def _on_device(stays: dict[str, float], offload: float | tuple[str, ...]) -> dict[str, float]:
+    if isinstance(offload, tuple):
+        return {name: size for name, size in stays.items() if name not in offload}
+    return {name: size * (1 - offload) for name, size in stays.items()}
 
 
 @lru_cache(maxsize=1024)
 def loss_bytes(model: Architecture, batch: Microbatch, per_logit: float) -> float:
+    """Return the sum of ``loss_storages``."""
+    return sum(loss_storages(model, batch, per_logit).values())
+
+
+def loss_storages(model: Architecture, batch: Microbatch, per_logit: float) -> dict[str, float]:
     """Return what head and loss hold at once: what they keep, and ``per_logit`` more for each logit."""
     logits = batch.here * model.vocab / batch.shard.tp
-    return sum(kept(head_operators(model, batch)).values()) + per_logit * logits
+    return kept(head_operators(model, batch)) | {"logits besides": per_logit * logits}
 
 
 def of_block(rank: Split, block: Block) -> BlockBytes:
@@ -114,18 +146,22 @@ def moments(rank: Split, stage: Stage) -> Iterator[Moment]:
     setup, stack = rank.setup, rank.stack
     made, more = _backward(rank, stage)
     matrices, matrix = _matrices(rank, stage)
-    steady = made + stack.scratch_bytes * matrices
+    steady = {"blocks made again": made, "scratch of products": stack.scratch_bytes * matrices}
     there = 1.0 - stack.drops_gradients * (setup.micros == 1)
     gathered, moved = _gathered(rank, stage), _bucket(rank, stage)
-    passing = stack.passing_bytes * matrix
+    backward = {"backward of a block": more, "gradient of a matrix": stack.passing_bytes * matrix}
+    stepping = {"optimizer's step": stack.step_bytes * sharded(setup, trained(rank, *stage), 1)}
     kept_bytes = stage.largest(lambda block: of_block(rank, block).kept)
-    blocks, ended = moved + gathered.blocks, moved + gathered.blocks + gathered.reduced
-    yield Moment(1.0, 0.0, _loss(rank, stage.last), steady, moved + gathered.head, there)
-    yield Moment(1.0, 0.0, 0.0, steady + more + passing, blocks, there)
-    yield Moment(1.0, kept_bytes, 0.0, steady, ended, there)
-    yield Moment(1.0, 0.0, 0.0, steady, blocks + gathered.head_reduced, there)
-    yield Moment(0.0, 0.0, 0.0, steady, ended)
-    yield Moment(0.0, 0.0, 0.0, stack.step_bytes * sharded(setup, trained(rank, *stage), 1), moved)
+    blocks = moved | {"gathered blocks": gathered.blocks}
+    ended = blocks | {"whole gradients of a block": gathered.reduced}
+    head = blocks | {"gathered head and its whole gradients": gathered.head_reduced}
+    loss = _loss(rank, stage.last)
+    yield Moment("loss", steady, moved | {"gathered head": gathered.head}, loss=loss, gradients=there)
+    yield Moment("backward of a block", steady | backward, blocks, gradients=there)
+    yield Moment("end of a block's backward", steady, ended, gone=kept_bytes, gradients=there)
+    yield Moment("end of the head's backward", steady, head, gradients=there)
+    yield Moment("end of the last backward", steady, ended, share=0.0)
+    yield Moment("optimizer's step", stepping, moved, share=0.0)
 
 
 def _backward(rank: Split, stage: Stage) -> tuple[Any, Any]:
@@ -139,25 +175,34 @@ def _backward(rank: Split, stage: Stage) -> tuple[Any, Any]:
 
 def _loss(rank: Split, last: Any) -> Any:
     """Of head and loss, where they are; split over the vocabulary, each rank has its part."""
-    setup, stack = rank.setup, rank.stack
-    per_logit = rank.width_bytes if setup.fused_loss else stack.logit_bytes
-    whole = rank.each(lambda one: loss_bytes(one.model, one.dense_batch, per_logit))
+    setup = rank.setup
+    whole = rank.each(lambda one: loss_bytes(one.model, one.dense_batch, logit_bytes(one)))
     return whole / setup.pp if setup.vocabulary else whole * last
 
 
+def logit_bytes(rank: Split) -> float:
+    """Return what a loss holds of each logit beside what it keeps."""
+    return rank.width_bytes if rank.setup.fused_loss else rank.stack.logit_bytes
+
+
 def _matrices(rank: Split, stage: Stage) -> tuple[Any, Any]:
-    """Elements of the matrices of a device, one of each shape, the head among them: of all, and of the largest."""
+    """Elements of the matrices of a device, one of each shape, the head among them: of all, and of the largest. In a
+    grid each rank counts as if it held all kinds of blocks."""
     if rank.setup.adapter:
         return 0.0, 0.0
-    total, largest = rank.each(lambda one: _elements(one, stage.blocks))
+    blocks = stage.blocks if np.ndim(rank.setup.tp) == 0 else dict.fromkeys(stage.blocks, 1)
+    total, largest = rank.each(lambda one: _elements(one, blocks))
     head = stage.last * (rank.model.hidden * rank.model.vocab / rank.setup.tp)
     return total + head, np.maximum(largest, head)
 
 
-def _elements(rank: Rank, blocks: Iterable[Block]) -> tuple[float, float]:
-    found = {shape for block in blocks for shape in shapes(block, rank.batch_of(block))}
-    sizes = [m * n for m, n in found]
-    return sum(sizes), max(sizes, default=0.0)
+def _elements(rank: Rank, blocks: Mapping[Block, Any]) -> tuple[Any, Any]:
+    there: dict[tuple[float, float], Any] = {}
+    for block, count in blocks.items():
+        for shape in shapes(block, rank.batch_of(block)):
+            there[shape] = np.logical_or(there.get(shape, False), count > 0)
+    sizes = [m * n * held for (m, n), held in there.items()]
+    return sum(sizes), most(sizes)
 
 
 def sharded(setup: Any, counts: tuple[Any, Any], stage: int) -> Any:
@@ -167,13 +212,16 @@ def sharded(setup: Any, counts: tuple[Any, Any], stage: int) -> Any:
     return dense / shares + experts / np.maximum(1, np.minimum(shares, setup.expert_replicas))
 
 
-def _bucket(rank: Split, stage: Stage) -> Any:
+def _bucket(rank: Split, stage: Stage) -> dict[str, Any]:
     """Gradients that are collected for their reduction, and weights that DeepSpeed keeps gathered."""
     setup, stack, width, own = rank.setup, rank.stack, rank.width_bytes, sum(trained(rank, *stage))
-    live = np.minimum(stack.live_bytes, width * sum(parameters(rank.model, setup, *stage))) * (setup.zero == 3)
-    bucket = live + np.minimum(stack.bucket_bytes, width * own)
-    doubled = stack.doubles_gradients * stack.gradient_bytes * own
-    return (setup.replicas > 1) * np.where(setup.zero == 0, doubled, bucket)
+    doubles, some = (setup.replicas > 1) * (setup.zero == 0) * stack.doubles_gradients, setup.zero > 0
+    live = np.minimum(stack.live_bytes, width * sum(parameters(rank.model, setup, *stage)))
+    return {
+        "gradients a second time": doubles * stack.gradient_bytes * own,
+        "weights kept gathered": (setup.replicas > 1) * (setup.zero == 3) * live,
+        "bucket of gradients": (setup.replicas > 1) * some * np.minimum(stack.bucket_bytes, width * own),
+    }
 
 
 class _Gathered(NamedTuple):

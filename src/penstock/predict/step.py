@@ -48,13 +48,20 @@ def predict(model: Architecture, cluster: Cluster, setup: Setup, stack: Stack) -
     >>> found.fits
     False
     """
+    return begun(model, cluster, setup, stack).prediction()
+
+
+def begun(model: Architecture, cluster: Cluster, setup: Setup, stack: Stack) -> Step:
+    """Return the step that ``predict`` predicts, with the same arguments and errors."""
     if setup.devices > cluster.devices:
         raise ValueError(f"the setup takes {setup.devices} devices, {cluster.name} has {cluster.devices}")
-    return Step(model, cluster, setup, stack).prediction()
+    return Step(model, cluster, setup, stack)
 
 
 MOST_PASSES = 1_000_000
 """Forwards of all stages that are simulated."""
+ROUNDING = 1e-12
+"""Of a step's seconds: what is less is none."""
 
 
 @lru_cache(maxsize=256)
@@ -87,7 +94,7 @@ class Step:
         self.plan = pipeline(setup.schedule, setup.pp, setup.micros, setup.chunks)
         placement = self.plan.placement
         self.on = [list(placement.on(r)) for r in range(placement.ranks)]
-        sizes = trained(rank, *self._held(self.on))
+        sizes = trained(rank, *self.held(self.on))
         self.dense, self.experts = (np.broadcast_to(each, placement.ranks) for each in sizes)
         self.costs = self._costs(placement)
         self.timeline = simulate(self.plan, self.costs)
@@ -107,14 +114,18 @@ class Step:
         """The blocks of a stage, and how often each."""
         return [(self.kinds[block], float(count)) for block, count in self.stages[stage].items()]
 
-    def ends_of(self, stage: int) -> list[tuple[Part, float]]:
+    def end_shares(self, stage: int) -> list[tuple[str, float]]:
         """The ends that a stage holds: embedding first, head and multi-token heads last; or each a part of both."""
         ends, count = self.ends, self.setup.stages
         if self.setup.vocabulary:
-            return [(ends["embedding"], 1 / count), (ends["head"], 1 / count)]
-        first = [ends["embedding"]] if stage == 0 else []
-        last = [part for which, part in ends.items() if which != "embedding"] if stage == count - 1 else []
-        return [(part, 1.0) for part in (*first, *last)]
+            return [("embedding", 1 / count), ("head", 1 / count)]
+        first = ["embedding"] if stage == 0 else []
+        last = [which for which in ends if which != "embedding"] if stage == count - 1 else []
+        return [(which, 1.0) for which in (*first, *last)]
+
+    def ends_of(self, stage: int) -> list[tuple[Part, float]]:
+        """The ends that a stage holds, each with its share."""
+        return [(self.ends[which], share) for which, share in self.end_shares(stage)]
 
     def _costs(self, placement: Placement) -> Costs:
         """Seconds and bytes of each stage, with what a rank waits for messages, for weights and for its host."""
@@ -137,10 +148,10 @@ class Step:
         return Costs(seconds, hop_s, saved_bytes(rank, self.stages), np.full(count, stack.w_share), boundary)
 
     def _gathers_s(self, f: Floats, b: Floats) -> tuple[Floats, Floats]:
-        sizes = parameters(self.model, self.setup, *self._held([[stage] for stage in range(len(self.stages))]))
+        sizes = parameters(self.model, self.setup, *self.held([[stage] for stage in range(len(self.stages))]))
         return gathers_s(self.rank, np.broadcast_to(sum(sizes), len(self.stages)), f, b)
 
-    def _held(self, groups: list[list[int]]) -> Stage:
+    def held(self, groups: list[list[int]]) -> Stage:
         """What each group of stages holds of the model, as arrays of shape (groups,)."""
         blocks = {kind: np.array([sum(self.stages[s][kind] for s in group) for group in groups]) for kind in self.kinds}
         first, last = (np.array([stage in group for group in groups]) for stage in (0, len(self.stages) - 1))
@@ -148,29 +159,31 @@ class Step:
 
     # -- after the last backward
 
+    @cached_property
     def sums(self) -> list[Sum]:
-        """Sums of gradients, and gathers of weights."""
+        """Messages behind the last backward."""
         backward_s = np.array([self.costs.seconds[Kind.B, stages].sum() for stages in self.on])
         return sums(self.rank, self.dense, self.experts, backward_s)
 
     @cached_property
     def gradients_s(self) -> Floats:
         """Sums of gradients, and gathers of weights, that nothing hides."""
-        return gradients_s(self.sums(), self.dense)
+        return gradients_s(self.sums, self.dense)
 
     @property
     def owned(self) -> Floats:
         """Parameters that a rank's optimizer updates."""
         return np.asarray(sharded(self.setup, (self.dense, self.experts), 1))
 
+    @cached_property
     def updates_s(self) -> dict[str, Floats]:
-        """Reading and writing of weights, gradients and state: on the device, and on the host."""
+        """Seconds of the optimizer, by where it runs."""
         return updates_s(self.rank, self.owned)
 
     @cached_property
     def optimizer_s(self) -> Floats:
         """Seconds of all updates of weights."""
-        return optimizer_s(self.updates_s())
+        return optimizer_s(self.updates_s)
 
     # -- all together
 
@@ -190,14 +203,13 @@ class Step:
         slowest = self.slowest
         seconds = float(done[slowest])
         spread = 1 + self.stack.spread + self._sum(slowest, "error_s") / seconds
-        stages = [Stage(self.blocks(r), *self.holds(r)) for r in range(len(self.on))]
         made = [*self.kinds.values(), *self.ends.values()]
         return Prediction(
             seconds=seconds,
             low_s=seconds / spread,
             high_s=seconds * spread,
             parts=self.parts(slowest, seconds),
-            rooms=rooms(rank, stages, self.timeline.peak_bytes.tolist()),
+            rooms=rooms(rank, self.held(self.on), self.timeline.peak_bytes.tolist()),
             memory_bytes=device.memory_bytes,
             model_flops=model_flops(self.model, setup),
             peak_flops=device.peak_flops(rank.low) * setup.devices,
@@ -238,4 +250,4 @@ class Step:
             "optimizer": float(self.optimizer_s[r]),
             "host per step": stack.step_s,
         }
-        return {name: float(value) for name, value in found.items() if value}
+        return {name: float(value) for name, value in found.items() if abs(value) > ROUNDING * seconds}
