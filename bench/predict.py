@@ -35,7 +35,7 @@ from penstock.core.config import read_architecture
 from penstock.core.setup import Setup
 from penstock.cost.stack import stack
 from penstock.predict import Grid, predict, scores
-from penstock.predict.step import pipeline
+from penstock.predict.pipelines import pipeline
 
 GRID = "vTrain (MICRO-57)"
 """How the source of the one-node runs begins."""

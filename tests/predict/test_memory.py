@@ -200,7 +200,8 @@ def test_adapters_train_two_narrow_matrices_each() -> None:
 
 
 def test_adapters_need_no_gradients_of_weights() -> None:
-    assert predicted(adapter=16).seconds < 0.85 * predicted().seconds
+    blocks_s, whole_s = (predicted(adapter=rank).parts["blocks"] for rank in (16, 0))
+    assert blocks_s < 0.85 * whole_s
 
 
 def test_transformer_engine_holds_a_matrix_of_each_shape() -> None:

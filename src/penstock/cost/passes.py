@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 
@@ -18,6 +18,8 @@ from penstock.cost.operators import WIDE, Operator
 
 Floats = NDArray[np.float64]
 Which = NDArray[np.int64]
+Shares = Mapping[str, float] | None
+"""Shares of rates that last, by names of ``sustained_key``, in place of those in the table of constants."""
 PHASES = ("F", "I", "W")
 KINDS = ("matmul", "grouped_matmul", "attention", "scan", "elementwise", "norm", "gather", "loss")
 
@@ -185,7 +187,14 @@ def hot_share(seconds: Floats) -> float:
     return float(seconds[:HOT].sum() / seconds.sum()) if seconds.any() else 0.0
 
 
-def sustained(device: Device, low: str, wide: str, attention: str = "newest", hot: float = 1.0) -> Floats:
+def sustained(
+    device: Device,
+    low: str,
+    wide: str,
+    attention: str = "newest",
+    hot: float = 1.0,
+    shares: Shares = None,
+) -> Floats:
     """Return the share of the rate of single kernels that lasts through a step (power, clocks, cold caches), for each
     of ``CLASSES``; that of products as it was measured, where it was.
 
@@ -197,9 +206,12 @@ def sustained(device: Device, low: str, wide: str, attention: str = "newest", ho
         low, wide: precisions of products.
         attention: generation of its kernels, as in ``Stack.attention``.
         hot: as ``hot_share`` gives it.
+        shares: in place of those in the table of constants.
     """
     names = (wide, low, "attention", "memory", "memory", "memory")
-    found = np.array([_lasting(device.architecture, "bf16" if name == "fp16" else name) for name in names])
+    keys = [sustained_key(device.architecture, "bf16" if name == "fp16" else name) for name in names]
+    said = shares or {}
+    found = np.array([said[key] if key in said else levels("sustained")[key][0] for key in keys])
     measured = lasting_share(device)
     if measured is not None:
         found[:2] = measured
@@ -207,10 +219,6 @@ def sustained(device: Device, low: str, wide: str, attention: str = "newest", ho
     if attention != "newest":
         found[2] *= levels("older_attention")[older_key(device.architecture, attention)][0]
     return found
-
-
-def _lasting(architecture: str, name: str) -> float:
-    return levels("sustained")[sustained_key(architecture, name)][0]
 
 
 @cache

@@ -110,7 +110,7 @@ class Stack:
     bucket_bytes: float = 0.0
     live_bytes: float = 0.0
     workspace_bytes: float = 8e7
-    context_bytes: float = 1.5e9
+    context_bytes: float = 2e9
     slack: float = 0.05
     recompute: str | tuple[str, ...] = "none"
     fused_loss: bool = False

@@ -5,7 +5,7 @@ from penstock.engine.check import check, problems
 from penstock.engine.fit_memory import recompute_to_fit
 from penstock.engine.noise import Noise, Spread, noisy
 from penstock.engine.problem import IllegalPlan, Problem
-from penstock.engine.simulate import simulate
+from penstock.engine.simulate import last_s, simulate
 from penstock.engine.steady import period_s
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "Spread",
     "bounds",
     "check",
+    "last_s",
     "noisy",
     "period_s",
     "problems",

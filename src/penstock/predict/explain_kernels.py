@@ -12,7 +12,7 @@ from penstock.core.parts import Experts
 from penstock.cost.constants import constants, levels, table
 from penstock.cost.curves import lasting_share
 from penstock.cost.kept import of_these, rerun
-from penstock.cost.kernels import ASYNCHRONOUS, BYTES, cast
+from penstock.cost.kernels import ASYNCHRONOUS, BYTES, cast, product_bytes
 from penstock.cost.operators import Operator
 from penstock.cost.origins import Constant, constant, level, level_of, of_device, of_stack
 from penstock.cost.passes import CLASSES, HOT, Rows, hot_share, older_key, sustained_key, timed
@@ -44,7 +44,7 @@ class Kernel:
         waits: whether its block, in this direction, waits for the host.
         bounds_s: the least that FLOPs, bytes, starting kernels and the host's launches take, by ``compute``,
             ``memory``, ``launch floor`` and ``host``.
-        peak_flops, peak_bytes_per_s: what its rates are shares of.
+        moved_bytes: that its seconds count, for products in the width of their precision.
         constants: that the seconds were made with.
     """
 
@@ -58,8 +58,7 @@ class Kernel:
     again: bool
     waits: bool
     bounds_s: dict[str, float]
-    peak_flops: float
-    peak_bytes_per_s: float
+    moved_bytes: float
     constants: tuple[Constant, ...]
 
     @property
@@ -156,8 +155,7 @@ def _kernels(
                 again=bool(again[index]),
                 waits=waits_s[op.phase != "F"] > 0,
                 bounds_s=_bounds_s(rank, op, precision),
-                peak_flops=_peak_flops(rank, op, precision),
-                peak_bytes_per_s=rank.device.memory_bytes_per_s,
+                moved_bytes=_moved_bytes(op, precision),
                 constants=(
                     *_hardware(rank, op, precision, level_of(time.level_of, time.level, time.error)),
                     *_lasting(rank, kind, precision),
@@ -168,15 +166,21 @@ def _kernels(
 
 
 def _peak_flops(rank: Rank, op: Operator, precision: str) -> float:
-    products = op.kind in ("matmul", "grouped_matmul", "attention")
+    """Of matrix units, which scans in chunks use too, or of vector units."""
+    products = op.kind in ("matmul", "grouped_matmul", "attention", "scan")
     return rank.device.peak_flops(precision) if products else rank.device.vector_flops
+
+
+def _moved_bytes(op: Operator, precision: str) -> float:
+    products = op.kind in ("matmul", "grouped_matmul")
+    return float(product_bytes(precision, op.m, op.n, op.k, op.batch)) if products else op.moved_bytes
 
 
 def _bounds_s(rank: Rank, op: Operator, precision: str) -> dict[str, float]:
     part, name = FLOORS.get(op.kind, ("memory", "latency_s"))
     return {
         "compute": op.needed_flops / _peak_flops(rank, op, precision),
-        "memory": op.moved_bytes / rank.device.memory_bytes_per_s,
+        "memory": _moved_bytes(op, precision) / rank.device.memory_bytes_per_s,
         "launch floor": op.launches * constants(part)[name],
         "host": op.launches * rank.launch_s,
     }

@@ -16,7 +16,8 @@ from penstock.cost.origins import Constant, constant, of_device, of_stack
 from penstock.cost.passes import CLASSES, hot_share
 from penstock.predict.explain_kernels import PHASES, Kernel, cast_constants, kernels_of, kernels_of_end
 from penstock.predict.figure import Figure, total
-from penstock.predict.micro import Part, Rank, block_work, end_work
+from penstock.predict.micro import Rank, block_work, end_work
+from penstock.predict.part import Part
 from penstock.predict.step import Step
 from penstock.units import human_bytes, human_s
 
@@ -160,7 +161,7 @@ class Opened:
         yield Figure(name="between ops", value=rest_s, unit="s", how="for other ranks, and their messages")
 
     def _busy_s(self) -> float:
-        seconds = self.step.costs.seconds[[Kind.F, Kind.B]][:, self.step.on[self.r]]
+        seconds = self.step.op_s[[Kind.F, Kind.B]][:, self.step.on[self.r]]
         return self.setup.micros * float(seconds.sum())
 
     def _sums(self) -> Iterable[Figure]:
@@ -231,7 +232,7 @@ def facts_of(kernel: Kernel, times: float) -> dict[str, Any]:
     op = kernel.operator
     return {
         "kind": op.kind, "shape": kernel.shape, "precision": kernel.precision, "flops": op.needed_flops,
-        "bytes": op.moved_bytes, "launches": op.launches, "times": times, "alone_s": kernel.alone_s,
+        "bytes": kernel.moved_bytes, "launches": op.launches, "times": times, "alone_s": kernel.alone_s,
         "each_s": kernel.seconds, "error": kernel.error, "bound": kernel.bound, "bounds_s": kernel.bounds_s,
         "of_peak": kernel.reached,
     }  # fmt: skip

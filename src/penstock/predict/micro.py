@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import replace
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -17,47 +17,19 @@ from penstock.core.mixers import Attention
 from penstock.core.parts import Experts
 from penstock.core.setup import Setup
 from penstock.cost.collectives import Collective, collective_s, send_s
+from penstock.cost.constants import constants
 from penstock.cost.curves import host_pace
 from penstock.cost.kept import of_these, rerun
 from penstock.cost.kernels import memory_bound
 from penstock.cost.model_operators import embedding_operators, head_operators, operators, predictor_operators
 from penstock.cost.operators import Kernels, Microbatch, Operator, Shard
-from penstock.cost.passes import CLASSES, Rows, Work, hot_share, rows_of, sustained, work
+from penstock.cost.passes import CLASSES, Rows, Shares, Work, hot_share, rows_of, sustained, work
 from penstock.cost.stack import Stack
+from penstock.predict.part import Part
 
 Floats = NDArray[np.float64]
 KEPT_BYTES = {"fp8": 1.0, "fp4": 0.56}
 """Of an element that a product in low precision keeps of its input: blocks of 16 share a scale of 8 bits in fp4."""
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """Seconds of one part of the model on one rank, per micro-batch.
-
-    ``f_s``, ``i_s``, ``w_s``: forward, input and weight gradient, messages included, those that recompute repeats too.
-    ``again_s``: what recompute adds to the backward beside messages. ``messages_s``: messages that nothing hides, by
-    axis, forward and backward together. ``error_s``: how far the sum is off. ``waits_s``: in which the device waits for
-    its host, forward and backward.
-    """
-
-    f_s: float = 0.0
-    i_s: float = 0.0
-    w_s: float = 0.0
-    again_s: float = 0.0
-    waits_s: tuple[float, float] = (0.0, 0.0)
-    error_s: float = 0.0
-    messages_s: Mapping[str, float] = field(default_factory=dict)
-    guessed: frozenset[str] = frozenset()
-
-    @property
-    def host_s(self) -> float:
-        """What waits for the host beyond the device's own time."""
-        return sum(self.waits_s)
-
-    @property
-    def all_s(self) -> float:
-        """All of it."""
-        return self.f_s + self.i_s + self.w_s + self.again_s
 
 
 @lru_cache(maxsize=4096)
@@ -97,11 +69,19 @@ def end_work(model: Architecture, batch: Microbatch, end: str, device: Device, w
     return work(rows, np.zeros(len(rows.kind), bool), device, wide, wide)
 
 
-class Rank:
-    """One rank of a setup: its links, precisions and kernels, and what its parts take."""
+def both_s(device_s: float, host_s: float) -> float:
+    """Return the time of work that the host launches while the device does it: the power mean without the mean."""
+    power = constants("host")["overlap"]
+    return float((device_s**power + host_s**power) ** (1 / power))
 
-    def __init__(self, model: Architecture, cluster: Cluster, setup: Setup, stack: Stack) -> None:
-        self.model, self.cluster, self.setup, self.stack = model, cluster, setup, stack
+
+class Rank:
+    """One rank of a setup: links, precisions, kernels, and what its parts take, with ``shares`` of rates that last."""
+
+    def __init__(
+        self, model: Architecture, cluster: Cluster, setup: Setup, stack: Stack, shares: Shares = None
+    ) -> None:
+        self.model, self.cluster, self.setup, self.stack, self.shares = model, cluster, setup, stack, shares
         self.device = cluster.device_of(0)
         has = self.device.matrix_flops
         asked = setup.precision if setup.precision in ("fp32", "fp16", "bf16") else "bf16"
@@ -177,47 +157,54 @@ class Rank:
 
     def block(self, block: Block) -> Part:
         """Return what one block takes."""
-        setup = self.setup
-        crowd = setup.imbalance if isinstance(block.mlp, Experts) else 1.0
+        setup, routed = self.setup, isinstance(block.mlp, Experts)
+        crowd = setup.imbalance if routed else 1.0
         done = block_work(block, self.batch_of(block), setup.recompute, self.device, self.low, self.wide, crowd)
-        return self.with_messages(block, self.part(done, self.low, isinstance(block.mlp, Experts)))
+        return self.part(done, self.low, routed, block)
 
     def end(self, which: str) -> Part:
         """Return what the embedding, the head with its loss, or multi-token heads take."""
-        part = self.part(
-            end_work(self.model, self.batch_of_end(which), which, self.device, self.wide), self.wide, routed=False
-        )
-        shown_s = self.stack.tp_shown * float(collective_s("all_reduce", self.row_bytes, self.tensor))
-        return replace(part, f_s=part.f_s + shown_s, messages_s={"tensor": shown_s})
+        done = end_work(self.model, self.batch_of_end(which), which, self.device, self.wide)
+        return self.part(done, self.wide)
 
     def lasting(self, low: str, hot: float) -> NDArray[np.float64]:
         """Return the share of the rate of single kernels that the stack reaches through a step, for each of
         ``CLASSES``, with products in the precision ``low``; ``hot`` as in ``hot_share``."""
-        found = sustained(self.device, low, self.wide, self.stack.attention, hot)
+        found = sustained(self.device, low, self.wide, self.stack.attention, hot, self.shares)
         found[CLASSES.index("memory")] /= self.stack.moves
         found[CLASSES.index("cast")] /= self.stack.casts
         found[CLASSES.index("routing")] /= self.stack.routing
         return found
 
-    def part(self, done: Work, low: str, routed: bool) -> Part:
-        """Return the longer of what the device and what the host's launches take, for each phase."""
+    def part(self, done: Work, low: str, routed: bool = False, block: Block | None = None) -> Part:
+        """Return what device and host take together, for each phase: the longer of both, and some of the shorter, since
+        now the one waits and then the other. Messages are the device's."""
         lasting = self.lasting(low, hot_share(done.seconds.sum(axis=1)))
         device = (done.seconds / lasting[:, None]).sum(axis=0)
         device[2] += self.added_s(done) / lasting[CLASSES.index("memory")]
         device[2] *= not self.setup.adapter  # frozen matrices need no gradients of their own
-        again_s, (f, i, w, again) = float((done.again / lasting).sum()), done.launches
+        back_s, (f, i, w, again) = float(device[1] + device[2]), done.launches
+        turn_s, ring_f, ring_b = self.messages(block, float(device[0]), back_s)
+        twice = self.setup.recompute == "full" and block is not None
+        there_s, back_too_s = sum(turn_s.values()) + ring_f, sum(turn_s.values()) + ring_b
+        repeated_s = twice * there_s
         routing_s = self.stack.experts_s if routed and not self.setup.graphs else 0.0
-        f_s = max(float(device[0]), f * self.launch_s) + routing_s
-        back_s, host_s = float(device[1] + device[2]), (i + w) * self.launch_s
-        stretch = (max(back_s, host_s) + routing_s) / back_s if back_s else 1.0
-        again_s = max(again_s, again * self.launch_s) + routing_s * (again == f) if again else 0.0
+        f_s = both_s(float(device[0]) + there_s, f * self.launch_s) + routing_s
+        b_s = both_s(back_s + back_too_s, (i + w) * self.launch_s) + routing_s
+        waits_s = (f_s - float(device[0]) - there_s, b_s - back_s - back_too_s)
+        stretch = 1 + waits_s[1] / back_s if back_s else 1.0
+        again_s = float((done.again / lasting).sum())
+        again_s = both_s(again_s, again * self.launch_s) + routing_s * (again == f) if again else 0.0
+        shown = {axis: (2 + twice) * seconds for axis, seconds in turn_s.items()}
+        shown["context"] = ring_f * (1 + twice) + ring_b
         return Part(
             f_s,
-            float(device[1]) * stretch,
+            float(device[1]) * stretch + back_too_s + repeated_s,
             float(device[2]) * stretch,
             again_s,
-            waits_s=(f_s - float(device[0]), back_s * (stretch - 1)),
+            waits_s=waits_s,
             error_s=float((done.error_s / lasting[:, None]).sum()),
+            messages_s={axis: seconds for axis, seconds in shown.items() if seconds},
             guessed=done.guessed,
         )
 
@@ -234,20 +221,17 @@ class Rank:
         """Of the activations of all tokens of a rank's tensor-parallel group."""
         return self.batch.here * self.model.hidden * self.width_bytes
 
-    def with_messages(self, block: Block, part: Part) -> Part:
-        """Return the part with its messages: of tensor, expert and context parallelism."""
-        tensor_s, expert_s = self.tensor_s(block), self.expert_s(block)
-        ring_f, ring_b = self.context_s(block, part.f_s), self.context_s(block, part.i_s + part.w_s, 2)
-        turn_s = tensor_s + expert_s
-        twice = self.setup.recompute == "full"
-        times = 2 + twice
-        shown = {"tensor": times * tensor_s, "expert": times * expert_s, "context": ring_f * (1 + twice) + ring_b}
-        return replace(
-            part,
-            f_s=part.f_s + turn_s + ring_f,
-            i_s=part.i_s + turn_s + ring_b + twice * (turn_s + ring_f),
-            messages_s={axis: seconds for axis, seconds in shown.items() if seconds},
-        )
+    def messages(self, block: Block | None, f_s: float, b_s: float) -> tuple[dict[str, float], float, float]:
+        """Return seconds of messages that nothing hides: by axis those that both directions have, and on the ring of
+        context parallelism those of the forward and of the backward, which take ``f_s`` and ``b_s`` without them."""
+        if block is None:
+            return (
+                {"tensor": self.stack.tp_shown * float(collective_s("all_reduce", self.row_bytes, self.tensor)) / 2},
+                0.0,
+                0.0,
+            )
+        turns = {"tensor": self.tensor_s(block), "expert": self.expert_s(block)}
+        return turns, self.context_s(block, f_s), self.context_s(block, b_s, 2)
 
     def summed_bytes(self, block: Block) -> float:
         """Bytes of a direction's sums over the tensor-parallel group: one behind each half of a block, of the tokens

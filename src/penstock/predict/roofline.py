@@ -65,7 +65,7 @@ def roofline_of(step: Step, r: int) -> Roofline:
     for kernel, times in _done(step, r):
         op = kernel.operator
         one = sums[op.name, op.kind]
-        for at, size in enumerate((op.needed_flops, op.moved_bytes, kernel.seconds)):
+        for at, size in enumerate((op.needed_flops, kernel.moved_bytes, kernel.seconds)):
             one[at] += times * size
         if op.kind.endswith("matmul") or op.kind == "elementwise":
             what = kernel.precision if op.kind != "elementwise" else "memory"

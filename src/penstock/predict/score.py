@@ -17,8 +17,9 @@ from penstock.cost.stack import Stack
 from penstock.predict.after import gathers_s, gradients_s, optimizer_s, sums, updates_s
 from penstock.predict.grid import Grid, can_be
 from penstock.predict.memory import peak_bytes
-from penstock.predict.micro import Part, Rank
+from penstock.predict.micro import Rank
 from penstock.predict.moments import Stage, of_block, sharded
+from penstock.predict.part import Part
 from penstock.predict.ranks import Layout, Ranks, layout, padded, shapes_of
 from penstock.predict.sizes import parameters
 from penstock.schedules.build import build, check_sizes

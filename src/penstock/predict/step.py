@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from functools import cached_property, lru_cache
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,19 +12,20 @@ from penstock.core.architecture import Architecture, Block
 from penstock.core.cluster import Cluster
 from penstock.core.costs import Costs
 from penstock.core.op import Kind
-from penstock.core.placement import Placement
-from penstock.core.plan import Plan
 from penstock.core.setup import Setup
+from penstock.core.timeline import Timeline
+from penstock.cost.passes import Shares
 from penstock.cost.stack import Stack
-from penstock.engine import simulate
+from penstock.engine import last_s, simulate
 from penstock.predict.after import Sum, gathers_s, gradients_s, optimizer_s, sums, updates_s
 from penstock.predict.flops import model_flops
 from penstock.predict.memory import rooms, saved_bytes
-from penstock.predict.micro import Part, Rank
+from penstock.predict.micro import Rank
 from penstock.predict.moments import Stage, sharded
+from penstock.predict.part import Part
+from penstock.predict.pipelines import pipeline
 from penstock.predict.prediction import Prediction
 from penstock.predict.sizes import parameters, trained
-from penstock.schedules import build
 
 Floats = NDArray[np.float64]
 
@@ -58,36 +59,21 @@ def begun(model: Architecture, cluster: Cluster, setup: Setup, stack: Stack) -> 
     return Step(model, cluster, setup, stack)
 
 
-MOST_PASSES = 1_000_000
-"""Forwards of all stages that are simulated."""
 ROUNDING = 1e-12
 """Of a step's seconds: what is less is none."""
-
-
-@lru_cache(maxsize=256)
-def pipeline(schedule: str, ranks: int, micros: int, chunks: int) -> Plan:
-    """Return the plan of a named schedule.
-
-    Raises:
-        ValueError: there is no such schedule, or it cannot be at these sizes.
-    """
-    if ranks * chunks * micros > MOST_PASSES:
-        most = max(1, MOST_PASSES // (ranks * chunks))
-        raise ValueError(
-            f"{micros:,} micro-batches are too many to simulate; use larger ones, at most {most:,} of them"
-        )
-    return build(schedule, ranks=ranks, micros=micros, chunks=chunks)
 
 
 class Step:
     """A step under way: its parts, the pipeline's timeline, and what comes after the last backward.
 
-    All arrays have one entry per stage or per pipeline rank.
+    All arrays have one entry per stage or per pipeline rank. ``shares``: of rates that last.
     """
 
-    def __init__(self, model: Architecture, cluster: Cluster, setup: Setup, stack: Stack) -> None:
+    def __init__(
+        self, model: Architecture, cluster: Cluster, setup: Setup, stack: Stack, shares: Shares = None
+    ) -> None:
         self.model, self.cluster, self.setup, self.stack = model, cluster, setup, stack
-        self.rank = rank = Rank(model, cluster, setup, stack)
+        self.rank = rank = Rank(model, cluster, setup, stack, shares)
         self.stages = [Counter(model.blocks[layers.start : layers.stop]) for layers in setup.layers_of(model.layers)]
         self.kinds = {block: part for block, part in rank.parts.items() if isinstance(block, Block)}
         self.ends = {end: part for end, part in rank.parts.items() if isinstance(end, str)}
@@ -96,8 +82,17 @@ class Step:
         self.on = [list(placement.on(r)) for r in range(placement.ranks)]
         sizes = trained(rank, *self.held(self.on))
         self.dense, self.experts = (np.broadcast_to(each, placement.ranks) for each in sizes)
-        self.costs = self._costs(placement)
-        self.timeline = simulate(self.plan, self.costs)
+        self.op_s = self._op_s()
+
+    @cached_property
+    def timeline(self) -> Timeline:
+        """The pipeline's, with what its micro-batches hold of memory."""
+        return simulate(self.plan, self.costs)
+
+    @cached_property
+    def costs(self) -> Costs:
+        """What the pipeline's ops cost, bytes too."""
+        return self._costs(saved_bytes(self.rank, self.stages))
 
     def blocks(self, r: int) -> Counter[Block]:
         """Those of a rank."""
@@ -127,8 +122,8 @@ class Step:
         """The ends that a stage holds, each with its share."""
         return [(self.ends[which], share) for which, share in self.end_shares(stage)]
 
-    def _costs(self, placement: Placement) -> Costs:
-        """Seconds and bytes of each stage, with what a rank waits for messages, for weights and for its host."""
+    def _op_s(self) -> Floats:
+        """Seconds of each kind of op and stage, with what a rank waits for messages, for weights and for its host."""
         rank, setup, stack, count = self.rank, self.setup, self.stack, len(self.stages)
         f, i, w = (np.zeros(count) for _ in range(3))
         for stage in range(count):
@@ -142,10 +137,15 @@ class Step:
         seconds[Kind.F] = f + wait_s + gather_f
         seconds[Kind.I], seconds[Kind.W] = i + wait_s + gather_b, w
         seconds[Kind.B] = seconds[Kind.I] + w
-        hop_s = np.full((placement.ranks, placement.ranks), (1 - stack.p2p_shown) * rank.next_stage_s)
+        return seconds
+
+    def _costs(self, kept_bytes: Floats) -> Costs:
+        """The same with messages and bytes, of which stages keep ``kept_bytes``."""
+        rank, stack, count, ranks = self.rank, self.stack, len(self.stages), self.plan.placement.ranks
+        hop_s = np.full((ranks, ranks), (1 - stack.p2p_shown) * rank.next_stage_s)
         np.fill_diagonal(hop_s, 0.0)
         boundary = np.full(count, rank.boundary_bytes)
-        return Costs(seconds, hop_s, saved_bytes(rank, self.stages), np.full(count, stack.w_share), boundary)
+        return Costs(self.op_s, hop_s, kept_bytes, np.full(count, stack.w_share), boundary)
 
     def _gathers_s(self, f: Floats, b: Floats) -> tuple[Floats, Floats]:
         sizes = parameters(self.model, self.setup, *self.held([[stage] for stage in range(len(self.stages))]))
@@ -162,7 +162,7 @@ class Step:
     @cached_property
     def sums(self) -> list[Sum]:
         """Messages behind the last backward."""
-        backward_s = np.array([self.costs.seconds[Kind.B, stages].sum() for stages in self.on])
+        backward_s = np.array([self.op_s[Kind.B, stages].sum() for stages in self.on])
         return sums(self.rank, self.dense, self.experts, backward_s)
 
     @cached_property
@@ -189,7 +189,17 @@ class Step:
 
     def seconds(self) -> Floats:
         """Seconds until each rank is done."""
-        return np.asarray(self.timeline.last_s + self.gradients_s + self.optimizer_s + self.stack.step_s)
+        return np.asarray(self.timeline.last_s + self._after_s)
+
+    @property
+    def _after_s(self) -> Floats:
+        """Seconds of each rank behind its last backward."""
+        return np.asarray(self.gradients_s + self.optimizer_s + self.stack.step_s)
+
+    def seconds_alone(self) -> float:
+        """Seconds of the step, without a timeline and its memory."""
+        ends_s = last_s(self.plan, self._costs(np.zeros(len(self.stages))))
+        return float((ends_s + self._after_s).max())
 
     @property
     def slowest(self) -> int:
@@ -235,7 +245,7 @@ class Step:
         recompute, host, whole = (self._sum(r, of) for of in ("again_s", "host_s", "all_s"))
         ends = micros * sum(share * part.all_s for stage in self.on[r] for part, share in self.ends_of(stage))
         waits, engine = 2 * setup.chunks * micros * stack.p2p_shown * self.rank.next_stage_s, micros * stack.micro_s
-        busy = micros * float(self.costs.seconds[[Kind.F, Kind.B]][:, self.on[r]].sum())
+        busy = micros * float(self.op_s[[Kind.F, Kind.B]][:, self.on[r]].sum())
         found = {
             "blocks": whole - recompute - host - sum(messages.values()),
             "recompute": recompute,

@@ -1,0 +1,26 @@
+"""Plans of named schedules, built once for each size."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from penstock.core.plan import Plan
+from penstock.schedules import build
+
+MOST_PASSES = 1_000_000
+"""Forwards of all stages that are simulated."""
+
+
+@lru_cache(maxsize=256)
+def pipeline(schedule: str, ranks: int, micros: int, chunks: int) -> Plan:
+    """Return the plan of a named schedule.
+
+    Raises:
+        ValueError: there is no such schedule, or it cannot be at these sizes.
+    """
+    if ranks * chunks * micros > MOST_PASSES:
+        most = max(1, MOST_PASSES // (ranks * chunks))
+        raise ValueError(
+            f"{micros:,} micro-batches are too many to simulate; use larger ones, at most {most:,} of them"
+        )
+    return build(schedule, ranks=ranks, micros=micros, chunks=chunks)
