@@ -16,7 +16,8 @@ from penstock.cost.origins import Constant, constant, of_device, of_stack
 from penstock.cost.passes import CLASSES, hot_share
 from penstock.predict.explain_kernels import PHASES, Kernel, cast_constants, kernels_of, kernels_of_end
 from penstock.predict.figure import Figure, total
-from penstock.predict.micro import Part, Rank, block_work, end_work
+from penstock.predict.micro import Rank, block_work, end_work
+from penstock.predict.part import Part
 from penstock.predict.step import Step
 from penstock.units import human_bytes, human_s
 
@@ -169,7 +170,7 @@ class Opened:
             yield Figure(
                 name=one.name, value=float(one.shown_s[self.r]), unit="s",
                 how=f"{one.kind} of {human_bytes(size)} takes {human_s(whole)}; what the backward does not hide of it",
-                facts={"bytes": size, "whole_s": whole, "links": links(one.levels)},
+                facts={"bytes": size, "whole_s": whole, "links": links(self.rank.group(one.size, one.stride))},
                 constants=(*collective_constants(), *self._of("dp_hidden", "dp_most", "reduced_bytes")),
             )  # fmt: skip
 
