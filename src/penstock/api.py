@@ -16,7 +16,7 @@ from penstock.core.plan import Plan
 from penstock.core.setup import FRAMEWORK, filling
 from penstock.core.timeline import Timeline
 from penstock.core.words import suggest
-from penstock.cost.stack import stack
+from penstock.cost.stack_file import named
 from penstock.engine import bounds, check, period_s, problems, simulate
 from penstock.export import read_csv, to_csv
 from penstock.lower import add_sends, add_step, split_vocabulary
@@ -114,7 +114,7 @@ def predict_step(
         model: a published model's name, a ``config.json`` or a folder with one, sizes as ``gpt:L=24,h=1024,a=16,
             vocab=50304``, or an ``Architecture``.
         cluster: as ``Cluster.read`` takes it, or a ``Cluster``.
-        framework: whose software runs it, a name in ``data/frameworks.toml``.
+        framework: whose software runs it: a name in ``data/frameworks.toml``, FILE.toml, or FILE.toml:NAME.
         setup: fields of a ``Setup``; ``seq`` and ``batch`` are needed, and ``dp`` is what is left for all devices.
 
     Raises:
@@ -127,7 +127,7 @@ def predict_step(
     """
     architecture = model if isinstance(model, Architecture) else model_of(str(model))
     machines = cluster if isinstance(cluster, Cluster) else Cluster.read(cluster)
-    software = stack(framework)
+    software = named(framework)
     return predict(architecture, machines, filling(machines.devices, **(software.usual | setup)), software)
 
 

@@ -100,15 +100,16 @@ def read_asked(file: Path) -> Asked:
     from penstock.core.cluster import Cluster
     from penstock.core.config.text import model_of
     from penstock.core.setup import Setup
-    from penstock.cost.stack import stack
+    from penstock.cost.stack_file import named
 
     try:
         facts = json_format.loads(file.read_text())
-        asked, setup, framework = facts["asked"], facts["setup"], facts["framework"]
+        asked, setup = facts["asked"], facts["setup"]
         split: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value for name, value in setup.items()
         }
-        return Asked(model_of(asked["model"]), Cluster.read(asked["cluster"]), Setup(**split), stack(framework))
+        machines, framework = Cluster.read(asked["cluster"]), named(asked["framework"])
+        return Asked(model_of(asked["model"]), machines, Setup(**split), framework)
     except (KeyError, TypeError, json_format.JSONDecodeError, UnicodeDecodeError):
         raise ValueError(f"{file} is not what penstock predict --json FILE writes") from None
 

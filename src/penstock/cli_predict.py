@@ -76,7 +76,7 @@ def predict(
     Args:
         model: a published model's name, a config.json, a folder with one, or sizes, gpt:L=24,h=1024,a=16,vocab=50304.
         cluster: a cluster such as dgx-h100:64 or h100:512, or FILE.toml.
-        framework: whose kernels, overlap and buffers.
+        framework: whose kernels, overlap and buffers: a name, or FILE.toml or FILE.toml:NAME.
         usd_per_hour: rent of one node, in place of the catalogue's.
         json: print the figures as one JSON object in place of the text, or write them to a file beside it.
         timeline: write the pipeline's timeline as a page (.html), a picture (.png, .svg) or a trace (.json).
@@ -91,7 +91,9 @@ def predict(
     found = asked.predicted()
     if timeline is not None:
         _show(found, timeline)
-    facts = {"asked": {"model": model, "cluster": cluster}} | facts_of(found, *asked[:3], asked.framework.name)
+    facts = {"asked": {"model": model, "cluster": cluster, "framework": framework}} | facts_of(
+        found, *asked[:3], asked.framework.name
+    )
     text = json_format.dumps(facts, indent=1) + "\n"
     if out is not None:
         write_whole(out, text)
@@ -127,10 +129,10 @@ def asked_for(
     """
     from penstock.core.cluster import Cluster
     from penstock.core.config.text import model_of
-    from penstock.cost.stack import stack
+    from penstock.cost.stack_file import named
 
     rented = _priced(Cluster.read(cluster), usd_per_hour)
-    architecture, software = model_of(model), stack(framework)
+    architecture, software = model_of(model), named(framework)
     given = {name: value for name, value in vars(flags).items() if value is not None}
     return Asked(architecture, rented, setup_of(software.usual | given, rented.devices), software)
 

@@ -23,6 +23,7 @@ def validate(
     /,
     *,
     source: str = "",
+    framework: str = "",
     strict: bool = True,
     worst: int = WORST,
     json: Path | None = None,
@@ -33,6 +34,7 @@ def validate(
     Args:
         file: a CSV table of runs (.gz too); the one that comes with Penstock without it.
         source: only rows whose source_title holds this text.
+        framework: all rows are predicted for it, whatever they name: a name, or FILE.toml or FILE.toml:NAME.
         strict: rows marked strict_time=0 or strict_mem=0, whose setup is not known well enough, are predicted but do
             not count in the errors of time or memory.
         worst: so many rows, those furthest off, are opened up.
@@ -44,6 +46,7 @@ def validate(
     from penstock.calibrate.summaries import summaries
     from penstock.cli_validate_text import print_report
     from penstock.core.files import writable, write_whole
+    from penstock.cost.stack_file import named
 
     if worst < 0:
         raise ValueError(f"--worst {worst} is too small; use 0 or more")
@@ -52,7 +55,7 @@ def validate(
     for out in filter(None, (json, png)):
         writable(out)
     path = file or runs_file()
-    rows = _compared(_of_source(read_runs(path), source, path))
+    rows = _compared(_of_source(read_runs(path, named(framework) if framework else None), source, path))
     found = summaries(rows, strict=strict)
     if json is not None:
         write_whole(json, json_format.dumps(report(rows, found, str(file or "shipped"), strict), indent=1) + "\n")

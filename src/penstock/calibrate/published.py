@@ -70,24 +70,24 @@ class Run:
         return seq * batch / devices / rate
 
 
-def read_runs(path: Path) -> list[Run]:
-    """Read a table of runs.
+def read_runs(path: Path, framework: Stack | None = None) -> list[Run]:
+    """Read a table of runs, all of them of one framework if it is given.
 
     Raises:
         ValueError: the file is no table of runs.
     """
-    return [run_of(row) for row in read_rows(path)]
+    return [run_of(row, framework) for row in read_rows(path)]
 
 
-def run_of(row: Mapping[str, str]) -> Run:
+def run_of(row: Mapping[str, str], framework: Stack | None = None) -> Run:
     """One row; what it lacks is guessed in words, or it says why it cannot be predicted."""
     try:
-        return _run(row)
+        return _run(row, framework)
     except (ValueError, ArithmeticError) as error:
         return Run(row=row, why_not=str(error))
 
 
-def _run(row: Mapping[str, str]) -> Run:
+def _run(row: Mapping[str, str], framework: Stack | None) -> Run:
     guessed: list[str] = []
     for name in NEEDED:
         if not row.get(name) or (name in COUNTS and not whole(row, name)):
@@ -110,7 +110,7 @@ def _run(row: Mapping[str, str]) -> Run:
         tied=truth(row, "tied_embed"),
     )
     guessed += found.guessed
-    framework = framework_of(row, guessed)
+    framework = framework or framework_of(row, guessed)
     return Run(
         row=row,
         model=found.model,

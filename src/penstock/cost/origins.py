@@ -76,7 +76,8 @@ def level_of(words: str, value: float, error: float) -> Constant:
 def of_stack(framework: Stack, name: str) -> Constant:
     """Return a field of a framework, with the table that sets it."""
     facts = tables()["ranges"][name]
-    owner, source = _set_by(framework.name, name)
+    shipped = framework.name in (*tables(), "default")
+    owner, source = _set_by(framework.name, name) if shipped else (framework.name, framework.source)
     value = getattr(framework, name)
     return Constant(
         name=f"{owner}.{name}",

@@ -159,11 +159,13 @@ def stacks() -> Mapping[str, Stack]:
     found: dict[str, Stack] = {}
     for name, table in tables().items():
         if name != "ranges":
-            found[name] = _stack(name, dict(table), found)
+            found[name] = over(name, table, found)
     return found
 
 
-def _stack(name: str, table: dict[str, Any], known: Mapping[str, Stack]) -> Stack:
+def over(name: str, table: Mapping[str, Any], known: Mapping[str, Stack]) -> Stack:
+    """Return a framework by its table, over the one of ``known`` that its key ``like`` names."""
+    table = dict(table)
     like = table.pop("like", None)
     start = Stack(name=name) if like is None else replace(known[like], name=name, aliases=(), source="")
     said = dict(table.pop("kernels", {}))
