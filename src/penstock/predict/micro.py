@@ -191,7 +191,7 @@ class Rank:
         routing_s = self.stack.experts_s if routed and not self.setup.graphs else 0.0
         f_s = both_s(float(device[0]) + there_s, f * self.launch_s) + routing_s
         b_s = both_s(back_s + back_too_s, (i + w) * self.launch_s) + routing_s
-        waits_s = (f_s - float(device[0]) - there_s, b_s - back_s - back_too_s if back_s else 0.0)
+        waits_s = (f_s - float(device[0]) - there_s, b_s - back_s - back_too_s)
         stretch = 1 + waits_s[1] / back_s if back_s else 1.0
         again_s = float((done.again / lasting).sum())
         again_s = both_s(again_s, again * self.launch_s) + routing_s * (again == f) if again else 0.0
@@ -226,8 +226,11 @@ class Rank:
         """Return seconds of messages that nothing hides: by axis those that both directions have, and on the ring of
         context parallelism those of the forward and of the backward, which take ``f_s`` and ``b_s`` without them."""
         if block is None:
-            sum_s = self.stack.tp_shown * float(collective_s("all_reduce", self.row_bytes, self.tensor))
-            return {"tensor": sum_s / 2}, 0.0, 0.0
+            return (
+                {"tensor": self.stack.tp_shown * float(collective_s("all_reduce", self.row_bytes, self.tensor)) / 2},
+                0.0,
+                0.0,
+            )
         turns = {"tensor": self.tensor_s(block), "expert": self.expert_s(block)}
         return turns, self.context_s(block, f_s), self.context_s(block, b_s, 2)
 
