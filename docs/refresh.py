@@ -156,12 +156,23 @@ def constants_page() -> str:
         + _constants((level(part, key) for key in table()["levels"][part]), but=("range", "meaning"))
         for part, about in table()["about"].items()
     ]
-    frameworks = [*of_frameworks()]
-    defaults = [one for one in frameworks if one.name.startswith("default.")]
-    own = [one for one in frameworks if one not in defaults]
-    pieces += ["## Frameworks: defaults\n", _constants(defaults), "## Frameworks: what each sets\n"]
-    pieces.append(_constants(own, but=("range", "error", "meaning")))
+    frameworks: dict[str, list[Constant]] = {}
+    for one in of_frameworks():
+        frameworks.setdefault(one.name.partition(".")[0], []).append(one)
+    pieces += ["## Frameworks: defaults\n", _constants(frameworks.pop("default")), "## Frameworks: what each sets\n"]
+    pieces += [_framework(name, own) for name, own in frameworks.items()]
     return "\n".join(pieces)
+
+
+def _framework(name: str, own: Iterable[Constant]) -> str:
+    """What one framework sets, and on whose fields."""
+    from penstock.cost.stack import tables
+
+    table = tables()[name]
+    like = f"Like `{table['like']}`, but for these. " if "like" in table else ""
+    kernels = ", ".join(f"`{key}` {shown(value)}" for key, value in table.get("kernels", {}).items())
+    said = f"{like}Source: {table.get('source', 'not said')}.{f' Kernels: {kernels}.' if kernels else ''}"
+    return f"### `{name}`\n\n{said}\n\n{_constants(own, but=('error', 'meaning', 'source'))}"
 
 
 def _constants(some: Iterable[Constant], but: Collection[str] = ()) -> str:

@@ -151,5 +151,11 @@ class Placement:
 
     def on(self, rank: int) -> tuple[int, ...]:
         """Stages of one rank, in order of model part: local chunk 0, 1, ..."""
-        mine = [s for s, r in enumerate(self.rank_of) if r == rank]
-        return tuple(sorted(mine, key=lambda s: (self.part_of[s], s)))
+        return self._on[rank] if 0 <= rank < self.ranks else ()
+
+    @cached_property
+    def _on(self) -> tuple[tuple[int, ...], ...]:
+        found: list[list[int]] = [[] for _ in range(self.ranks)]
+        for stage in sorted(range(self.stages), key=lambda s: (self.part_of[s], s)):
+            found[self.rank_of[stage]].append(stage)
+        return tuple(map(tuple, found))

@@ -150,7 +150,7 @@ class Setup:
     @property
     def sharded(self) -> int:
         """Ranks over which ZeRO shards what it shards."""
-        return (self.shards or self.replicas) if self.zero else 1
+        return 1 + (self.zero > 0) * ((self.shards or self.replicas) - 1)
 
     @property
     def tokens(self) -> int:

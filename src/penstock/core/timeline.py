@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from penstock.core.needs import of_kind
 from penstock.core.op import WORK
 from penstock.core.plan import Plan
 
@@ -67,7 +68,7 @@ class Timeline:
 
     @cached_property
     def _work(self) -> NDArray[np.bool_]:
-        return np.isin(self.plan.ops[:, 0], WORK)
+        return of_kind(self.plan.ops[:, 0], WORK)
 
     def _per_rank(self, values: NDArray[np.float64], empty: float, how: Any) -> NDArray[np.float64]:
         found = np.full(self.plan.placement.ranks, empty)

@@ -116,8 +116,14 @@ def matmul_bound_s(
     inner = np.minimum((k / parts + waited) * (1 + shape["split"]), k + waited)
     inner *= rounds
     inner *= tile_s
-    moved = batch * (k * (m + n) * item + m * n * OUT_BYTES.get(precision, 2))
+    moved = product_bytes(precision, m, n, k, batch)
     return np.asarray(np.maximum(inner.min(axis=0), moved / device.memory_bytes_per_s))
+
+
+def product_bytes(precision: str, m: Sizes, n: Sizes, k: Sizes, batch: Sizes = 1) -> Floats:
+    """Return the bytes that ``matmul`` reads and writes at least: operands and the result, each once."""
+    m, n, k, batch = _sizes(m=m, n=n, k=k, batch=batch)
+    return np.asarray(batch * (k * (m + n) * BYTES[precision] + m * n * OUT_BYTES.get(precision, 2)))
 
 
 def cast(device: Device, precision: str, elements: Sizes) -> Time:

@@ -60,7 +60,7 @@ def level(part: str, key: str) -> Constant:
         range=about["range"],
         source=source,
         error=facts["error"],
-        guessed="shapes" not in facts,
+        guessed="shapes" not in facts and not facts["source"].startswith("fitted"),
     )
 
 

@@ -94,7 +94,10 @@ def _all_out_of_place(plan: Plan) -> list[Problem]:
 def _out_of_place(plan: Plan) -> Iterator[Problem]:
     kind, stage, micro = plan.ops.T
     inside = (kind >= 0) & (kind < len(Kind)) & (stage >= 0) & (stage < plan.placement.stages)
-    bad = ~inside | ((micro < 0) | (micro >= plan.micros)) & ~np.isin(kind, OF_STAGE)
+    outside = (micro < 0) | (micro >= plan.micros)
+    if outside.any():
+        outside &= ~np.isin(kind, OF_STAGE)
+    bad = ~inside | outside
     home = np.array(plan.placement.rank_of)[np.where(inside, stage, 0)]
     for row in np.flatnonzero(bad | (home != plan.rank_of_op)):
         rank = int(plan.rank_of_op[row])

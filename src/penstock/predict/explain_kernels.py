@@ -12,10 +12,10 @@ from penstock.core.parts import Experts
 from penstock.cost.constants import constants, levels, table
 from penstock.cost.curves import lasting_share
 from penstock.cost.kept import of_these, rerun
-from penstock.cost.kernels import ASYNCHRONOUS, BYTES, cast
+from penstock.cost.kernels import ASYNCHRONOUS, BYTES, cast, product_bytes
 from penstock.cost.operators import Operator
 from penstock.cost.origins import Constant, constant, level, level_of, of_device, of_stack
-from penstock.cost.passes import CLASSES, Rows, hot_share, older_key, sustained_key, timed
+from penstock.cost.passes import CLASSES, HOT, Rows, hot_share, older_key, sustained_key, timed
 from penstock.predict.micro import Rank, block_rows, end_rows
 from penstock.units import human_bytes, human_s
 
@@ -36,13 +36,15 @@ class Kernel:
         operator: with its shapes, FLOPs and bytes.
         precision: of its products.
         alone_s: as a kernel by itself.
-        lasting: share of that rate that the stack reaches through a step.
+        lasting: share of that rate that the stack reaches through a step; levels ``sustained`` are those of a step
+            that is ``hot``, products and attention alone.
         cast_s: of casting its operand, through a step.
         error: relative, of ``alone_s``.
         again: whether recompute runs it once more.
+        waits: whether its block, in this direction, takes the host longer than the device.
         bounds_s: the least that FLOPs, bytes, starting kernels and the host's launches take, by ``compute``,
             ``memory``, ``launch floor`` and ``host``.
-        peak_flops, peak_bytes_per_s: what its rates are shares of.
+        moved_bytes: that its seconds count, for products in the width of their precision.
         constants: that the seconds were made with.
     """
 
@@ -50,12 +52,13 @@ class Kernel:
     precision: str
     alone_s: float
     lasting: float
+    hot: float
     cast_s: float
     error: float
     again: bool
+    waits: bool
     bounds_s: dict[str, float]
-    peak_flops: float
-    peak_bytes_per_s: float
+    moved_bytes: float
     constants: tuple[Constant, ...]
 
     @property
@@ -65,8 +68,9 @@ class Kernel:
 
     @property
     def bound(self) -> str:
-        """What its time is bound by: the largest of ``bounds_s``; the host if that needs more than the device."""
-        if self.bounds_s["host"] > self.seconds:
+        """What its time is bound by: the largest of ``bounds_s``; the host if that is what its block waits for, and it
+        takes longer than the device."""
+        if self.waits and self.bounds_s["host"] > self.seconds:
             return "host"
         on_device = {name: seconds for name, seconds in self.bounds_s.items() if name != "host"}
         return max(on_device, key=on_device.__getitem__)
@@ -100,7 +104,8 @@ class Kernel:
         else:
             rule = f"{human_bytes(op.moved_bytes)} at the rate of memory"
         alone = f"{rule}, over its level, and the floor of {plural}: {human_s(self.alone_s)}"
-        return f"{alone}; over {self.lasting:.3f}, what lasts through a step: {human_s(self.seconds)}"
+        warm = f", {self.hot:.0%} of it products and attention" if self.hot < 1 and self.lasting < 1 else ""
+        return f"{alone}; over {self.lasting:.3f}, what lasts through a step{warm}: {human_s(self.seconds)}"
 
 
 def kernels_of(rank: Rank, block: Block) -> list[Kernel]:
@@ -123,9 +128,12 @@ def _kernels(
     found = timed(rows, rank.device, low, rank.wide, crowd)
     by_class = np.bincount(found.kind, found.seconds, minlength=len(CLASSES)).astype(np.float64)
     by_class[CLASSES.index("cast")] += found.cast_s.sum()
-    lasting = rank.lasting(low, hot_share(by_class))
+    hot = hot_share(by_class)
+    lasting = rank.lasting(low, hot)
     times = {int(index): time for at, time in found.sources for index in at}
     cast_s = found.cast_s / lasting[CLASSES.index("cast")]
+    late_s = rows.launches * rank.launch_s - found.seconds / lasting[found.kind] - cast_s
+    waits = np.bincount(rows.phase > 0, late_s, minlength=2) > 0
     kernels = []
     for index, op in enumerate(made):
         kind, precision = CLASSES[found.kind[index]], low if rows.low[index] else rank.wide
@@ -137,12 +145,13 @@ def _kernels(
                 precision=precision,
                 alone_s=alone_s,
                 lasting=share,
+                hot=hot if found.kind[index] < HOT else 1.0,
                 cast_s=float(cast_s[index]),
                 error=float(found.error[index]),
                 again=bool(again[index]),
+                waits=bool(waits[int(op.phase != "F")]),
                 bounds_s=_bounds_s(rank, op, precision),
-                peak_flops=_peak_flops(rank, op, precision),
-                peak_bytes_per_s=rank.device.memory_bytes_per_s,
+                moved_bytes=_moved_bytes(op, precision),
                 constants=(
                     *_hardware(rank, op, precision, level_of(time.level_of, time.level, time.error)),
                     *_lasting(rank, kind, precision),
@@ -153,15 +162,21 @@ def _kernels(
 
 
 def _peak_flops(rank: Rank, op: Operator, precision: str) -> float:
-    products = op.kind in ("matmul", "grouped_matmul", "attention")
+    """Of matrix units, which scans in chunks use too, or of vector units."""
+    products = op.kind in ("matmul", "grouped_matmul", "attention", "scan")
     return rank.device.peak_flops(precision) if products else rank.device.vector_flops
+
+
+def _moved_bytes(op: Operator, precision: str) -> float:
+    products = op.kind in ("matmul", "grouped_matmul")
+    return float(product_bytes(precision, op.m, op.n, op.k, op.batch)) if products else op.moved_bytes
 
 
 def _bounds_s(rank: Rank, op: Operator, precision: str) -> dict[str, float]:
     part, name = FLOORS.get(op.kind, ("memory", "latency_s"))
     return {
         "compute": op.needed_flops / _peak_flops(rank, op, precision),
-        "memory": op.moved_bytes / rank.device.memory_bytes_per_s,
+        "memory": _moved_bytes(op, precision) / rank.device.memory_bytes_per_s,
         "launch floor": op.launches * constants(part)[name],
         "host": op.launches * rank.launch_s,
     }

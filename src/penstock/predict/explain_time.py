@@ -16,7 +16,8 @@ from penstock.cost.origins import Constant, constant, of_device, of_stack
 from penstock.cost.passes import CLASSES, hot_share
 from penstock.predict.explain_kernels import PHASES, Kernel, cast_constants, kernels_of, kernels_of_end
 from penstock.predict.figure import Figure, total
-from penstock.predict.micro import Part, Rank, block_work, end_work
+from penstock.predict.micro import Rank, block_work, end_work
+from penstock.predict.part import Part
 from penstock.predict.step import Step
 from penstock.units import human_bytes, human_s
 
@@ -82,20 +83,20 @@ class Opened:
             some = [kernel for kernel in kernels_of(self.rank, block) if kernel.again]
             found = operators(self.rank, some, times)
             host_s = times * part.again_s - sum(figure.value for figure in found)
-            how = "host's time for the launches beyond the device's"
+            how = "what launches by the host add to the device's time"
             if abs(host_s) > 1e-9 * times * part.again_s:
                 found.append(Figure(name="waiting for launches", value=host_s, unit="s", how=how,
-                                    constants=self._of("launch_s")))  # fmt: skip
+                                    constants=self._launching()))  # fmt: skip
             yield total(self.names[block], "s", found, how=self._often(block))
 
     def _waits(self) -> Iterable[Figure]:
         for block, part, times in self._each():
             launches = self._work(block).launches
             facts = {"launches_forward": launches[0], "launches_backward": launches[1] + launches[2]}
-            how = f"launches times {human_s(self.rank.launch_s)}, and counts of tokens of experts, beyond the device's"
+            how = f"what launches of {human_s(self.rank.launch_s)} add to the device's time, and counts of tokens"
             yield total(
                 self.names[block], "s", waits(part, times), how=how, facts=facts | {"launch_s": self.rank.launch_s},
-                constants=self._of("graph_launch_s" if self.setup.graphs else "launch_s", "experts_s"),
+                constants=(*self._launching(), *self._of("experts_s")),
             )  # fmt: skip
 
     def _messages(self, axis: str) -> Iterable[Figure]:
@@ -138,7 +139,7 @@ class Opened:
                           constants=(*collective_constants(), *self._of("tp_shown")))  # fmt: skip
             found = operators(rank, kernels_of_end(rank, which), times)
             late = Figure(name="waiting for launches", value=times * part.host_s, unit="s",
-                          constants=self._of("launch_s"), parts=tuple(waits(part, times)))  # fmt: skip
+                          constants=self._launching(), parts=tuple(waits(part, times)))  # fmt: skip
             yield total(which, "s", [*found, adding(rank, work, rank.wide, times), sums, late])
 
     # -- what the pipeline and the step do
@@ -164,12 +165,12 @@ class Opened:
         return self.setup.micros * float(seconds.sum())
 
     def _sums(self) -> Iterable[Figure]:
-        for one in self.step.sums():
+        for one in self.step.sums:
             whole, size = (float(column[self.r]) for column in (one.whole_s, one.whole_bytes))
             yield Figure(
                 name=one.name, value=float(one.shown_s[self.r]), unit="s",
                 how=f"{one.kind} of {human_bytes(size)} takes {human_s(whole)}; what the backward does not hide of it",
-                facts={"bytes": size, "whole_s": whole, "links": links(one.levels)},
+                facts={"bytes": size, "whole_s": whole, "links": links(self.rank.group(one.size, one.stride))},
                 constants=(*collective_constants(), *self._of("dp_hidden", "dp_most", "reduced_bytes")),
             )  # fmt: skip
 
@@ -177,7 +178,7 @@ class Opened:
         own = float(self.step.owned[self.r])
         more = {"on the device": (of_device(self.rank.device, "memory_bytes_per_s"), constant("memory", "latency_s")),
                 "on the host": (constant("host", "optimizer_share"),)}  # fmt: skip
-        for name, seconds in self.step.updates_s().items():
+        for name, seconds in self.step.updates_s.items():
             yield Figure(
                 name=name, value=float(seconds[self.r]), unit="s", how=f"{own:,.4g} parameters, read and written",
                 facts={"parameters": own}, constants=(*more[name], *self._of("optimizer_bytes")),
@@ -196,6 +197,9 @@ class Opened:
             "host per micro-batch": {"how": f"{setup.micros} micro-batches", "constants": self._of("micro_s")},
             "host per step": {"how": "norms, losses, data", "constants": self._of("step_s")},
         }  # fmt: skip
+
+    def _launching(self) -> tuple[Constant, ...]:
+        return constant("host", "overlap"), *self._of("graph_launch_s" if self.setup.graphs else "launch_s")
 
     def _of(self, *names: str) -> tuple[Constant, ...]:
         return tuple(of_stack(self.stack, name) for name in names)
@@ -231,7 +235,7 @@ def facts_of(kernel: Kernel, times: float) -> dict[str, Any]:
     op = kernel.operator
     return {
         "kind": op.kind, "shape": kernel.shape, "precision": kernel.precision, "flops": op.needed_flops,
-        "bytes": op.moved_bytes, "launches": op.launches, "times": times, "alone_s": kernel.alone_s,
+        "bytes": kernel.moved_bytes, "launches": op.launches, "times": times, "alone_s": kernel.alone_s,
         "each_s": kernel.seconds, "error": kernel.error, "bound": kernel.bound, "bounds_s": kernel.bounds_s,
         "of_peak": kernel.reached,
     }  # fmt: skip

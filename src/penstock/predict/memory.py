@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from typing import NamedTuple
+from dataclasses import fields, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,11 @@ from penstock.predict.micro import Rank
 from penstock.predict.moments import Moment, Stage, moments, of_block, sharded
 from penstock.predict.prediction import Room
 from penstock.predict.sizes import parameters, trained
+from penstock.predict.split import Split
 
+Floats = NDArray[np.float64]
+NAMES = tuple(field.name for field in fields(Room))
+"""What a room is made of."""
 VOCABULARY_WAITS: dict[int, Callable[[int], float]] = {
     0: lambda ranks: 0, 1: lambda ranks: 2, 2: lambda ranks: 1, 3: lambda ranks: ranks / 2,
 }  # fmt: skip
@@ -31,25 +35,31 @@ def saved_bytes(rank: Rank, stages: Sequence[Counter[Block]]) -> NDArray[np.floa
     return np.array(found, dtype=np.float64)
 
 
-def rooms(rank: Rank, stages: Sequence[Stage], held_bytes: Sequence[float]) -> tuple[Room, ...]:
+def rooms(rank: Split, stage: Stage, held_bytes: Sequence[float]) -> tuple[Room, ...]:
     """Return the memory of a device of each pipeline rank, at the moment at which it holds most.
 
     Args:
         rank: the setup and its stack.
-        stages: what each rank holds of the model.
+        stage: what each rank holds of the model: arrays of shape (ranks,).
         held_bytes: activations of each at their peak, from the timeline.
     """
-    keys = [(frozenset(stage.blocks.items()), stage.first, stage.last) for stage in stages]
-    different = dict(zip(keys, stages, strict=True))
-    known = {key: (_resting(rank, stage), [*moments(rank, stage)]) for key, stage in different.items()}
-    each = zip(keys, held_bytes, strict=True)
-    return tuple(_at(rank, known[key][0], *_peak(rank, *known[key], held)) for key, held in each)
+    found = _at_peak(rank, stage, np.asarray(held_bytes, dtype=np.float64))
+    columns = [np.broadcast_to(getattr(found, name), len(held_bytes)).tolist() for name in NAMES]
+    return tuple(Room(**dict(zip(NAMES, row, strict=True))) for row in zip(*columns, strict=True))
+
+
+def peak_bytes(rank: Split, stage: Stage, held_bytes: Floats) -> tuple[Floats, Floats]:
+    """Return what devices hold at their peak, and what of it must fit, for many at once: arrays as in ``stage``."""
+    found = _at_peak(rank, stage, held_bytes)
+    total = sum(getattr(found, name) for name in NAMES)
+    return total, total - found.reserve
 
 
 def peak(rank: Rank, stage: Stage, held_bytes: float) -> tuple[Moment, float]:
     """Return the moment at which a rank holds most, and the activations that are kept then, ``held_bytes`` by the
     timeline."""
-    return _peak(rank, _resting(rank, stage), [*moments(rank, stage)], held_bytes)
+    resting, held_bytes = _resting(rank, stage), held_bytes * (1 + vocabulary_waits(rank))
+    return max(moments(rank, stage), key=lambda moment: moment.total(held_bytes, resting.gradients)), held_bytes
 
 
 class Width(NamedTuple):
@@ -68,7 +78,7 @@ NEVER = 4
 """Stage of ZeRO from which on nothing is sharded."""
 
 
-def widths(rank: Rank) -> list[Width]:
+def widths(rank: Split) -> list[Width]:
     """Return what parameters take between steps, all gradients included."""
     setup, stack = rank.setup, rank.stack
     half, away = setup.precision == "fp16", setup.optimizer_offload
@@ -85,33 +95,44 @@ def widths(rank: Rank) -> list[Width]:
     ]
 
 
-def _resting(rank: Rank, stage: Stage) -> Room:
+def _resting(rank: Split, stage: Stage) -> Room:
     """What is there between steps, all gradients included."""
     counts = (parameters(rank.model, rank.setup, *stage), trained(rank, *stage))
-    sums: dict[str, float] = defaultdict(float)
+    sums: dict[str, Any] = defaultdict(float)
     for width in widths(rank):
         sums[width.part] += width.size_bytes * sharded(rank.setup, counts[width.trained], width.stage)
     return Room(**sums, context=rank.stack.context_bytes)
 
 
-def vocabulary_waits(rank: Rank) -> float:
+def vocabulary_waits(rank: Split) -> Any:
     """Return how much more than the pipeline's activations wait where the vocabulary is split, relative to them."""
     return VOCABULARY_WAITS[rank.setup.vocabulary](rank.setup.pp) / rank.setup.pp
 
 
-def _peak(rank: Rank, resting: Room, times: Sequence[Moment], held_bytes: float) -> tuple[Moment, float]:
-    held_bytes *= 1 + vocabulary_waits(rank)
-    return max(times, key=lambda moment: moment.total(held_bytes, resting.gradients)), held_bytes
+def _at_peak(rank: Split, stage: Stage, held_bytes: Floats) -> Room:
+    """What is there when it is most, in arrays of the shape of ``held_bytes``."""
+    held_bytes = held_bytes * (1 + vocabulary_waits(rank))
+    resting, times = _resting(rank, stage), [*moments(rank, stage)]
+    best = _stacked([one.total(held_bytes, resting.gradients) for one in times], held_bytes.shape).argmax(axis=0)[None]
 
+    def then(of: Callable[[Moment], Any]) -> Any:
+        return np.asarray(np.take_along_axis(_stacked([of(one) for one in times], held_bytes.shape), best, 0)[0])
 
-def _at(rank: Rank, resting: Room, moment: Moment, held_bytes: float) -> Room:
-    activations = moment.activations(held_bytes)
+    activations, loss = then(lambda one: one.activations(held_bytes)), then(lambda one: one.loss)
+    working = then(lambda one: one.working_bytes)
     return replace(
         resting,
-        gradients=resting.gradients * moment.gradients,
+        gradients=resting.gradients * then(lambda one: one.gradients),
         activations=activations,
-        loss=moment.loss,
-        working=moment.working_bytes + rank.stack.workspace_bytes,
-        messages=moment.messages_bytes,
-        reserve=rank.stack.slack * (activations + moment.loss + moment.working_bytes),
+        loss=loss,
+        working=working + rank.stack.workspace_bytes,
+        messages=then(lambda one: one.messages_bytes),
+        reserve=rank.stack.slack * (activations + loss + working),
     )
+
+
+def _stacked(each: Sequence[Any], shape: tuple[int, ...]) -> Floats:
+    found = np.empty((len(each), *shape))
+    for place, one in zip(found, each, strict=True):
+        place[...] = one
+    return found

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import replace
 from functools import cached_property, lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,7 @@ from penstock.core.device import Device
 from penstock.core.mixers import Attention
 from penstock.core.parts import Experts
 from penstock.core.setup import Setup
-from penstock.cost.collectives import collective_s, send_s
+from penstock.cost.collectives import Collective, collective_s, send_s
 from penstock.cost.constants import constants
 from penstock.cost.curves import host_pace
 from penstock.cost.kept import of_these, rerun
@@ -24,39 +25,11 @@ from penstock.cost.model_operators import embedding_operators, head_operators, o
 from penstock.cost.operators import Kernels, Microbatch, Operator, Shard
 from penstock.cost.passes import CLASSES, Rows, Shares, Work, hot_share, rows_of, sustained, work
 from penstock.cost.stack import Stack
+from penstock.predict.part import Part
 
+Floats = NDArray[np.float64]
 KEPT_BYTES = {"fp8": 1.0, "fp4": 0.56}
 """Of an element that a product in low precision keeps of its input: blocks of 16 share a scale of 8 bits in fp4."""
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """Seconds of one part of the model on one rank, per micro-batch.
-
-    ``f_s``, ``i_s``, ``w_s``: forward, input and weight gradient, messages included, those that recompute repeats too.
-    ``again_s``: what recompute adds to the backward beside messages. ``messages_s``: messages that nothing hides, by
-    axis, forward and backward together. ``error_s``: how far the sum is off. ``waits_s``: in which the device waits for
-    its host, forward and backward.
-    """
-
-    f_s: float = 0.0
-    i_s: float = 0.0
-    w_s: float = 0.0
-    again_s: float = 0.0
-    waits_s: tuple[float, float] = (0.0, 0.0)
-    error_s: float = 0.0
-    messages_s: Mapping[str, float] = field(default_factory=dict)
-    guessed: frozenset[str] = frozenset()
-
-    @property
-    def host_s(self) -> float:
-        """What waits for the host beyond the device's own time."""
-        return sum(self.waits_s)
-
-    @property
-    def all_s(self) -> float:
-        """All of it."""
-        return self.f_s + self.i_s + self.w_s + self.again_s
 
 
 @lru_cache(maxsize=4096)
@@ -142,6 +115,16 @@ class Rank:
         """Links that an axis crosses."""
         return self.cluster.path(size, stride) if size > 1 else ()
 
+    def each(self, of: Callable[[Rank], Any]) -> Any:
+        """What a function of a rank gives; ``Ranks`` gives it for many setups at once."""
+        return of(self)
+
+    def among(self, kind: Collective, whole_bytes: Floats, size: Any, stride: Any, when: Any = True) -> Floats:
+        """Seconds of a collective, as far as there is one, over ``size`` ranks that are ``stride`` apart."""
+        if size == 1 or not when or not whole_bytes.any():
+            return np.zeros(whole_bytes.shape)
+        return collective_s(kind, whole_bytes, self.group(size, stride))
+
     @property
     def tensor(self) -> tuple[Level, ...]:
         """Of the tensor-parallel group, the innermost."""
@@ -151,16 +134,6 @@ class Rank:
     def context(self) -> tuple[Level, ...]:
         """Of the context-parallel group, next to it."""
         return self.group(self.setup.cp, self.setup.tp)
-
-    @property
-    def replicas(self) -> tuple[Level, ...]:
-        """Of those that hold the same weights."""
-        return self.group(self.setup.replicas, self.setup.tp)
-
-    @property
-    def expert_replicas(self) -> tuple[Level, ...]:
-        """Of those that hold the same experts."""
-        return self.group(self.setup.expert_replicas, self.setup.ep * self.setup.etp)
 
     @cached_property
     def next_stage_s(self) -> float:
@@ -174,6 +147,13 @@ class Rank:
     def boundary_bytes(self) -> float:
         """Of the tensor between two stages, on one rank."""
         return self.batch.own * self.model.hidden * self.width_bytes
+
+    @cached_property
+    def parts(self) -> dict[Block | str, Part]:
+        """What each kind of block, and each end of the model by name, takes."""
+        ends = ("embedding", "predictors", "head") if self.setup.multi_token else ("embedding", "head")
+        blocks: dict[Block | str, Part] = {block: self.block(block) for block in self.model.kinds()}
+        return blocks | {which: self.end(which) for which in ends}
 
     def block(self, block: Block) -> Part:
         """Return what one block takes."""
@@ -217,10 +197,11 @@ class Rank:
         again_s = both_s(again_s, again * self.launch_s) + routing_s * (again == f) if again else 0.0
         shown = {axis: (2 + twice) * seconds for axis, seconds in turn_s.items()}
         shown["context"] = ring_f * (1 + twice) + ring_b
+        w_s = float(device[2]) * stretch
         return Part(
             f_s,
-            float(device[1]) * stretch + back_too_s + repeated_s,
-            float(device[2]) * stretch,
+            b_s - w_s + repeated_s,
+            w_s,
             again_s,
             waits_s=waits_s,
             error_s=float((done.error_s / lasting[:, None]).sum()),

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache, reduce
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from penstock.core.architecture import Architecture, Block
-from penstock.core.setup import Setup
 from penstock.cost.alive import backward_bytes
 from penstock.cost.kept import kept, of_these, rerun
 from penstock.cost.model_operators import head_operators
 from penstock.cost.operators import Microbatch, Operator
 from penstock.predict.micro import Rank, block_rows
 from penstock.predict.sizes import parameters, shapes, trained
+from penstock.predict.split import Split
 
 Again = str | tuple[str, ...]
 STAYS = ("attention.core",)
@@ -23,31 +24,32 @@ STAYS = ("attention.core",)
 
 class Moment(NamedTuple):
     """Bytes at a moment, by what they hold, as in ``Room``: of activations, a ``share`` of the most that is kept, less
-    what is ``gone``; of gradients, the share that is there; what works and what is gathered or sent, by name."""
+    what is ``gone``; of gradients, the share that is there; what works and what is gathered or sent, by name: numbers
+    of one rank, or arrays of many."""
 
     name: str
-    working: Mapping[str, float]
-    messages: Mapping[str, float]
+    working: Mapping[str, Any]
+    messages: Mapping[str, Any]
     share: float = 1.0
-    gone: float = 0.0
-    loss: float = 0.0
-    gradients: float = 1.0
+    gone: Any = 0.0
+    loss: Any = 0.0
+    gradients: Any = 1.0
 
     @property
-    def working_bytes(self) -> float:
+    def working_bytes(self) -> Any:
         """All that works."""
         return sum(self.working.values())
 
     @property
-    def messages_bytes(self) -> float:
+    def messages_bytes(self) -> Any:
         """All that is gathered or sent."""
         return sum(self.messages.values())
 
-    def activations(self, held_bytes: float) -> float:
+    def activations(self, held_bytes: Any) -> Any:
         """Those of a rank that keeps so many bytes at most."""
-        return max(0.0, self.share * held_bytes - self.gone)
+        return np.maximum(0.0, self.share * held_bytes - self.gone)
 
-    def total(self, held_bytes: float, gradient_bytes: float) -> float:
+    def total(self, held_bytes: Any, gradient_bytes: Any) -> Any:
         """All of it, with so many bytes of activations at most, and of all gradients."""
         passing = self.loss + self.working_bytes + self.messages_bytes
         return self.activations(held_bytes) + passing + self.gradients * gradient_bytes
@@ -110,20 +112,31 @@ def loss_storages(model: Architecture, batch: Microbatch, per_logit: float) -> d
     return kept(head_operators(model, batch)) | {"logits besides": per_logit * logits}
 
 
-def of_block(rank: Rank, block: Block) -> BlockBytes:
+def of_block(rank: Split, block: Block) -> BlockBytes:
     """Return ``block_bytes`` of a block on a rank."""
-    return block_bytes(block, rank.batch_of(block), rank.setup.recompute, rank.setup.offload)
+    found = rank.each(lambda one: block_bytes(block, one.batch_of(block), one.setup.recompute, one.setup.offload))
+    return BlockBytes(*found)
+
+
+def most(values: Iterable[Any]) -> Any:
+    """Return the largest of numbers, or of arrays place by place, that are not below 0; 0 for none."""
+    return reduce(np.maximum, values, 0.0)
 
 
 class Stage(NamedTuple):
-    """The blocks of a pipeline rank, and whether it holds the embedding and the head."""
+    """How many there are of each block on a pipeline rank, and whether it holds the embedding and the head; arrays for
+    many ranks at once."""
 
-    blocks: Counter[Block]
-    first: bool
-    last: bool
+    blocks: Mapping[Block, Any]
+    first: Any
+    last: Any
+
+    def largest(self, of: Callable[[Block], Any]) -> Any:
+        """Return the most that one of its blocks has of something."""
+        return most(of(block) * (count > 0) for block, count in self.blocks.items())
 
 
-def moments(rank: Rank, stage: Stage) -> Iterator[Moment]:
+def moments(rank: Split, stage: Stage) -> Iterator[Moment]:
     """Give the moments of a step that may be its peak.
 
     These are: the loss, whose logits are gone when the last block's backward begins; that backward; with ZeRO-3, the
@@ -132,13 +145,13 @@ def moments(rank: Rank, stage: Stage) -> Iterator[Moment]:
     """
     setup, stack = rank.setup, rank.stack
     made, more = _backward(rank, stage)
-    matrices = [0.0] if setup.adapter else [0.0, *_matrices(rank, stage)]
-    steady = {"blocks made again": made, "scratch of products": stack.scratch_bytes * sum(matrices)}
-    there = 0.0 if stack.drops_gradients and setup.micros == 1 else 1.0
+    matrices, matrix = _matrices(rank, stage)
+    steady = {"blocks made again": made, "scratch of products": stack.scratch_bytes * matrices}
+    there = 1.0 - stack.drops_gradients * (setup.micros == 1)
     gathered, moved = _gathered(rank, stage), _bucket(rank, stage)
-    backward = {"backward of a block": more, "gradient of a matrix": stack.passing_bytes * max(matrices)}
+    backward = {"backward of a block": more, "gradient of a matrix": stack.passing_bytes * matrix}
     stepping = {"optimizer's step": stack.step_bytes * sharded(setup, trained(rank, *stage), 1)}
-    kept_bytes = max((of_block(rank, block).kept for block in stage.blocks), default=0.0)
+    kept_bytes = stage.largest(lambda block: of_block(rank, block).kept)
     blocks = moved | {"gathered blocks": gathered.blocks}
     ended = blocks | {"whole gradients of a block": gathered.reduced}
     head = blocks | {"gathered head and its whole gradients": gathered.head_reduced}
@@ -151,77 +164,84 @@ def moments(rank: Rank, stage: Stage) -> Iterator[Moment]:
     yield Moment("optimizer's step", stepping, moved, share=0.0)
 
 
-def _backward(rank: Rank, stage: Stage) -> tuple[float, float]:
+def _backward(rank: Split, stage: Stage) -> tuple[Any, Any]:
     """What all of a stage makes again at a time, and the most that the backward of one block needs beyond that."""
     each = {block: of_block(rank, block) for block in stage.blocks}
     if not rank.stack.stage_again:
-        return 0.0, max((one.again + one.more for one in each.values()), default=0.0)
+        return 0.0, stage.largest(lambda block: each[block].again + each[block].more)
     together = sum(count * each[block].again for block, count in stage.blocks.items()) / rank.setup.chunks
-    return together, max((one.more for one in each.values()), default=0.0)
+    return together, stage.largest(lambda block: each[block].more)
 
 
-def _loss(rank: Rank, last: bool) -> float:
+def _loss(rank: Split, last: Any) -> Any:
     """Of head and loss, where they are; split over the vocabulary, each rank has its part."""
     setup = rank.setup
-    if not last and not setup.vocabulary:
-        return 0.0
-    whole = loss_bytes(rank.model, rank.dense_batch, logit_bytes(rank))
-    return whole / setup.pp if setup.vocabulary else whole
+    whole = rank.each(lambda one: loss_bytes(one.model, one.dense_batch, logit_bytes(one)))
+    return whole / setup.pp if setup.vocabulary else whole * last
 
 
-def logit_bytes(rank: Rank) -> float:
+def logit_bytes(rank: Split) -> float:
     """Return what a loss holds of each logit beside what it keeps."""
     return rank.width_bytes if rank.setup.fused_loss else rank.stack.logit_bytes
 
 
-def _matrices(rank: Rank, stage: Stage) -> list[float]:
-    """Sizes of the matrices of a device, one of each shape; the head among them."""
-    found = {shape for block in stage.blocks for shape in shapes(block, rank.batch_of(block))}
-    head = rank.model.hidden * rank.model.vocab / rank.setup.tp
-    return [m * n for m, n in found] + [head] * stage.last
+def _matrices(rank: Split, stage: Stage) -> tuple[Any, Any]:
+    """Elements of the matrices of a device, one of each shape, the head among them: of all, and of the largest. In a
+    grid each rank counts as if it held all kinds of blocks."""
+    if rank.setup.adapter:
+        return 0.0, 0.0
+    blocks = stage.blocks if np.ndim(rank.setup.tp) == 0 else dict.fromkeys(stage.blocks, 1)
+    total, largest = rank.each(lambda one: _elements(one, blocks))
+    head = stage.last * (rank.model.hidden * rank.model.vocab / rank.setup.tp)
+    return total + head, np.maximum(largest, head)
 
 
-def sharded(setup: Setup, counts: tuple[float, float], stage: int) -> float:
+def _elements(rank: Rank, blocks: Mapping[Block, Any]) -> tuple[Any, Any]:
+    there: dict[tuple[float, float], Any] = {}
+    for block, count in blocks.items():
+        for shape in shapes(block, rank.batch_of(block)):
+            there[shape] = np.logical_or(there.get(shape, False), count > 0)
+    sizes = [m * n * held for (m, n), held in there.items()]
+    return sum(sizes), most(sizes)
+
+
+def sharded(setup: Any, counts: tuple[Any, Any], stage: int) -> Any:
     """Return the parameters of which a device holds what ZeRO shards from ``stage`` on."""
     dense, experts = counts
-    if setup.zero < stage:
-        return dense + experts
-    shares = setup.sharded
-    return dense / shares + experts / max(1, min(shares, setup.expert_replicas))
+    shares = 1 + (setup.zero >= stage) * (setup.sharded - 1)
+    return dense / shares + experts / np.maximum(1, np.minimum(shares, setup.expert_replicas))
 
 
-def _bucket(rank: Rank, stage: Stage) -> dict[str, float]:
+def _bucket(rank: Split, stage: Stage) -> dict[str, Any]:
     """Gradients that are collected for their reduction, and weights that DeepSpeed keeps gathered."""
-    setup, stack, width = rank.setup, rank.stack, rank.width_bytes
-    if setup.replicas == 1:
-        return {}
-    if setup.zero == 0:
-        whole = stack.gradient_bytes * sum(trained(rank, *stage)) if stack.doubles_gradients else 0.0
-        return {"gradients a second time": whole}
-    live = min(stack.live_bytes, width * sum(parameters(rank.model, setup, *stage))) if setup.zero == 3 else 0.0
-    bucket = min(stack.bucket_bytes, width * sum(trained(rank, *stage)))
-    return {"weights kept gathered": live, "bucket of gradients": bucket}
+    setup, stack, width, own = rank.setup, rank.stack, rank.width_bytes, sum(trained(rank, *stage))
+    doubles, some = (setup.replicas > 1) * (setup.zero == 0) * stack.doubles_gradients, setup.zero > 0
+    live = np.minimum(stack.live_bytes, width * sum(parameters(rank.model, setup, *stage)))
+    return {
+        "gradients a second time": doubles * stack.gradient_bytes * own,
+        "weights kept gathered": (setup.replicas > 1) * (setup.zero == 3) * live,
+        "bucket of gradients": (setup.replicas > 1) * some * np.minimum(stack.bucket_bytes, width * own),
+    }
 
 
 class _Gathered(NamedTuple):
     """With ZeRO-3: weights of the block that runs and of the next ones, of the head, and a whole gradient of each."""
 
-    blocks: float = 0.0
-    head: float = 0.0
-    reduced: float = 0.0
-    head_reduced: float = 0.0
+    blocks: Any = 0.0
+    head: Any = 0.0
+    reduced: Any = 0.0
+    head_reduced: Any = 0.0
 
 
-def _gathered(rank: Rank, stage: Stage) -> _Gathered:
+def _gathered(rank: Split, stage: Stage) -> _Gathered:
     """A gradient is whole in the width of weights, and a second time in that of its reduction. Without ZeRO-3, weights
     that are stored wider than products read them have copies of all while a step runs."""
     setup, stack, width = rank.setup, rank.stack, rank.width_bytes
-    if setup.zero < 3 and stack.weight_bytes > width and not setup.adapter:
-        copies = width * sum(parameters(rank.model, setup, *stage))
-        return _Gathered(copies, copies)
-    if setup.replicas == 1 or setup.zero < 3 or stack.live_bytes:
-        return _Gathered()
-    each = (sum(parameters(rank.model, setup, Counter([block]), False, False)) for block in stage.blocks)
-    block, head = max(each, default=0.0), sum(parameters(rank.model, setup, Counter(), False, stage.last))
+    wider = (setup.zero < 3) * (stack.weight_bytes > width and not setup.adapter)
+    copies = wider * width * sum(parameters(rank.model, setup, *stage))
+    apart = (setup.replicas > 1) * (setup.zero == 3) * (not stack.live_bytes)
+    block = apart * stage.largest(lambda block: sum(parameters(rank.model, setup, {block: 1}, False, False)))
+    head = apart * sum(parameters(rank.model, setup, {}, False, stage.last))
     whole = 0.0 if setup.adapter else width + stack.reduced_bytes
-    return _Gathered(width * (1 + stack.ahead) * block, width * head, whole * block, (width + whole) * head)
+    blocks = copies + width * (1 + stack.ahead) * block
+    return _Gathered(blocks, copies + width * head, whole * block, (width + whole) * head)

@@ -9,9 +9,7 @@ from typing import NamedTuple
 
 from penstock.core.device import Device
 from penstock.cost.kernels import matmul, memory_bound
-from penstock.cost.passes import CLASSES
 from penstock.predict.explain_kernels import Kernel, kernels_of, kernels_of_end
-from penstock.predict.micro import Rank
 from penstock.predict.step import Step
 
 LARGE = 8192
@@ -41,8 +39,8 @@ class Point(NamedTuple):
 
 
 class Ceiling(NamedTuple):
-    """A peak rate of the datasheet, and what large work reaches of it through a step; ``None`` where no operator here
-    needs it."""
+    """A peak rate of the datasheet, and what large work reaches of it through a step at best; ``None`` where no
+    operator here needs it."""
 
     name: str
     peak: float
@@ -63,21 +61,21 @@ class Roofline:
 def roofline_of(step: Step, r: int) -> Roofline:
     """Return the roofline of a pipeline rank of a step."""
     sums: dict[tuple[str, str], list[float]] = defaultdict(lambda: [0.0, 0.0, 0.0])
-    used: set[str] = set()
+    lasting: dict[str, float] = {}
     for kernel, times in _done(step, r):
         op = kernel.operator
         one = sums[op.name, op.kind]
-        for at, size in enumerate((op.needed_flops, op.moved_bytes, kernel.seconds)):
+        for at, size in enumerate((op.needed_flops, kernel.moved_bytes, kernel.seconds)):
             one[at] += times * size
-        if op.kind.endswith("matmul"):
-            used.add(kernel.precision)
-    points = tuple(Point(*names, *three) for names, three in sums.items() if all(three))
-    rank, device = step.rank, step.rank.device
+        if op.kind.endswith("matmul") or op.kind == "elementwise":
+            what = kernel.precision if op.kind != "elementwise" else "memory"
+            lasting[what] = max(kernel.lasting, lasting.get(what, 0.0))
+    device = step.rank.device
     return Roofline(
         device=device,
-        flops=tuple(_products(rank, name, name in used) for name in device.matrix_flops),
-        memory=_memory(rank),
-        points=points,
+        flops=tuple(_products(device, name, lasting.get(name)) for name in device.matrix_flops),
+        memory=_memory(device, lasting["memory"]),
+        points=tuple(Point(*names, *three) for names, three in sums.items() if all(three)),
     )
 
 
@@ -93,16 +91,13 @@ def _done(step: Step, r: int) -> Iterator[tuple[Kernel, float]]:
                 yield kernel, micros * share
 
 
-def _products(rank: Rank, precision: str, used: bool) -> Ceiling:
-    peak = rank.device.peak_flops(precision)
-    if not used:
+def _products(device: Device, precision: str, lasting: float | None) -> Ceiling:
+    peak = device.peak_flops(precision)
+    if lasting is None:
         return Ceiling(precision, peak, None)
-    seconds = float(matmul(rank.device, precision, LARGE, LARGE, LARGE).seconds)
-    name = "low product" if precision == rank.low != rank.wide else "product"
-    return Ceiling(precision, peak, 2 * LARGE**3 / seconds * float(rank.lasting(rank.low, 1.0)[CLASSES.index(name)]))
+    return Ceiling(precision, peak, lasting * 2 * LARGE**3 / float(matmul(device, precision, *[LARGE] * 3).seconds))
 
 
-def _memory(rank: Rank) -> Ceiling:
-    rate = LARGE_BYTES / float(memory_bound(rank.device, LARGE_BYTES).seconds)
-    lasting = float(rank.lasting(rank.low, 1.0)[CLASSES.index("memory")])
-    return Ceiling("memory", rank.device.memory_bytes_per_s, rate * lasting)
+def _memory(device: Device, lasting: float) -> Ceiling:
+    rate = LARGE_BYTES / float(memory_bound(device, LARGE_BYTES).seconds)
+    return Ceiling("memory", device.memory_bytes_per_s, lasting * rate)

@@ -3,29 +3,35 @@
 from __future__ import annotations
 
 from collections import Counter
-from functools import lru_cache
+from collections.abc import Mapping
+from functools import lru_cache, partial
+from typing import Any
 
 from penstock.core.architecture import Architecture, Block
 from penstock.core.parts import Experts
-from penstock.core.setup import Setup
 from penstock.cost.operators import WIDE, Microbatch
 from penstock.predict.micro import Rank, block_rows
+from penstock.predict.split import Split
 
 
-def parameters(model: Architecture, setup: Setup, mine: Counter[Block], first: bool, last: bool) -> tuple[float, float]:
-    """Return the parameters of one device: all but experts, and experts."""
-    dense, experts, ends = 0, 0, 0
+def parameters(model: Architecture, setup: Any, mine: Mapping[Block, Any], first: Any, last: Any) -> tuple[Any, Any]:
+    """Return the parameters of one device: all but experts, and experts.
+
+    Args:
+        model, setup: what is split, and how; a ``Grid`` for many setups at once.
+        mine: how many there are of each block on the device: numbers, or arrays that fit the grid's.
+        first, last: whether it holds the embedding, and the head; likewise.
+    """
+    dense, experts = 0, 0
     for block, times in mine.items():
         counts = _counts(block)
         dense, experts = dense + times * counts[0], experts + times * counts[1]
     if setup.vocabulary:
         tables = model.embedding.parameters + (0 if model.head.tied else model.hidden * model.vocab)
         return (dense + tables / setup.pp) / setup.tp, experts / (setup.ep * setup.etp)
-    if first:
-        ends += model.embedding.parameters
-    if last:
-        ends += (model.norm.parameters if model.norm else 0) + model.head.parameters
-        ends += model.head.inputs * model.vocab * (model.head.tied and not first)
+    head = (model.norm.parameters if model.norm else 0) + model.head.parameters
+    shared = model.head.inputs * model.vocab * model.head.tied
+    ends = first * model.embedding.parameters + last * (head + shared * (1 - first))
     return (dense + ends) / setup.tp, experts / (setup.ep * setup.etp)
 
 
@@ -37,15 +43,19 @@ def _counts(block: Block) -> tuple[int, int]:
     return block.parameters - experts, experts
 
 
-def trained(rank: Rank, mine: Counter[Block], first: bool, last: bool) -> tuple[float, float]:
+def trained(rank: Split, mine: Mapping[Block, Any], first: Any, last: Any) -> tuple[Any, Any]:
     """Return those of ``parameters`` that are trained: all, or of each matrix of a block an adapter's two narrow ones
     (Hu et al. 2021, arXiv:2106.09685)."""
     setup = rank.setup
     if not setup.adapter:
         return parameters(rank.model, setup, mine, first, last)
-    each = {block: shapes(block, rank.batch_of(block)) for block in mine}
-    sides = sum(mine[block] * (m + n) * count for block, found in each.items() for (m, n), count in found.items())
+    sides = sum(times * rank.each(partial(_sides, block)) for block, times in mine.items())
     return setup.adapter * sides, 0.0
+
+
+def _sides(block: Block, rank: Rank) -> float:
+    """Rows and columns of all matrices of a block."""
+    return sum((m + n) * count for (m, n), count in shapes(block, rank.batch_of(block)).items())
 
 
 @lru_cache(maxsize=4096)

@@ -4,27 +4,25 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from functools import cached_property
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from penstock.core.architecture import Architecture, Block
-from penstock.core.cluster import Cluster, Level
+from penstock.core.cluster import Cluster
 from penstock.core.costs import Costs
 from penstock.core.op import Kind
 from penstock.core.setup import Setup
 from penstock.core.timeline import Timeline
-from penstock.cost.collectives import Collective, collective_s
-from penstock.cost.constants import constants
-from penstock.cost.kernels import memory_bound
 from penstock.cost.passes import Shares
 from penstock.cost.stack import Stack
 from penstock.engine import last_s, simulate
+from penstock.predict.after import Sum, gathers_s, gradients_s, optimizer_s, sums, updates_s
 from penstock.predict.flops import model_flops
 from penstock.predict.memory import rooms, saved_bytes
-from penstock.predict.micro import Part, Rank
-from penstock.predict.moments import Stage
+from penstock.predict.micro import Rank
+from penstock.predict.moments import Stage, sharded
+from penstock.predict.part import Part
 from penstock.predict.pipelines import pipeline
 from penstock.predict.prediction import Prediction
 from penstock.predict.sizes import parameters, trained
@@ -65,18 +63,6 @@ ROUNDING = 1e-12
 """Of a step's seconds: what is less is none."""
 
 
-class Sum(NamedTuple):
-    """One collective behind the last backward: its whole tensor in bytes, its links, its seconds and those that show;
-    arrays have one entry per pipeline rank."""
-
-    name: str
-    kind: Collective
-    whole_bytes: Floats
-    levels: tuple[Level, ...]
-    whole_s: Floats
-    shown_s: Floats
-
-
 class Step:
     """A step under way: its parts, the pipeline's timeline, and what comes after the last backward.
 
@@ -89,14 +75,13 @@ class Step:
         self.model, self.cluster, self.setup, self.stack = model, cluster, setup, stack
         self.rank = rank = Rank(model, cluster, setup, stack, shares)
         self.stages = [Counter(model.blocks[layers.start : layers.stop]) for layers in setup.layers_of(model.layers)]
-        self.kinds = {block: rank.block(block) for block in model.kinds()}
-        ends = ("embedding", "predictors", "head") if setup.multi_token else ("embedding", "head")
-        self.ends = {which: rank.end(which) for which in ends}
+        self.kinds = {block: part for block, part in rank.parts.items() if isinstance(block, Block)}
+        self.ends = {end: part for end, part in rank.parts.items() if isinstance(end, str)}
         self.plan = pipeline(setup.schedule, setup.pp, setup.micros, setup.chunks)
         placement = self.plan.placement
         self.on = [list(placement.on(r)) for r in range(placement.ranks)]
-        sizes = [trained(rank, self.blocks(r), *self.holds(r)) for r in range(placement.ranks)]
-        self.dense, self.experts = (np.array(each) for each in zip(*sizes, strict=True))
+        sizes = trained(rank, *self.held(self.on))
+        self.dense, self.experts = (np.broadcast_to(each, placement.ranks) for each in sizes)
         self.op_s = self._op_s()
 
     @cached_property
@@ -163,74 +148,42 @@ class Step:
         return Costs(self.op_s, hop_s, kept_bytes, np.full(count, stack.w_share), boundary)
 
     def _gathers_s(self, f: Floats, b: Floats) -> tuple[Floats, Floats]:
-        """Seconds of a stage's forward and backward in which it waits for weights (ZeRO-3) or gradients (ZeRO-2)."""
-        setup, none = self.setup, np.zeros(len(self.stages))
-        if setup.zero < 2:
-            return none, none
-        group, rank = self.rank.group(setup.sharded, setup.tp), self.rank
-        last = len(self.stages) - 1
-        sizes = [
-            parameters(self.model, setup, blocks, stage == 0, stage == last) for stage, blocks in enumerate(self.stages)
-        ]
-        params = np.array(sizes).sum(axis=1)
-        scatter_s = collective_s("reduce_scatter", params * self.stack.reduced_bytes, group)
-        gather_s = collective_s("all_gather", params * rank.width_bytes, group) if setup.zero == 3 else none
-        forward = np.maximum(0.0, gather_s - f) + self.stack.fsdp_shown * gather_s
-        return forward, np.maximum(0.0, gather_s + scatter_s - b)
+        sizes = parameters(self.model, self.setup, *self.held([[stage] for stage in range(len(self.stages))]))
+        return gathers_s(self.rank, np.broadcast_to(sum(sizes), len(self.stages)), f, b)
+
+    def held(self, groups: list[list[int]]) -> Stage:
+        """What each group of stages holds of the model, as arrays of shape (groups,)."""
+        blocks = {kind: np.array([sum(self.stages[s][kind] for s in group) for group in groups]) for kind in self.kinds}
+        first, last = (np.array([stage in group for group in groups]) for stage in (0, len(self.stages) - 1))
+        return Stage(blocks, first, last)
 
     # -- after the last backward
 
+    @cached_property
     def sums(self) -> list[Sum]:
-        """Sums of gradients, and gathers of weights, of what has replicas; from ZeRO-2 on micro-batches have them."""
-        rank, setup, stack = self.rank, self.setup, self.stack
-        if setup.zero >= 2:
-            return []
+        """Messages behind the last backward."""
         backward_s = np.array([self.op_s[Kind.B, stages].sum() for stages in self.on])
-        found = []
-        for what, count, levels in (
-            ("dense", self.dense, rank.replicas),
-            ("experts", self.experts, rank.expert_replicas),
-        ):
-            if not levels or not count.any():
-                continue
-            reduce: Collective = "all_reduce" if setup.zero == 0 else "reduce_scatter"
-            wanted: list[tuple[str, Collective, float, float]] = [("gradients", reduce, stack.reduced_bytes, 1.0)]
-            if setup.zero:
-                wanted.append(("weights", "all_gather", rank.width_bytes, 0.5))
-            for name, kind, width, part in wanted:
-                whole_s = collective_s(kind, count * width, levels)
-                shown_s = np.maximum(whole_s - part * stack.dp_hidden * backward_s, (1 - stack.dp_most) * whole_s)
-                found.append(Sum(f"{name}, {what}", kind, count * width, levels, whole_s, shown_s))
-        return found
+        return sums(self.rank, self.dense, self.experts, backward_s)
 
     @cached_property
     def gradients_s(self) -> Floats:
         """Sums of gradients, and gathers of weights, that nothing hides."""
-        return np.asarray(np.sum([np.zeros(len(self.on)), *(each.shown_s for each in self.sums())], axis=0))
+        return gradients_s(self.sums, self.dense)
 
     @property
     def owned(self) -> Floats:
         """Parameters that a rank's optimizer updates."""
-        setup = self.setup
-        return self.dense / setup.sharded + self.experts / max(1, min(setup.sharded, setup.expert_replicas))
+        return np.asarray(sharded(self.setup, (self.dense, self.experts), 1))
 
+    @cached_property
     def updates_s(self) -> dict[str, Floats]:
-        """Reading and writing of weights, gradients and state: on the device, and through the host's memory what is
-        offloaded."""
-        rank, setup, stack, own = self.rank, self.setup, self.stack, self.owned
-        share = setup.optimizer_offload
-        found = {"on the device": (1 - share) * memory_bound(rank.device, own * stack.optimizer_bytes).seconds}
-        if share:
-            node = self.cluster.node_of(0)
-            moved_s = own * (stack.reduced_bytes + rank.width_bytes) / node.host_link.bytes_per_s
-            rate = constants("host")["optimizer_share"] * node.host_bytes_per_s / node.devices
-            found["on the host"] = share * np.maximum(moved_s, own * stack.optimizer_bytes / rate)
-        return found
+        """Seconds of the optimizer, by where it runs."""
+        return updates_s(self.rank, self.owned)
 
     @cached_property
     def optimizer_s(self) -> Floats:
         """Seconds of all updates of weights."""
-        return np.asarray(np.sum([*self.updates_s().values()], axis=0))
+        return optimizer_s(self.updates_s)
 
     # -- all together
 
@@ -260,14 +213,13 @@ class Step:
         slowest = self.slowest
         seconds = float(done[slowest])
         spread = 1 + self.stack.spread + self._sum(slowest, "error_s") / seconds
-        stages = [Stage(self.blocks(r), *self.holds(r)) for r in range(len(self.on))]
         made = [*self.kinds.values(), *self.ends.values()]
         return Prediction(
             seconds=seconds,
             low_s=seconds / spread,
             high_s=seconds * spread,
             parts=self.parts(slowest, seconds),
-            rooms=rooms(rank, stages, self.timeline.peak_bytes.tolist()),
+            rooms=rooms(rank, self.held(self.on), self.timeline.peak_bytes.tolist()),
             memory_bytes=device.memory_bytes,
             model_flops=model_flops(self.model, setup),
             peak_flops=device.peak_flops(rank.low) * setup.devices,

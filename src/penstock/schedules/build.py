@@ -78,6 +78,15 @@ def build(
     return Plan(name, placement, micros, tuple(lanes), slices=slices, weights=weights, slice_lengths=lengths)
 
 
+def check_sizes(schedule: str, ranks: int, micros: int, chunks: int = 1) -> None:
+    """Refuse what ``build`` would refuse of a schedule of the table.
+
+    Raises:
+        ValueError: unknown name, or sizes the schedule cannot have; the message gives the nearest it can.
+    """
+    _look_up(schedule, ranks, micros, chunks, {})
+
+
 def placement_of(schedule: str, ranks: int, chunks: int) -> Placement:
     """Where the stages of a schedule live: one of the table, or ``FILE.py:NAME``.
 

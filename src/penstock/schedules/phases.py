@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from penstock.core.lane import Lane
-from penstock.core.needs import count_up
 from penstock.core.op import Kind
 
 Phase = tuple[int, str]
@@ -43,16 +43,17 @@ def expand(phases: Iterable[Phase], chunks: Sequence[int], begins: Sequence[int]
     repeats: list[NDArray[np.int64]] = []
     for count, text in phases:
         if count > 0:
-            coded = [code for word in text.split() for code in _words(word, chunks)]
+            coded = _coded(text, tuple(chunks))
             repeats.append(np.arange(count * len(coded)) % len(coded) + len(words))
             words += coded
     if not repeats:
         return Lane.of([])
-    kind, stage, fused = np.array(words, dtype=np.int64).T.take(np.concatenate(repeats), axis=1)
-    waiting = kind == _OLDEST_W
-    micro = count_up(np.where(kind == Kind.I, Kind.B, kind) * (max(chunks) + 1) + stage)
+    table, at = np.array(words, dtype=np.int64), np.concatenate(repeats)
+    kind, stage, fused = table.T.take(at, axis=1)
+    micro = _in_turn(words, at)
     if any(begins):
         micro += np.array([dict(zip(chunks, begins, strict=True)).get(s, 0) for s in stage.tolist()])
+    waiting = kind == _OLDEST_W
     if waiting.any():
         _take_oldest(kind, stage, micro, waiting)
     codes = np.empty((len(kind), 3), dtype=np.int32)
@@ -60,7 +61,22 @@ def expand(phases: Iterable[Phase], chunks: Sequence[int], begins: Sequence[int]
     return Lane(codes, fused.astype(np.bool_))
 
 
+def _in_turn(words: Sequence[tuple[int, int, bool]], at: NDArray[np.int64]) -> NDArray[np.int64]:
+    """How often what each op counts with stood before it; ``at`` is the word of each op."""
+    counts = [(Kind.B if kind == Kind.I else kind, stage) for kind, stage, _ in words]
+    micro = np.empty(len(at), dtype=np.int64)
+    for one in dict.fromkeys(counts):
+        rows = np.flatnonzero(np.array([other == one for other in counts])[at])
+        micro[rows] = np.arange(len(rows))
+    return micro
+
+
 _OLDEST_W = 99
+
+
+@lru_cache(maxsize=4096)
+def _coded(text: str, chunks: tuple[int, ...]) -> tuple[tuple[int, int, bool], ...]:
+    return tuple(code for word in text.split() for code in _words(word, chunks))
 
 
 def _words(word: str, chunks: Sequence[int]) -> list[tuple[int, int, bool]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -95,20 +96,25 @@ def only(tree: Figure, words: str) -> Figure:
     return figure
 
 
+def with_launches(name: str, launch_s: float) -> Explanation:
+    """The same on a host that takes so long for a launch."""
+    one = step(name)
+    return explain(one.model, one.cluster, one.setup, replace(one.stack, launch_s=launch_s))
+
+
 def test_an_operator_takes_what_its_kernels_do() -> None:
     """GPT-3 over 8 ranks: 48 blocks of a stage, 64 micro-batches of one sequence of 2048."""
     tree, device = explained("tensor and sequence").time, Cluster.read("dgx-a100-80gb:2").device_of(0)
-    times = 48 * 64
-    lasting = levels("sustained").get("ampere bf16", levels("sustained").get("ampere", levels("sustained")["default"]))[
-        0
-    ]
     up = only(tree, "blocks/mlp.up")
-    seconds = [float(matmul(device, "bf16", *sizes).seconds) for sizes in
-               ((2048, 6144, 12288), (2048, 12288, 6144), (12288, 6144, 2048))]  # fmt: skip
-    assert [part.name for part in up.parts] == ["forward", "input gradient", "weight gradient"]
-    assert up.parts[0].value == pytest.approx(times * seconds[0] / lasting)
-    assert up.parts[1].value == pytest.approx(times * seconds[1] / lasting)
-    assert up.parts[0].facts["flops"] == 2 * 2048 * 6144 * 12288
+    shapes = {
+        "forward": (2048, 6144, 12288), "input gradient": (2048, 12288, 6144), "weight gradient": (12288, 6144, 2048),
+    }  # fmt: skip
+    assert [part.name for part in up.parts] == list(shapes)
+    for part, sizes in zip(up.parts, shapes.values(), strict=True):
+        assert part.facts["alone_s"] == pytest.approx(float(matmul(device, "bf16", *sizes).seconds))
+        assert part.facts["flops"] == 2 * 2048 * 6144 * 12288
+        assert part.value == pytest.approx(48 * 64 * part.facts["each_s"])
+        assert part.facts["alone_s"] < part.facts["each_s"] < 2 * part.facts["alone_s"]
     add = only(tree, "blocks/mlp.add/forward")
     moved = add.facts["bytes"]
     assert moved == 3 * 2 * 2048 * 12288 / 8
@@ -118,11 +124,13 @@ def test_an_operator_takes_what_its_kernels_do() -> None:
 
 
 def test_what_bounds_an_operator() -> None:
-    large, small = explained("tensor and sequence").time, explained("adapter on a slow host").time
-    assert only(large, "blocks/mlp.up/forward").facts["bound"] == "compute"
-    assert only(large, "blocks/mlp.activation/forward").facts["bound"] == "memory"
-    assert only(small, "blocks/attention_norm/forward").facts["bound"] == "host"
-    for tree in (large, small):
+    fast, slow = (with_launches("tensor and sequence", launch_s).time for launch_s in (1e-6, 1e-3))
+    assert only(fast, "blocks/mlp.up/forward").facts["bound"] == "compute"
+    assert only(fast, "blocks/mlp.activation/forward").facts["bound"] == "memory"
+    assert only(slow, "blocks/mlp.activation/forward").facts["bound"] == "host"
+    assert only(fast, "waiting for launches").value < 0.02 * fast.value
+    assert only(slow, "waiting for launches/attention and mlp").facts["launch_s"] == 1e-3
+    for tree in (fast, slow):
         for path, figure in tree.walk():
             if "kind" in figure.facts and figure.value:
                 of_peak, bounds = figure.facts["of_peak"], figure.facts["bounds_s"]
@@ -187,9 +195,9 @@ def test_parameters_of_a_block_belong_to_something(model: str) -> None:
 
 
 def test_recompute_names_what_runs_again() -> None:
-    tree = explained("chunks and offload").time
+    tree = with_launches("chunks and offload", 1e-7).time
     again = only(tree, "recompute/attention and mlp")
-    assert {part.name for part in again.parts} == {"mlp_norm", "mlp.activation"}
+    assert {part.name for part in again.parts} - {"waiting for launches"} == {"mlp_norm", "mlp.activation"}
     one = step("chunks and offload")
     block = one.model.blocks[0]
     once = {kernel.operator.name for kernel in kernels_of(one.rank, block) if kernel.again}
@@ -199,7 +207,11 @@ def test_recompute_names_what_runs_again() -> None:
 def test_messages_that_recompute_repeats_are_not_counted_as_work() -> None:
     """What blocks take is what their operators do, whatever runs again."""
     sizes = {"seq": 2048, "batch": 16, "tp": 8}
-    model, cluster, framework = read_architecture("llama-3-8b"), Cluster.read("dgx-h100:1"), stack("megatron-core")
+    model, cluster, framework = (
+        read_architecture("llama-3-8b"),
+        Cluster.read("dgx-h100:1"),
+        replace(stack("megatron-core"), launch_s=1e-7),
+    )
     plain, again = (
         predict(model, cluster, Setup(**sizes, recompute=how), framework).parts  # type: ignore[arg-type]
         for how in ("none", "full")
@@ -219,7 +231,7 @@ def test_figures_are_found_by_some_of_their_names() -> None:
     ]  # fmt: skip
     assert [path[1] for path, _ in tree.find("experts/attention.out")] == ["experts"]
     assert only(tree, "Between_Stages").name == "between stages"
-    with pytest.raises(ValueError, match="'attention.out/blocks' is no figure of step"):
+    with pytest.raises(ValueError, match=r"'attention\.out/blocks' is no figure of step"):
         tree.find("attention.out/blocks")
     with pytest.raises(
         ValueError, match=r"'blocks/attention.uot' is no figure of step; did you mean 'attention.out'\?"
@@ -227,6 +239,18 @@ def test_figures_are_found_by_some_of_their_names() -> None:
         tree.find("blocks/attention.uot")
     with pytest.raises(ValueError, match="'qqqq' is no figure of step; it has blocks"):
         tree.find("qqqq")
+
+
+def test_what_a_constant_has_a_part_in() -> None:
+    tree = explained("tensor and sequence").time
+    touched = {constant.name: value for constant, value in tree.touched().items()}
+    products = sum(
+        figure.value for _, figure in tree.walk() if figure.facts.get("kind") == "matmul" and "bounds_s" in figure.facts
+    )
+    assert touched["levels.matmul.ampere bf16"] == pytest.approx(products)
+    assert touched["a100-80gb-sxm.memory_bytes_per_s"] > products
+    assert list(touched.values()) == sorted(touched.values(), reverse=True)
+    assert max(touched.values()) <= tree.value
 
 
 def test_points_stay_under_their_roof() -> None:

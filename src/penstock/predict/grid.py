@@ -1,0 +1,149 @@
+"""The noun ``Grid``: many setups of one model as columns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import product
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from penstock.core.setup import Setup
+from penstock.core.words import suggest
+
+NUMBERS = ("micro", "tp", "cp", "pp", "dp", "ep", "etp", "chunks", "zero", "sp")
+CHOICES = ("recompute", "schedule")
+DERIVED = ("devices", "stages", "micros", "replicas", "expert_replicas", "sharded")
+"""What follows from columns as it does for one setup."""
+ALONE = {"adapter": 0, "vocabulary": 0, "stage_layers": ()}
+"""What only single setups may have, and what it must be here."""
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """Setups that differ in some columns, one row each; it answers to the names that ``Setup`` has, with arrays.
+
+    Args:
+        base: what all have in common.
+        columns: of ``NUMBERS``, and of ``CHOICES`` as places in ``choices``; shape (rows,), or (rows, 1).
+        choices: what the places of a choice stand for.
+
+    Raises:
+        ValueError: a column that there is not, columns of different lengths, or a base that is not for grids.
+
+    >>> grid = Grid.of(Setup(seq=2048, batch=64), tp=[1, 2, 4], pp=2, schedule=["1f1b", "zb-h1", "1f1b"])
+    >>> len(grid), grid.devices.tolist(), grid.setup(1).schedule
+    (3, [2, 4, 8], 'zb-h1')
+    """
+
+    base: Setup
+    columns: Mapping[str, NDArray[Any]]
+    choices: Mapping[str, tuple[Any, ...]]
+
+    def __post_init__(self) -> None:
+        for name, only in ALONE.items():
+            if getattr(self.base, name) != only:
+                raise ValueError(f"{name}={getattr(self.base, name)} cannot be scored in a grid; predict it by itself")
+
+    @classmethod
+    def of(cls, base: Setup, **columns: Any) -> Grid:
+        """From one value, or one value a row, for each of some columns; all else is as in ``base``."""
+        _check_names(columns)
+        rows = {name: _column(name, values) for name, values in columns.items()}
+        choices = {name: tuple(dict.fromkeys(rows.get(name, [getattr(base, name)]))) for name in CHOICES}
+        numbers = {name: np.asarray(rows.get(name, getattr(base, name)), dtype=np.int64) for name in NUMBERS}
+        places = {
+            name: np.array([choices[name].index(value) for value in rows.get(name, [getattr(base, name)])])
+            for name in CHOICES
+        }
+        lengths = {column.size for column in (*numbers.values(), *places.values()) if column.size != 1}
+        if len(lengths) > 1:
+            raise ValueError(f"columns have {sorted(lengths)} rows; give one value, or equally many")
+        size = lengths.pop() if lengths else 1
+        return cls(base, {name: np.broadcast_to(c, size).copy() for name, c in (numbers | places).items()}, choices)
+
+    @classmethod
+    def all_of(cls, base: Setup, devices: int, **values: Iterable[Any]) -> Grid:
+        """Return the product of values of some columns, each with the ``dp`` that takes all ``devices``; combinations
+        for which there is none are left out."""
+        _check_names(values)
+        names, each = [*values], [tuple(value) for value in values.values()]
+        wanted = {name: tuple(values.get(name, [getattr(base, name)])) for name in CHOICES}
+        spans = [range(len(one)) if name in CHOICES else one for name, one in zip(names, each, strict=True)]
+        rows = np.array([*product(*spans)], dtype=np.int64).reshape(-1, len(names)).T
+        columns = {name: np.full(rows.shape[1], getattr(base, name), dtype=np.int64) for name in NUMBERS}
+        columns |= {name: np.zeros(rows.shape[1], dtype=np.int64) for name in CHOICES}
+        columns |= dict(zip(names, rows, strict=True))
+        model = columns["tp"] * columns["cp"] * columns["pp"]
+        columns["dp"] = devices // model
+        fits = devices % model == 0
+        return cls(base, {name: column[fits] for name, column in columns.items()}, wanted)
+
+    def __getattr__(self, name: str) -> Any:
+        if name in CHOICES:
+            raise AttributeError(f"rows of a grid differ in {name}; look at one setup")
+        if name in DERIVED:
+            return getattr(Setup, name).fget(self)
+        return self.columns[name] if name in self.columns else getattr(self.base, name)
+
+    def __len__(self) -> int:
+        return len(self.columns["tp"])
+
+    def rows(self, at: Any) -> Grid:
+        """Return some of the rows."""
+        return Grid(self.base, {name: column[at] for name, column in self.columns.items()}, self.choices)
+
+    @cached_property
+    def upright(self) -> Grid:
+        """The same with columns of shape (rows, 1), for arithmetic with one entry per pipeline rank."""
+        return Grid(self.base, {name: column[:, None] for name, column in self.columns.items()}, self.choices)
+
+    def setup(self, row: int) -> Setup:
+        """Return one of the setups.
+
+        Raises:
+            ValueError: it cannot be; see ``Setup``.
+        """
+        numbers: dict[str, Any] = {name: int(self.columns[name][row]) for name in NUMBERS}
+        chosen = {name: self.choices[name][int(self.columns[name][row])] for name in CHOICES}
+        return replace(self.base, **numbers | {"sp": bool(numbers["sp"])} | chosen)
+
+    def values(self, name: str) -> list[Any]:
+        """Return the value of a choice in each row."""
+        return [self.choices[name][place] for place in self.columns[name].tolist()]
+
+    def kinds(self, *names: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the first row of each distinct combination of some columns, and which one each row has."""
+        code = np.zeros(len(self), dtype=np.int64)
+        for name in names:
+            column = getattr(self, name) if name not in CHOICES else self.columns[name]
+            _, place = np.unique(column, return_inverse=True)
+            code = code * (int(place.max(initial=0)) + 1) + place
+        _, first, which = np.unique(code, return_index=True, return_inverse=True)
+        return first, which
+
+
+def _check_names(names: Iterable[str]) -> None:
+    for name in names:
+        if name not in (*NUMBERS, *CHOICES):
+            raise ValueError(f"a grid has no column {name!r}; {suggest(name, (*NUMBERS, *CHOICES))}")
+
+
+def _column(name: str, values: Any) -> Any:
+    if name in CHOICES:
+        one = isinstance(values, str) or (isinstance(values, tuple) and all(isinstance(v, str) for v in values))
+        return [values] if one else [*values]
+    return values
+
+
+def can_be(grid: Grid, devices: int) -> NDArray[np.bool_]:
+    """Return which rows are setups, and take no more than ``devices``."""
+    ranks = grid.dp * grid.cp * grid.tp
+    least = np.min([grid.columns[name] for name in NUMBERS if name not in ("zero", "sp")], axis=0)
+    found = (least >= 1) & (grid.zero >= 0) & (grid.zero <= 3) & (grid.devices <= devices)
+    each = np.maximum(grid.dp * grid.micro, 1)
+    found &= (grid.batch % each == 0) & (ranks % np.maximum(grid.ep * grid.etp, 1) == 0)
+    return np.asarray(found & ((grid.shards == 0) | (grid.replicas % max(1, grid.shards) == 0)))

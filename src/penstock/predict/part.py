@@ -1,0 +1,36 @@
+"""The noun ``Part``: what a block, or an end of the model, takes of one micro-batch on one rank."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Seconds of one part of the model on one rank, per micro-batch.
+
+    ``f_s``, ``i_s``, ``w_s``: forward, input and weight gradient, messages included, those that recompute repeats too.
+    ``again_s``: what recompute adds to the backward beside messages. ``messages_s``: messages that nothing hides, by
+    axis, forward and backward together. ``error_s``: how far the sum is off. ``waits_s``: in which the device waits for
+    its host, forward and backward.
+    """
+
+    f_s: float = 0.0
+    i_s: float = 0.0
+    w_s: float = 0.0
+    again_s: float = 0.0
+    waits_s: tuple[float, float] = (0.0, 0.0)
+    error_s: float = 0.0
+    messages_s: Mapping[str, float] = field(default_factory=dict)
+    guessed: frozenset[str] = frozenset()
+
+    @property
+    def host_s(self) -> float:
+        """What waits for the host beyond the device's own time."""
+        return sum(self.waits_s)
+
+    @property
+    def all_s(self) -> float:
+        """All of it."""
+        return self.f_s + self.i_s + self.w_s + self.again_s

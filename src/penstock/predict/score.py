@@ -1,0 +1,244 @@
+"""Seconds and bytes of many setups at once, by closed forms in place of timelines."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache, lru_cache, partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from penstock.core.architecture import Architecture
+from penstock.core.cluster import Cluster
+from penstock.core.op import Kind
+from penstock.core.setup import Setup
+from penstock.cost.stack import Stack
+from penstock.predict.after import gathers_s, gradients_s, optimizer_s, sums, updates_s
+from penstock.predict.grid import Grid, can_be
+from penstock.predict.memory import peak_bytes
+from penstock.predict.micro import Rank
+from penstock.predict.moments import Stage, of_block, sharded
+from penstock.predict.part import Part
+from penstock.predict.ranks import Layout, Ranks, layout, padded, shapes_of
+from penstock.predict.sizes import parameters
+from penstock.schedules.build import build, check_sizes
+from penstock.schedules.table import SCHEDULES
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+AT_ONCE = 65_536
+"""Rows that are worked on at a time; bounds the memory."""
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """Of each row of a grid, shape (rows,).
+
+    ``seconds``: of a step, infinite where there can be none. ``peak_bytes``: of the device that needs most.
+    ``fits``: whether all have room for it. ``possible``: whether the split can be at all.
+    """
+
+    seconds: Floats
+    peak_bytes: Floats
+    fits: NDArray[np.bool_]
+    possible: NDArray[np.bool_]
+
+
+def scores(model: Architecture, cluster: Cluster, grid: Grid, stack: Stack) -> Scores:
+    """Return about what ``predict`` says of each setup, without its timeline.
+
+    Blocks, messages, gradients, optimizer and memory are those of ``predict``; the pipeline's idle time is what a
+    schedule claims (``Schedule.idle``) for ranks that take as long as the others on average, beside the slowest rank's
+    own work. Without a pipeline the result is that of ``predict``.
+
+    Args:
+        model: what is trained.
+        cluster: where.
+        grid: the setups.
+        stack: the framework.
+
+    >>> from penstock.core.config import read_architecture
+    >>> from penstock.core.setup import Setup
+    >>> from penstock.cost.stack import stack
+    >>> base = Setup(seq=2048, batch=1536, sp=True, zero=1)
+    >>> grid = Grid.all_of(base, 1024, tp=(4, 8), pp=(8, 16, 32), micro=(1, 2), recompute=("none", "full"))
+    >>> found = scores(read_architecture("gpt3-175b"), Cluster.read("dgx-a100-80gb:128"), grid, stack("megatron-core"))
+    >>> len(grid), int(found.possible.sum()), bool(found.fits.any())
+    (24, 24, True)
+    """
+    size = len(grid)
+    found = Scores(np.full(size, np.inf), np.full(size, np.inf), np.zeros(size, bool), can_be(grid, cluster.devices))
+    found.possible[found.possible] = _can_run(model, grid.rows(found.possible))
+    some = np.flatnonzero(found.possible)
+    for begin in range(0, len(some), AT_ONCE):
+        rows = some[begin : begin + AT_ONCE]
+        made, of = _ranks(model, cluster, grid.rows(rows), stack)
+        found.possible[rows[of < 0]] = False
+        rows, of = rows[of >= 0], of[of >= 0]
+        if len(rows):
+            many = Ranks(model, cluster, grid.rows(rows), stack, made, of)
+            found.seconds[rows], found.peak_bytes[rows], found.fits[rows] = _scored(many)
+    return found
+
+
+def _can_run(model: Architecture, grid: Grid) -> NDArray[np.bool_]:
+    """Which rows have a schedule and enough layers."""
+    first, which = grid.kinds("schedule", "pp", "chunks", "micros")
+    each = grid.rows(first)
+    sizes = zip(each.values("schedule"), each.pp.tolist(), each.micros.tolist(), each.chunks.tolist(), strict=True)
+    return np.array([_runs(model, *size) for size in sizes], dtype=bool)[which]
+
+
+@lru_cache(maxsize=65536)
+def _runs(model: Architecture, schedule: str, ranks: int, micros: int, chunks: int) -> bool:
+    try:
+        check_sizes(schedule, ranks, micros, chunks)
+        layout(model, schedule, ranks, chunks)
+    except ValueError:
+        return False
+    return SCHEDULES[schedule].copies == 1
+
+
+def _ranks(model: Architecture, cluster: Cluster, grid: Grid, stack: Stack) -> tuple[list[Rank], Ints]:
+    """The ranks whose work differs, and which of them each row has; -1 where a split does not divide the model."""
+    setups, which = shapes_of(grid, stack)
+    found = [_rank(model, cluster, setup, stack) for setup in setups]
+    places = np.cumsum([rank is not None for rank in found]) - 1
+    places[[rank is None for rank in found]] = -1
+    return [rank for rank in found if rank is not None], places[which]
+
+
+@lru_cache(maxsize=8192)
+def _rank(model: Architecture, cluster: Cluster, setup: Setup, stack: Stack) -> Rank | None:
+    """A rank, if its split divides the model."""
+    rank = Rank(model, cluster, setup, stack)
+    try:
+        rank.parts  # noqa: B018
+    except ValueError:
+        return None
+    return rank
+
+
+@dataclass(frozen=True, eq=False)
+class _Times:
+    """Seconds of all stages of a rank, one micro-batch each: arrays of shape (rows, classes)."""
+
+    f: Floats
+    i: Floats
+    w: Floats
+
+    @property
+    def b(self) -> Floats:
+        return self.i + self.w
+
+    @property
+    def all(self) -> Floats:
+        return self.f + self.i + self.w
+
+
+def _scored(many: Ranks) -> tuple[Floats, Floats, NDArray[np.bool_]]:
+    """Seconds, bytes and whether they fit."""
+    grid, setup, stack = many.grid, many.setup, many.stack
+    kinds = [*many.model.kinds()]
+    firsts, which = grid.kinds("schedule", "pp", "chunks")
+    different = grid.rows(firsts)
+    sizes = zip(different.values("schedule"), different.pp.tolist(), different.chunks.tolist(), strict=True)
+    classes = padded([layout(many.model, *size) for size in sizes])
+    counts = classes.counts[which]
+    stage = Stage({kind: counts[:, :, k] for k, kind in enumerate(kinds)}, classes.first[which], classes.last[which])
+    times = _times(many, stage)
+    dense, experts = parameters(many.model, setup, *stage)
+    dense, experts = np.broadcast_to(dense, times.f.shape), np.broadcast_to(experts, times.f.shape)
+    beside_s = gradients_s(sums(many, dense, experts, times.b), times.b)
+    beside_s += optimizer_s(updates_s(many, sharded(setup, (dense, experts), 1)))
+    end_s = _ends(many, times, classes, which)
+    seconds = (end_s + beside_s).max(axis=1) + stack.step_s
+    kept_bytes = sum(of_block(many, kind).kept * count for kind, count in stage.blocks.items())
+    total, needed = peak_bytes(many, stage, kept_bytes * _in_flight(grid, classes, which))
+    return seconds, total.max(axis=1), needed.max(axis=1) <= many.device.memory_bytes
+
+
+def _times(many: Ranks, stage: Stage) -> _Times:
+    """Passes of each rank, with what it waits for messages, for weights and for its host."""
+    setup, stack = many.setup, many.stack
+    f, i, w = (np.zeros(stage.first.shape) for _ in range(3))
+    parts: list[tuple[Any, Any]] = [*stage.blocks.items(), ("embedding", stage.first)]
+    parts += [(end, stage.last) for end in many.made[0].parts if isinstance(end, str) and end != "embedding"]
+    for name, times in parts:
+        each = many.each(partial(_seconds, name))
+        f, i, w = (total + times * one for total, one in zip((f, i, w), each, strict=True))
+    chunks = setup.chunks
+    params = sum(parameters(many.model, setup, *stage)) / chunks
+    gather_f, gather_b = gathers_s(many, params, f / chunks, (i + w) / chunks)
+    wait_s = stack.p2p_shown * many.next_stage_s + stack.micro_s / 2 / chunks
+    return _Times(f + chunks * (wait_s + gather_f), i + chunks * (wait_s + gather_b), w)
+
+
+def _seconds(name: Any, rank: Rank) -> tuple[float, float, float]:
+    part: Part = rank.parts[name]
+    return part.f_s, part.i_s + part.again_s, part.w_s
+
+
+def _ends(many: Ranks, times: _Times, classes: Layout, which: Ints) -> Floats:
+    """When each rank has done its last pass, shape (rows, classes).
+
+    The slowest rank has no idle time but what all ranks have: that of the schedule, for the mean of the other ranks,
+    where those behind it count twice, for the way there and back at both ends of the step.
+    """
+    setup, grid, stack = many.setup, many.grid, many.stack
+    p, v, m = setup.pp, setup.chunks, setup.micros
+    hop_s = (1 - stack.p2p_shown) * many.next_stage_s * v
+    before, after, high = classes.before[which], classes.after[which], classes.high[which]
+    behind = p - 1 - high
+
+    def others(x: Floats, hop: Any) -> Floats:
+        ahead = np.einsum("ncd,nd->nc", before, x) + high * hop
+        all_but = ahead + 2 * (np.einsum("ncd,nd->nc", after, x) + behind * hop) - behind * x
+        return np.asarray(np.maximum(all_but, ahead) / np.maximum(p - 1, 1))
+
+    mean = [others(times.f, hop_s), others(times.i, hop_s), others(times.w, 0.0)]
+    slowest = (m * times.all + (p - 1) / v * sum(mean)).argmax(axis=1)[:, None]
+    f, i, w = (np.take_along_axis(one, slowest, 1)[:, 0] for one in mean)
+    ends = (m * np.take_along_axis(times.all, slowest, 1))[:, 0] + _idle(grid, f, i, w)
+    whole = _holds_b(grid)[:, None]
+    drain = np.einsum("ncd,nd->nc", classes.ahead[which], times.b / v) + classes.low[which] * hop_s / v
+    return np.asarray(ends[:, None] - np.where(whole, drain, 0.0))
+
+
+def _idle(grid: Grid, f: Floats, i: Floats, w: Floats) -> Floats:
+    """Idle time that the schedule of each row claims; none without a pipeline."""
+    found = np.zeros(len(grid))
+    for place, name in enumerate(grid.choices["schedule"]):
+        rows = (grid.columns["schedule"] == place) & (grid.pp > 1)
+        if rows.any():
+            each = (column[rows] for column in (grid.pp, grid.micros, grid.chunks, f, i, w))
+            found[rows] = np.frompyfunc(SCHEDULES[name].idle, 6, 1)(*each)
+    return found
+
+
+@cache
+def _whole_backwards(schedule: str) -> bool:
+    """Whether a schedule leaves its backwards whole."""
+    p, m = 2, 4
+    return not build(schedule, p, m, SCHEDULES[schedule].least_chunks(p, m)).holds(Kind.W)
+
+
+def _holds_b(grid: Grid) -> NDArray[np.bool_]:
+    used = np.unique(grid.columns["schedule"])
+    found = np.zeros(len(grid.choices["schedule"]), dtype=bool)
+    found[used] = [_whole_backwards(grid.choices["schedule"][place]) for place in used.tolist()]
+    return np.asarray(found[grid.columns["schedule"]])
+
+
+def _in_flight(grid: Grid, classes: Layout, which: Ints) -> Floats:
+    """Most micro-batches whose activations a rank of each class holds, as the schedule claims."""
+    first, kind = grid.kinds("schedule", "pp", "chunks", "micros")
+    found = np.ones((len(first), classes.low.shape[1]))
+    each = grid.rows(first)
+    sizes = zip(each.values("schedule"), each.pp.tolist(), each.micros.tolist(), each.chunks.tolist(), strict=True)
+    edges = np.stack([classes.low[which[first]], classes.high[which[first]]], axis=-1).tolist()
+    for number, (schedule, *size) in enumerate(sizes):
+        most = SCHEDULES[schedule].peak_micros
+        found[number] = [max(most(low, *size), most(high, *size)) for low, high in edges[number]]
+    return found[kind]

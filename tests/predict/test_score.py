@@ -1,0 +1,121 @@
+"""Scores of grids against predictions with their timelines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import pytest
+
+from penstock.core.architecture import Architecture
+from penstock.core.cluster import Cluster
+from penstock.core.config import gpt, read_architecture
+from penstock.core.setup import Setup
+from penstock.cost.stack import stack
+from penstock.predict import Grid, Scores, predict, scores
+
+DENSE = gpt(layers=24, hidden=2048, heads=16, vocab=50304, positions=2048)
+EXPERTS = gpt(layers=16, hidden=1024, heads=16, vocab=32000, gated=True, experts=8, topk=2, expert_ffn=2048)
+MIXED = read_architecture("deepseek-v2-lite")
+CLUSTER = Cluster.read("dgx-h100:4")
+SPLITS = {"tp": (1, 2, 4, 3), "cp": (1, 2), "pp": (1, 2, 4, 8), "micro": (1, 2, 5), "zero": (0, 1, 2, 3)}
+MODELS = {"dense": DENSE, "experts": EXPERTS, "mixed": MIXED}
+
+
+def grid(schedules: tuple[str, ...], devices: int = 32, batch: int = 160, **more: Iterable[int]) -> Grid:
+    values = SPLITS | {"recompute": ("none", "full"), "sp": (0, 1), "schedule": schedules} | more
+    return Grid.all_of(Setup(seq=1024, batch=batch), devices, **values)
+
+
+def some(of: Grid, found: Scores, seed: int, size: int = 40) -> list[int]:
+    possible = np.flatnonzero(found.possible)
+    return np.random.default_rng(seed).choice(possible, min(size, len(possible)), replace=False).tolist()
+
+
+def errors(model: Architecture, of: Grid, framework: str, seed: int = 0) -> np.ndarray:
+    """Score over prediction, less 1, of time, memory: shape (rows, 2)."""
+    found, rows = scores(model, CLUSTER, of, stack(framework)), []
+    for row in some(of, found, seed):
+        whole = predict(model, CLUSTER, of.setup(row), stack(framework))
+        rows.append((found.seconds[row] / whole.seconds - 1, found.peak_bytes[row] / whole.peak.total - 1))
+        if abs(rows[-1][1]) < 1e-9:
+            assert found.fits[row] == whole.fits
+    return np.abs(rows)
+
+
+@pytest.mark.parametrize("framework", ["megatron-core", "deepspeed", "pytorch"])
+@pytest.mark.parametrize("model", MODELS)
+def test_without_a_pipeline_scores_are_predictions(model: str, framework: str) -> None:
+    ep = (1,) if model == "dense" else (1, 4)
+    found = errors(MODELS[model], grid(("1f1b", "zb-h1"), pp=(1,), ep=ep), framework)
+    assert len(found) == 40
+    assert found.max() < 1e-9
+
+
+@pytest.mark.parametrize(
+    ("schedules", "chunks", "time", "median", "memory"),
+    [
+        (("1f1b",), (1,), 0.01, 0.001, 1e-9),
+        (("interleaved",), (2, 3), 0.07, 0.01, 0.06),
+        (("zb-h1", "zb-h2"), (1,), 0.07, 0.01, 0.04),
+        (("zb-v",), (2,), 0.1, 0.04, 1e-9),
+    ],
+)
+def test_pipelines_are_close_to_their_timelines(
+    schedules: tuple[str, ...], chunks: tuple[int, ...], time: float, median: float, memory: float
+) -> None:
+    found = errors(DENSE, grid(schedules, pp=(2, 4, 8), chunks=chunks), "megatron-core")
+    assert found[:, 0].max() < time
+    assert np.median(found[:, 0]) < median
+    assert found[:, 1].max() < memory
+
+
+@pytest.mark.parametrize("model", ["experts", "mixed"])
+def test_pipelines_of_unequal_blocks_are_close(model: str) -> None:
+    found = errors(MODELS[model], grid(("1f1b",), pp=(2, 4, 8), ep=(1, 2)), "megatron-core", seed=1)
+    assert found[:, 0].max() < 0.01
+    assert np.median(found[:, 0]) < 0.002
+    assert found[:, 1].max() < 0.02
+
+
+def test_what_cannot_be_is_what_predict_refuses() -> None:
+    of = grid(("1f1b", "interleaved", "zb-v", "no such"), chunks=(1, 2, 9), ep=(1, 3), pp=(1, 4, 8, 5))
+    found = scores(DENSE, CLUSTER, of, stack("megatron-core"))
+    refused = 0
+    for row in np.random.default_rng(2).choice(len(of), 150, replace=False).tolist():
+        try:
+            predict(DENSE, CLUSTER, of.setup(row), stack("megatron-core"))
+        except ValueError:
+            refused += 1
+            assert not found.possible[row], row
+            assert (found.seconds[row], found.fits[row]) == (np.inf, False)
+        else:
+            assert found.possible[row], of.setup(row)
+    assert 20 < refused < 150
+
+
+def test_more_devices_than_there_are_cannot_be() -> None:
+    of = Grid.of(Setup(seq=1024, batch=64), dp=[16, 32, 64])
+    assert scores(DENSE, CLUSTER, of, stack("megatron-core")).possible.tolist() == [True, True, False]
+
+
+def test_rows_do_not_know_of_each_other() -> None:
+    of, framework = grid(("1f1b", "zb-h1"), pp=(2, 4)), stack("deepspeed")
+    whole = scores(DENSE, CLUSTER, of, framework)
+    half = scores(DENSE, CLUSTER, of.rows(slice(None, None, 2)), framework)
+    assert whole.seconds[::2] == pytest.approx(half.seconds, rel=1e-12)
+    assert whole.peak_bytes[::2] == pytest.approx(half.peak_bytes, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("base", "columns", "says"),
+    [
+        ({"vocabulary": 1}, {}, "vocabulary=1 cannot be scored"),
+        ({"adapter": 8}, {}, "adapter=8 cannot be scored"),
+        ({}, {"tq": [1]}, "no column 'tq'"),
+        ({}, {"tp": [1, 2], "dp": [1, 2, 4]}, "columns have \\[2, 3\\] rows"),
+    ],
+)
+def test_grids_that_cannot_be_say_so(base: dict[str, int], columns: dict[str, list[int]], says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        Grid.of(Setup(seq=8, batch=8, **base), **columns)  # type: ignore[arg-type]
