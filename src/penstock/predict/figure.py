@@ -67,7 +67,7 @@ class Figure:
         for value, constants in self._leaves(frozenset()):
             for constant in constants:
                 found[constant] += abs(value)
-        return dict(sorted(found.items(), key=lambda one: -one[1]))
+        return dict(sorted(found.items(), key=lambda one: (-one[1], one[0].name)))
 
     def _leaves(self, above: frozenset[Constant]) -> Iterator[tuple[float, frozenset[Constant]]]:
         """Values at the bottom, with the constants of all that holds them."""
