@@ -49,6 +49,10 @@ def test_the_text_says_what_the_json_does(said):
         assert human_s(phase["value"]) in lines["mlp.up"]
     assert "compute" in lines["mlp.up"]
     assert lines["step"].split()[-1] == "100.0%"
+    guessed = json.loads(said("--json"))["guessed_s"]
+    assert guessed
+    for name, seconds in guessed.items():
+        assert f"{seconds / tree['value']:.1%}  {name} = " in text
     assert text.index("mlp.up ") < text.index("mlp.activation ")  # the longest first
 
 

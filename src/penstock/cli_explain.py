@@ -145,7 +145,9 @@ def _opened(found: Explanation, what: str | None, memory: bool, rank: int) -> Op
 def _facts(found: Explanation, opened: Opening | None) -> dict[str, Any]:
     if opened is not None:
         return {"figures": [{"path": "/".join(path)} | figure.to_dict() for path, figure in opened]}
-    return {"time": found.time.to_dict(), "memory": [figure.to_dict() for figure in found.memory]}
+    guessed = {constant.name: value for constant, value in found.time.touched().items() if constant.guessed}
+    trees = {"time": found.time.to_dict(), "memory": [figure.to_dict() for figure in found.memory]}
+    return trees | {"guessed_s": guessed}
 
 
 def _title(asked: Asked) -> str:

@@ -28,6 +28,16 @@ def print_time(step: Figure) -> None:
         "forward, input, weight: seconds of the pass and of its two gradients; FLOPs, bytes: of all three, of one block"
     )
     print("and micro-batch; bound, share of its peak and shape: of the longest of the three")
+    _print_guessed(step)
+
+
+def _print_guessed(figure: Figure) -> None:
+    """Print which constants were guessed, the one that has a part in most first."""
+    guessed = {constant: value for constant, value in figure.touched().items() if constant.guessed}
+    if guessed:
+        print("\nguessed, and how much each has a part in")
+    for constant, value in guessed.items():
+        print(f"  {value / figure.value:6.1%}  {constant.name} = {shown(constant.value)}: {constant.source}")
 
 
 def _down(figure: Figure, most: int, depth: int = 0) -> Iterator[tuple[int, Figure]]:

@@ -47,6 +47,8 @@ def facts_of(found: Prediction, model: Architecture, cluster: Cluster, setup: Se
         "memory_by_rank_bytes": [room.total for room in found.rooms],
         "device_memory_bytes": found.memory_bytes,
         "headroom_bytes": found.memory_bytes - peak.total,
+        "checkpoint_bytes": found.checkpoint_bytes,
+        "checkpoint_s": found.checkpoint_s,
         **_money(found, cluster),
         **_energy(found, cluster),
         "guessed": list(found.guessed),
@@ -113,6 +115,8 @@ def _speed(found: Prediction, facts: dict[str, Any]) -> Rows:
         ("TFLOP/s", f"{facts['tflops_per_device']:.4g} per device, MFU {facts['mfu']:.1%}, HFU {facts['hfu']:.1%}"),
         ("bubble", f"{facts['bubble']:.1%} of the busiest rank's time in the pipeline"),
     ]
+    disks = f"{human_s(found.checkpoint_s)} to the disks of the nodes"
+    rows.append(("checkpoint", f"{human_bytes(found.checkpoint_bytes)}, {disks}"))
     if facts["usd_per_step"] is not None:
         tokens = f"$ {facts['usd_per_billion_tokens']:,.4g} per billion tokens"
         rows.append(("cost", f"$ {facts['usd_per_step']:,.4g} per step, {tokens} (rents of {facts['price_date']})"))

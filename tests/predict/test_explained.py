@@ -128,7 +128,7 @@ def test_what_bounds_an_operator() -> None:
     assert only(fast, "blocks/mlp.up/forward").facts["bound"] == "compute"
     assert only(fast, "blocks/mlp.activation/forward").facts["bound"] == "memory"
     assert only(slow, "blocks/mlp.activation/forward").facts["bound"] == "host"
-    assert only(fast, "waiting for launches").value < 1e-3 * fast.value
+    assert only(fast, "waiting for launches").value < 0.02 * fast.value
     assert only(slow, "waiting for launches/attention and mlp").facts["launch_s"] == 1e-3
     for tree in (fast, slow):
         for path, figure in tree.walk():
@@ -239,6 +239,18 @@ def test_figures_are_found_by_some_of_their_names() -> None:
         tree.find("blocks/attention.uot")
     with pytest.raises(ValueError, match="'qqqq' is no figure of step; it has blocks"):
         tree.find("qqqq")
+
+
+def test_what_a_constant_has_a_part_in() -> None:
+    tree = explained("tensor and sequence").time
+    touched = {constant.name: value for constant, value in tree.touched().items()}
+    products = sum(
+        figure.value for _, figure in tree.walk() if figure.facts.get("kind") == "matmul" and "bounds_s" in figure.facts
+    )
+    assert touched["levels.matmul.ampere bf16"] == pytest.approx(products)
+    assert touched["a100-80gb-sxm.memory_bytes_per_s"] > products
+    assert list(touched.values()) == sorted(touched.values(), reverse=True)
+    assert max(touched.values()) <= tree.value
 
 
 def test_points_stay_under_their_roof() -> None:

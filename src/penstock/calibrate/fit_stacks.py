@@ -132,9 +132,8 @@ def edited(text: str, framework: str, values: Mapping[str, float]) -> str:
     return "\n".join(lines)
 
 
-def put(dials: Sequence[Dial], values: Sequence[float]) -> None:
-    """Write the values into the two shipped files."""
-    data = Path(str(files("penstock") / "data"))
+def put(dials: Sequence[Dial], values: Sequence[float], data: Path) -> None:
+    """Write the values into ``frameworks.toml`` and ``constants.toml`` of a folder."""
     frameworks = (data / "frameworks.toml").read_text(encoding="utf-8")
     known = {key: dict(facts) for key, facts in table().items()}
     for dial, value in zip(dials, values, strict=True):
@@ -169,7 +168,7 @@ def main() -> None:
     errors = {"before": before, "after": everything.all_errors(np.log(values)), **held_out(fitted, found, everything)}
     print("\n".join(error_lines(groups_of(runs), errors)))
     if not given.dry:
-        put(fitted.dials, values)
+        put(fitted.dials, values, Path(str(files("penstock") / "data")))
 
 
 if __name__ == "__main__":

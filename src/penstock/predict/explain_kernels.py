@@ -41,7 +41,7 @@ class Kernel:
         cast_s: of casting its operand, through a step.
         error: relative, of ``alone_s``.
         again: whether recompute runs it once more.
-        waits: whether its block, in this direction, waits for the host.
+        waits: whether its block, in this direction, takes the host longer than the device.
         bounds_s: the least that FLOPs, bytes, starting kernels and the host's launches take, by ``compute``,
             ``memory``, ``launch floor`` and ``host``.
         moved_bytes: that its seconds count, for products in the width of their precision.
@@ -68,8 +68,8 @@ class Kernel:
 
     @property
     def bound(self) -> str:
-        """What its time is bound by: the largest of ``bounds_s``; the host if its block waits for that, and it needs
-        more than the device."""
+        """What its time is bound by: the largest of ``bounds_s``; the host if that is what its block waits for, and it
+        takes longer than the device."""
         if self.waits and self.bounds_s["host"] > self.seconds:
             return "host"
         on_device = {name: seconds for name, seconds in self.bounds_s.items() if name != "host"}
@@ -113,23 +113,17 @@ def kernels_of(rank: Rank, block: Block) -> list[Kernel]:
     made, rows = block_rows(block, rank.batch_of(block))
     again = rerun(made, of_these(made, rank.setup.recompute))
     crowd = rank.setup.imbalance if isinstance(block.mlp, Experts) else 1.0
-    return _kernels(rank, made, rows, rank.low, crowd, again.tolist(), rank.block(block).waits_s)
+    return _kernels(rank, made, rows, rank.low, crowd, again.tolist())
 
 
 def kernels_of_end(rank: Rank, which: str) -> list[Kernel]:
     """Return the operators of the ``embedding``, the ``head`` or the ``predictors`` on a rank."""
     made, rows = end_rows(rank.model, rank.batch_of_end(which), which)
-    return _kernels(rank, made, rows, rank.wide, 1.0, [False] * len(made), rank.end(which).waits_s)
+    return _kernels(rank, made, rows, rank.wide, 1.0, [False] * len(made))
 
 
 def _kernels(
-    rank: Rank,
-    made: Sequence[Operator],
-    rows: Rows,
-    low: str,
-    crowd: float,
-    again: Sequence[bool],
-    waits_s: Sequence[float],
+    rank: Rank, made: Sequence[Operator], rows: Rows, low: str, crowd: float, again: Sequence[bool]
 ) -> list[Kernel]:
     found = timed(rows, rank.device, low, rank.wide, crowd)
     by_class = np.bincount(found.kind, found.seconds, minlength=len(CLASSES)).astype(np.float64)
@@ -138,6 +132,8 @@ def _kernels(
     lasting = rank.lasting(low, hot)
     times = {int(index): time for at, time in found.sources for index in at}
     cast_s = found.cast_s / lasting[CLASSES.index("cast")]
+    late_s = rows.launches * rank.launch_s - found.seconds / lasting[found.kind] - cast_s
+    waits = np.bincount(rows.phase > 0, late_s, minlength=2) > 0
     kernels = []
     for index, op in enumerate(made):
         kind, precision = CLASSES[found.kind[index]], low if rows.low[index] else rank.wide
@@ -153,7 +149,7 @@ def _kernels(
                 cast_s=float(cast_s[index]),
                 error=float(found.error[index]),
                 again=bool(again[index]),
-                waits=waits_s[op.phase != "F"] > 0,
+                waits=bool(waits[int(op.phase != "F")]),
                 bounds_s=_bounds_s(rank, op, precision),
                 moved_bytes=_moved_bytes(op, precision),
                 constants=(

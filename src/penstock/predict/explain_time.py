@@ -83,20 +83,20 @@ class Opened:
             some = [kernel for kernel in kernels_of(self.rank, block) if kernel.again]
             found = operators(self.rank, some, times)
             host_s = times * part.again_s - sum(figure.value for figure in found)
-            how = "host's time for the launches beyond the device's"
+            how = "what launches by the host add to the device's time"
             if abs(host_s) > 1e-9 * times * part.again_s:
                 found.append(Figure(name="waiting for launches", value=host_s, unit="s", how=how,
-                                    constants=self._of("launch_s")))  # fmt: skip
+                                    constants=self._launching()))  # fmt: skip
             yield total(self.names[block], "s", found, how=self._often(block))
 
     def _waits(self) -> Iterable[Figure]:
         for block, part, times in self._each():
             launches = self._work(block).launches
             facts = {"launches_forward": launches[0], "launches_backward": launches[1] + launches[2]}
-            how = f"launches times {human_s(self.rank.launch_s)}, and counts of tokens of experts, beyond the device's"
+            how = f"what launches of {human_s(self.rank.launch_s)} add to the device's time, and counts of tokens"
             yield total(
                 self.names[block], "s", waits(part, times), how=how, facts=facts | {"launch_s": self.rank.launch_s},
-                constants=self._of("graph_launch_s" if self.setup.graphs else "launch_s", "experts_s"),
+                constants=(*self._launching(), *self._of("experts_s")),
             )  # fmt: skip
 
     def _messages(self, axis: str) -> Iterable[Figure]:
@@ -139,7 +139,7 @@ class Opened:
                           constants=(*collective_constants(), *self._of("tp_shown")))  # fmt: skip
             found = operators(rank, kernels_of_end(rank, which), times)
             late = Figure(name="waiting for launches", value=times * part.host_s, unit="s",
-                          constants=self._of("launch_s"), parts=tuple(waits(part, times)))  # fmt: skip
+                          constants=self._launching(), parts=tuple(waits(part, times)))  # fmt: skip
             yield total(which, "s", [*found, adding(rank, work, rank.wide, times), sums, late])
 
     # -- what the pipeline and the step do
@@ -197,6 +197,9 @@ class Opened:
             "host per micro-batch": {"how": f"{setup.micros} micro-batches", "constants": self._of("micro_s")},
             "host per step": {"how": "norms, losses, data", "constants": self._of("step_s")},
         }  # fmt: skip
+
+    def _launching(self) -> tuple[Constant, ...]:
+        return constant("host", "overlap"), *self._of("graph_launch_s" if self.setup.graphs else "launch_s")
 
     def _of(self, *names: str) -> tuple[Constant, ...]:
         return tuple(of_stack(self.stack, name) for name in names)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
@@ -59,6 +60,22 @@ class Figure:
             raise ValueError(f"{words!r} is no figure of {self.name}; {hint}")
         least = min(len(path) for path, _ in found)
         return [(path, figure) for path, figure in found if len(path) == least]
+
+    def touched(self) -> dict[Constant, float]:
+        """Return how much of the value each constant has a part in, the most first."""
+        found: dict[Constant, float] = defaultdict(float)
+        for value, constants in self._leaves(frozenset()):
+            for constant in constants:
+                found[constant] += abs(value)
+        return dict(sorted(found.items(), key=lambda one: -one[1]))
+
+    def _leaves(self, above: frozenset[Constant]) -> Iterator[tuple[float, frozenset[Constant]]]:
+        """Values at the bottom, with the constants of all that holds them."""
+        own = above | set(self.constants)
+        if not self.parts:
+            yield self.value, own
+        for part in self.parts:
+            yield from part._leaves(own)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON, with what is empty left out."""

@@ -59,6 +59,8 @@ class Prediction:
         peak_flops: of all devices, in the precision of the products.
         tokens: of a step.
         devices: all of them.
+        checkpoint_bytes: of weights and of the optimizer's state, each once.
+        checkpoint_s: to write them, each device its part, to the disks of the nodes; no step runs meanwhile.
         timeline: of one pipeline's micro-batches, before gradients are summed.
         guessed: what nobody knew or measured, in words.
 
@@ -78,6 +80,8 @@ class Prediction:
     peak_flops: float
     tokens: int
     devices: int
+    checkpoint_bytes: float
+    checkpoint_s: float
     timeline: Timeline
     guessed: tuple[str, ...] = ()
 

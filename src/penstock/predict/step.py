@@ -12,7 +12,7 @@ from penstock.core.architecture import Architecture, Block
 from penstock.core.cluster import Cluster
 from penstock.core.costs import Costs
 from penstock.core.op import Kind
-from penstock.core.setup import Setup
+from penstock.core.setup import MOMENTS_BYTES, Setup
 from penstock.core.timeline import Timeline
 from penstock.cost.passes import Shares
 from penstock.cost.stack import Stack
@@ -224,6 +224,7 @@ class Step:
         seconds = float(done[slowest])
         spread = 1 + self.stack.spread + self._sum(slowest, "error_s") / seconds
         made = [*self.kinds.values(), *self.ends.values()]
+        stored = self.stored_bytes
         return Prediction(
             seconds=seconds,
             low_s=seconds / spread,
@@ -235,9 +236,25 @@ class Step:
             peak_flops=device.peak_flops(rank.low) * setup.devices,
             tokens=setup.tokens,
             devices=setup.devices,
+            checkpoint_bytes=stored,
+            checkpoint_s=self.checkpoint_s(stored),
             timeline=self.timeline,
             guessed=tuple(sorted(set().union(*(part.guessed for part in made)))),
         )
+
+    @property
+    def stored_bytes(self) -> float:
+        """Of a checkpoint of what is trained: weights as products read them, the optimizer's copy and its moments."""
+        rank, setup = self.rank, self.setup
+        each = rank.width_bytes + self.stack.master_bytes + MOMENTS_BYTES[setup.optimizer]
+        return each * float(self.dense.sum() * setup.tp + self.experts.sum() * setup.ep * setup.etp)
+
+    def checkpoint_s(self, stored_bytes: float) -> float:
+        """Seconds in which all devices write their part of a checkpoint through their hosts to the nodes' disks."""
+        node = self.cluster.node_of(0)
+        own = stored_bytes / self.setup.devices
+        here = min(node.devices, self.setup.devices)
+        return max(own / node.host_link.bytes_per_s, own * here / node.disk_bytes_per_s)
 
     def _sum(self, r: int, of: str) -> float:
         """Of all micro-batches of a rank's blocks."""

@@ -20,9 +20,11 @@ COLOURS = {
 }  # fmt: skip
 """Of each kind of operator."""
 MOST_LABELS = 9
-BESIDE_PX, WIDE_PX, HIGH_PX = 22.0, 170.0, 15.0
-"""Of a label, in pixels of 100 to the inch: how far below its point, and how far others must be."""
-ROOM_RIGHT = 40.0
+RIGHT_PX, DOWN_PX = 24.0, 20.0
+"""From a point to its label, at least; in pixels of 100 to the inch, as below."""
+WIDE_PX, HIGH_PX, PX_OF_PT = 6.6, 15.0, 100 / 72
+"""A letter of a label and its line; a point of type."""
+ROOM_RIGHT = 100.0
 """How far the axis of FLOPs per byte goes beyond the last point, for the names of lines and operators."""
 LARGEST_AREA, LEAST_AREA = 1400.0, 14.0
 _INK, _MUTED, _GRID = "#1c2430", "#6b7686", "#e3e7ed"
@@ -124,7 +126,7 @@ def _points(axes: Axes, points: Sequence[Point]) -> None:
         mine = [point for point in points if point.kind == kind]
         if not mine:
             continue
-        areas = [max(LEAST_AREA, LARGEST_AREA * point.seconds / largest) for point in mine]
+        areas = [_area(point.seconds / largest) for point in mine]
         part = sum(point.seconds for point in mine) / whole
         axes.scatter(
             [point.flops_per_byte for point in mine], [point.flops_per_s for point in mine], s=areas, color=colour,
@@ -139,19 +141,39 @@ def _points(axes: Axes, points: Sequence[Point]) -> None:
 
 
 def _labels(axes: Axes, points: Sequence[Point], whole: float) -> None:
-    """Names of the largest at their right, the highest first, each below the one before where they would touch."""
-    taken: list[tuple[float, float]] = []
-    for point in sorted(points, key=lambda point: -point.flops_per_s):
-        at = (point.flops_per_byte, point.flops_per_s)
-        x, y = axes.transData.transform(at)
-        down = BESIDE_PX
-        while any(abs(x - other_x) < WIDE_PX and abs(y - down - other_y) < HIGH_PX for other_x, other_y in taken):
+    """Names of the largest below their right, the last on the axis first, each lower as long as it touches another or
+    a point."""
+    largest = max(point.seconds for point in points) if points else 1.0
+    taken: list[Box] = []
+    places = {point: axes.transData.transform((point.flops_per_byte, point.flops_per_s)) for point in points}
+    for point, (x, y) in places.items():
+        radius = PX_OF_PT * (_area(point.seconds / largest) / np.pi) ** 0.5
+        taken.append((x - radius, y - radius, x + radius, y + radius))
+    for point in sorted(points, key=lambda point: -point.flops_per_byte):
+        text, (x, y) = f"{point.name}  {point.seconds / whole:.1%}", places[point]
+        right, down = RIGHT_PX, DOWN_PX
+        while any(_touch(_box(x + right, y - down, text), other) for other in taken):
             down += 2.0
-        taken.append((x, y - down))
-        right = 34.0 if point.seconds / whole > 0.05 else 16.0
+        taken.append(_box(x + right, y - down, text))
         axes.annotate(
-            f"{point.name}  {point.seconds / whole:.1%}", at, xytext=(right, -down * 72 / axes.figure.dpi),
+            text, (point.flops_per_byte, point.flops_per_s), xytext=(right / PX_OF_PT, -down / PX_OF_PT),
             textcoords="offset points", ha="left", va="center", fontsize=8, color=_INK, zorder=4,
-            bbox={"facecolor": "white", "alpha": 0.75, "linewidth": 0, "pad": 0.5},
             arrowprops={"arrowstyle": "-", "color": _MUTED, "linewidth": 0.5, "shrinkB": 0, "relpos": (0, 0.5)},
         )  # fmt: skip
+
+
+def _area(share: float) -> float:
+    """Of a point, in square points, by its time over that of the largest."""
+    return max(LEAST_AREA, LARGEST_AREA * share)
+
+
+Box = tuple[float, float, float, float]
+"""Left, bottom, right, top, in pixels."""
+
+
+def _box(x: float, y: float, text: str) -> Box:
+    return x, y - HIGH_PX / 2, x + WIDE_PX * len(text), y + HIGH_PX / 2
+
+
+def _touch(one: Box, other: Box) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]

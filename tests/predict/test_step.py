@@ -1,0 +1,36 @@
+"""What a prediction says beside the step itself, and sums that must hold."""
+
+import pytest
+
+from penstock.core.cluster import Cluster
+from penstock.core.config import read_architecture
+from penstock.core.setup import Setup
+from penstock.cost.stack import stack
+from penstock.predict import predict
+
+MODEL, NODES = read_architecture("llama-3-8b"), Cluster.read("dgx-h100:2")
+
+
+def found(**given):
+    setup = Setup(**({"seq": 2048, "batch": 32, "dp": 16} | given))
+    return predict(MODEL, NODES, setup, stack("megatron-core"))
+
+
+@pytest.mark.parametrize(
+    "split", [{}, {"zero": 1}, {"dp": 4, "tp": 4}, {"dp": 2, "tp": 2, "pp": 4}], ids=lambda split: str(split)
+)
+def test_a_checkpoint_holds_each_weight_and_its_state_once_however_it_is_split(split):
+    one = found(**split)
+    assert one.checkpoint_bytes == pytest.approx((2 + 4 + 8) * MODEL.parameters, rel=1e-3)
+    disk = NODES.node_of(0).disk_bytes_per_s
+    assert one.checkpoint_s == pytest.approx(one.checkpoint_bytes / 2 / disk)
+
+
+def test_a_checkpoint_of_an_adapter_is_small():
+    assert 0 < found(adapter=8).checkpoint_bytes < 0.02 * found().checkpoint_bytes
+
+
+def test_parts_add_up_to_the_step_and_lie_in_its_interval():
+    one = found(dp=2, tp=2, pp=4)
+    assert sum(one.parts.values()) == pytest.approx(one.seconds)
+    assert one.low_s < one.seconds < one.high_s
