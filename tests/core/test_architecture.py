@@ -1,6 +1,7 @@
 """Parameters of every family, to the last one, beside transformers on the meta device."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -311,3 +312,9 @@ def test_a_vocabulary_of_its_own_counts() -> None:
 def test_a_name_without_sizes_that_is_not_known_is_refused() -> None:
     with pytest.raises(ValueError, match="model='GPT-24B' is not in the catalogue; give layers and hidden"):
         described("GPT-24B")
+
+
+def test_equal_blocks_are_one_object() -> None:
+    made = gpt(layers=3, hidden=64, heads=4, vocab=96)
+    again = replace(made, blocks=(*made.blocks, replace(made.blocks[0])))
+    assert len({id(block) for block in again.blocks}) == 1

@@ -84,3 +84,8 @@ def test_two_directions_of_several_chunks_are_mirror_images_over_the_same_parts(
     assert place.rank_of == (0, 1, 2, 2, 1, 0, 2, 1, 0, 0, 1, 2)
     assert place.part_of == (*range(6), *range(6))
     assert (place.chains, place.on(0)) == (2, (0, 8, 9, 5))
+
+
+@pytest.mark.parametrize("rank", [-1, 3])
+def test_ranks_that_are_not_there_hold_nothing(rank):
+    assert Placement.loop(3, 2).on(rank) == ()

@@ -216,10 +216,10 @@ def _bucket(rank: Split, stage: Stage) -> dict[str, Any]:
     """Gradients that are collected for their reduction, and weights that DeepSpeed keeps gathered."""
     setup, stack, width, own = rank.setup, rank.stack, rank.width_bytes, sum(trained(rank, *stage))
     doubles, some = (setup.replicas > 1) * (setup.zero == 0) * stack.doubles_gradients, setup.zero > 0
-    live = np.minimum(stack.live_bytes, width * sum(parameters(rank.model, setup, *stage)))
+    whole = sum(parameters(rank.model, setup, *stage)) if stack.live_bytes else 0.0
     return {
         "gradients a second time": doubles * stack.gradient_bytes * own,
-        "weights kept gathered": (setup.replicas > 1) * (setup.zero == 3) * live,
+        "weights kept gathered": (setup.replicas > 1) * (setup.zero == 3) * np.minimum(stack.live_bytes, width * whole),
         "bucket of gradients": (setup.replicas > 1) * some * np.minimum(stack.bucket_bytes, width * own),
     }
 
@@ -237,9 +237,12 @@ def _gathered(rank: Split, stage: Stage) -> _Gathered:
     """A gradient is whole in the width of weights, and a second time in that of its reduction. Without ZeRO-3, weights
     that are stored wider than products read them have copies of all while a step runs."""
     setup, stack, width = rank.setup, rank.stack, rank.width_bytes
-    wider = (setup.zero < 3) * (stack.weight_bytes > width and not setup.adapter)
-    copies = wider * width * sum(parameters(rank.model, setup, *stage))
-    apart = (setup.replicas > 1) * (setup.zero == 3) * (not stack.live_bytes)
+    copies: Any = 0.0
+    if stack.weight_bytes > width and not setup.adapter:
+        copies = (setup.zero < 3) * width * sum(parameters(rank.model, setup, *stage))
+    apart = (setup.replicas > 1) * (setup.zero == 3)
+    if stack.live_bytes or not np.any(apart):
+        return _Gathered(copies, copies)
     block = apart * stage.largest(lambda block: sum(parameters(rank.model, setup, {block: 1}, False, False)))
     head = apart * sum(parameters(rank.model, setup, {}, False, stage.last))
     whole = 0.0 if setup.adapter else width + stack.reduced_bytes

@@ -126,11 +126,16 @@ class Step:
         """Seconds of each kind of op and stage, with what a rank waits for messages, for weights and for its host."""
         rank, setup, stack, count = self.rank, self.setup, self.stack, len(self.stages)
         f, i, w = (np.zeros(count) for _ in range(3))
+        for block, times in self.of_stages.blocks.items():
+            part = self.kinds[block]
+            f += times * part.f_s
+            i += times * (part.i_s + part.again_s)
+            w += times * part.w_s
         for stage in range(count):
-            for part, times in [*self.parts_of(stage), *self.ends_of(stage)]:
-                f[stage] += times * part.f_s
-                i[stage] += times * (part.i_s + part.again_s)
-                w[stage] += times * part.w_s
+            for part, share in self.ends_of(stage):
+                f[stage] += share * part.f_s
+                i[stage] += share * (part.i_s + part.again_s)
+                w[stage] += share * part.w_s
         wait_s = stack.p2p_shown * rank.next_stage_s + stack.micro_s / 2 / setup.chunks
         gather_f, gather_b = self.gathers_s = self._gathers_s(f, i + w)
         seconds = np.zeros((len(Kind), count))
@@ -148,8 +153,13 @@ class Step:
         return Costs(self.op_s, hop_s, kept_bytes, np.full(count, stack.w_share), boundary)
 
     def _gathers_s(self, f: Floats, b: Floats) -> tuple[Floats, Floats]:
-        sizes = parameters(self.model, self.setup, *self.held([[stage] for stage in range(len(self.stages))]))
+        sizes = parameters(self.model, self.setup, *self.of_stages)
         return gathers_s(self.rank, np.broadcast_to(sum(sizes), len(self.stages)), f, b)
+
+    @cached_property
+    def of_stages(self) -> Stage:
+        """What each stage holds."""
+        return self.held([[stage] for stage in range(len(self.stages))])
 
     def held(self, groups: list[list[int]]) -> Stage:
         """What each group of stages holds of the model, as arrays of shape (groups,)."""
@@ -210,7 +220,7 @@ class Step:
         """Return all that is known."""
         rank, setup, device = self.rank, self.setup, self.rank.device
         done = self.seconds()
-        slowest = self.slowest
+        slowest = int(np.argmax(done))
         seconds = float(done[slowest])
         spread = 1 + self.stack.spread + self._sum(slowest, "error_s") / seconds
         made = [*self.kinds.values(), *self.ends.values()]
