@@ -204,6 +204,21 @@ def prediction_errors() -> str:
     return _table(head, rows)
 
 
+def left_out() -> str:
+    """The recorded errors of sources that no constant was fitted to, in per cent."""
+    recorded = json.loads((ROOT / "tests" / "golden" / "left_out_errors.json").read_text())
+    head = (
+        "runs of",
+        "runs",
+        *(f"{how}: {what}" for how in ("fitted", "left out", "title left out") for what in ("median", "p90")),
+    )
+    rows = []
+    for name, one in recorded["sources"].items():
+        cells = (f"{share:.1%}" for how in ("after", "alone", "by title") for share in one["errors"][how][:2])
+        rows.append((name.strip(), str(one["runs"]), *cells))
+    return f"Of {recorded['date']}:\n\n" + _table(head, rows)
+
+
 def _cell(name: str, value: float | None) -> str:
     if value is None:
         return ""
@@ -299,6 +314,7 @@ GENERATORS: dict[str, Callable[[], str]] = {
     "help explain": command_help("explain"),
     "frameworks": frameworks,
     "prediction errors": prediction_errors,
+    "left out errors": left_out,
     "help validate": command_help("validate"),
     "devices": devices,
     "nodes": nodes,

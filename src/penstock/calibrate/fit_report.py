@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,8 +38,23 @@ def error_lines(groups: Mapping[str, Sequence[int]], errors: Mapping[str, Floats
     """
     head = f"{'':60}{'runs':>5}" + "".join(f"{how:>20}" for how in errors)
     lines = ["", head, f"{'':65}" + f"{'median':>8}{'p90':>6}{'bias':>6}" * len(errors)]
-    for name, rows in groups.items():
-        off = [np.expm1(all_[list(rows)]) * 100 for all_ in errors.values()]
-        cells = (f"{np.median(abs(e)):8.1f}{np.quantile(abs(e), 0.9):6.1f}{np.median(e):+6.1f}" for e in off)
-        lines.append(f"{name:60.60}{len(rows):5}" + "".join(cells))
+    for name, one in figures(groups, errors).items():
+        cells = (
+            f"{100 * median:8.1f}{100 * p90:6.1f}{100 * bias:+6.1f}" for median, p90, bias in one["errors"].values()
+        )
+        lines.append(f"{name:60.60}{one['runs']:5}" + "".join(cells))
     return lines
+
+
+def figures(groups: Mapping[str, Sequence[int]], errors: Mapping[str, Floats]) -> dict[str, dict[str, Any]]:
+    """Return of each group the number of its ``runs`` and their ``errors``: what was done -> median and 90th percentile
+    of absolute ones, and the signed median, as shares; arguments as in ``error_lines``."""
+    found = {}
+    for name, rows in groups.items():
+        off = {how: np.expm1(all_[list(rows)]) for how, all_ in errors.items()}
+        each = {
+            how: [float(np.median(abs(e))), float(np.quantile(abs(e), 0.9)), float(np.median(e))]
+            for how, e in off.items()
+        }
+        found[name] = {"runs": len(rows), "errors": each}
+    return found

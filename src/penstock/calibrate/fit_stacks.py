@@ -12,8 +12,11 @@ stay. Both files are written in place, all other lines as they are.
 from __future__ import annotations
 
 import argparse
+import datetime
+import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -22,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock.calibrate.dials import SUSTAINED, Dial, of_tables
-from penstock.calibrate.fit_report import dial_lines, error_lines, rounded
+from penstock.calibrate.fit_report import dial_lines, error_lines, figures, rounded
 from penstock.calibrate.fitting import write
 from penstock.calibrate.least import Found
 from penstock.calibrate.published import Run, read_runs
@@ -135,7 +138,7 @@ def edited(text: str, framework: str, values: Mapping[str, float]) -> str:
 def put(dials: Sequence[Dial], values: Sequence[float], data: Path) -> None:
     """Write the values into ``frameworks.toml`` and ``constants.toml`` of a folder."""
     frameworks = (data / "frameworks.toml").read_text(encoding="utf-8")
-    known = {key: dict(facts) for key, facts in table().items()}
+    known = deepcopy(dict(table()))
     for dial, value in zip(dials, values, strict=True):
         if dial.owner == SUSTAINED:
             known["levels"][SUSTAINED][dial.name]["level"] = value
@@ -147,28 +150,45 @@ def put(dials: Sequence[Dial], values: Sequence[float], data: Path) -> None:
 
 def main() -> None:
     """Fit, print the constants and the errors by source, and write the constants."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("file", nargs="?", type=Path, default=runs_file(), help="a table of runs; else the shipped one")
-    parser.add_argument("--dry", action="store_true", help="print, and write nothing")
-    parser.add_argument("--turns", type=int, default=12, help="at most so many turns of the fit")
-    given = parser.parse_args()
-    runs = [run for run in read_runs(given.file) if not unusable(run)]
+    given = _arguments()
+    try:
+        runs = [run for run in read_runs(given.file) if not unusable(run)]
+    except (OSError, ValueError) as error:
+        raise SystemExit(str(error)) from None
     if not runs:
         raise SystemExit(f"{given.file} holds no run that can be fitted to")
     whole = problem_of([runs[row] for row in thinned(runs)], of_tables())
     fitted = whole.settled()
-    everything = Problem(runs, fitted.dials, stacks(), np.ones(len(runs)))
     print(f"{len(fitted.runs)} of {len(runs)} runs, {len(fitted.dials)} of {len(whole.dials)} constants", flush=True)
-    print("stay, the runs say too little:", ", ".join(stay(whole, fitted)))
-    told = lambda turn, cost: print(f"turn {turn}: cost {cost:.1f}", flush=True)  # noqa: E731
-    before, found = everything.all_errors(fitted.start), fitted.solved(given.turns, told)
-    values = rounded(found.x)
-    deviations = fitted.deviations(found)
-    print("\n".join(dial_lines(fitted.dials, values, deviations, fitted.said(deviations))), flush=True)
-    errors = {"before": before, "after": everything.all_errors(np.log(values)), **held_out(fitted, found, everything)}
-    print("\n".join(error_lines(groups_of(runs), errors)))
+    found = fitted.solved(given.turns, lambda turn, cost: print(f"turn {turn}: cost {cost:.1f}", flush=True))
+    values, deviations = rounded(found.x), fitted.deviations(found)
+    print("\n".join(dial_lines(fitted.dials, values, deviations, fitted.said(deviations))))
+    print("\nstay, since the runs say too little:", ", ".join(stay(whole, fitted)), flush=True)
+    _report(runs, fitted, found, given.json)
     if not given.dry:
         put(fitted.dials, values, Path(str(files("penstock") / "data")))
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("file", nargs="?", type=Path, default=runs_file(), help="a table of runs; else the shipped one")
+    parser.add_argument("--dry", action="store_true", help="print, and write nothing")
+    parser.add_argument("--turns", type=int, default=12, help="at most so many turns of the fit")
+    parser.add_argument("--json", type=Path, help="write the errors by source, with the date")
+    return parser.parse_args()
+
+
+def _report(runs: Sequence[Run], fitted: Problem, found: Found, json_file: Path | None) -> None:
+    """Print the errors of all runs by source, and write them."""
+    everything = Problem(runs, fitted.dials, stacks(), np.ones(len(runs)))
+    before = everything.only([]).all_errors(np.zeros(0))
+    after = everything.all_errors(np.log(rounded(found.x)))
+    errors, groups = {"before": before, "after": after, **held_out(fitted, found, everything)}, groups_of(runs)
+    print("\n".join(error_lines(groups, errors)))
+    if json_file:
+        date = str(datetime.datetime.now(tz=datetime.UTC).date())
+        record = {"date": date, "sources": figures(groups, errors)}
+        json_file.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
