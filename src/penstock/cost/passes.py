@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 
 import numpy as np
@@ -237,13 +237,22 @@ def older_key(architecture: str, attention: str) -> str:
 
 def _product(rows: Rows, device: Device, precision: str, at: Which) -> Time:
     batch, m, n, k = rows.sizes[:4, at]
-    return matmul(device, precision, m, n, k, batch)
+    return _accumulated(rows, device, at, matmul(device, precision, m, n, k, batch))
 
 
 def _grouped(rows: Rows, device: Device, precision: str, at: Which) -> Time:
     """Experts' products, each with the mean rows."""
     batch, m, n, k = rows.sizes[:4, at]
-    return grouped_matmul(device, precision, m * batch, n, k, batch)
+    return _accumulated(rows, device, at, grouped_matmul(device, precision, m * batch, n, k, batch))
+
+
+def _accumulated(rows: Rows, device: Device, at: Which, time: Time) -> Time:
+    """Times of products, of which gradients of weights are no shorter than reading and writing sums in full width."""
+    sums = rows.phase[at] == PHASES.index("W")
+    if not sums.any():
+        return time
+    moved = memory_bound(device, rows.moved_bytes[at])
+    return replace(time, seconds=np.where(sums, np.maximum(time.seconds, moved.seconds), time.seconds))
 
 
 def _moved(rows: Rows, device: Device, at: Which) -> Time:

@@ -94,7 +94,7 @@ class Rank:
             micro=setup.micro,
             seq=setup.seq,
             width_bytes=self.width_bytes,
-            gradient_bytes=stack.gradient_bytes,
+            gradient_bytes=self.width_bytes / 2 if stack.passing_bytes else stack.gradient_bytes,
             shard=shard,
             kernels=kernels,
             dropout=setup.dropout,
