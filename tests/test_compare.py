@@ -62,6 +62,7 @@ def test_knobs_find_a_schedule_that_fits_where_the_default_does_not(ranked):
     assert "not breadth-first --chunks 2: peaks at 2 of 1F1B's memory" in out
 
 
+@pytest.mark.slow
 def test_knobs_that_are_tried_make_a_difference(ranked):
     """Of the tried values of each knob, some is the best at some limit."""
     best = set()

@@ -196,7 +196,8 @@ def test_keys_and_values_of_a_sequence_are_freed_with_its_first_slice_s_backward
 WHAT = {"steps": 20, "warmup_steps": 5, "checkpoint_every": 0, "held_out_sequences": 16}
 
 
-@pytest.mark.parametrize("kind", ["llama", pytest.param("gpt2", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
 def test_twenty_steps_have_the_losses_of_whole_sequences(kind: str, tmp_path: Path) -> None:
     found = {}
     config = {} if kind == "llama" else {"model_type": "gpt2", **CONFIGS["gpt2"], "vocab_size": 256}

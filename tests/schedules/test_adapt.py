@@ -206,7 +206,9 @@ def test_a_vee_fits_any_limit_and_more_memory_helps(limit):
 
 
 @pytest.mark.parametrize("times", [(1.0, 1.1, 0.9, 0.05), (1.0, 2.0, 0.5, 3.0), (5.0, 1.0, 0.2, 0.0)])
-@pytest.mark.parametrize("share", [0.625, 0.75, 1.0])
+@pytest.mark.parametrize(
+    "share", [0.625, pytest.param(0.75, marks=pytest.mark.slow), pytest.param(1.0, marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("objective", ["sync", pytest.param("span", marks=pytest.mark.slow)])
 def test_on_a_vee_no_named_order_beats_the_search_and_the_longer_search_is_no_worse(times, share, objective):
     f, i, w, link = times

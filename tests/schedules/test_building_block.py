@@ -93,7 +93,7 @@ def test_a_block_becomes_a_legal_plan_within_its_peak_and_no_slower(data, split,
 
 
 @given(st.data(), st.integers(1, 5), st.integers(1, 10), st.sampled_from(["v-half", "v-min", "1f1b-v", "v-auto"]))
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_named_schedules_are_legal_at_any_costs_and_keep_a_limit(data, p, m, name):
     place = Placement.vee(p)
     costs = data.draw(costs_of(place))

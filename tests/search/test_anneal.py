@@ -46,7 +46,9 @@ def lanes_of(state):
 
 
 @pytest.mark.parametrize("name", PLACES)
-@pytest.mark.parametrize(("seed", "draws"), [(0, 0), (2, 0), (1, 3)])
+@pytest.mark.parametrize(
+    ("seed", "draws"), [(0, 0), pytest.param(2, 0, marks=pytest.mark.slow), pytest.param(1, 3, marks=pytest.mark.slow)]
+)
 def test_after_any_moves_times_memory_and_links_are_those_of_the_order(name, seed, draws):
     rng = np.random.default_rng(seed)
     task = task_on(PLACES[name], rng)

@@ -88,6 +88,7 @@ def test_real_costs_come_close_to_the_bound_and_far_below_named_schedules():
     assert found.gap < 0.03
 
 
+@pytest.mark.slow
 def test_the_same_seed_finds_the_same_and_goes_on_from_what_it_found():
     costs, place = pricing("28.3B", 1.0).on, Placement.vee(4)
     first, again = (solve(costs, place, 12, 2.0, "span", Options(seed=3, stints=2, processes=1)) for _ in range(2))
