@@ -13,6 +13,7 @@ from penstock.export.launch import nodes_of
 from penstock.export.written import Left, Written, comments, unsaid
 
 MIXED = {"bf16": "bf16", "fp16": "fp16", "fp8": "fp8", "fp32": "no"}
+SHARDS = "parallelism_config_dp_shard_size"
 NEVER = {
     "seq": "the data loader's",
     "ep": "experts are not split",
@@ -73,7 +74,7 @@ def _refuse(setup: Setup) -> None:
         f"chunks={setup.chunks} need a pipeline": setup.chunks > 1,
         f"precision={setup.precision} is none of {', '.join(MIXED)}": setup.precision not in MIXED,
         f"cp={setup.cp} ranks share tokens in a ring alone, not by heads, under FSDP": setup.cp > 1 and setup.cp_heads,
-        f"dp={setup.dp} replicas with tp or cp need FSDP; use zero 2 or 3": setup.zero == 0
+        f"dp={setup.dp} replicas with tp or cp need shards of more than cp={setup.cp} ranks": _axes(setup)[SHARDS] == 1
         and setup.dp > 1
         and (setup.tp > 1 or setup.cp > 1),
         f"shards={setup.shards} must be a multiple of cp={setup.cp}": bool(setup.sharded % setup.cp) and setup.zero > 0,
@@ -113,7 +114,7 @@ def _axes(setup: Setup) -> dict[str, Any]:
     shard = max(1, setup.sharded // setup.cp) if setup.zero else 1
     table: dict[str, Any] = {
         "parallelism_config_dp_replicate_size": setup.dp // shard,
-        "parallelism_config_dp_shard_size": shard,
+        SHARDS: shard,
         "parallelism_config_tp_size": setup.tp,
         "parallelism_config_cp_size": setup.cp,
     }
