@@ -12,7 +12,7 @@ from penstock.core.placement import Placement
 from penstock.core.setup import Setup
 from penstock.export.launch import torchrun
 from penstock.export.megatron_model import Words, model_left, model_words
-from penstock.export.written import Left, Written, comments, unsaid
+from penstock.export.written import Left, Written, comments, named, unsaid
 from penstock.schedules.table import SCHEDULES
 
 NEVER = {
@@ -88,9 +88,9 @@ def _left(model: Architecture, setup: Setup) -> Iterator[Left]:
         yield Left("sp", "it has no meaning with tp=1, and is turned off")
     if setup.recompute == "selective":
         yield Left("recompute", "norms and activations of experts are made again, not all but products and attention")
-    elif unknown := set(_again(setup)) - {name for names in AGAIN.values() for name in names}:
+    elif unknown := set(named(setup)) - {name for names in AGAIN.values() for name in names}:
         yield Left("recompute", f"no module makes {', '.join(sorted(unknown))} again")
-    elif isinstance(setup.recompute, tuple) and _known(_modules(model, setup)) != set(setup.recompute):
+    elif _known(_modules(model, setup)) != set(named(setup)):
         yield Left("recompute", f"only whole modules run again: {', '.join(_modules(model, setup))}")
     if setup.multi_token and not model.predictors:
         yield Left("multi_token", "the model has no multi-token heads")
@@ -102,10 +102,6 @@ def _known(modules: list[str]) -> set[str]:
     return {name for module in modules for name in AGAIN[module]}
 
 
-def _again(setup: Setup) -> tuple[str, ...]:
-    return setup.recompute if isinstance(setup.recompute, tuple) else ()
-
-
 def _has_experts(model: Architecture) -> bool:
     return any(isinstance(block.mlp, Experts) for block in model.kinds())
 
@@ -113,7 +109,7 @@ def _has_experts(model: Architecture) -> bool:
 def _modules(model: Architecture, setup: Setup) -> list[str]:
     if setup.recompute == "selective":
         return [*NORMS, *(["moe_act"] if _has_experts(model) else [])]
-    return [module for module, names in AGAIN.items() if set(names) & set(_again(setup))]
+    return [module for module, names in AGAIN.items() if set(names) & set(named(setup))]
 
 
 def _parallel(model: Architecture, setup: Setup) -> Words:

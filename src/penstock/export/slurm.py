@@ -9,7 +9,7 @@ from penstock.core.cluster import Cluster
 from penstock.core.keys import shipped_models
 from penstock.core.setup import Setup
 from penstock.export.launch import nodes_of, torchrun
-from penstock.export.written import Left, Written, comments, unsaid
+from penstock.export.written import Left, Written, comments, named, unsaid
 
 PRECISIONS = {"bf16": "bfloat16", "fp32": "float32"}
 """Of ours, those that ``penstock run`` trains in, by its names."""
@@ -69,7 +69,7 @@ def _left(model: Architecture, setup: Setup) -> Iterator[Left]:
         yield Left("model", "penstock run reads a config.json; put its path in place of the name")
     if setup.precision not in PRECISIONS:
         yield Left("precision", f"it trains in {' or '.join(PRECISIONS.values())}; written as bfloat16")
-    if isinstance(setup.recompute, tuple):
+    if named(setup):
         yield Left("recompute", "operators cannot be named; written as selective")
     if isinstance(setup.offload, tuple):
         yield Left("offload", "storages cannot be named; not written")

@@ -15,7 +15,7 @@ from penstock.core.placement import Placement
 from penstock.core.setup import Setup
 from penstock.export.launch import torchrun
 from penstock.export.torch_csv import to_csv
-from penstock.export.written import Left, Written, comments, unsaid
+from penstock.export.written import Left, Written, comments, named, unsaid
 from penstock.predict.pipelines import pipeline
 from penstock.schedules.table import SCHEDULES
 
@@ -131,7 +131,7 @@ def _left(model: Architecture, setup: Setup) -> Iterator[Left]:
         yield Left("sp", "tensor parallelism always splits tokens too")
     elif setup.tp == 1 and setup.sp:
         yield Left("sp", "it has no meaning with tp=1")
-    if isinstance(setup.recompute, tuple):
+    if named(setup):
         yield Left("recompute", "operators cannot be named; all but products and attention are made again")
     if 0 < setup.optimizer_offload < 1:
         yield Left("optimizer_offload", f"all or nothing; {setup.optimizer_offload} is written as 0")
@@ -151,7 +151,7 @@ def _ordered(setup: Setup) -> bool:
 def _tables(model: Architecture, setup: Setup, folder: str) -> dict[str, dict[str, Any]]:
     name, flavor = FLAVORS.get(model.name, (model.family, model.name))
     piped = setup.pp > 1
-    policy = "selective" if isinstance(setup.recompute, tuple) else setup.recompute
+    policy = "selective" if named(setup) else setup.recompute
     tables: dict[str, dict[str, Any]] = {
         "model": {"name": name, "flavor": flavor, "converters": [FLOAT8] if setup.precision == "fp8" else []},
         "optimizer": {"name": "AdamW"},

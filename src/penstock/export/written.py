@@ -7,6 +7,9 @@ from dataclasses import dataclass, fields
 
 from penstock.core.setup import Setup
 
+POLICIES = ("none", "selective", "full")
+"""Ways of making activations again; other words are names of operators."""
+
 
 @dataclass(frozen=True, slots=True)
 class Left:
@@ -36,6 +39,17 @@ def unsaid(setup: Setup, why: Mapping[str, str]) -> list[Left]:
     usual = {field.name: field.default for field in fields(Setup)}
     given = {name: getattr(setup, name) for name in why}
     return [Left(name, f"{why[name]} ({name}={value})") for name, value in given.items() if value != usual[name]]
+
+
+def named(setup: Setup) -> tuple[str, ...]:
+    """Return the operators that a setup makes again by name; none if it has a policy.
+
+    >>> named(Setup(seq=8, batch=1, recompute="attention.core")), named(Setup(seq=8, batch=1, recompute="full"))
+    (('attention.core',), ())
+    """
+    if isinstance(setup.recompute, tuple):
+        return setup.recompute
+    return () if setup.recompute in POLICIES else (setup.recompute,)
 
 
 def comments(left: Iterable[Left], framework: str) -> list[str]:
