@@ -47,6 +47,7 @@ def megatron(model: Architecture, cluster: Cluster, setup: Setup) -> Written:
         "# Megatron-LM's pretrain_gpt.py; add --train-iters, --lr, --data-path and the tokenizer of your data.",
         *comments(left, "Megatron-LM"),
         *start.lines,
+        _connections(setup),
         "ARGUMENTS=(",
         *words,
         "    --mock-data",
@@ -96,6 +97,12 @@ def _left(model: Architecture, setup: Setup) -> Iterator[Left]:
         yield Left("multi_token", "the model has no multi-token heads")
     if setup.precision == "fp8":
         yield Left("precision", "which 8-bit recipe is for you to choose; the one that suits the device is written")
+
+
+def _connections(setup: Setup) -> str:
+    """The line that orders kernels and messages as Megatron-LM asks before Blackwell: one queue, but not for FSDP."""
+    one = setup.zero < 2 and (setup.tp > 1 or setup.cp > 1)
+    return "export CUDA_DEVICE_MAX_CONNECTIONS=1" if one else "unset CUDA_DEVICE_MAX_CONNECTIONS"
 
 
 def _known(modules: list[str]) -> set[str]:
