@@ -61,8 +61,9 @@ class Arguments(dict[str, str]):
             raise ValueError(f"--{name} {value} is no number") from None
 
     def says(self, name: str) -> bool:
-        """Whether a flag is there."""
-        return self.get(name, "false") == "true"
+        """Whether a flag is there; a variable behind it is not its value."""
+        value = self.get(name, "false")
+        return value == "true" or value.startswith("$")
 
 
 def model_of(given: Arguments) -> Architecture:

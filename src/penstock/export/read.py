@@ -21,7 +21,8 @@ HARMLESS = re.compile(
     r"|finetune|no-load|no-save|override|use-checkpoint|master|rdzv|node-rank|standalone|nnodes|nproc|rotary|norm-eps"
     r"|attention-softmax|no-masked|timing|manual-gc|profile|use-pytorch-prof|override-opt|moe-aux|moe-router-(load|dt|"
     r"score|bias|pre|group|num|top.*scal|enable)|moe-z|overlap|no-async|use-mcore|legacy|async|apply|use-flash|"
-    r"moe-grouped|moe-token|moe-perm|bias-|no-bias|accumulate|start-w|lr-|test-mode|num-dataset|no-create|no-mmap)"
+    r"moe-grouped|moe-token|moe-perm|bias-|no-bias|accumulate|start-w|lr-|test-mode|num-dataset|no-create|no-mmap"
+    r"|decoupled|calculate-per|empty-unused|fp8-amax|no-check-for|help|deterministic|tiktoken|no-rope-fusion|hf-)"
 )
 """Arguments of Megatron-LM that are for optimizer, data, files and logs, or that change little."""
 MODEL_LACKS = {

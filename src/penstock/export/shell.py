@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from penstock.calibrate.megatron import Arguments
 
-_SET = re.compile(r"^(?:export\s+)?([A-Za-z_]\w*)=(?!\()(.*)$")
-_PLACE = re.compile(r"\$\{(\w+)(?::?-([^{}$]*))?\}|\$(\w+)")
+_SET = re.compile(r"^(?:export\s+)?([A-Za-z_]\w*)=(?!\()(.*)$", re.DOTALL)
+_PLACE = re.compile(r"\$\{(\w+)(?::?[-=]([^{}$]*))?\}|\$(\w+)")
 _SUM = re.compile(r"\$\(\(([^()]*)\)\)")
 DEEP = 10
 """Variables that stand in one another, at most."""
@@ -19,7 +19,8 @@ def script_arguments(text: str) -> Arguments:
     """Return the arguments that a script (or a file with nothing else) gives, of all its commands and arrays together.
 
     Values of variables, ``${X:-value}`` and sums and products of whole numbers are put in; what only running would
-    tell, such as ``$1``, stays as it stands. Of an argument that is there twice the last one counts.
+    tell, such as ``$1``, stays as it stands, and every branch counts. Of an argument that is there twice the last one
+    counts.
 
     Raises:
         ValueError: a quotation does not end.
@@ -27,12 +28,33 @@ def script_arguments(text: str) -> Arguments:
     >>> script_arguments('TP=2\\nA=(--tensor-model-parallel-size $TP --bf16)')
     {'tensor-model-parallel-size': '2', 'bf16': 'true'}
     """
-    lines = [line.strip() for line in text.replace("\\\n", " ").splitlines()]
     known: dict[str, str] = {}
-    for line in lines:
+    words: list[str] = []
+    for line in _statements(text.replace("\\\n", " ")):
         if found := _SET.match(line):
-            known[found[1]] = _bare(_filled(found[2], known))
-    return _arguments(word for line in lines for word in _words(_filled(line, known)))
+            known[found[1]] = " ".join(_words(_filled(found[2], known)))
+        words += _words(_filled(line, known))
+    return _arguments(part for word in words for part in _parts(word))
+
+
+def _statements(text: str) -> Iterator[str]:
+    """Lines, joined where a quotation goes on."""
+    whole = ""
+    for line in text.splitlines():
+        whole = f"{whole}\n{line}" if whole else line.strip()
+        try:
+            _words(whole)
+        except ValueError:
+            continue
+        yield whole
+        whole = ""
+    if whole:
+        _words(whole)
+
+
+def _parts(word: str) -> list[str]:
+    """A word, or the words of a quotation with arguments in it."""
+    return _words(word) if "--" in word and len(word.split()) > 1 else [word]
 
 
 def _filled(text: str, known: Mapping[str, str]) -> str:
@@ -59,13 +81,6 @@ def _result(sum_: str, otherwise: str) -> str:
     return str(value)
 
 
-def _bare(text: str) -> str:
-    try:
-        return " ".join(shlex.split(text, comments=True))
-    except ValueError:
-        return text
-
-
 def _words(line: str) -> list[str]:
     reader = shlex.shlex(line, posix=True, punctuation_chars="();&|")
     reader.whitespace_split = True
@@ -86,6 +101,6 @@ def _arguments(words: Iterable[str]) -> Arguments:
             found[name] = value if equals else "true"
         elif word and set(word) <= set("();&|"):
             name = ""
-        elif name and word != "=" and not word.startswith("$"):
+        elif name and word != "=" and "[@]" not in word and "[*]" not in word:
             found[name] = word if found[name] == "true" else f"{found[name]} {word}"
     return found

@@ -127,6 +127,8 @@ def _left(model: Architecture, setup: Setup) -> Iterator[Left]:
         yield Left("zero", "there is one replica of weights, and nothing to shard")
     if setup.zero == 0 and setup.cp > 1 and setup.dp > 1:
         yield Left("shards", "weights are sharded over the cp ranks")
+    elif setup.zero == 0 and setup.shards:
+        yield Left("shards", "nothing is sharded with ZeRO 0")
     if setup.tp > 1 and not setup.sp:
         yield Left("sp", "tensor parallelism always splits tokens too")
     elif setup.tp == 1 and setup.sp:
