@@ -4,14 +4,17 @@ import argparse
 import importlib
 import json
 import os
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, reject
 from setups import CLUSTER, asked
 from test_round_trip import FIFTY
 
+from penstock.core.config import read_architecture
 from penstock.export.frameworks import export
 from penstock.export.shell import script_arguments
+from penstock.export.torchtitan import FLAVORS, IN_V, ORDERS
 
 PARSERS = {
     "megatron": "megatron.training.arguments",
@@ -21,12 +24,12 @@ PARSERS = {
 }
 
 
-def parser(name):
-    """The module that parses, or a skip with the reason."""
+def parser(name, module=""):
+    """The module that parses, or another one, or a skip with the reason."""
     try:
-        return importlib.import_module(PARSERS[name])
+        return importlib.import_module(module or PARSERS[name])
     except Exception as error:
-        pytest.skip(f"{PARSERS[name]} cannot be imported here: {type(error).__name__}: {error}")
+        pytest.skip(f"{module or PARSERS[name]} cannot be imported here: {type(error).__name__}: {error}")
 
 
 def written(name, path, what):
@@ -37,8 +40,10 @@ def written(name, path, what):
     return what[1]
 
 
-def test_megatron_takes_every_argument(tmp_path):
-    made = parser("megatron").add_megatron_arguments(argparse.ArgumentParser(allow_abbrev=False))
+def test_megatron_takes_every_argument(tmp_path, monkeypatch):
+    module = parser("megatron")
+    made = module.add_megatron_arguments(argparse.ArgumentParser(allow_abbrev=False))
+    _as_on_hopper(module, monkeypatch)
     layout = importlib.import_module("megatron.core.transformer.pipeline_parallel_layer_layout")
     file = tmp_path / "train.sh"
 
@@ -48,7 +53,7 @@ def test_megatron_takes_every_argument(tmp_path):
         setup = written("megatron", file, what)
         given_ = {key: value for key, value in script_arguments(file.read_text()).items() if key not in TORCHRUN}
         words = [word for key, value in given_.items() for word in (f"--{key}", *_values(key, value))]
-        got = made.parse_args(words)
+        got = made.parse_args([*words, "--train-iters", "10", "--lr", "1e-4"])
         assert (got.tensor_model_parallel_size, got.pipeline_model_parallel_size) == (setup.tp, setup.pp)
         assert (got.micro_batch_size, got.global_batch_size) == (setup.micro, setup.batch)
         assert (got.context_parallel_size, got.use_distributed_optimizer) == (setup.cp, setup.zero > 0)
@@ -58,8 +63,21 @@ def test_megatron_takes_every_argument(tmp_path):
             counts = [stages.layout[s % setup.pp][s // setup.pp] for s in range(setup.stages)]
             sizes = [sum(layer.name == "decoder" for layer in stage) for stage in counts]
             assert sizes == [len(layers) for layers in setup.layers_of(what[0].layers)]
+        one = "export CUDA_DEVICE_MAX_CONNECTIONS=1" in file.read_text()
+        monkeypatch.setenv("CUDA_DEVICE_MAX_CONNECTIONS", "1" if one else "8")
+        got.rank, got.world_size = 1, setup.devices
+        module.validate_args(got, {})
+        assert got.data_parallel_size == setup.dp
 
     check()
+
+
+def _as_on_hopper(module, monkeypatch):
+    """Let the arguments be validated where there are neither GPUs nor Transformer Engine."""
+    torch = importlib.import_module("torch")
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda *_: SimpleNamespace(major=9, minor=0))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: (9, 0))
+    monkeypatch.setattr(module, "is_te_min_version", lambda *_, **__: True)
 
 
 TORCHRUN = ("nnodes", "nproc-per-node", "rdzv-id", "rdzv-backend", "rdzv-endpoint")
@@ -97,6 +115,20 @@ def test_torchtitan_takes_the_table(tmp_path):
             assert not file or os.path.isfile(file)
 
     check()
+
+
+@pytest.mark.parametrize("ours", FLAVORS)
+def test_flavors_of_torchtitan_have_the_sizes_of_our_models(ours):
+    name, flavor = FLAVORS[ours]
+    theirs = parser("torchtitan", "torchtitan.protocols.train_spec").get_train_spec(name).model_args[flavor]
+    model = read_architecture(ours)
+    assert (model.layers, model.hidden) == (theirs.n_layers, theirs.dim)
+
+
+@pytest.mark.parametrize("name", [*ORDERS.values(), IN_V, "PipelineScheduleMulti", "PipelineScheduleSingle"])
+def test_pytorch_knows_the_names_of_orders(name):
+    schedules = pytest.importorskip("torch.distributed.pipelining.schedules", reason="torch names schedules")
+    assert schedules.get_schedule_class(name)
 
 
 def test_deepspeed_takes_the_object(tmp_path, monkeypatch):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from penstock.calibrate.megatron import Arguments
 
 _SET = re.compile(r"^(?:export\s+)?([A-Za-z_]\w*)=(?!\()(.*)$", re.DOTALL)
 _PLACE = re.compile(r"\$\{(\w+)(?::?[-=]([^{}$]*))?\}|\$(\w+)")
 _SUM = re.compile(r"\$\(\(([^()]*)\)\)")
+_NAME = re.compile(r"[A-Za-z_]\w*")
 DEEP = 10
 """Variables that stand in one another, at most."""
 
@@ -61,11 +62,16 @@ def _filled(text: str, known: Mapping[str, str]) -> str:
     """The text with values in place of variables, as far as they are known."""
     for _ in range(DEEP):
         filled = _PLACE.sub(lambda found: known.get(found[1] or found[3], found[2] or found[0]), text)
-        filled = _SUM.sub(lambda found: _result(found[1], found[0]), filled)
+        filled = _SUM.sub(lambda found: _result(_NAME.sub(_known(known), found[1]), found[0]), filled)
         if filled == text:
             break
         text = filled
     return text
+
+
+def _known(known: Mapping[str, str]) -> Callable[[re.Match[str]], str]:
+    """What puts the value of a variable in place of its name."""
+    return lambda found: known.get(found[0], found[0])
 
 
 def _result(sum_: str, otherwise: str) -> str:
