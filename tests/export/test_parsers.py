@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 from hypothesis import given, reject
 from setups import CLUSTER, asked
-from test_round_trip import FIFTY
+from test_round_trip import HUNDRED
 
 from penstock.core.config import read_architecture
 from penstock.export.frameworks import export
@@ -47,7 +47,7 @@ def test_megatron_takes_every_argument(tmp_path, monkeypatch):
     layout = importlib.import_module("megatron.core.transformer.pipeline_parallel_layer_layout")
     file = tmp_path / "train.sh"
 
-    @FIFTY
+    @HUNDRED
     @given(asked())
     def check(what):
         setup = written("megatron", file, what)
@@ -92,7 +92,7 @@ def _values(key, value):
 def test_torchtitan_takes_the_table(tmp_path):
     module = parser("torchtitan")
 
-    @FIFTY
+    @HUNDRED
     @given(asked())
     def check(what):
         setup = written("torchtitan", tmp_path, what)
@@ -145,7 +145,7 @@ def test_deepspeed_takes_the_object(tmp_path, monkeypatch):
         def get_data_parallel_world_size(self):
             return self.count
 
-    @FIFTY
+    @HUNDRED
     @given(asked())
     def check(what):
         setup = written("deepspeed", file, what)
@@ -162,7 +162,7 @@ def test_accelerate_takes_the_file(tmp_path):
     axes = importlib.import_module("accelerate.parallelism_config").ParallelismConfig
     file = tmp_path / "config.yaml"
 
-    @FIFTY
+    @HUNDRED
     @given(asked())
     def check(what):
         setup = written("accelerate", file, what)
@@ -179,13 +179,13 @@ def test_accelerate_takes_the_file(tmp_path):
 def test_json_and_yaml_are_what_they_say(tmp_path):
     yaml = pytest.importorskip("yaml", reason="PyYAML reads the export for accelerate")
 
-    @FIFTY
+    @HUNDRED
     @given(asked())
     def check(what):
         setup = written("deepspeed", tmp_path / "ds.json", what)
         assert json.loads((tmp_path / "ds.json").read_text())["train_batch_size"] == setup.batch
 
-    @FIFTY
+    @HUNDRED
     @given(asked())
     def check_yaml(what):
         setup = written("accelerate", tmp_path / "c.yaml", what)
