@@ -63,37 +63,46 @@ NO_FLAGS = Flags()
 
 def predict(
     *,
-    model: str,
+    model: str | None = None,
     cluster: str,
-    framework: str = FRAMEWORK,
+    framework: str | None = None,
     flags: Annotated[Flags, Parameter(name="*")] = NO_FLAGS,  # type: ignore[valid-type]
     usd_per_hour: float | None = None,
     json: Annotated[list[Path] | None, Parameter(consume_multiple=True, negative="")] = None,
     timeline: Path | None = None,
+    start: Annotated[Path | None, Parameter(name="--from")] = None,
+    export: Annotated[list[str] | None, Parameter(negative="")] = None,
 ) -> None:
     """Predict a training step: its time, where that goes, memory, and cost.
 
     Args:
-        model: a published model's name, a config.json, a folder with one, or sizes, gpt:L=24,h=1024,a=16,vocab=50304.
+        model: a published model's name, a config.json, a folder with one, or sizes, gpt:L=24,h=1024,a=16,vocab=50304;
+            left out, that of --from.
         cluster: a cluster such as dgx-h100:64 or h100:512, or FILE.toml.
-        framework: whose kernels, overlap and buffers: a name, or FILE.toml or FILE.toml:NAME.
+        framework: whose kernels, overlap and buffers: a name, or FILE.toml or FILE.toml:NAME; left out, that of --from,
+            else megatron-core.
         usd_per_hour: rent of one node, in place of the catalogue's.
         json: print the figures as one JSON object in place of the text, or write them to a file beside it.
         timeline: write the pipeline's timeline as a page (.html), a picture (.png, .svg) or a trace (.json).
+        start: a torchtitan TOML, a DeepSpeed JSON or a script with Megatron-LM's arguments to begin with; flags win.
+        export: write the setup as torchtitan:DIR, megatron:FILE, deepspeed:FILE, accelerate:FILE or slurm:FILE, and on
+            the standard error what these cannot say; may be repeated.
     """
+    from penstock.cli_export import write_exports
     from penstock.cli_predict_text import facts_of, print_prediction
     from penstock.core.files import writable, write_whole
 
     out = one_file(json)
     for path in filter(None, (out, timeline)):
         writable(path)
-    asked = asked_for(model, cluster, framework, flags, usd_per_hour)
+    asked = asked_for(model, cluster, framework, flags, usd_per_hour, start)
     found = asked.predicted()
+    write_exports(export or (), *asked[:3])
     if timeline is not None:
         _show(found, timeline)
-    facts = {"asked": {"model": model, "cluster": cluster, "framework": framework}} | facts_of(
-        found, *asked[:3], asked.framework.name
-    )
+    facts = {
+        "asked": {"model": model or asked.model.name, "cluster": cluster, "framework": asked.framework.name}
+    } | facts_of(found, *asked[:3], asked.framework.name)
     text = json_format.dumps(facts, indent=1) + "\n"
     if out is not None:
         write_whole(out, text)
@@ -116,24 +125,32 @@ class Asked(NamedTuple):
 
 
 def asked_for(
-    model: str,
+    model: str | None,
     cluster: str,
-    framework: str,
+    framework: str | None,
     flags: Flags,  # type: ignore[valid-type]
     usd_per_hour: float | None = None,
+    start: Path | None = None,
 ) -> Asked:
-    """Return what flags ask for.
+    """Return what flags ask for, over what the file ``start`` of another framework says.
 
     Raises:
         ValueError: a name is unknown, or a setup cannot be.
     """
+    from penstock.cli_export import merged, read_setup
     from penstock.core.cluster import Cluster
     from penstock.core.config.text import model_of
     from penstock.cost.stack_file import named
 
     rented = _priced(Cluster.read(cluster), usd_per_hour)
-    architecture, software = model_of(model), named(framework)
+    read = None if start is None else read_setup(start, rented.devices)
+    wanted = model or (read and read.model)
+    if not wanted:
+        raise ValueError(f"--model is missing{f', and {start} does not say which it is' if start else ''}; name one")
+    architecture = model_of(wanted) if isinstance(wanted, str) else wanted
+    software = named(framework or (read.framework if read else FRAMEWORK))
     given = {name: value for name, value in vars(flags).items() if value is not None}
+    given = merged(read.fields, given) if read else given
     return Asked(architecture, rented, setup_of(software.usual | given, rented.devices), software)
 
 
@@ -147,11 +164,11 @@ def setup_of(given: dict[str, Any], devices: int) -> Setup:
     if missing:
         raise ValueError(f"--{missing[0]} is missing; say how many {_SAYS[missing[0]].split(',')[0].rstrip('.')}")
     given = dict(given)
-    if "stage_layers" in given:
+    if isinstance(given.get("stage_layers"), str):
         given["stage_layers"] = _numbers(given["stage_layers"])
     if "," in given.get("recompute", ""):
         given["recompute"] = _names(given["recompute"])
-    if "offload" in given:
+    if isinstance(given.get("offload"), str):
         given["offload"] = _share_or_names(given["offload"])
     return filling(devices, **given)
 

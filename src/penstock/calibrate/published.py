@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from penstock.calibrate.likely import framework_of
+from penstock.calibrate.megatron import AGAIN
 from penstock.calibrate.printed import (
     Printed,
     adapter,
@@ -205,19 +206,13 @@ def _precision(text: str, guessed: list[str]) -> str:
     return "bf16"
 
 
-_AGAIN = {
-    "core_attn": ("attention.core",),
-    "layernorm": ("attention_norm", "mlp_norm"),
-    "norm": ("attention_norm", "mlp_norm"),
-    "moe_act": ("experts.activation",),
-    "act": ("experts.activation", "mlp.activation"),
-    "moe": ("experts",),
-    "mlp": ("mlp",),
-    "shared_expert": ("shared",),
-    "up_proj": ("attention.query_up", "attention.kv_up"),
-    "mla_up_proj": ("attention.query_up", "attention.kv_up"),
+_AGAIN = AGAIN | {
+    "norm": AGAIN["layernorm"],
+    "act": (*AGAIN["moe_act"], "mlp.activation"),
+    "shared_expert": AGAIN["shared_experts"],
+    "up_proj": AGAIN["mla_up_proj"],
 }
-"""Modules of Megatron-Core's selective recompute, and our operators."""
+"""Modules of Megatron-Core's selective recompute as tables write them, and our operators."""
 
 
 def _recompute(text: str, framework: Stack, guessed: list[str]) -> str | tuple[str, ...]:

@@ -1,0 +1,235 @@
+"""Megatron-LM's launch arguments by their names: what they say of a model and of a setup.
+
+Names as in ``megatron/training/arguments.py`` and the dataclasses that it makes arguments of (August 2026).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from penstock.core.architecture import Architecture
+from penstock.core.config import gpt
+from penstock.core.parts import Norm
+from penstock.core.setup import even
+
+AGAIN = {
+    "core_attn": ("attention.core",),
+    "layernorm": ("attention_norm", "mlp_norm"),
+    "moe_act": ("experts.activation",),
+    "mlp": ("mlp",),
+    "moe": ("experts",),
+    "shared_experts": ("shared",),
+    "mla_up_proj": ("attention.query_up", "attention.kv_up"),
+}
+"""Modules of the selective recompute, and our operators."""
+SHARDING = ("no_shard", "optim", "optim_grads", "optim_grads_params")
+"""Values of ``--data-parallel-sharding-strategy`` by ZeRO's stage."""
+MOMENTS = {"adam-bf16": "bf16", "adam-8bit": "fp8"}
+"""Values of ``--exp-avg-dtype`` and ``--exp-avg-sq-dtype`` for an optimizer of ours."""
+PADDED = 128
+"""A vocabulary is filled up to a multiple of it times the tensor-parallel ranks, unless told otherwise."""
+
+
+class Arguments(dict[str, str]):
+    """Launch arguments by name, without dashes in front; a flag has the value ``true``."""
+
+    def whole(self, name: str, missing: int) -> int:
+        """A whole number.
+
+        Raises:
+            ValueError: it is none.
+        """
+        value = self.get(name, missing)
+        try:
+            return int(value)
+        except ValueError:
+            raise ValueError(f"--{name} {value} is no whole number") from None
+
+    def share(self, name: str, missing: float) -> float:
+        """A number, whole or not.
+
+        Raises:
+            ValueError: it is none.
+        """
+        value = self.get(name, missing)
+        try:
+            return float(value)
+        except ValueError:
+            raise ValueError(f"--{name} {value} is no number") from None
+
+    def says(self, name: str) -> bool:
+        """Whether a flag is there; a variable behind it is not its value."""
+        value = self.get(name, "false")
+        return value == "true" or value.startswith("$")
+
+
+def model_of(given: Arguments) -> Architecture:
+    """GPT as the arguments say; a vocabulary is filled up until ranks and kernels divide it.
+
+    Raises:
+        ValueError: sizes that do not fit each other.
+    """
+    hidden, heads = given.whole("hidden-size", 1), given.whole("num-attention-heads", 1)
+    each = given.whole("make-vocab-size-divisible-by", PADDED) * given.whole("tensor-model-parallel-size", 1)
+    gated, rms = given.says("swiglu"), given.get("normalization") == "RMSNorm"
+    width = given.whole("kv-channels", hidden // heads)
+    made = gpt(
+        layers=given.whole("num-layers", 1),
+        hidden=hidden,
+        heads=heads,
+        kv_heads=given.whole("num-query-groups", heads) if given.says("group-query-attention") else heads,
+        head_dim=width,
+        vocab=-(-given.whole("vocab-size", 50257) // each) * each,
+        ffn=given.whole("ffn-hidden-size", 4 * hidden),
+        gated=gated,
+        tied=not given.says("untie-embeddings-and-output-weights"),
+        bias=not given.says("disable-bias-linear"),
+        rms=rms,
+        positions=given.whole("max-position-embeddings", 1024),
+        learned_positions=given.get("position-embedding-type") != "rope",
+        experts=given.whole("num-experts", 0),
+        topk=given.whole("moe-router-topk", 2),
+        expert_ffn=given.whole("moe-ffn-hidden-size", given.whole("ffn-hidden-size", 4 * hidden)),
+        shared_ffn=given.whole("moe-shared-expert-intermediate-size", 0),
+        dense_layers=_dense_layers(given),
+    )
+    if not given.says("qk-layernorm"):
+        return made
+    norms = tuple(Norm(width, rms=rms, bias=not rms, over=heads, name=name) for name in ("query", "key"))
+    normed = tuple(
+        replace(block, attention=replace(block.attention, norms=norms))  # type: ignore[type-var]
+        for block in made.blocks
+    )
+    return replace(made, blocks=normed)
+
+
+def _dense_layers(given: Arguments) -> int:
+    """Layers without experts, where they are the first ones."""
+    said = re.fullmatch(r"\(?\[0\]\*(\d+)\+\[1\]\*\d+\)?", given.get("moe-layer-freq", "").replace(" ", ""))
+    return int(said[1]) if said else 0
+
+
+def fields_of(given: Arguments, devices: int) -> dict[str, Any]:
+    """Fields of a setup, by name, on so many devices.
+
+    Raises:
+        ValueError: a value that cannot be read.
+    """
+    tp, pp, cp = (given.whole(f"{axis}-parallel-size", 1) for axis in ("tensor-model", "pipeline-model", "context"))
+    layers, micro = given.whole("num-layers", 1), given.whole("micro-batch-size", 1)
+    sizes = layout_sizes(given["pipeline-model-parallel-layout"]) if "pipeline-model-parallel-layout" in given else ()
+    chunks = len(sizes) // pp if sizes else _chunks(given, layers, pp)
+    dp = max(1, devices // (tp * pp * cp))
+    copies = given.whole("num-distributed-optimizer-instances", 1)
+    drops = [given.share(f"{name}-dropout", 0.1) for name in ("hidden", "attention")]
+    modern = given.get("transformer-impl", "transformer_engine") == "transformer_engine"
+    return {
+        "seq": given.whole("seq-length", 1),
+        "batch": given.whole("global-batch-size", micro * dp),
+        "micro": micro,
+        "tp": tp,
+        "cp": cp,
+        "pp": pp,
+        "dp": dp,
+        "ep": given.whole("expert-model-parallel-size", 1),
+        "etp": given.whole("expert-tensor-parallel-size", tp) if "num-experts" in given else 1,
+        "chunks": chunks,
+        "schedule": "interleaved" if chunks > 1 else "1f1b",
+        "sp": given.says("sequence-parallel"),
+        "cp_heads": given.get("cp-comm-type") == "a2a",
+        "zero": _zero(given),
+        "shards": dp * cp // copies if copies > 1 else 0,
+        "recompute": _again(given),
+        "optimizer_offload": given.share("optimizer-offload-fraction", 1.0) * given.says("optimizer-cpu-offload"),
+        "precision": _precision(given),
+        "flash": modern and given.get("attention-backend") != "unfused",
+        "graphs": given.get("cuda-graph-impl", "none") != "none" or given.says("enable-cuda-graph"),
+        "optimizer": _optimizer(given),
+        "dropout": max(drops) > 0,
+        "fused_loss": given.says("cross-entropy-loss-fusion"),
+        "multi_token": given.whole("mtp-num-layers", 0) > 0,
+        "stage_layers": _uneven(sizes, layers) if sizes else _stage_layers(given, layers, pp * chunks),
+    }
+
+
+def layout_sizes(layout: str) -> tuple[int, ...]:
+    """Layers of each stage by ``--pipeline-model-parallel-layout``.
+
+    Raises:
+        ValueError: it is no layout.
+
+    >>> layout_sizes("Et|(tt|)*2,tL")
+    (1, 2, 2, 1)
+    """
+    plain = layout.replace(",", "").replace(" ", "")
+    plain = re.sub(r"\(([^)]+)\)\*(\d+)", lambda found: found[1] * int(found[2]), plain)
+    plain = re.sub(r"(.)\*(\d+)", lambda found: found[1] * int(found[2]), plain)
+    if not plain or set(plain) - set("EtmL|"):
+        raise ValueError(f"--pipeline-model-parallel-layout {layout}: write E, t, m, L and |, for example 'Et|ttL'")
+    return tuple(stage.count("t") for stage in plain.split("|"))
+
+
+def layout_of(sizes: tuple[int, ...], mtp: int = 0) -> str:
+    """The layout of stages with so many layers, embedding first and the loss last, behind ``mtp`` multi-token heads.
+
+    >>> layout_of((1, 2, 2, 1))
+    'Et|tt|tt|tL'
+    """
+    stages = ["t" * size for size in sizes]
+    stages[0] = "E" + stages[0]
+    stages[-1] += "m" * mtp + "L"
+    return "|".join(stages)
+
+
+def _chunks(given: Arguments, layers: int, pp: int) -> int:
+    if "num-layers-per-virtual-pipeline-stage" in given and pp > 1:
+        return layers // pp // given.whole("num-layers-per-virtual-pipeline-stage", 1)
+    return given.whole("num-virtual-stages-per-pipeline-rank", 1)
+
+
+def _uneven(sizes: tuple[int, ...], layers: int) -> tuple[int, ...]:
+    """These sizes, or none where they are those of an even split."""
+    return () if sizes == even(layers, len(sizes)) else sizes
+
+
+def _zero(given: Arguments) -> int:
+    if not given.says("use-megatron-fsdp"):
+        return int(given.says("use-distributed-optimizer"))
+    named = given.get("data-parallel-sharding-strategy", SHARDING[-1])
+    return SHARDING.index(named) if named in SHARDING else 3
+
+
+def _precision(given: Arguments) -> str:
+    for name, flag in (("fp4", "fp4-format"), ("fp8", "fp8-format")):
+        if flag in given:
+            return name
+    return next((name for name in ("fp16", "bf16") if given.says(name)), "fp32")
+
+
+def _optimizer(given: Arguments) -> str:
+    named, moments = given.get("optimizer", "adam"), given.get("exp-avg-dtype", "fp32")
+    return next((ours for ours, theirs in MOMENTS.items() if named == "adam" and theirs == moments), named)
+
+
+def _stage_layers(given: Mapping[str, str], layers: int, stages: int) -> tuple[int, ...]:
+    """Layers of each stage, where the first or the last has its own number or an end of the model counts as one."""
+    ends = [given.get(f"account-for-{end}-in-pipeline-split") == "true" for end in ("embedding", "loss")]
+    if any(ends):
+        each = [(layers + sum(ends)) // stages] * stages
+        return (each[0] - ends[0], *each[1:-1], each[-1] - ends[1])
+    first, last = (given.get(f"decoder-{end}-pipeline-num-layers") for end in ("first", "last"))
+    if first is None or last is None:
+        return ()
+    rest = (layers - int(first) - int(last)) // (stages - 2)
+    return (int(first), *[rest] * (stages - 2), int(last))
+
+
+def _again(given: Arguments) -> str | tuple[str, ...]:
+    kind = given.get("recompute-granularity", "none")
+    if kind != "selective":
+        return kind
+    modules = given.get("recompute-modules", "core_attn").strip("[]").replace(",", " ").split()
+    return tuple(name for module in modules for name in AGAIN.get(module, ()))

@@ -1,0 +1,57 @@
+"""Setups in the words of other frameworks, on the command line: written by ``--export``, read by ``--from``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from penstock.core.architecture import Architecture
+    from penstock.core.cluster import Cluster
+    from penstock.core.setup import Setup
+    from penstock.export.read import Read
+
+SPLIT = ("tp", "cp", "pp")
+"""Fields that leave another number of devices to data parallelism."""
+
+
+def write_exports(targets: Iterable[str], model: Architecture, cluster: Cluster, setup: Setup) -> None:
+    """Write a setup as each ``NAME:PATH`` says, and what the frameworks have no words for on the standard error.
+
+    Raises:
+        ValueError: no such framework, or it cannot train so.
+    """
+    from penstock.export.frameworks import export, target
+
+    for text in targets:
+        target(text)
+    for text in targets:
+        for left in export(text, model, cluster, setup):
+            print(f"penstock: not in {text}: {left}", file=sys.stderr)
+
+
+def read_setup(path: Path, devices: int) -> Read:
+    """Return what a file of another framework says; what of it is not read goes to the standard error.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
+    from penstock.export.read import read_file
+
+    read = read_file(path, devices)
+    for name in read.unread:
+        print(f"penstock: not read from {path}: {name}", file=sys.stderr)
+    return read
+
+
+def merged(fields: Mapping[str, Any], flags: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a file under those of flags, which win; data parallelism follows from a new split."""
+    taken = dict(fields)
+    if "dp" not in flags and any(flags.get(name, taken.get(name, 1)) != taken.get(name, 1) for name in SPLIT):
+        for name in ("dp", "shards"):
+            taken.pop(name, None)
+    if "stage_layers" not in flags and {"pp", "chunks"} & set(flags):
+        taken.pop("stage_layers", None)
+    return taken | dict(flags)

@@ -1,0 +1,117 @@
+"""A setup as DeepSpeed's configuration: JSON, as DeepSpeed 0.19 reads it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from penstock.core.architecture import Architecture
+from penstock.core.cluster import Cluster
+from penstock.core.setup import Setup
+from penstock.export.launch import nodes_of
+from penstock.export.written import Left, Written, unsaid
+
+NOTES = "penstock"
+"""The key of what was left out; DeepSpeed does not look at keys that it does not know."""
+OPTIMIZERS = {"adam": "AdamW", "adam-bf16": "AdamW", "sgd": "SGD", "muon": "Muon", "adafactor": "Adafactor"}
+HALF = {"bf16": "bf16", "fp8": "bf16", "fp4": "bf16", "fp16": "fp16"}
+NEVER = {
+    "seq": "the data loader's",
+    "pp": "PipelineModule(layers, num_stages=pp) in the training script",
+    "chunks": "its pipelines have one stage on each rank",
+    "schedule": "its pipelines run 1F1B",
+    "stage_layers": "PipelineModule(partition_method=...) in the training script",
+    "ep": "MoE(ep_size=ep) in the training script",
+    "etp": "the script's own layers",
+    "sp": "the script's own layers",
+    "recompute": "model.gradient_checkpointing_enable() or deepspeed.checkpointing in the training script",
+    "offload": "deepspeed.checkpointing with cpu_checkpointing in the training script",
+    "graphs": "no graphs in training",
+    "flash": "attn_implementation of the model",
+    "dropout": "the model's own",
+    "fused_loss": "the model's own",
+    "adapter": "wrap the model with adapters in the training script",
+    "frozen_bytes": "weights are loaded by the training script",
+    "multi_token": "the model's own",
+    "imbalance": "a fact of data and router, not a key",
+    "vocabulary": "the script's own layers",
+}
+"""Fields of a setup that it has no keys for, and who says them."""
+
+
+def deepspeed(model: Architecture, cluster: Cluster, setup: Setup) -> Written:
+    """Return ``ds_config.json``.
+
+    Raises:
+        ValueError: DeepSpeed cannot train so.
+    """
+    nodes, each = nodes_of(cluster, setup)
+    _refuse(setup)
+    left = [Left("model", "made by the training script"), *unsaid(setup, NEVER), *_left(setup)]
+    start = f"deepspeed --num_nodes {nodes} --num_gpus {each} train.py --deepspeed_config FILE"
+    notes = {"start": start, "left_out": [str(each) for each in left]}
+    return Written({"": json.dumps(_config(setup) | {NOTES: notes}, indent=2) + "\n"}, tuple(left))
+
+
+def _refuse(setup: Setup) -> None:
+    reasons = {
+        f"its pipelines work with ZeRO 0 or 1, not zero={setup.zero}": setup.pp > 1 and setup.zero > 1,
+        f"its tensor parallelism works with ZeRO up to 2, not zero={setup.zero}": setup.tp > 1 and setup.zero > 2,
+        "adam-bf16 is kept by ZeRO 1 to 3 alone, with master weights in bf16": setup.optimizer == "adam-bf16"
+        and (setup.zero == 0 or setup.precision not in ("bf16", "fp8", "fp4")),
+        "optimizers are offloaded by ZeRO 1 to 3 alone": setup.zero == 0 and setup.optimizer_offload > 0,
+    }
+    for reason, so in reasons.items():
+        if so:
+            raise ValueError(f"deepspeed: {reason}")
+
+
+def _left(setup: Setup) -> Iterator[Left]:
+    if setup.precision in ("fp8", "fp4"):
+        yield Left("precision", f"{setup.precision} is the model's own (Transformer Engine); bf16 is written")
+    if setup.cp > 1 and not setup.cp_heads:
+        yield Left("cp_heads", "it has no ring; tokens are exchanged for heads (Ulysses)")
+    elif setup.cp == 1 and setup.cp_heads:
+        yield Left("cp_heads", "it has no meaning with cp=1")
+    if setup.shards and setup.shards != setup.replicas:
+        yield Left("shards", "it shards over all replicas (MiCS is gone since 0.19)")
+    if setup.optimizer == "adam-8bit":
+        yield Left("optimizer", "hand the training script's own (bitsandbytes) to deepspeed.initialize")
+    if setup.optimizer == "adam-bf16":
+        yield Left("optimizer", "master weights and gradients are in bf16 too")
+    if 0 < setup.optimizer_offload < 1 and setup.zero < 3:
+        yield Left("optimizer_offload", f"ZeRO {setup.zero} offloads all of it")
+
+
+def _config(setup: Setup) -> dict[str, Any]:
+    config: dict[str, Any] = {
+        "train_batch_size": setup.batch,
+        "train_micro_batch_size_per_gpu": setup.micro,
+        "gradient_accumulation_steps": setup.micros,
+        "zero_optimization": _zero(setup),
+        "gradient_clipping": 1.0,
+    }
+    if setup.precision in HALF:
+        kind = HALF[setup.precision]
+        small = {"bf16_master_weights_and_grads": True, "bf16_optimizer_states": True}
+        config[kind] = {"enabled": True} | (small if setup.optimizer == "adam-bf16" else {})
+    if setup.optimizer in OPTIMIZERS:
+        config["optimizer"] = {"type": OPTIMIZERS[setup.optimizer], "params": {"lr": 3e-4}}
+        if setup.optimizer in ("sgd", "adafactor"):
+            config["zero_allow_untested_optimizer"] = True
+    if setup.cp > 1:
+        config["sequence_parallel_size"] = setup.cp
+    if setup.tp > 1:
+        config["tensor_parallel"] = {"autotp_size": setup.tp}
+    return config
+
+
+def _zero(setup: Setup) -> dict[str, Any]:
+    table: dict[str, Any] = {"stage": setup.zero}
+    if setup.zero:
+        table |= {"overlap_comm": True, "contiguous_gradients": True}
+    if setup.optimizer_offload:
+        ratio = {"ratio": setup.optimizer_offload} if setup.zero == 3 else {}
+        table["offload_optimizer"] = {"device": "cpu", "pin_memory": True} | ratio
+    return table

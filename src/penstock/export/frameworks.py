@@ -1,0 +1,74 @@
+"""The verb ``export``: a setup as files of another framework, by ``NAME:PATH``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from penstock.core.architecture import Architecture
+from penstock.core.cluster import Cluster
+from penstock.core.files import writable, write_whole
+from penstock.core.setup import Setup
+from penstock.core.words import suggest
+from penstock.export.accelerate import accelerate
+from penstock.export.deepspeed import deepspeed
+from penstock.export.megatron import megatron
+from penstock.export.slurm import slurm
+from penstock.export.torchtitan import torchtitan
+from penstock.export.written import Left, Written
+
+FILES: Mapping[str, Callable[[Architecture, Cluster, Setup], Written]] = {
+    "megatron": megatron,
+    "deepspeed": deepspeed,
+    "accelerate": accelerate,
+    "slurm": slurm,
+}
+"""Frameworks that take one file."""
+FOLDER = "torchtitan"
+"""The one that takes several."""
+
+
+def target(text: str) -> tuple[str, Path]:
+    """Return the framework and the path of ``NAME:PATH``.
+
+    Raises:
+        ValueError: no such framework, or no path.
+
+    >>> target("megatron:train.sh")[0]
+    'megatron'
+    """
+    name, _, path = text.partition(":")
+    if name not in (FOLDER, *FILES):
+        raise ValueError(f"--export {text}: {suggest(name, (FOLDER, *FILES))}")
+    if not path:
+        kind = "DIR" if name == FOLDER else "FILE"
+        raise ValueError(f"--export {text}: say where to write it, {name}:{kind}")
+    return name, Path(path)
+
+
+def export(text: str, model: Architecture, cluster: Cluster, setup: Setup) -> tuple[Left, ...]:
+    """Write a setup as ``NAME:PATH`` says, and return what the framework has no words for.
+
+    Args:
+        text: ``torchtitan:DIR``, ``megatron:FILE``, ``deepspeed:FILE``, ``accelerate:FILE`` or ``slurm:FILE``.
+        model, cluster, setup: what is trained, where and how.
+
+    Raises:
+        ValueError: no such framework, or it cannot train so; then nothing is written.
+        OSError: writing failed.
+    """
+    name, path = target(text)
+    setup.layers_of(model.layers)
+    if name == FOLDER:
+        written = torchtitan(model, cluster, setup, str(path))
+        path.mkdir(parents=True, exist_ok=True)
+    else:
+        writable(path)
+        written = FILES[name](model, cluster, setup)
+    for file, body in written.files.items():
+        where = path / file if file else path
+        write_whole(where, body)
+        if body.startswith("#!") and where.is_file():
+            os.chmod(where, 0o755)
+    return written.left

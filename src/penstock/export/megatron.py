@@ -1,0 +1,200 @@
+"""A setup as Megatron-LM's launch arguments, in a shell script."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from penstock.calibrate.megatron import AGAIN, MOMENTS, SHARDING, layout_of
+from penstock.core.architecture import Architecture
+from penstock.core.cluster import Cluster
+from penstock.core.parts import Experts
+from penstock.core.placement import Placement
+from penstock.core.setup import Setup
+from penstock.export.launch import torchrun
+from penstock.export.megatron_model import Words, model_left, model_words
+from penstock.export.written import Left, Written, comments, named, unsaid
+from penstock.schedules.table import SCHEDULES
+
+NEVER = {
+    "offload": "copies to the host are chosen by module (--fine-grained-activation-offloading)",
+    "imbalance": "a fact of data and router, not an argument",
+    "vocabulary": "embedding and head stay on the first and the last stage",
+}
+"""Fields of a setup that its arguments have no words for."""
+NORMS = ("layernorm",)
+"""Modules that stand for our selective recompute, beside the activation of experts."""
+
+
+def megatron(model: Architecture, cluster: Cluster, setup: Setup) -> Written:
+    """Return a script that starts ``pretrain_gpt.py`` on the devices of the setup, on made-up data.
+
+    Raises:
+        ValueError: Megatron-LM cannot train this model, or not so.
+    """
+    _refuse(model, setup)
+    left = [*unsaid(setup, NEVER), *_left(model, setup), *model_left(model)]
+    groups = (
+        _parallel(model, setup),
+        _training(cluster, setup),
+        _recompute(model, setup),
+        _optimizer(setup),
+        [*model_words(model), ("--max-position-embeddings", str(max(setup.seq, model.positions)))],
+    )
+    words = [f"    {' '.join(_quoted(word) for word in argument)}" for group in groups for argument in group]
+    start = torchrun(cluster, setup)
+    text = "\n".join([
+        "#!/bin/bash",
+        "# Megatron-LM's pretrain_gpt.py; add --train-iters, --lr, --data-path and the tokenizer of your data.",
+        *comments(left, "Megatron-LM"),
+        *start.lines,
+        _connections(setup),
+        "ARGUMENTS=(",
+        *words,
+        "    --mock-data",
+        ")",
+        f'{start.command} pretrain_gpt.py "${{ARGUMENTS[@]}}" "$@"',
+        "",
+    ])  # fmt: skip
+    return Written({"": text}, tuple(left))
+
+
+def _refuse(model: Architecture, setup: Setup) -> None:
+    placed = SCHEDULES[setup.schedule].placement(setup.pp, setup.chunks) if setup.schedule in SCHEDULES else None
+    fsdp = setup.zero > 1
+    reasons = {
+        "adapters are trained by Megatron-Bridge, not by pretrain_gpt.py": setup.adapter > 0,
+        "it has no Adafactor; use adam, sgd or muon": setup.optimizer == "adafactor",
+        "ZeRO 2 and 3 (Megatron-FSDP) go with adam or sgd": fsdp and setup.optimizer == "muon",
+        f"chunks={setup.chunks} need pp of 2 or more": setup.chunks > 1 and setup.pp == 1,
+        f"schedule {setup.schedule} places stages in another way than in a loop": placed is not None
+        and setup.pp > 1
+        and placed != Placement.loop(setup.pp, setup.chunks),
+        "it trains experts with tp above 1 only with sequence parallelism; add sp": not setup.sp
+        and setup.tp > 1
+        and _has_experts(model),
+    }
+    for reason, so in reasons.items():
+        if so:
+            raise ValueError(f"megatron: {reason}")
+
+
+def _left(model: Architecture, setup: Setup) -> Iterator[Left]:
+    own = "interleaved" if setup.chunks > 1 else "1f1b"
+    if setup.schedule != own:
+        yield Left("schedule", f"it runs {own} in place of {setup.schedule}")
+    if not _has_experts(model) and (setup.ep, setup.etp) != (1, 1):
+        yield Left("ep", f"the model has no experts (ep={setup.ep})")
+        yield Left("etp", f"the model has no experts (etp={setup.etp})")
+    if setup.sp and setup.tp == 1:
+        yield Left("sp", "it has no meaning with tp=1, and is turned off")
+    if setup.recompute == "selective":
+        yield Left("recompute", "norms and activations of experts are made again, not all but products and attention")
+    elif unknown := set(named(setup)) - {name for names in AGAIN.values() for name in names}:
+        yield Left("recompute", f"no module makes {', '.join(sorted(unknown))} again")
+    elif _known(_modules(model, setup)) != set(named(setup)):
+        yield Left("recompute", f"only whole modules run again: {', '.join(_modules(model, setup))}")
+    if setup.multi_token and not model.predictors:
+        yield Left("multi_token", "the model has no multi-token heads")
+    if setup.precision == "fp8":
+        yield Left("precision", "which 8-bit recipe is for you to choose; the one that suits the device is written")
+
+
+def _connections(setup: Setup) -> str:
+    """The line that orders kernels and messages as Megatron-LM asks before Blackwell: one queue, but not for FSDP."""
+    one = setup.zero < 2 and (setup.tp > 1 or setup.cp > 1)
+    return "export CUDA_DEVICE_MAX_CONNECTIONS=1" if one else "unset CUDA_DEVICE_MAX_CONNECTIONS"
+
+
+def _known(modules: list[str]) -> set[str]:
+    return {name for module in modules for name in AGAIN[module]}
+
+
+def _has_experts(model: Architecture) -> bool:
+    return any(isinstance(block.mlp, Experts) for block in model.kinds())
+
+
+def _modules(model: Architecture, setup: Setup) -> list[str]:
+    if setup.recompute == "selective":
+        return [*NORMS, *(["moe_act"] if _has_experts(model) else [])]
+    return [module for module, names in AGAIN.items() if set(names) & set(named(setup))]
+
+
+def _parallel(model: Architecture, setup: Setup) -> Words:
+    yield "--tensor-model-parallel-size", str(setup.tp)
+    yield "--pipeline-model-parallel-size", str(setup.pp)
+    yield "--context-parallel-size", str(setup.cp)
+    if setup.cp > 1 or setup.cp_heads:
+        yield "--cp-comm-type", "a2a" if setup.cp_heads else "p2p"
+    if _has_experts(model):
+        yield "--expert-model-parallel-size", str(setup.ep)
+        yield "--expert-tensor-parallel-size", str(setup.etp)
+    if setup.sp:
+        yield ("--sequence-parallel",)
+    sizes = tuple(map(len, setup.layers_of(model.layers)))
+    mtp = len(model.predictors) * setup.multi_token
+    if len(set(sizes)) > 1:
+        yield "--pipeline-model-parallel-layout", layout_of(sizes, mtp)
+    elif setup.chunks > 1:
+        yield "--num-virtual-stages-per-pipeline-rank", str(setup.chunks)
+    if mtp:
+        yield "--mtp-num-layers", str(mtp)
+
+
+def _training(cluster: Cluster, setup: Setup) -> Words:
+    yield "--seq-length", str(setup.seq)
+    yield "--micro-batch-size", str(setup.micro)
+    yield "--global-batch-size", str(setup.batch)
+    if setup.precision != "fp32":
+        yield ("--fp16",) if setup.precision == "fp16" else ("--bf16",)
+    if setup.precision == "fp8":
+        blackwell = cluster.device_of(0).architecture.startswith("blackwell")
+        yield "--fp8-format", "e4m3" if blackwell else "hybrid"
+        yield "--fp8-recipe", "mxfp8" if blackwell else "tensorwise"
+    if setup.precision == "fp4":
+        yield "--fp4-format", "e2m1"
+        yield "--fp4-recipe", "nvfp4"
+    yield "--transformer-impl", "transformer_engine"
+    yield "--attention-backend", "fused" if setup.flash else "unfused"
+    for name in ("attention", "hidden"):
+        yield f"--{name}-dropout", "0.1" if setup.dropout else "0.0"
+    if setup.fused_loss:
+        yield ("--cross-entropy-loss-fusion",)
+    if setup.graphs:
+        yield "--cuda-graph-impl", "local"
+
+
+def _recompute(model: Architecture, setup: Setup) -> Words:
+    if setup.recompute == "full":
+        yield "--recompute-granularity", "full"
+        yield "--recompute-method", "uniform"
+        yield "--recompute-num-layers", "1"
+    elif modules := _modules(model, setup):
+        yield "--recompute-granularity", "selective"
+        yield "--recompute-modules", *modules
+
+
+def _optimizer(setup: Setup) -> Words:
+    moments = MOMENTS.get(setup.optimizer)
+    yield "--optimizer", "adam" if moments else setup.optimizer
+    if setup.zero:
+        yield ("--use-distributed-optimizer",)
+        yield ("--overlap-grad-reduce",)
+    if setup.zero > 1:
+        yield ("--use-megatron-fsdp",)
+        yield "--data-parallel-sharding-strategy", SHARDING[setup.zero]
+        yield "--ckpt-format", "fsdp_dtensor"
+    if setup.shards and setup.shards != setup.replicas:
+        yield "--num-distributed-optimizer-instances", str(setup.replicas // setup.shards)
+    if moments or setup.optimizer_offload:
+        yield ("--use-precision-aware-optimizer",)
+    if moments:
+        yield "--exp-avg-dtype", moments
+        yield "--exp-avg-sq-dtype", moments
+    if setup.optimizer_offload:
+        yield ("--optimizer-cpu-offload",)
+        yield "--optimizer-offload-fraction", str(setup.optimizer_offload)
+
+
+def _quoted(word: str) -> str:
+    """The word, in quotes where a shell would read more into it."""
+    return f"'{word}'" if set(word) & set("|()[]*,& ") else word

@@ -1,0 +1,125 @@
+"""Setups in the words of other frameworks, read: what a file says, and what of it we have no words for."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from penstock.calibrate.megatron import Arguments, fields_of, model_of
+from penstock.core.architecture import Architecture
+from penstock.export.deepspeed_read import deepspeed_fields
+from penstock.export.shell import script_arguments
+from penstock.export.torchtitan_read import torchtitan_fields, torchtitan_model
+
+HARMLESS = re.compile(
+    r"^(lr|min-lr|weight|adam-beta|adam-eps|clip|init-method|save|load|log|eval|data|split|mock|train-iters|train-sam"
+    r"|tokenizer|vocab-file|merge|seed|tensorboard|wandb|exit|ckpt|dist-ckpt|num-workers|distributed-(backend|timeout)"
+    r"|finetune|no-load|no-save|override|use-checkpoint|master|rdzv|node-rank|standalone|nnodes|nproc|rotary|norm-eps"
+    r"|attention-softmax|no-masked|timing|manual-gc|profile|use-pytorch-prof|override-opt|moe-aux|moe-router-(load|dt|"
+    r"score|bias|pre|group|num|top.*scal|enable)|moe-z|overlap|no-async|use-mcore|legacy|async|apply|use-flash|"
+    r"moe-grouped|moe-token|moe-perm|bias-|no-bias|accumulate|start-w|lr-|test-mode|num-dataset|no-create|no-mmap"
+    r"|decoupled|calculate-per|empty-unused|fp8-amax|no-check-for|help|deterministic|tiktoken|no-rope-fusion|hf-)"
+)
+"""Arguments of Megatron-LM that are for optimizer, data, files and logs, or that change little."""
+MODEL_LACKS = {
+    "multi-latent-attention": "latent attention",
+    "hybrid-layer-pattern": "hybrid layers",
+    "window-size": "windows",
+    "mtp-num-layers": "multi-token heads",
+}
+"""Arguments that make a model which sizes alone do not say."""
+ALONG = frozenset(
+    ("fp8-recipe", "fp4-recipe", "exp-avg-sq-dtype", "recompute-method", "recompute-num-layers", "add-qkv-bias")
+) | {
+    "bf16",
+    "use-distributed-optimizer",
+    "use-precision-aware-optimizer",
+    "padded-vocab-size",
+    "num-query-groups",
+    "optimizer-offload-fraction",
+}
+"""Arguments that another one says already, or that change little."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Read:
+    """What a file says: fields of a setup, a model if it has sizes, the framework, and what is left unread."""
+
+    framework: str
+    fields: dict[str, Any]
+    model: Architecture | str | None
+    unread: tuple[str, ...]
+
+
+def read_file(path: Path, devices: int) -> Read:
+    """Return what a torchtitan TOML, a DeepSpeed JSON or a script with Megatron-LM's arguments says.
+
+    Args:
+        path: its suffix, ``.toml`` or ``.json``, tells which; all others are scripts.
+        devices: of the cluster, for files that do not say how many.
+
+    Raises:
+        ValueError: the file is not what its suffix says, or a value in it cannot be.
+        OSError: it cannot be read.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        if path.suffix == ".toml":
+            return _torchtitan(tomllib.loads(text), devices)
+        if path.suffix == ".json":
+            return _deepspeed(json.loads(text))
+        return _megatron(text, devices)
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError, json.JSONDecodeError, ValueError) as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def _torchtitan(table: dict[str, Any], devices: int) -> Read:
+    fields, unread = torchtitan_fields(table, devices)
+    return Read(framework="torchtitan", fields=fields, model=torchtitan_model(table), unread=tuple(unread))
+
+
+def _deepspeed(table: Any) -> Read:
+    if not isinstance(table, dict):
+        raise ValueError(f"a JSON {type(table).__name__}; DeepSpeed reads an object {{...}}")
+    fields, unread = deepspeed_fields(table)
+    return Read(framework="deepspeed", fields=fields, model=None, unread=tuple(unread))
+
+
+class _Asked(Arguments):
+    """Arguments that know which of them were asked for."""
+
+    asked: set[str]
+
+    def __init__(self, given: Arguments) -> None:
+        super().__init__(given)
+        self.asked = set()
+
+    def get(self, name: str, missing: Any = None) -> Any:
+        """Return an argument's value, or what stands for a missing one."""
+        self.asked.add(name)
+        return super().get(name, missing)
+
+    def __contains__(self, name: object) -> bool:
+        self.asked.add(str(name))
+        return super().__contains__(name)
+
+    def unread(self) -> list[str]:
+        """Those that nobody asked for, and that matter."""
+        return [f"--{name}" for name in self if name not in self.asked | ALONG and not HARMLESS.match(name)]
+
+
+def _megatron(text: str, devices: int) -> Read:
+    given = _Asked(script_arguments(text))
+    if "num-layers" not in given and "tensor-model-parallel-size" not in given:
+        raise ValueError("neither --num-layers nor --tensor-model-parallel-size stands in it; is it a launch script?")
+    nodes, each = given.get("nnodes", ""), given.get("nproc-per-node", "")
+    if nodes.isdecimal() and each.isdecimal():
+        devices = int(nodes) * int(each)
+    lacks = [what for name, what in MODEL_LACKS.items() if name in given]
+    fields, sized = fields_of(given, devices), model_of(given) if "hidden-size" in given else None
+    unread = given.unread() + ([f"the model, which has {', '.join(lacks)}; give --model"] if lacks else [])
+    return Read(framework="megatron-core", fields=fields, model=None if lacks else sized, unread=tuple(unread))

@@ -1,0 +1,112 @@
+"""Arguments of a launch script: shell text without running it."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+from penstock.calibrate.megatron import Arguments
+
+_SET = re.compile(r"^(?:export\s+)?([A-Za-z_]\w*)=(?!\()(.*)$", re.DOTALL)
+_PLACE = re.compile(r"\$\{(\w+)(?::?[-=]([^{}$]*))?\}|\$(\w+)")
+_SUM = re.compile(r"\$\(\(([^()]*)\)\)")
+_NAME = re.compile(r"[A-Za-z_]\w*")
+DEEP = 10
+"""Variables that stand in one another, at most."""
+
+
+def script_arguments(text: str) -> Arguments:
+    """Return the arguments that a script (or a file with nothing else) gives, of all its commands and arrays together.
+
+    Values of variables, ``${X:-value}`` and sums and products of whole numbers are put in; what only running would
+    tell, such as ``$1``, stays as it stands, and every branch counts. Of an argument that is there twice the last one
+    counts.
+
+    Raises:
+        ValueError: a quotation does not end.
+
+    >>> script_arguments('TP=2\\nA=(--tensor-model-parallel-size $TP --bf16)')
+    {'tensor-model-parallel-size': '2', 'bf16': 'true'}
+    """
+    known: dict[str, str] = {}
+    words: list[str] = []
+    for line in _statements(text.replace("\\\n", " ")):
+        if found := _SET.match(line):
+            known[found[1]] = " ".join(_words(_filled(found[2], known)))
+        words += _words(_filled(line, known))
+    return _arguments(part for word in words for part in _parts(word))
+
+
+def _statements(text: str) -> Iterator[str]:
+    """Lines, joined where a quotation goes on."""
+    whole = ""
+    for line in text.splitlines():
+        whole = f"{whole}\n{line}" if whole else line.strip()
+        try:
+            _words(whole)
+        except ValueError:
+            continue
+        yield whole
+        whole = ""
+    if whole:
+        _words(whole)
+
+
+def _parts(word: str) -> list[str]:
+    """A word, or the words of a quotation with arguments in it."""
+    return _words(word) if "--" in word and len(word.split()) > 1 else [word]
+
+
+def _filled(text: str, known: Mapping[str, str]) -> str:
+    """The text with values in place of variables, as far as they are known."""
+    for _ in range(DEEP):
+        filled = _PLACE.sub(lambda found: known.get(found[1] or found[3], found[2] or found[0]), text)
+        filled = _SUM.sub(lambda found: _result(_NAME.sub(_known(known), found[1]), found[0]), filled)
+        if filled == text:
+            break
+        text = filled
+    return text
+
+
+def _known(known: Mapping[str, str]) -> Callable[[re.Match[str]], str]:
+    """What puts the value of a variable in place of its name."""
+    return lambda found: known.get(found[0], found[0])
+
+
+def _result(sum_: str, otherwise: str) -> str:
+    """A product or quotient of whole numbers, from left to right."""
+    parts = re.findall(r"\d+|[*/+-]", sum_)
+    if "".join(parts) != re.sub(r"\s", "", sum_) or not parts or len(parts) % 2 == 0:
+        return otherwise
+    value = int(parts[0])
+    for sign, number in zip(parts[1::2], map(int, parts[2::2]), strict=True):
+        if sign == "/" and not number:
+            return otherwise
+        value = {"*": value * number, "+": value + number, "-": value - number, "/": value // (number or 1)}[sign]
+    return str(value)
+
+
+def _words(line: str) -> list[str]:
+    reader = shlex.shlex(line, posix=True, punctuation_chars="();&|")
+    reader.whitespace_split = True
+    reader.commenters = "#"
+    try:
+        return list(reader)
+    except ValueError as error:
+        raise ValueError(f"{line[:60]}: {error}") from None
+
+
+def _arguments(words: Iterable[str]) -> Arguments:
+    """Names and the values that follow them, up to the next name."""
+    found, name = Arguments(), ""
+    for word in words:
+        if re.match(r"--[A-Za-z]", word):
+            name, equals, value = word[2:].partition("=")
+            name = name.replace("_", "-")
+            found[name] = value if equals else "true"
+        elif word and set(word) <= set("();&|"):
+            name = ""
+        elif name and word != "=" and "[@]" not in word and "[*]" not in word:
+            found[name] = word if found[name] == "true" else f"{found[name]} {word}"
+    return found

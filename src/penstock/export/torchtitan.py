@@ -1,0 +1,224 @@
+"""A setup as torchtitan's training configuration: TOML, and the order of a schedule that PyTorch has no name for.
+
+Keys are those of ``JobConfig`` of torchtitan 0.2, the last one that reads TOML; 0.3 takes the same keys as flags.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from penstock.core.architecture import Architecture
+from penstock.core.cluster import Cluster
+from penstock.core.placement import Placement
+from penstock.core.setup import Setup
+from penstock.export.launch import torchrun
+from penstock.export.torch_csv import to_csv
+from penstock.export.written import Left, Written, comments, named, unsaid
+from penstock.predict.pipelines import pipeline
+from penstock.schedules.table import SCHEDULES
+
+FILE = "train.toml"
+SCRIPT = "train.sh"
+FLAVORS = {
+    "llama-3-8b": ("llama3", "8B"),
+    "llama-3.1-8b": ("llama3", "8B"),
+    "llama-3-70b": ("llama3", "70B"),
+    "llama-3.1-70b": ("llama3", "70B"),
+    "llama-3.3-70b": ("llama3", "70B"),
+    "llama-3.1-405b": ("llama3", "405B"),
+    "llama-4-scout": ("llama4", "17bx16e"),
+    "llama-4-maverick": ("llama4", "17bx128e"),
+    **{f"qwen3-{size.lower()}": ("qwen3", size) for size in ("0.6B", "1.7B", "4B", "8B", "14B", "32B")},
+    "qwen3-30b-a3b": ("qwen3", "30B-A3B"),
+    "qwen3-235b-a22b": ("qwen3", "235B-A22B"),
+    "deepseek-v2-lite": ("deepseek_v3", "16B"),
+    "deepseek-v2": ("deepseek_v3", "236B"),
+    "deepseek-v3": ("deepseek_v3", "671B"),
+    "gpt-oss-20b": ("gpt_oss", "20b"),
+    "gpt-oss-120b": ("gpt_oss", "120b"),
+}
+"""Models of ours, and what torchtitan calls them: name and flavor."""
+ORDERS = {
+    "1f1b": "1F1B",
+    "gpipe": "GPipe",
+    "interleaved": "Interleaved1F1B",
+    "breadth-first": "LoopedBFS",
+    "interleaved-zb": "InterleavedZeroBubble",
+    "zb-v": "ZBVZeroBubble",
+    "dualpipev": "DualPipeV",
+}
+"""Schedules that PyTorch has names for."""
+IN_V = "ZBVZeroBubble"
+"""The name that makes torchtitan place stages in a V, where the order is in a file of its own."""
+MIXED = {"bf16": "bfloat16", "fp8": "bfloat16", "fp32": "float32"}
+FLOAT8 = "quantize.linear.float8"
+NEVER = {
+    "cp_heads": "keys go round in a ring; it has no exchange of tokens for heads",
+    "offload": "no copies of activations to the host",
+    "graphs": "0.2 records no graphs",
+    "dropout": "its models have none",
+    "multi_token": "its models have no multi-token heads",
+    "imbalance": "a fact of data and router, not a key",
+    "vocabulary": "embedding and head stay on the first and the last stage",
+    "flash": "attention is always one kernel",
+}
+"""Fields of a setup that it has no keys for."""
+
+
+def torchtitan(model: Architecture, cluster: Cluster, setup: Setup, folder: str = ".") -> Written:
+    """Return ``train.toml``, the script that starts it, and the schedule as a CSV file if PyTorch has no name for it.
+
+    Args:
+        model, cluster, setup: what is trained, where and how.
+        folder: where the files will lie, as seen by the script.
+
+    Raises:
+        ValueError: torchtitan cannot train so.
+    """
+    _refuse(setup)
+    left = [*unsaid(setup, NEVER), *_left(model, setup)]
+    notes = "\n".join(comments(left, "torchtitan"))
+    files = {FILE: f"{notes}\n{_toml(_tables(model, setup, folder))}"}
+    start = torchrun(cluster, setup)
+    lines = ("#!/bin/bash", *start.lines, f'{start.command} -m torchtitan.train --job.config_file {folder}/{FILE} "$@"')
+    files[SCRIPT] = "\n".join(lines) + "\n"
+    if _ordered(setup):
+        files[f"{setup.schedule}.csv"] = to_csv(pipeline(setup.schedule, setup.pp, setup.micros, setup.chunks))
+    return Written(files, tuple(left))
+
+
+def shards_of(setup: Setup) -> tuple[int, int]:
+    """Return the degrees of replicas and of shards of data parallelism; torchtitan shards over ``cp`` ranks beside."""
+    shards = setup.sharded if setup.zero else 1
+    shard = max(1, shards // setup.cp)
+    return setup.dp // shard, shard
+
+
+def _refuse(setup: Setup) -> None:
+    shards = setup.sharded if setup.zero else setup.cp
+    reasons = {
+        f"precision={setup.precision} is none of {', '.join(MIXED)}": setup.precision not in MIXED,
+        f"optimizer={setup.optimizer}; it has adam alone": setup.optimizer != "adam",
+        "its adapters are not keys of a TOML file": setup.adapter > 0,
+        f"etp={setup.etp} must be 1 or tp={setup.tp}": setup.ep > 1 and setup.etp not in (1, setup.tp),
+        f"etp={setup.etp} needs ep of 2 or more": setup.ep == 1 and setup.etp > 1,
+        f"chunks={setup.chunks} need pp of 2 or more": setup.chunks > 1 and setup.pp == 1,
+        f"shards={shards} must be a multiple of cp={setup.cp} ranks": bool(shards % setup.cp) and setup.zero > 0,
+        "it shards experts over dp_shard, cp and tp ranks alone; ep times etp must divide them": bool(
+            shards_of(setup)[1] * setup.cp * setup.tp % (setup.ep * setup.etp)
+        ),
+    }
+    for reason, so in reasons.items():
+        if so:
+            raise ValueError(f"torchtitan: {reason}")
+
+
+def _left(model: Architecture, setup: Setup) -> Iterator[Left]:
+    if model.name not in FLAVORS:
+        yield Left("model", f"it has no flavor of {model.name}; add one with these sizes, called so")
+    sharded = shards_of(setup)[1] * setup.cp > 1
+    if setup.zero == 1 and sharded:
+        yield Left("zero", "its FSDP shards gradients too; written as ZeRO 2")
+    elif setup.zero == 0 and sharded:
+        yield Left("zero", "weights are always sharded over cp ranks; written so, gathered once a step (ZeRO 2)")
+    elif setup.zero and not sharded:
+        yield Left("zero", "there is one replica of weights, and nothing to shard")
+    if setup.zero == 0 and setup.cp > 1 and setup.dp > 1:
+        yield Left("shards", "weights are sharded over the cp ranks")
+    elif setup.zero == 0 and setup.shards:
+        yield Left("shards", "nothing is sharded with ZeRO 0")
+    if setup.tp > 1 and not setup.sp:
+        yield Left("sp", "tensor parallelism always splits tokens too")
+    elif setup.tp == 1 and setup.sp:
+        yield Left("sp", "it has no meaning with tp=1")
+    if named(setup):
+        yield Left("recompute", "operators cannot be named; all but products and attention are made again")
+    if 0 < setup.optimizer_offload < 1:
+        yield Left("optimizer_offload", f"all or nothing; {setup.optimizer_offload} is written as 0")
+    elif setup.optimizer_offload:
+        yield Left("optimizer_offload", "weights and gradients go to the host with it")
+    if setup.schedule == "interleaved" and setup.chunks == 1:
+        yield Left("schedule", "interleaved with one chunk is 1f1b")
+    elif setup.pp == 1 and setup.schedule != "1f1b":
+        yield Left("schedule", "there is no pipeline")
+
+
+def _ordered(setup: Setup) -> bool:
+    """Whether the schedule has to be a file."""
+    return setup.pp > 1 and setup.schedule not in ORDERS
+
+
+def _tables(model: Architecture, setup: Setup, folder: str) -> dict[str, dict[str, Any]]:
+    name, flavor = FLAVORS.get(model.name, (model.family, model.name))
+    piped = setup.pp > 1
+    policy = "selective" if named(setup) else setup.recompute
+    tables: dict[str, dict[str, Any]] = {
+        "model": {"name": name, "flavor": flavor, "converters": [FLOAT8] if setup.precision == "fp8" else []},
+        "optimizer": {"name": "AdamW"},
+        "training": {
+            "seq_len": setup.seq,
+            "local_batch_size": setup.batch // setup.dp if piped else setup.micro,
+            "global_batch_size": setup.batch,
+            "mixed_precision_param": MIXED[setup.precision],
+            "enable_cpu_offload": setup.optimizer_offload == 1,
+        },
+        "parallelism": _parallel(model, setup, folder),
+        "activation_checkpoint": {"mode": policy} | ({"selective_ac_option": "op"} if policy == "selective" else {}),
+        "compile": {"enable": True, "components": ["model", "loss"] if setup.fused_loss else ["model"]},
+    }
+    if setup.precision == "fp8":
+        tables["quantize.linear.float8"] = {"recipe_name": "tensorwise"}
+    return tables
+
+
+def _parallel(model: Architecture, setup: Setup, folder: str) -> dict[str, Any]:
+    replicas, shards = shards_of(setup)
+    table: dict[str, Any] = {
+        "data_parallel_replicate_degree": replicas,
+        "data_parallel_shard_degree": shards,
+        "fsdp_reshard_after_forward": "always" if setup.zero == 3 else "never",
+        "tensor_parallel_degree": setup.tp,
+        "context_parallel_degree": setup.cp,
+        "expert_parallel_degree": setup.ep,
+        "expert_tensor_parallel_degree": setup.etp,
+        "pipeline_parallel_degree": setup.pp,
+    }
+    if setup.pp == 1:
+        return table
+    order = "1F1B" if setup.chunks == 1 and setup.schedule == "interleaved" else ORDERS.get(setup.schedule, "")
+    table["pipeline_parallel_microbatch_size"] = setup.micro
+    table["pipeline_parallel_schedule"] = order or _family(setup)
+    if not order:
+        table["pipeline_parallel_schedule_csv"] = f"{folder}/{setup.schedule}.csv"
+    return table | {"module_fqns_per_model_part": _modules(model, setup)}
+
+
+def _family(setup: Setup) -> str:
+    """The name of PyTorch's that places stages as the schedule's file has them.
+
+    Raises:
+        ValueError: stages lie neither in a loop nor in a V of two on each rank.
+    """
+    placed = SCHEDULES[setup.schedule].placement(setup.pp, setup.chunks)
+    if placed == Placement.loop(setup.pp, setup.chunks):
+        return "PipelineScheduleMulti" if setup.chunks > 1 else "PipelineScheduleSingle"
+    if setup.chunks == 2 and placed == Placement.vee(setup.pp, setup.chunks):
+        return IN_V
+    raise ValueError(f"torchtitan: stages of {setup.schedule} lie neither in a loop nor in a V of two on each rank")
+
+
+def _modules(model: Architecture, setup: Setup) -> list[list[str]]:
+    """Names of the modules of each stage."""
+    parts = [[f"layers.{layer}" for layer in layers] for layers in setup.layers_of(model.layers)]
+    return [["tok_embeddings", *parts[0]], *parts[1:-1], [*parts[-1], "norm", "output"]]
+
+
+def _toml(tables: Mapping[str, Mapping[str, Any]]) -> str:
+    """Tables of plain values as TOML."""
+    blocks = []
+    for name, table in tables.items():
+        lines = [f"{key} = {json.dumps(value)}" for key, value in table.items()]
+        blocks.append("\n".join([f"[{name}]", *lines]))
+    return "\n\n".join(blocks) + "\n"

@@ -1,0 +1,162 @@
+"""torchtitan's training configuration, read into fields of a setup."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import PurePath
+from typing import Any
+
+from penstock.core.setup import even
+from penstock.core.words import suggest
+from penstock.export.torchtitan import FLAVORS, FLOAT8, MIXED, ORDERS
+from penstock.schedules.table import SCHEDULES
+
+BESIDE = frozenset((
+    *("job", "profiling", "metrics", "lr_scheduler", "checkpoint", "comm", "memory_estimation", "fault_tolerance"),
+    *("experimental", "validation", "debug", "optimizer"),
+))  # fmt: skip
+"""Tables that say nothing of what a step computes."""
+HARMLESS = frozenset((
+    *("dataset", "dataset_path", "max_norm", "steps", "gc_freq", "gc_debug", "dataloader", "dtype", "deterministic"),
+    *("mixed_precision_reduce", "hf_assets_path", "tokenizer_path", "print_after_conversion", "backend", "seed"),
+    *("preserve_rng_state", "early_stop", "determinism_check", "debug", "filter_fqns", "recipe_name", "emulate"),
+    *("pipeline_parallel_first_stage_less_layers", "pipeline_parallel_last_stage_less_layers"),
+    *("context_parallel_load_balancer", "pipeline_parallel_expert_parallel_overlap", "enable_fsdp_float8_all_gather"),
+    *("precompute_float8_dynamic_scale_for_fsdp", "context_parallel_rotate_method", "disable_loss_parallel"),
+))  # fmt: skip
+"""Keys that change neither layout nor memory by much."""
+
+
+class _Table(dict[str, Any]):
+    """A table of the file, with checks."""
+
+    def whole(self, key: str, missing: int) -> int:
+        """A whole number."""
+        value = self.get(key, missing)
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise ValueError(f"{key} = {value!r} is no whole number")
+        return value
+
+
+KEYS = frozenset((
+    *("seq_len", "local_batch_size", "global_batch_size", "mixed_precision_param", "enable_cpu_offload"),
+    *("data_parallel_replicate_degree", "data_parallel_shard_degree", "fsdp_reshard_after_forward"),
+    *("tensor_parallel_degree", "context_parallel_degree", "expert_parallel_degree", "expert_tensor_parallel_degree"),
+    *("pipeline_parallel_degree", "pipeline_parallel_microbatch_size", "pipeline_parallel_schedule"),
+    *("pipeline_parallel_schedule_csv", "module_fqns_per_model_part", "mode", "selective_ac_option"),
+    *("enable", "components", "name", "flavor", "converters"),
+))  # fmt: skip
+"""Keys that are read."""
+
+
+def torchtitan_model(table: Mapping[str, Any]) -> str | None:
+    """Return the name of the model, if we know it.
+
+    >>> torchtitan_model({"model": {"name": "llama3", "flavor": "8B"}})
+    'llama-3-8b'
+    """
+    said = table.get("model", {})
+    wanted = (said.get("name"), said.get("flavor"))
+    return next((name for name, theirs in FLAVORS.items() if theirs == wanted), None)
+
+
+def torchtitan_fields(table: Mapping[str, Any], devices: int) -> tuple[dict[str, Any], list[str]]:
+    """Return fields of a setup, and the keys that matter and are not read.
+
+    Args:
+        table: the file.
+        devices: of all ranks, for a degree of shards of -1 (those that are left).
+
+    Raises:
+        ValueError: a value cannot be.
+    """
+    split = _Table(table.get("parallelism", {}))
+    training = _Table(table.get("training", {}))
+    fields = _degrees(split, devices) | _batches(training, split, devices)
+    pipelined = _pipeline(split) if fields["pp"] > 1 else {}
+    return fields | pipelined | _rest(table, training), _unread(table)
+
+
+def _degrees(split: _Table, devices: int) -> dict[str, Any]:
+    tp, cp, pp = (split.whole(f"{axis}_parallel_degree", 1) for axis in ("tensor", "context", "pipeline"))
+    replicas = split.whole("data_parallel_replicate_degree", 1)
+    shards = split.whole("data_parallel_shard_degree", -1)
+    if shards < 0:
+        shards = max(1, devices // (replicas * tp * cp * pp))
+    after = split.get("fsdp_reshard_after_forward", "default")
+    gathers = after == "always" or (after == "default" and pp == 1)
+    return {
+        "tp": tp,
+        "cp": cp,
+        "pp": pp,
+        "dp": replicas * shards,
+        "ep": split.whole("expert_parallel_degree", 1),
+        "etp": split.whole("expert_tensor_parallel_degree", 1),
+        "sp": tp > 1,
+        "zero": (3 if gathers else 2) if shards * cp > 1 else 0,
+        "shards": shards * cp if replicas > 1 and shards * cp > 1 else 0,
+    }
+
+
+def _batches(training: _Table, split: _Table, devices: int) -> dict[str, Any]:
+    local, degrees = training.whole("local_batch_size", 8), _degrees(split, devices)
+    whole = training.whole("global_batch_size", -1)
+    return {
+        "seq": training.whole("seq_len", 2048),
+        "batch": whole if whole > 0 else local * degrees["dp"],
+        "micro": split.whole("pipeline_parallel_microbatch_size", 1) if degrees["pp"] > 1 else local,
+    }
+
+
+def _pipeline(split: _Table) -> dict[str, Any]:
+    """Schedule, chunks and layers of stages."""
+    named = split.get("pipeline_parallel_schedule", "1F1B")
+    file = split.get("pipeline_parallel_schedule_csv")
+    known = {theirs: ours for ours, theirs in ORDERS.items()}
+    if file:
+        schedule = PurePath(file).stem
+        if schedule not in SCHEDULES:
+            raise ValueError(f"pipeline_parallel_schedule_csv = {file!r} is an order without a name; give --schedule")
+    elif named in known:
+        schedule = known[named]
+    else:
+        raise ValueError(f"pipeline_parallel_schedule = {named!r} is unknown; {suggest(named, known)}")
+    pp, parts = split.whole("pipeline_parallel_degree", 1), split.get("module_fqns_per_model_part")
+    if not parts:
+        chunks = 1 if named in ("1F1B", "GPipe", "PipelineScheduleSingle") else 2
+        return {"schedule": schedule, "chunks": chunks}
+    if len(parts) % pp:
+        raise ValueError(f"module_fqns_per_model_part has {len(parts)} parts; give a multiple of {pp}")
+    sizes = tuple(sum(name.startswith("layers.") for name in part) for part in parts)
+    uneven = sizes != even(sum(sizes), len(sizes))
+    return {"schedule": schedule, "chunks": len(parts) // pp, "stage_layers": sizes if uneven else ()}
+
+
+def _rest(table: Mapping[str, Any], training: _Table) -> dict[str, Any]:
+    again, compiled = table.get("activation_checkpoint", {}), table.get("compile", {})
+    mixed = {"float32": "fp32"}.get(training.get("mixed_precision_param", MIXED["bf16"]), "bf16")
+    converters = table.get("model", {}).get("converters", [])
+    policy = again.get("mode", "selective")
+    if policy not in ("none", "full", "selective"):
+        raise ValueError(f"activation_checkpoint.mode = {policy!r} cannot be read; give --recompute")
+    return {
+        "recompute": policy,
+        "precision": "fp8" if FLOAT8 in converters else mixed,
+        "fused_loss": bool(compiled.get("enable")) and "loss" in compiled.get("components", ["model", "loss"]),
+        "optimizer_offload": float(bool(training.get("enable_cpu_offload"))),
+    }
+
+
+def _unread(table: Mapping[str, Any]) -> list[str]:
+    """Keys that matter and are not read, and values that are read as something near."""
+    found = []
+    for name, rows in table.items():
+        if name == "quantize" or name in BESIDE or not isinstance(rows, dict):
+            continue
+        found += [f"{name}.{key}" for key in rows if key not in KEYS | HARMLESS]
+    again = table.get("activation_checkpoint", {})
+    if again.get("mode", "selective") == "selective" and again.get("selective_ac_option", "2") != "op":
+        found.append("activation_checkpoint.selective_ac_option (read as op: all but products and attention again)")
+    others = [name for name in table.get("model", {}).get("converters", []) if name != FLOAT8]
+    found += [f"model.converters {name}" for name in others]
+    return found

@@ -1,0 +1,59 @@
+"""The noun ``Written``: files for another framework, and what of a setup they do not say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+
+from penstock.core.setup import Setup
+
+POLICIES = ("none", "selective", "full")
+"""Ways of making activations again; other words are names of operators."""
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """A field of a setup (or ``model``) that a file does not say, or says only nearly, and why."""
+
+    field: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.why}"
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """Files by name, in the words of a framework, and what they leave out of the setup."""
+
+    files: Mapping[str, str]
+    left: tuple[Left, ...]
+
+
+def unsaid(setup: Setup, why: Mapping[str, str]) -> list[Left]:
+    """Return what a framework has no words for: the fields of ``why`` that are not as they are unless told otherwise.
+
+    >>> [str(left) for left in unsaid(Setup(seq=8, batch=1, vocabulary=1), {"vocabulary": "no such thing"})]
+    ['vocabulary: no such thing (vocabulary=1)']
+    """
+    usual = {field.name: field.default for field in fields(Setup)}
+    given = {name: getattr(setup, name) for name in why}
+    return [Left(name, f"{why[name]} ({name}={value})") for name, value in given.items() if value != usual[name]]
+
+
+def named(setup: Setup) -> tuple[str, ...]:
+    """Return the operators that a setup makes again by name; none if it has a policy.
+
+    >>> named(Setup(seq=8, batch=1, recompute="attention.core")), named(Setup(seq=8, batch=1, recompute="full"))
+    (('attention.core',), ())
+    """
+    if isinstance(setup.recompute, tuple):
+        return setup.recompute
+    return () if setup.recompute in POLICIES else (setup.recompute,)
+
+
+def comments(left: Iterable[Left], framework: str) -> list[str]:
+    """Return the lines of a comment that say what was left out, for files whose comments begin with ``#``."""
+    lines = [f"#   {each}" for each in left]
+    head = "# Not said, or only nearly, since {} has no words for it:" if lines else "# {} has words for all of it."
+    return [head.format(framework), *lines]

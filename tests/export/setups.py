@@ -1,0 +1,94 @@
+"""Random models and setups that could be trained."""
+
+from hypothesis import strategies as st
+
+from penstock.core.cluster import Cluster
+from penstock.core.config import gpt
+from penstock.core.setup import Setup, even
+
+CLUSTER = Cluster.read("dgx-h100:64")
+LOOPS = ("1f1b", "gpipe", "eager-1f1b", "zb-h1")
+LOOPED = ("interleaved", "breadth-first", "interleaved-zb", "uniform")
+IN_V = ("zb-v", "dualpipev", "v-half")
+POWERS = st.sampled_from((1, 2, 4))
+
+
+@st.composite
+def models(draw):
+    experts = draw(st.sampled_from((0, 0, 16)))
+    return gpt(
+        layers=draw(st.sampled_from((24, 31, 32))),
+        hidden=4096,
+        heads=32,
+        vocab=128256,
+        kv_heads=draw(st.sampled_from((8, 32))),
+        gated=draw(st.booleans()),
+        tied=draw(st.booleans()),
+        positions=8192,
+        experts=experts,
+        topk=2,
+        expert_ffn=1024,
+        shared_ffn=draw(st.sampled_from((0, 2048))) if experts else 0,
+        dense_layers=draw(st.sampled_from((0, 3))) if experts else 0,
+    )
+
+
+@st.composite
+def pipelines(draw, layers):
+    """Ranks, chunks, schedule and layers of stages."""
+    pp = draw(POWERS)
+    if pp == 1:
+        return {}
+    schedule = draw(st.sampled_from((*LOOPS, *LOOPED, *IN_V)))
+    chunks = 1 if schedule in LOOPS else 2
+    sizes = list(even(layers, pp * chunks))
+    if draw(st.booleans()):
+        sizes[0] -= 1
+        sizes[1] += 1
+    uneven = tuple(sizes) != even(layers, pp * chunks)
+    return {"pp": pp, "schedule": schedule, "chunks": chunks, "stage_layers": tuple(sizes) if uneven else ()}
+
+
+@st.composite
+def setups(draw, model):
+    """Of every field something that is not its default, now and then."""
+    split = {name: draw(POWERS) for name in ("tp", "cp", "dp")}
+    has_experts = len({type(block.mlp) for block in model.kinds()}) > 1 or hasattr(model.blocks[-1].mlp, "experts")
+    ranks = split["tp"] * split["cp"] * split["dp"]
+    ep = draw(st.sampled_from([n for n in (1, 2, 4) if ranks % n == 0])) if has_experts else 1
+    etp = draw(st.sampled_from([n for n in {1, split["tp"]} if ranks % (n * ep) == 0])) if ep > 1 else 1
+    micro = draw(st.sampled_from((1, 2)))
+    replicas = split["dp"] * split["cp"]
+    return Setup(
+        seq=draw(st.sampled_from((2048, 8192))),
+        batch=split["dp"] * micro * draw(st.sampled_from((8, 16))),
+        micro=micro,
+        ep=ep,
+        etp=etp,
+        sp=draw(st.booleans()),
+        cp_heads=draw(st.booleans()),
+        zero=draw(st.integers(0, 3)),
+        shards=draw(st.sampled_from([0, *(n for n in (2, 4, 8) if replicas % n == 0 and n < replicas)])),
+        recompute=draw(st.sampled_from(("none", "full", "selective", ("attention.core",), ("attention.core", "mlp")))),
+        offload=draw(st.sampled_from((0.0, 0.0, 0.5))),
+        optimizer_offload=draw(st.sampled_from((0.0, 0.0, 0.5, 1.0))),
+        precision=draw(st.sampled_from(("bf16", "fp16", "fp32", "fp8", "fp4"))),
+        flash=draw(st.booleans()),
+        graphs=draw(st.booleans()),
+        optimizer=draw(st.sampled_from(("adam", "adam", "adam-bf16", "adam-8bit", "sgd", "muon", "adafactor"))),
+        dropout=draw(st.booleans()),
+        fused_loss=draw(st.booleans()),
+        adapter=draw(st.sampled_from((0, 0, 0, 16))),
+        multi_token=draw(st.booleans()),
+        imbalance=draw(st.sampled_from((1.0, 1.2))),
+        vocabulary=draw(st.integers(0, 3)),
+        **split,
+        **draw(pipelines(model.layers)),
+    )
+
+
+@st.composite
+def asked(draw):
+    """A model and a setup for it."""
+    model = draw(models())
+    return model, draw(setups(model))

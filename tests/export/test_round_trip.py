@@ -1,0 +1,55 @@
+"""What is written for another framework and read again is the same setup, up to what is said to be left out."""
+
+from dataclasses import fields
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, reject, settings
+from setups import CLUSTER, asked
+
+from penstock.core.setup import Setup
+from penstock.export.frameworks import export
+from penstock.export.read import read_file
+
+NAMES = {"megatron": "train.sh", "torchtitan": "", "deepspeed": "ds.json"}
+HUNDRED = settings(
+    max_examples=100,
+    deadline=None,
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],
+    suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+
+
+def there_and_back(name, folder, model, setup):
+    """The setup that is read, and the names of fields that the file leaves out."""
+    path = folder / NAMES[name]
+    try:
+        left = export(f"{name}:{path}", model, CLUSTER, setup)
+    except ValueError as error:
+        if not str(error).startswith((f"{name}: ", "PyTorch")):
+            raise
+        reject()
+    read = read_file(path / "train.toml" if name == "torchtitan" else path, setup.devices)
+    assert read.unread == ()
+    missing = {left_out.field for left_out in left}
+    lacking = {field: getattr(setup, field) for field in missing if field not in read.fields and field != "model"}
+    return read, Setup(**read.fields | lacking), missing
+
+
+def differing(a, b):
+    return {field.name for field in fields(Setup) if getattr(a, field.name) != getattr(b, field.name)}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_read_is_what_was_written_but_for_what_was_said_to_be_left(name, tmp_path):
+    tried = set()
+
+    @HUNDRED
+    @given(asked())
+    def check(what):
+        model, setup = what
+        _, again, missing = there_and_back(name, tmp_path, model, setup)
+        tried.add(setup)
+        assert differing(setup, again) <= missing
+
+    check()
+    assert len(tried) >= 50

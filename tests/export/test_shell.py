@@ -1,0 +1,47 @@
+"""Launch scripts are read as a shell would, as far as that goes without running them."""
+
+import pytest
+
+from penstock.calibrate.megatron import fields_of, layout_of, layout_sizes
+from penstock.export.shell import script_arguments
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ('A="\n  --num-layers 8\n  --bf16\n"\nrun $A', {"num-layers": "8", "bf16": "true"}),
+        ('A+=("--fp8-format hybrid")', {"fp8-format": "hybrid"}),
+        ("run --tp=2 --cp-comm-type a2a p2p; echo done", {"tp": "2", "cp-comm-type": "a2a p2p"}),
+        (
+            "N=4\nrun --ranks $((N * 2)) --half $((N/2)) --odd $((N**2))",
+            {"ranks": "8", "half": "2", "odd": "$"},
+        ),
+        ("run --a ${X:-3} --b ${Y=4} --c $Z ${ARGS[@]}", {"a": "3", "b": "4", "c": "$Z"}),
+        ("# --no 1\nrun --yes 1 # --no 2", {"yes": "1"}),
+        ("TP=2\nTP=4\nrun --tp ${TP} \\\n  --pp 3", {"tp": "4", "pp": "3"}),
+        ("run --layout 'E(tt|)*2,L' --freq '([0]*3+[1]*5)'", {"layout": "E(tt|)*2,L", "freq": "([0]*3+[1]*5)"}),
+    ],
+)
+def test_arguments(text, found):
+    assert script_arguments(text) == found
+
+
+def test_a_quotation_that_does_not_end_is_an_error():
+    with pytest.raises(ValueError, match="quotation"):
+        script_arguments("run --a 'b")
+
+
+def test_a_variable_without_a_value_is_named():
+    with pytest.raises(ValueError, match=r"--tensor-model-parallel-size \$TP is no whole number"):
+        fields_of(script_arguments("run --tensor-model-parallel-size $TP"), 8)
+
+
+@pytest.mark.parametrize("sizes", [(1, 2), (0, 3, 3, 0), (2, 2, 2, 1)])
+def test_layouts_come_back(sizes):
+    assert layout_sizes(layout_of(sizes)) == sizes
+
+
+@pytest.mark.parametrize("layout", ["", "Ex|L", "E[t]|L"])
+def test_what_is_no_layout_is_refused(layout):
+    with pytest.raises(ValueError, match="write E, t, m, L"):
+        layout_sizes(layout)

@@ -1,0 +1,158 @@
+"""``penstock predict --export`` and ``--from``."""
+
+import json
+import os
+import re
+
+import pytest
+
+from penstock.core.job import settings
+
+GPT = "gpt:L=24,h=1024,a=16,vocab=50304"
+WORDS = f"predict --model {GPT} --cluster dgx-h100:2 --seq 2048 --batch 64 --micro-batch 2"
+SCRIPT = """#!/bin/bash
+# --tensor-model-parallel-size 8 in a comment
+export CUDA_DEVICE_MAX_CONNECTIONS=1
+GPUS_PER_NODE=8
+NUM_NODES=${NUM_NODES:-2}
+WORLD_SIZE=$(($GPUS_PER_NODE*$NUM_NODES))
+TP=2; PP=4
+DISTRIBUTED_ARGS=(
+    --nproc_per_node $GPUS_PER_NODE
+    --nnodes $NUM_NODES
+    --master_addr $MASTER_ADDR
+)
+GPT_MODEL_ARGS=(
+    --num-layers 24 --hidden-size 1024 \\
+    --num-attention-heads 16
+    --seq-length 2048
+    --max-position-embeddings 2048
+    --attention-backend auto # can be flash
+)
+TRAINING_ARGS="--micro-batch-size 2 --global-batch-size 64 --lr 6.0e-5 --bf16 --clip-grad 1.0"
+torchrun ${DISTRIBUTED_ARGS[@]} pretrain_gpt.py ${GPT_MODEL_ARGS[@]} $TRAINING_ARGS \\
+    --tensor-model-parallel-size=2 --pipeline-model-parallel-size 4 --sequence-parallel \\
+    --use-distributed-optimizer --moe-shiny-thing 3 --data-path $1
+"""
+
+
+def facts(penstock, words):
+    code, out, err = penstock([*words.split(), "--json"])
+    assert code == 0, err
+    return json.loads(out), err
+
+
+def test_a_script_is_read_without_running_it(penstock, tmp_path):
+    (tmp_path / "train.sh").write_text(SCRIPT)
+    found, err = facts(penstock, f"predict --from {tmp_path / 'train.sh'} --cluster dgx-h100:4")
+    setup = found["setup"]
+    split = {name: setup[name] for name in ("tp", "pp", "dp", "zero", "sp", "micro", "batch", "seq", "precision")}
+    same = {"tp": 2, "pp": 4, "dp": 2, "zero": 1, "sp": True, "micro": 2, "batch": 64, "seq": 2048}
+    assert split == same | {"precision": "bf16"}
+    assert found["framework"] == "megatron-core"
+    assert 3.5e8 < found["parameters"] < 3.7e8
+    assert err == f"penstock: not read from {tmp_path / 'train.sh'}: --moe-shiny-thing\n"
+
+
+def test_flags_win_over_the_file_and_data_parallelism_follows(penstock, tmp_path):
+    (tmp_path / "train.sh").write_text(SCRIPT)
+    found, _ = facts(penstock, f"predict --from {tmp_path / 'train.sh'} --cluster dgx-h100:2 --pp 2 --seq 4096")
+    assert [found["setup"][name] for name in ("tp", "pp", "dp", "seq")] == [2, 2, 4, 4096]
+
+
+def test_a_torchtitan_table_is_read_and_its_other_keys_are_named(penstock, tmp_path):
+    file = tmp_path / "train.toml"
+    file.write_text(
+        "[model]\nname = 'llama3'\nflavor = '8B'\n[training]\nlocal_batch_size = 1\nseq_len = 8192\n"
+        "[parallelism]\ntensor_parallel_degree = 8\nenable_async_tensor_parallel = true\n[metrics]\nlog_freq = 10\n"
+    )
+    found, err = facts(penstock, f"predict --from {file} --cluster dgx-h100:2")
+    setup = found["setup"]
+    assert (found["model"], found["framework"]) == ("llama-3-8b", "torchtitan")
+    assert [setup[name] for name in ("tp", "dp", "zero", "batch", "recompute")] == [8, 2, 3, 2, "selective"]
+    assert "parallelism.enable_async_tensor_parallel" in err
+    assert "log_freq" not in err
+
+
+def test_a_deepspeed_object_is_read_with_flags_for_the_rest(penstock, tmp_path):
+    file = tmp_path / "ds.json"
+    file.write_text(json.dumps({
+        "train_batch_size": 64,
+        "train_micro_batch_size_per_gpu": 2,
+        "bf16": {"enabled": True},
+        "zero_optimization": {"stage": 3, "zero_quantized_weights": True},
+    }))  # fmt: skip
+    found, err = facts(penstock, f"predict --from {file} --model {GPT} --cluster dgx-h100:2 --seq 2048")
+    assert [found["setup"][name] for name in ("dp", "zero", "batch", "micro")] == [16, 3, 64, 2]
+    assert found["framework"] == "deepspeed"
+    assert err.endswith(": zero_optimization.zero_quantized_weights\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--export megatrom:a.sh", "did you mean 'megatron'?"),
+        ("--export megatron", "say where to write it, megatron:FILE"),
+        ("--export megatron:a.sh --pp 4 --chunks 2 --schedule zb-v", "places stages in another way than in a loop"),
+        ("--export accelerate:a.yaml --pp 4", "it has no pipelines (pp=4)"),
+        ("--export deepspeed:a.json --pp 4 --zero 2", "its pipelines work with ZeRO 0 or 1, not zero=2"),
+        ("--export torchtitan:out --precision fp16", "precision=fp16 is none of bf16, fp8, fp32"),
+    ],
+)
+def test_what_cannot_be_is_refused_and_nothing_is_written(penstock, tmp_path, monkeypatch, words, said):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = penstock(f"{WORDS} {words}")
+    assert code == 2
+    assert said in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_file_says_what_it_leaves_out_and_so_does_the_standard_error(penstock, tmp_path):
+    names = {"megatron": "a.sh", "torchtitan": "tt", "deepspeed": "ds.json", "accelerate": "a.yaml", "slurm": "s.sh"}
+    targets = [word for name, file in names.items() for word in ("--export", f"{name}:{tmp_path / file}")]
+    code, _, err = penstock([*WORDS.split(), "--zero", "3", "--imbalance", "1.5", *targets])
+    assert code == 0
+    for name in ("megatron", "torchtitan", "deepspeed", "accelerate"):
+        path = tmp_path / names[name]
+        text = (path / "train.toml" if name == "torchtitan" else path).read_text()
+        said = re.findall(rf"^penstock: not in {name}:\S+: (imbalance: .*)$", err, re.MULTILINE)
+        assert len(said) == 1
+        assert said[0] in text
+    for script in (tmp_path / "a.sh", tmp_path / "tt" / "train.sh", tmp_path / "s.sh"):
+        assert os.access(script, os.X_OK)
+        assert os.system(f"bash -n {script}") == 0
+
+
+def test_a_plain_setup_is_said_whole_and_predicted_the_same(penstock, tmp_path):
+    file = tmp_path / "a.sh"
+    words = f"{WORDS} --tp 2 --pp 4 --chunks 2 --sp --zero 1 --recompute attention.core,attention_norm,mlp_norm"
+    before, err = facts(penstock, f"{words} --stage-layers 2,3,3,3,3,3,3,4 --export megatron:{file}")
+    assert err == ""
+    assert "--pipeline-model-parallel-layout 'Ett|ttt|ttt|ttt|ttt|ttt|ttt|ttttL'" in file.read_text()
+    after, err = facts(penstock, f"predict --from {file} --cluster dgx-h100:2")
+    assert err == ""
+    assert after["setup"] == before["setup"]
+    assert after["parameters"] - before["parameters"] == 2 * (50432 - 50304) * 1024
+    assert after["seconds"] == pytest.approx(before["seconds"], rel=0.01)
+
+
+def test_orders_without_a_name_in_pytorch_are_files(penstock, tmp_path):
+    code, _, _ = penstock(f"{WORDS} --pp 4 --zero 2 --schedule zb-h1 --export torchtitan:{tmp_path / 'tt'}")
+    assert code == 0
+    rows = (tmp_path / "tt" / "zb-h1.csv").read_text().splitlines()
+    assert len(rows) == 4
+    assert rows[0].startswith("0F0,0F1,")
+    assert f'"{tmp_path}/tt/zb-h1.csv"' in (tmp_path / "tt" / "train.toml").read_text()
+
+
+def test_a_pipeline_alone_is_a_job_of_slurm_for_penstock_run(penstock, tmp_path):
+    file = tmp_path / "job.sbatch"
+    words = "--model tiny-llama --cluster dgx-h100:1 --seq 256 --batch 16 --pp 8 --schedule zb-h1"
+    code, _, err = penstock(f"predict {words} --export slurm:{file}")
+    assert (code, err) == (0, "")
+    text = file.read_text()
+    assert "#SBATCH --nodes=1\n" in text
+    assert "#SBATCH --gpus-per-node=8\n" in text
+    flags = re.findall(r"--([a-z-]+) \S+", text.rpartition("penstock run")[2])
+    assert set(flags) <= {name.replace("_", "-") for name in settings()}
+    assert {"ranks", "schedule", "micro-batches", "seq-length"} <= set(flags)
