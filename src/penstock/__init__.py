@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from penstock.predict import Prediction
     from penstock.runtime.run import run
     from penstock.schedules import SCHEDULES
+    from penstock.search.planner import plan
 
 _HOME = {
     "add_sends": "penstock.api",
@@ -47,6 +48,7 @@ _HOME = {
     "build": "penstock.api",
     "check": "penstock.api",
     "period_s": "penstock.api",
+    "plan": "penstock.search.planner",
     "predict_step": "penstock.api",
     "problems": "penstock.api",
     "read_csv": "penstock.api",
@@ -99,6 +101,7 @@ __all__ = [
     "check",
     "make_spec",
     "period_s",
+    "plan",
     "predict_step",
     "problems",
     "read_csv",

@@ -13,6 +13,7 @@ from penstock.cli_explain import explain
 from penstock.cli_machines import machines
 from penstock.cli_peers import peers
 from penstock.cli_plan import schedule, simulate
+from penstock.cli_planner import plan
 from penstock.cli_predict import predict
 from penstock.cli_solve import solve
 from penstock.cli_validate import validate
@@ -40,6 +41,7 @@ app.command(check)
 app.command(solve)
 app.command(peers)
 app.command(machines)
+app.command(plan)
 app.command(predict)
 app.command(explain)
 app.command(validate)

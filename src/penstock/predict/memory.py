@@ -104,6 +104,14 @@ def _resting(rank: Split, stage: Stage) -> Room:
     return Room(**sums, context=rank.stack.context_bytes)
 
 
+def least_bytes(rank: Split) -> Any:
+    """Return what the mean pipeline rank holds at any time, so that one holds at least so much: weights and the
+    optimizer's state."""
+    model, pp = rank.model, rank.setup.pp
+    resting = _resting(rank, Stage({kind: count / pp for kind, count in model.kinds().items()}, 1 / pp, 1 / pp))
+    return resting.weights + resting.optimizer + resting.context
+
+
 def vocabulary_waits(rank: Split) -> Any:
     """Return how much more than the pipeline's activations wait where the vocabulary is split, relative to them."""
     return VOCABULARY_WAITS[rank.setup.vocabulary](rank.setup.pp) / rank.setup.pp

@@ -52,6 +52,10 @@ class Ranks:
         self.made, self.of = made, of
         self.device, self.low, self.width_bytes = made[0].device, made[0].low, made[0].width_bytes
 
+    def rows(self, at: Any) -> Ranks:
+        """Return those of some rows."""
+        return Ranks(self.model, self.cluster, self.grid.rows(at), self.stack, self.made, self.of[at])
+
     def each(self, of: Callable[[Rank], Any]) -> Any:
         """What a function of a rank gives in each row: a number, or a tuple of numbers."""
         found = np.array([of(rank) for rank in self.made], dtype=np.float64)[self.of]

@@ -16,7 +16,7 @@ from penstock.core.setup import Setup
 from penstock.cost.stack import Stack
 from penstock.predict.after import gathers_s, gradients_s, optimizer_s, sums, updates_s
 from penstock.predict.grid import Grid, can_be
-from penstock.predict.memory import peak_bytes
+from penstock.predict.memory import least_bytes, peak_bytes
 from penstock.predict.micro import Rank
 from penstock.predict.moments import Stage, of_block, sharded
 from penstock.predict.part import Part
@@ -35,17 +35,19 @@ AT_ONCE = 65_536
 class Scores:
     """Of each row of a grid, shape (rows,).
 
-    ``seconds``: of a step, infinite where there can be none. ``peak_bytes``: of the device that needs most.
-    ``fits``: whether all have room for it. ``possible``: whether the split can be at all.
+    ``seconds``: of a step, infinite where there can be none. ``peak_bytes``: of the device that needs most;
+    ``needed_bytes``: without what its allocator would give back. ``fits``: whether all have room for it.
+    ``possible``: whether the split can be at all.
     """
 
     seconds: Floats
     peak_bytes: Floats
+    needed_bytes: Floats
     fits: NDArray[np.bool_]
     possible: NDArray[np.bool_]
 
 
-def scores(model: Architecture, cluster: Cluster, grid: Grid, stack: Stack) -> Scores:
+def scores(model: Architecture, cluster: Cluster, grid: Grid, stack: Stack, most_bytes: float = np.inf) -> Scores:
     """Return about what ``predict`` says of each setup, without its timeline.
 
     Blocks, messages, gradients, optimizer and memory are those of ``predict``; the pipeline's idle time is what a
@@ -57,6 +59,8 @@ def scores(model: Architecture, cluster: Cluster, grid: Grid, stack: Stack) -> S
         cluster: where.
         grid: the setups.
         stack: the framework.
+        most_bytes: setups that need more on a device have no ``seconds``, which saves the time of finding them; where
+            weights and the optimizer's state alone are more, ``needed_bytes`` are less than all, ``peak_bytes`` unknown.
 
     >>> from penstock.core.config import read_architecture
     >>> from penstock.core.setup import Setup
@@ -68,18 +72,33 @@ def scores(model: Architecture, cluster: Cluster, grid: Grid, stack: Stack) -> S
     (24, 24, True)
     """
     size = len(grid)
-    found = Scores(np.full(size, np.inf), np.full(size, np.inf), np.zeros(size, bool), can_be(grid, cluster.devices))
+    seconds, peak, needed = (np.full(size, np.inf) for _ in range(3))
+    found = Scores(seconds, peak, needed, np.zeros(size, bool), can_be(grid, cluster.devices))
     found.possible[found.possible] = _can_run(model, grid.rows(found.possible))
     some = np.flatnonzero(found.possible)
+    if np.isfinite(most_bytes) and len(some):
+        found.needed_bytes[some] = _least_bytes(model, cluster, grid.rows(some), stack)
+        some = some[found.needed_bytes[some] <= most_bytes]
     for begin in range(0, len(some), AT_ONCE):
         rows = some[begin : begin + AT_ONCE]
         made, of = _ranks(model, cluster, grid.rows(rows), stack)
         found.possible[rows[of < 0]] = False
         rows, of = rows[of >= 0], of[of >= 0]
-        if len(rows):
-            many = Ranks(model, cluster, grid.rows(rows), stack, made, of)
-            found.seconds[rows], found.peak_bytes[rows], found.fits[rows] = _scored(many)
+        if not len(rows):
+            continue
+        many = _Held.of(Ranks(model, cluster, grid.rows(rows), stack, made, of))
+        found.peak_bytes[rows], needed = many.bytes()
+        found.needed_bytes[rows], found.fits[rows] = needed, needed <= many.ranks.device.memory_bytes
+        if (light := needed <= most_bytes).any():
+            found.seconds[rows[light]] = many.rows(light).seconds()
     return found
+
+
+def _least_bytes(model: Architecture, cluster: Cluster, grid: Grid, stack: Stack) -> Floats:
+    """Less than what setups need on a device, quickly."""
+    one = Rank(model, cluster, grid.base, stack)
+    found = least_bytes(Ranks(model, cluster, grid, stack, [one], np.zeros(len(grid), dtype=np.int64)))
+    return np.asarray(np.broadcast_to(found, (len(grid), 1))[:, 0])
 
 
 def _can_run(model: Architecture, grid: Grid) -> NDArray[np.bool_]:
@@ -137,26 +156,50 @@ class _Times:
         return self.f + self.i + self.w
 
 
-def _scored(many: Ranks) -> tuple[Floats, Floats, NDArray[np.bool_]]:
-    """Seconds, bytes and whether they fit."""
-    grid, setup, stack = many.grid, many.setup, many.stack
-    kinds = [*many.model.kinds()]
-    firsts, which = grid.kinds("schedule", "pp", "chunks")
-    different = grid.rows(firsts)
-    sizes = zip(different.values("schedule"), different.pp.tolist(), different.chunks.tolist(), strict=True)
-    classes = padded([layout(many.model, *size) for size in sizes])
-    counts = classes.counts[which]
-    stage = Stage({kind: counts[:, :, k] for k, kind in enumerate(kinds)}, classes.first[which], classes.last[which])
-    times = _times(many, stage)
-    dense, experts = parameters(many.model, setup, *stage)
-    dense, experts = np.broadcast_to(dense, times.f.shape), np.broadcast_to(experts, times.f.shape)
-    beside_s = gradients_s(sums(many, dense, experts, times.b), times.b)
-    beside_s += optimizer_s(updates_s(many, sharded(setup, (dense, experts), 1)))
-    end_s = _ends(many, times, classes, which)
-    seconds = (end_s + beside_s).max(axis=1) + stack.step_s
-    kept_bytes = sum(of_block(many, kind).kept * count for kind, count in stage.blocks.items())
-    total, needed = peak_bytes(many, stage, kept_bytes * _in_flight(grid, classes, which))
-    return seconds, total.max(axis=1), needed.max(axis=1) <= many.device.memory_bytes
+@dataclass(frozen=True, eq=False)
+class _Held:
+    """What the pipeline ranks of a grid hold of the model, by classes: arrays of shape (rows, classes)."""
+
+    ranks: Ranks
+    stage: Stage
+    classes: Layout
+    which: Ints
+
+    @classmethod
+    def of(cls, many: Ranks) -> _Held:
+        """Of the ranks of a grid."""
+        firsts, which = many.grid.kinds("schedule", "pp", "chunks")
+        different = many.grid.rows(firsts)
+        sizes = zip(different.values("schedule"), different.pp.tolist(), different.chunks.tolist(), strict=True)
+        classes = padded([layout(many.model, *size) for size in sizes])
+        counts = classes.counts[which]
+        blocks = {kind: counts[:, :, k] for k, kind in enumerate(many.model.kinds())}
+        return cls(many, Stage(blocks, classes.first[which], classes.last[which]), classes, which)
+
+    def rows(self, at: NDArray[np.bool_]) -> _Held:
+        """Of some rows."""
+        if at.all():
+            return self
+        stage = Stage({kind: count[at] for kind, count in self.stage.blocks.items()}, *(e[at] for e in self.stage[1:]))
+        return _Held(self.ranks.rows(at), stage, self.classes, self.which[at])
+
+    def bytes(self) -> tuple[Floats, Floats]:
+        """At the peak of the device that holds most, and what of it must fit."""
+        kept_bytes = sum(of_block(self.ranks, kind).kept * count for kind, count in self.stage.blocks.items())
+        held_bytes = kept_bytes * _in_flight(self.ranks.grid, self.classes, self.which)
+        total, needed = peak_bytes(self.ranks, self.stage, held_bytes)
+        return total.max(axis=1), needed.max(axis=1)
+
+    def seconds(self) -> Floats:
+        """Of a step."""
+        many, setup = self.ranks, self.ranks.setup
+        times = _times(many, self.stage)
+        dense, experts = parameters(many.model, setup, *self.stage)
+        dense, experts = np.broadcast_to(dense, times.f.shape), np.broadcast_to(experts, times.f.shape)
+        beside_s = gradients_s(sums(many, dense, experts, times.b), times.b)
+        beside_s += optimizer_s(updates_s(many, sharded(setup, (dense, experts), 1)))
+        end_s = _ends(many, times, self.classes, self.which)
+        return np.asarray((end_s + beside_s).max(axis=1) + many.stack.step_s)
 
 
 def _times(many: Ranks, stage: Stage) -> _Times:

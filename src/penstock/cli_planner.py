@@ -1,0 +1,84 @@
+"""The command ``penstock plan``."""
+
+from __future__ import annotations
+
+import json as json_format
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from penstock.cli_predict import one_file
+from penstock.core.setup import FRAMEWORK
+
+if TYPE_CHECKING:
+    from penstock.search.choice import Choice
+
+Words = Annotated[tuple[str, ...], Parameter(negative="", show_default=False)]
+
+
+def plan(
+    *,
+    model: str,
+    cluster: str,
+    seq: int,
+    batch: int,
+    framework: str = FRAMEWORK,
+    tokens: float | None = None,
+    fix: Words = (),
+    exclude: Words = (),
+    why: str | None = None,
+    top: int = 20,
+    headroom: float = 0.05,
+    usd_per_hour: float | None = None,
+    json: Annotated[list[Path] | None, Parameter(consume_multiple=True, negative="")] = None,
+) -> None:
+    """Plan a training: the fastest strategies that fit, why others lost, and what they take.
+
+    Args:
+        model: as for penstock predict.
+        cluster: as for penstock predict.
+        seq: tokens of a sequence.
+        batch: sequences per step, of all ranks together.
+        framework: as for penstock predict.
+        tokens: of the whole training, for its time and cost; for example 15e12.
+        fix: values that fields may have, for example tp=8,pp=4..16,recompute=none/full; all else is free.
+        exclude: values that fields may not have, for example schedule=zb-v,tp=1.
+        why: a choice of your own, for example tp=8,pp=4, to set beside the best.
+        top: how many strategies are listed.
+        headroom: share of a device's memory that stays free.
+        usd_per_hour: rent of one node, in place of the catalogue's.
+        json: print all figures as one JSON object in place of the text, or write them to a file beside it.
+    """
+    from penstock import cli_planner_text as text
+    from penstock.cli_machines import priced
+    from penstock.core.cluster import Cluster
+    from penstock.core.files import writable, write_whole
+    from penstock.search.beside import neighbours, own
+    from penstock.search.planner import plan as planned
+    from penstock.search.planner import space_of
+
+    out = one_file(json)
+    if out is not None:
+        writable(out)
+    if tokens is not None and tokens <= 0:
+        raise ValueError(f"--tokens {tokens:g}: give how many are trained on, for example 15e12")
+    machines = Cluster.read(cluster) if usd_per_hour is None else priced(Cluster.read(cluster), usd_per_hour)
+    space = space_of(model, machines, framework, seq=seq, batch=batch, fix=fix, exclude=exclude)
+    mine = None if why is None else own(space, why)
+    found = planned(
+        space.model, machines, space.stack, seq=seq, batch=batch, fix=fix, exclude=exclude, top=top,
+        headroom=headroom, first=_show_first if sys.stderr.isatty() else None,
+    )  # fmt: skip
+    rejected = [*neighbours(space, found.best, headroom)] if found.choices else []
+    asked = {"model": model, "cluster": cluster, "framework": framework, "seq": seq, "batch": batch, "tokens": tokens}
+    facts = text.facts_of(found, space, asked, rejected, mine)
+    written = json_format.dumps(facts, indent=1) + "\n"
+    if out is not None:
+        write_whole(out, written)
+    print(written, end="") if json == [] else text.print_planned(found, facts, rejected, mine)
+
+
+def _show_first(choice: Choice) -> None:
+    print(f"first answer: {choice.split}, {choice.seconds:.4g} s; looking on", file=sys.stderr)

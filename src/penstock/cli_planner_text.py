@@ -1,0 +1,155 @@
+"""What ``penstock plan`` prints and writes: strategies by names for scripts, and as a table for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict
+from typing import Any
+
+from penstock.core.cluster import Cluster
+from penstock.search.choice import Choice, Planned, flags_of
+from penstock.search.space import Space
+from penstock.units import human_bytes, human_s
+
+HOUR_S = 3600.0
+DAY_S = 86_400.0
+
+
+def facts_of(
+    found: Planned, space: Space, asked: dict[str, Any], rejected: list[str], mine: Choice | None
+) -> dict[str, Any]:
+    """Return all figures by the names that scripts read, in SI units and shares; ``None`` for what is not known."""
+
+    def choice(one: Choice | None) -> dict[str, Any] | None:
+        return None if one is None else _choice(one, space.cluster, asked)
+
+    return {
+        "asked": asked,
+        "devices": space.devices,
+        "device": space.cluster.device_of(0).name,
+        "considered": found.considered,
+        "impossible": found.impossible,
+        "too_large": found.too_large,
+        "scored": found.scored,
+        "predicted": found.predicted,
+        "proven": found.proven,
+        "headroom": found.headroom,
+        "search_seconds": found.seconds,
+        "choices": [choice(one) for one in found.choices],
+        "rejected": rejected,
+        "why": choice(mine),
+        "nearest": choice(found.nearest),
+        "changes": list(found.changes),
+    }
+
+
+def _choice(one: Choice, cluster: Cluster, asked: dict[str, Any]) -> dict[str, Any]:
+    steps = None if asked["tokens"] is None else asked["tokens"] / one.setup.tokens
+    rent = cluster.usd_per_hour
+    used = one.setup.devices / cluster.devices
+    per_step = None if rent is None else rent * used * one.seconds / HOUR_S
+    words = f"--model {asked['model']} --cluster {asked['cluster']} --framework {asked['framework']}"
+    return {
+        "split": one.split,
+        "setup": asdict(one.setup),
+        "seconds": one.seconds,
+        "seconds_interval": [one.low_s, one.high_s],
+        "tokens_per_s_per_device": one.tokens_per_s_per_device,
+        "mfu": one.mfu,
+        "bubble": one.bubble,
+        "messages_s": one.messages_s,
+        "parts_s": dict(one.parts),
+        "memory_bytes": asdict(one.peak) | {"total": one.peak.total, "needed": one.needed_bytes},
+        "device_memory_bytes": one.memory_bytes,
+        "headroom": one.headroom,
+        "usd_per_step": per_step,
+        "training_seconds": None if steps is None else steps * one.seconds,
+        "training_usd": None if steps is None or per_step is None else steps * per_step,
+        "predict": f"penstock predict {words} {flags_of(one.setup)}",
+    }
+
+
+def print_planned(found: Planned, facts: dict[str, Any], rejected: list[str], mine: Choice | None) -> None:
+    """Print a plan for people."""
+    print(_counts(facts))
+    if not found.choices:
+        _print_none(found)
+    else:
+        print()
+        _print(_table(found, facts))
+        print(f"\nthe best\n  {facts['choices'][0]['predict']}")
+        print("\nwhy not")
+        for line in rejected:
+            print(f"  {line}")
+    if mine is not None:
+        print()
+        _print(_beside(mine, found.choices[0] if found.choices else None))
+
+
+def _counts(facts: dict[str, Any]) -> str:
+    how = "none can be faster" if facts["proven"] else "others may be as fast"
+    ending = f", {facts['predicted']:,} predicted; {how}" if facts["choices"] else ""
+    return (
+        f"{facts['considered']:,} strategies in {human_s(facts['search_seconds'])}: {facts['impossible']:,} do not "
+        f"divide the model, {facts['too_large']:,} need too much memory, {facts['scored']:,} scored{ending}"
+    )
+
+
+def _table(found: Planned, facts: dict[str, Any]) -> Iterable[tuple[str, ...]]:
+    whole = facts["asked"]["tokens"] is not None
+    head = ("", "step time", "interval", "tokens/s", "MFU", "bubble", "messages", "memory", "left")
+    yield (*head, *(("days", "cost") if whole else ()), "split")
+    for place, (one, said) in enumerate(zip(found.choices, facts["choices"], strict=True), 1):
+        row = (
+            str(place), human_s(one.seconds), f"{human_s(one.low_s)} to {human_s(one.high_s)}",
+            f"{one.tokens_per_s_per_device:,.0f}", f"{one.mfu:.1%}", f"{one.bubble:.1%}", human_s(one.messages_s),
+            human_bytes(one.needed_bytes), f"{one.headroom:.0%}",
+        )  # fmt: skip
+        usd = said["training_usd"]
+        more = (f"{said['training_seconds'] / DAY_S:,.1f}", "" if usd is None else f"$ {usd:,.0f}") if whole else ()
+        yield (*row, *more, one.split)
+
+
+def _print_none(found: Planned) -> None:
+    one = found.nearest
+    if one is None:
+        print("\nno strategy divides the model over these devices")
+        return
+    room = (1 - found.headroom) * one.memory_bytes
+    print(
+        f"\nnothing fits: {one.split} needs least, {human_bytes(one.needed_bytes)} of {human_bytes(one.memory_bytes)}, "
+        f"{human_bytes(one.needed_bytes - room)} too much with {found.headroom:.0%} of headroom"
+    )
+    print("what would fit" if found.changes else "no single change would fit")
+    for change in found.changes:
+        print(f"  {change}")
+
+
+def _beside(mine: Choice, best: Choice | None) -> Iterable[tuple[str, ...]]:
+    """A user's own choice beside the best, part by part."""
+    other = best or mine
+    yield ("", "yours", "best", "difference")
+    names = sorted(
+        {*mine.parts, *other.parts}, key=lambda name: -abs(mine.parts.get(name, 0) - other.parts.get(name, 0))
+    )
+    rows = [
+        ("step time", mine.seconds, other.seconds),
+        *((n, mine.parts.get(n, 0), other.parts.get(n, 0)) for n in names),
+    ]
+    yield from ((name, human_s(a), human_s(b), f"{'+' if a >= b else ''}{human_s(a - b)}") for name, a, b in rows)
+    a, b = mine.needed_bytes, other.needed_bytes
+    yield ("memory", human_bytes(a), human_bytes(b), f"{'+' if a >= b else ''}{human_bytes(a - b)}")
+    yield ("fits", "yes" if mine.headroom >= 0 else "no", "yes" if other.headroom >= 0 else "no", "")
+
+
+def _print(rows: Iterable[tuple[str, ...]]) -> None:
+    """Print columns, all but the last set to the right where there are more than four; else all but the first."""
+    lines = [*rows]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    left = len(lines[0]) - 1 if len(lines[0]) > 4 else 0
+    for line in lines:
+        cells = (
+            cell.ljust(width) if place == left else cell.rjust(width)
+            for place, (cell, width) in enumerate(zip(line, widths, strict=True))
+        )
+        print("  ".join(cells).rstrip())

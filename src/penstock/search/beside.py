@@ -1,0 +1,93 @@
+"""A choice beside others: why neighbours of the best lost, and what a user's own choice takes part by part."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from penstock.core.setup import Setup, filling
+from penstock.predict import predict
+from penstock.search.choice import Choice
+from penstock.search.space import SCHEDULES_TRIED, Space
+from penstock.search.wishes import RECOMPUTE, wishes
+from penstock.units import human_bytes, human_s
+
+
+def own(space: Space, given: str) -> Choice:
+    """Return a user's own choice, ``dp`` taking what is left of the devices and all else as a framework has it.
+
+    Raises:
+        ValueError: it cannot be, or a field has several values.
+    """
+    said = wishes(given)
+    for name, values in said.items():
+        if len(values) > 1:
+            raise ValueError(f"{name} has {len(values)} values; a choice has one of each")
+    base, fields = space.base, {name: values[0] for name, values in said.items()}
+    usual = {"fused_loss": base.fused_loss, "recompute": space.stack.recompute, "precision": base.precision}
+    setup = filling(space.devices, **{"seq": base.seq, "batch": base.batch} | usual | fields)
+    return Choice.of(setup, predict(space.model, space.cluster, setup, space.stack))
+
+
+def neighbours(space: Space, best: Choice, headroom: float) -> Iterator[str]:
+    """Give the reason why each neighbour of the best lost, in one line; fields that are fixed have none."""
+    for change in _steps(best.setup):
+        if space.fixed.keys() & change.keys():
+            continue
+        said = ", ".join(f"{name}={int(value) if isinstance(value, bool) else value}" for name, value in change.items())
+        try:
+            setup = _changed(space, best.setup, change)
+            other = Choice.of(setup, predict(space.model, space.cluster, setup, space.stack))
+        except ValueError as error:
+            yield f"{said} cannot be: {error}"
+            continue
+        yield f"{said}{_place(space, change)} {_reason(best, other, headroom)}"
+
+
+def _steps(setup: Setup) -> Iterator[dict[str, Any]]:
+    """One field at a time, to its next values."""
+    for name in ("tp", "pp", "cp", "micro"):
+        value = getattr(setup, name)
+        yield from ({name: other} for other in (value // 2, value * 2) if other >= 1)
+    if setup.pp > 1:
+        yield from (
+            {"schedule": name} if name.startswith("zb-h") or name == "1f1b" else {"schedule": name, "chunks": 2}
+            for name in SCHEDULES_TRIED
+            if name != setup.schedule
+        )
+    yield from ({"recompute": name} for name in RECOMPUTE if name != setup.recompute)
+    yield from ({"zero": stage} for stage in range(4) if stage != setup.zero)
+    if setup.tp > 1:
+        yield {"sp": not setup.sp}
+
+
+def _changed(space: Space, setup: Setup, change: Mapping[str, Any]) -> Setup:
+    """The same with a change, on all devices."""
+    more = dict(change)
+    if more.get("pp") == 1:
+        more |= {"schedule": "1f1b", "chunks": 1}
+    if "schedule" in more:
+        more.setdefault("chunks", 1)
+    size = 1
+    for name in ("tp", "cp", "pp"):
+        size *= more.get(name, getattr(setup, name))
+    if space.devices % size:
+        raise ValueError(f"it takes a multiple of {size} devices")
+    return replace(setup, **more | {"dp": space.devices // size})
+
+
+def _place(space: Space, change: Mapping[str, Any]) -> str:
+    node = min(node.devices for node, _ in space.cluster.groups)
+    return " leaves the node:" if change.get("tp", 1) > node else ":"
+
+
+def _reason(best: Choice, other: Choice, headroom: float) -> str:
+    if other.headroom < headroom:
+        free = f" less {headroom:.0%} of headroom" if other.headroom >= 0 else ""
+        return f"needs {human_bytes(other.needed_bytes)} of {human_bytes(other.memory_bytes)}{free}"
+    more = {name: other.parts.get(name, 0) - best.parts.get(name, 0) for name in {**best.parts, **other.parts}}
+    name, most_s = max(sorted(more.items()), key=lambda part: part[1])
+    slower = other.seconds / best.seconds - 1
+    why = f", {name} +{human_s(most_s)}" if most_s > 0.001 * best.seconds else ""
+    return f"{slower:+.1%} step time{why}"

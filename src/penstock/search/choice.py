@@ -1,0 +1,152 @@
+"""The nouns of a plan: ``Choice``, one strategy predicted, and ``Planned``, the best of all with what was left out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from penstock.core.setup import Setup
+from penstock.predict import Prediction, Room
+
+MESSAGES = ("messages", "between stages", "gathering weights", "gradients and weights")
+"""Words of those parts of a step in which a rank waits for others' bytes."""
+FLAGS = {"micro": "micro-batch"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """A strategy and what is predicted of it; fields as those of ``Prediction``.
+
+    ``peak``: memory of the fullest device. ``bubble``: share of the busiest rank's time in the pipeline. ``score_s``:
+    seconds by closed forms, by which it was found.
+    """
+
+    setup: Setup
+    seconds: float
+    low_s: float
+    high_s: float
+    parts: Mapping[str, float]
+    peak: Room
+    memory_bytes: float
+    mfu: float
+    tokens_per_s_per_device: float
+    bubble: float
+    score_s: float
+
+    @classmethod
+    def of(cls, setup: Setup, found: Prediction, score_s: float = 0.0) -> Choice:
+        """From a prediction."""
+        return cls(
+            setup=setup,
+            seconds=found.seconds,
+            low_s=found.low_s,
+            high_s=found.high_s,
+            parts=dict(found.parts),
+            peak=max(found.rooms, key=lambda room: room.total - room.reserve),
+            memory_bytes=found.memory_bytes,
+            mfu=found.mfu,
+            tokens_per_s_per_device=found.tokens_per_s_per_device,
+            bubble=found.timeline.bubble_sync,
+            score_s=score_s or found.seconds,
+        )
+
+    @property
+    def needed_bytes(self) -> float:
+        """What must fit on a device; the allocator gives back its reserve before it fails."""
+        return self.peak.total - self.peak.reserve
+
+    @property
+    def headroom(self) -> float:
+        """Share of a device's memory that is left; negative if there is too little."""
+        return 1 - self.needed_bytes / self.memory_bytes
+
+    @property
+    def messages_s(self) -> float:
+        """Seconds in which a rank waits for bytes of others, but for the pipeline's bubble."""
+        return sum(value for name, value in self.parts.items() if any(word in name for word in MESSAGES))
+
+    @property
+    def split(self) -> str:
+        """Fields that say how it is split, those that are not 1 or none."""
+        return split_of(self.setup)
+
+
+def split_of(setup: Setup) -> str:
+    """Return how a setup is split, in words that ``--fix`` takes.
+
+    >>> split_of(Setup(seq=4096, batch=64, tp=4, pp=2, zero=1, sp=True))
+    'tp=4 pp=2 dp=1 micro=1 sp=1 zero=1 recompute=none schedule=1f1b'
+    """
+    shown = ["dp", "micro", *(name for name in ("recompute",)), *(("schedule",) if setup.pp > 1 else ())]
+    names = ("tp", "cp", "pp", "dp", "ep", "etp", "micro", "chunks", "sp", "zero", "recompute", "schedule")
+    return " ".join(
+        f"{name}={_word(value)}"
+        for name in names
+        if (value := getattr(setup, name)) not in (0, 1) or name in shown or value is True
+    )
+
+
+def _word(value: Any) -> str:
+    return str(int(value)) if isinstance(value, bool) else "+".join(value) if isinstance(value, tuple) else str(value)
+
+
+def flags_of(setup: Setup) -> str:
+    """Return the flags of ``penstock predict`` that ask for a setup.
+
+    >>> flags_of(Setup(seq=4096, batch=64, tp=4, pp=2, sp=True, flash=False))
+    '--seq 4096 --batch 64 --micro-batch 1 --tp 4 --pp 2 --dp 1 --schedule 1f1b --sp --no-flash --recompute none'
+    """
+    always = ("seq", "batch", "micro", "tp", "pp", "dp", "schedule", "recompute", "fused_loss")
+    words = []
+    for field in fields(Setup):
+        name, value = field.name, getattr(setup, field.name)
+        if value == field.default and (name not in always or value is False):
+            continue
+        flag = FLAGS.get(name, name.replace("_", "-"))
+        if isinstance(value, bool):
+            words.append(f"--{'' if value else 'no-'}{flag}")
+        else:
+            text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+            words.append(f"--{flag} {text}")
+    return " ".join(words)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Planned:
+    """The best strategies for a model, machines and a batch.
+
+    Args:
+        choices: the best, fastest first; empty if none fits.
+        considered: strategies looked at; ``impossible`` of them divide the model or the batch in no way, ``too_large``
+            need more than a device has, ``scored`` have a time by closed forms, ``predicted`` one with their timeline.
+        proven: whether no other can be faster, as far as scores are right within what tests allow them.
+        seconds: what it took.
+        first_s: until the first answer; ``None`` where none was found early.
+        nearest: the strategy that needs least memory, if none fits.
+        changes: the smallest changes with which one fits, then.
+    """
+
+    choices: tuple[Choice, ...]
+    considered: int
+    impossible: int
+    too_large: int
+    scored: int
+    predicted: int
+    proven: bool
+    headroom: float
+    seconds: float
+    first_s: float | None = None
+    nearest: Choice | None = None
+    changes: tuple[str, ...] = ()
+
+    @property
+    def best(self) -> Choice:
+        """The fastest.
+
+        Raises:
+            ValueError: none fits.
+        """
+        if not self.choices:
+            raise ValueError("no strategy fits; see nearest and changes")
+        return self.choices[0]

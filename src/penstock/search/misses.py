@@ -1,0 +1,86 @@
+"""Why nothing fits: the strategy that needs least, and the smallest changes with which one would."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from penstock.core.cluster import Cluster
+from penstock.predict import predict, scores
+from penstock.search.choice import Choice
+from penstock.search.space import Space
+from penstock.units import human_bytes
+
+MOST_TIMES = 64
+"""How many times the nodes are tried at most."""
+
+
+def least(space: Space) -> tuple[float, Any]:
+    """Return what the strategy that needs least needs of a device, in bytes, and its setup; ``inf`` if there is none."""
+    best: tuple[float, Any] = (np.inf, None)
+    for share in space.shares():
+        grid = space.grid(share)
+        found = scores(space.model, space.cluster, grid, space.stack)
+        if len(grid) and (row := int(found.needed_bytes.argmin())) is not None and found.needed_bytes[row] < best[0]:
+            best = float(found.needed_bytes[row]), grid.setup(row)
+    return best
+
+
+def nearest(space: Space) -> Choice | None:
+    """Return the strategy that needs least memory."""
+    _, setup = least(space)
+    return None if setup is None else Choice.of(setup, predict(space.model, space.cluster, setup, space.stack))
+
+
+def changes(space: Space, headroom: float) -> tuple[str, ...]:
+    """Return the smallest change of each kind with which a strategy fits, in words."""
+    found = []
+    for text, other, free in _others(space, headroom):
+        needed, _ = least(frugal(other))
+        memory_bytes = other.cluster.device_of(0).memory_bytes
+        if needed <= (1 - free) * memory_bytes:
+            found.append(f"{text} ({human_bytes(needed)} of {human_bytes(memory_bytes)})")
+    return (*found, *_more_nodes(space, headroom))
+
+
+def frugal(space: Space) -> Space:
+    """Return the part of the space in which strategies need least: small micro-batches, made again, sharded."""
+    wanted = {"micro": (1,), "recompute": ("full",), "schedule": ("1f1b",), "zero": (1, 3)}
+    return replace(space, fixed=wanted | space.fixed)
+
+
+def _others(space: Space, headroom: float) -> Iterator[tuple[str, Space, float]]:
+    """Changes to try: what they are, what is left to choose from then, and the headroom."""
+    for name in space.fixed:
+        rest = {key: values for key, values in space.fixed.items() if key != name}
+        yield f"leave {name} free", replace(space, fixed=rest), headroom
+    if headroom > 0:
+        yield "headroom=0", space, 0.0
+    if space.base.optimizer_offload < 1:
+        base = replace(space.base, optimizer_offload=1.0)
+        yield "optimizer_offload=1: the optimizer's state in host memory", replace(space, base=base), headroom
+
+
+def _more_nodes(space: Space, headroom: float) -> tuple[str, ...]:
+    """The fewest nodes with which one fits, twice as many at a time."""
+    times = 2
+    while times <= MOST_TIMES:
+        cluster = grown(space.cluster, times)
+        needed, _ = least(frugal(replace(space, cluster=cluster)))
+        if needed <= (1 - headroom) * cluster.device_of(0).memory_bytes:
+            return (f"{cluster.devices:,} devices in place of {space.devices:,}",)
+        times *= 2
+    return ()
+
+
+def grown(cluster: Cluster, times: int) -> Cluster:
+    """Return a cluster with so many times the nodes.
+
+    >>> grown(Cluster.read("dgx-h100:2"), 4).devices
+    64
+    """
+    groups = tuple((node, count * times) for node, count in cluster.groups)
+    return replace(cluster, name=f"{times} times {cluster.name}", groups=groups, measured=None)

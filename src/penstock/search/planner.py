@@ -1,0 +1,191 @@
+"""The verb ``plan``: the fastest strategies that fit, for a model, machines and a batch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from penstock.core.architecture import Architecture
+from penstock.core.cluster import Cluster
+from penstock.core.config.text import model_of
+from penstock.core.setup import FRAMEWORK, Setup
+from penstock.cost.stack import Stack
+from penstock.cost.stack_file import named
+from penstock.predict import Grid, predict, scores
+from penstock.search.choice import Choice, Planned
+from penstock.search.misses import changes, nearest
+from penstock.search.space import Space, Split
+from penstock.search.wishes import wishes
+
+HEADROOM = 0.05
+"""Share of a device's memory that stays free."""
+OVER = {"gpipe": 0.01, "1f1b": 0.01}
+OVER_ELSE = 0.1
+"""By how much a score may be above the prediction, relative, by schedule; tests/predict/test_score.py holds it."""
+OVER_BYTES = 0.06
+"""The same of memory."""
+AT_ONCE = 48
+"""Finalists that are predicted before it is looked whether others may be better."""
+FINALISTS = 384
+"""Most that are predicted."""
+Wished = str | Iterable[str] | Mapping[str, Any] | None
+
+
+def plan(
+    model: str | Path | Architecture,
+    cluster: str | Path | Cluster,
+    framework: str | Stack = FRAMEWORK,
+    *,
+    seq: int,
+    batch: int,
+    fix: Wished = None,
+    exclude: Wished = None,
+    top: int = 20,
+    headroom: float = HEADROOM,
+    first: Callable[[Choice], None] | None = None,
+) -> Planned:
+    """Return the fastest strategies that fit.
+
+    All strategies of the space are scored by closed forms; from the best score on, they are predicted with their
+    timelines, until no score is left that could belong to a better one.
+
+    Args:
+        model, cluster, framework: as ``predict_step`` takes them.
+        seq, batch: tokens of a sequence, and sequences per step.
+        fix: values that fields of a setup may have: ``"tp=2..8,recompute=none/full"``, or a mapping; all else is free.
+        exclude: values that they may not have, likewise.
+        top: how many are wanted.
+        headroom: share of a device's memory that stays free.
+        first: is called with a first answer, as soon as there is one.
+
+    Raises:
+        ValueError: a name that is not known, or nothing is left to choose from.
+
+    Example:
+        >>> found = plan("llama-3-8b", "dgx-h100:1", seq=4096, batch=64, fix="zero=1,cp=1", top=3)
+        >>> len(found.choices), found.proven, found.best.setup.devices
+        (3, True, 8)
+    """
+    began = time.perf_counter()
+    space = space_of(model, cluster, framework, seq=seq, batch=batch, fix=fix, exclude=exclude)
+    if top < 1 or not 0 <= headroom < 1:
+        raise ValueError(f"top={top}, headroom={headroom}: give 1 or more, and a share from 0 to below 1")
+    space.check()
+    first_s = None
+    if first is not None and (one := _first(space, headroom)) is not None:
+        first_s = time.perf_counter() - began
+        first(one)
+    shares = [scored(space, share, headroom, top) for share in space.shares()]
+    choices, predicted, proven = _finals(space, shares, top, headroom)
+    found = Planned(
+        choices=choices,
+        considered=sum(share.considered for share in shares),
+        impossible=sum(share.impossible for share in shares),
+        too_large=sum(share.too_large for share in shares),
+        scored=sum(share.scored for share in shares),
+        predicted=predicted,
+        proven=proven,
+        headroom=headroom,
+        seconds=time.perf_counter() - began,
+        first_s=first_s,
+    )
+    if choices:
+        return found
+    return replace(found, nearest=nearest(space), changes=changes(space, headroom), seconds=time.perf_counter() - began)
+
+
+def space_of(
+    model: str | Path | Architecture,
+    cluster: str | Path | Cluster,
+    framework: str | Stack = FRAMEWORK,
+    *,
+    seq: int,
+    batch: int,
+    fix: Wished = None,
+    exclude: Wished = None,
+) -> Space:
+    """Return what ``plan`` chooses from; arguments and errors are the same."""
+    architecture = model if isinstance(model, Architecture) else model_of(str(model))
+    machines = cluster if isinstance(cluster, Cluster) else Cluster.read(cluster)
+    software = framework if isinstance(framework, Stack) else named(framework)
+    return Space.of(architecture, machines, software, seq, batch, wishes(fix), wishes(exclude))
+
+
+class Share(NamedTuple):
+    """A part of the space, scored: the promising rows of its grid, their seconds, and how many there were."""
+
+    grid: Grid
+    seconds: NDArray[np.float64]
+    considered: int
+    impossible: int
+    too_large: int
+    scored: int
+
+
+def scored(space: Space, share: list[Split], headroom: float, top: int = 1) -> Share:
+    """Return the promising strategies of some splits."""
+    grid = space.grid(share)
+    most_bytes = (1 - headroom) * (1 + OVER_BYTES) * space.cluster.device_of(0).memory_bytes
+    found = scores(space.model, space.cluster, grid, space.stack, most_bytes)
+    timed = np.isfinite(found.seconds)
+    rows = np.flatnonzero(timed)
+    order = np.argsort(_least_s(grid.rows(rows), found.seconds[rows]), kind="stable")
+    rows = rows[order[: max(FINALISTS, top)]]
+    impossible = len(grid) - int(found.possible.sum())
+    too_large = len(grid) - impossible - int(timed.sum())
+    return Share(grid.rows(rows), found.seconds[rows], len(grid), impossible, too_large, int(timed.sum()))
+
+
+def _least_s(grid: Grid, seconds: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What predictions are at least, by their scores."""
+    over = np.array([OVER.get(name, OVER_ELSE) for name in grid.choices["schedule"]])
+    return np.asarray(seconds / (1 + over[grid.columns["schedule"]]))
+
+
+def _first(space: Space, headroom: float) -> Choice | None:
+    """The best of a small part of the space, by its score."""
+    typical = space.typical()
+    shares = [scored(typical, share, headroom) for share in typical.shares()]
+    rows = [(float(s), place, row) for place, share in enumerate(shares) for row, s in enumerate(share.seconds[:8])]
+    for score_s, place, row in sorted(rows):
+        found = predicted_of(space, shares[place].grid.setup(row), score_s)
+        if found is not None and found.headroom >= headroom:
+            return found
+    return None
+
+
+def _finals(space: Space, shares: list[Share], top: int, headroom: float) -> tuple[tuple[Choice, ...], int, bool]:
+    """The best choices, how many were predicted, and whether no other can be better than the first."""
+    rows = [
+        (float(least_s), place, row, float(share.seconds[row]))
+        for place, share in enumerate(shares)
+        for row, least_s in enumerate(_least_s(share.grid, share.seconds))
+    ]
+    rows.sort()
+    setups = [(shares[place].grid.setup(row), score_s) for _, place, row, score_s in rows[: max(FINALISTS, top)]]
+    found: list[Choice] = []
+    done = 0
+    while done < len(setups):
+        if len(found) >= top and rows[done][0] >= found[top - 1].seconds:
+            break
+        batch = setups[done : done + AT_ONCE]
+        made = [predicted_of(space, *one) for one in batch]
+        found += [one for one in made if one is not None and one.headroom >= headroom]
+        found.sort(key=lambda choice: choice.seconds)
+        done += len(batch)
+    proven = bool(found) and (done >= len(rows) or rows[done][0] >= found[0].seconds)
+    return tuple(found[:top]), done, proven
+
+
+def predicted_of(space: Space, setup: Setup, score_s: float = 0.0) -> Choice | None:
+    """Return a setup predicted with its timeline; ``None`` if it cannot be."""
+    try:
+        return Choice.of(setup, predict(space.model, space.cluster, setup, space.stack), score_s)
+    except ValueError:
+        return None

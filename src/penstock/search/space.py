@@ -1,0 +1,195 @@
+"""The noun ``Space``: all strategies for a model, machines and a batch, but for those that were excluded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Any
+
+import numpy as np
+
+from penstock.core.architecture import Architecture
+from penstock.core.cluster import Cluster
+from penstock.core.parts import Experts
+from penstock.core.setup import Setup, filling
+from penstock.cost.stack import Stack
+from penstock.predict import Grid
+from penstock.predict.grid import CHOICES, NUMBERS
+from penstock.schedules import SCHEDULES
+from penstock.search.wishes import RECOMPUTE, SEARCHED, Wishes
+
+SCHEDULES_TRIED = ("1f1b", "interleaved", "zb-h1", "zb-h2", "zb-v", "interleaved-zb")
+"""Unless schedules are fixed: those whose scores are close to their timelines."""
+MOST_CHUNKS = 12
+LEAST_TOKENS = 1024
+"""Of a sequence on one rank of context parallelism, unless ``cp`` is fixed."""
+MOST_TOKENS = 65_536
+"""Of a micro-batch on one rank, unless ``micro`` is fixed: then it may also be no power of two."""
+Split = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True, eq=False)
+class Space:
+    """Strategies to choose from.
+
+    Args:
+        model, cluster, stack: what is trained, where, and with which framework.
+        base: a setup with all that is not searched.
+        fixed: values that searched fields may have; all others are free.
+        excluded: values that they may not have.
+    """
+
+    model: Architecture
+    cluster: Cluster
+    stack: Stack
+    base: Setup
+    fixed: Wishes
+    excluded: Wishes
+
+    @classmethod
+    def of(
+        cls, model: Architecture, cluster: Cluster, stack: Stack, seq: int, batch: int, fixed: Wishes, excluded: Wishes
+    ) -> Space:
+        """From what was wished.
+
+        Raises:
+            ValueError: a field that is not searched has several values, or the batch cannot be.
+        """
+        single = {name: values for name, values in fixed.items() if name not in SEARCHED}
+        for name, values in (*single.items(), *((n, v) for n, v in excluded.items() if n not in SEARCHED)):
+            if len(values) > 1 or name in excluded:
+                raise ValueError(f"{name} is not searched; fix one value of it")
+        usual = {name: value for name, value in stack.usual.items() if name not in SEARCHED}
+        base = Setup(seq=seq, batch=batch, **usual | {name: values[0] for name, values in single.items()})
+        return cls(model, cluster, stack, base, {n: v for n, v in fixed.items() if n in SEARCHED}, excluded)
+
+    @property
+    def devices(self) -> int:
+        """All of the cluster's."""
+        return self.cluster.devices
+
+    def _values(self, name: str, free: Iterable[Any]) -> list[Any]:
+        """Values of a field: those fixed, else the free ones; less those excluded."""
+        chosen = dict.fromkeys(self.fixed.get(name, free))
+        return [value for value in chosen if value not in self.excluded.get(name, ())]
+
+    def splits(self, any_batch: bool = False) -> list[Split]:
+        """Return all (tp, cp, pp, dp) that take all devices, and whose ``dp`` divides the batch unless any may."""
+        divisors = [d for d in range(1, self.devices + 1) if self.devices % d == 0]
+        node = min(node.devices for node, _ in self.cluster.groups)
+        longest = max(1, self.base.seq // LEAST_TOKENS)
+        ranges = {
+            "tp": [d for d in divisors if d <= node],
+            "cp": [d for d in divisors if d <= longest and self.base.seq % (2 * d) == 0 or d == 1],
+            "pp": [d for d in divisors if d <= self.model.layers],
+        }
+        found = []
+        for tp, cp, pp in product(*(self._values(name, free) for name, free in ranges.items())):
+            dp, rest = divmod(self.devices, max(1, tp * cp * pp))
+            if rest == 0 and dp in self._values("dp", (dp,)) and (any_batch or self.base.batch % dp == 0):
+                found.append((tp, cp, pp, dp))
+        return found
+
+    def shares(self) -> list[list[Split]]:
+        """Return the splits in shares whose work on a micro-batch differs."""
+        found: dict[int, list[Split]] = {}
+        for split in self.splits():
+            found.setdefault(split[0], []).append(split)
+        return [*found.values()]
+
+    def grid(self, splits: Iterable[Split]) -> Grid:
+        """Return all strategies of some splits."""
+        choices = {
+            "schedule": tuple(self._values("schedule", SCHEDULES_TRIED)) or ("1f1b",),
+            "recompute": tuple(self._values("recompute", RECOMPUTE)),
+        }
+        tables = [self._rows(split, choices) for split in splits]
+        whole = np.concatenate(tables, axis=1) if tables else np.zeros((12, 0), dtype=np.int64)
+        return Grid(self.base, dict(zip((*NUMBERS, *CHOICES), whole, strict=True)), choices)
+
+    def _rows(self, split: Split, choices: dict[str, tuple[Any, ...]]) -> Any:
+        """Columns of all strategies of a split, in the order of ``NUMBERS`` and ``CHOICES``."""
+        tp, cp, pp, dp = split
+        orders = self._orders(pp, choices["schedule"])
+        experts = self._experts(tp, cp * dp)
+        axes = [
+            self._micros(cp, dp),
+            range(len(orders)),
+            range(len(experts)),
+            self._values("zero", range(4) if dp * cp > 1 else (0,)),
+            self._values("sp", (False, True) if tp > 1 else (False,)),
+            range(len(choices["recompute"])),
+        ]
+        at = np.indices([len(axis) for axis in axes]).reshape(len(axes), -1)
+        micro, order, expert, zero, sp, recompute = (
+            np.array([*axis], dtype=np.int64)[place] for axis, place in zip(axes, at, strict=True)
+        )
+        schedule, chunks = np.array(orders, dtype=np.int64).reshape(-1, 2)[order].T
+        ep, etp = np.array(experts, dtype=np.int64).reshape(-1, 2)[expert].T
+        same = (np.full(len(micro), size) for size in split)
+        return np.stack([micro, *same, ep, etp, chunks, zero, sp, recompute, schedule])
+
+    def _micros(self, cp: int, dp: int) -> list[int]:
+        each = self.base.batch // dp
+        most = max(1, MOST_TOKENS * cp // self.base.seq)
+        free = [size for size in range(1, min(each, most) + 1) if size & (size - 1) == 0]
+        return [size for size in self._values("micro", free) if each % size == 0]
+
+    def _orders(self, pp: int, schedules: tuple[str, ...]) -> list[tuple[int, int]]:
+        """Pairs of a place in ``schedules`` and a number of chunks; without a pipeline one is enough."""
+        if pp == 1:
+            plain = "chunks" not in self.fixed or 1 in self.fixed["chunks"]
+            return [(schedules.index("1f1b") if "1f1b" in schedules else 0, 1)] if plain else []
+        layers = (self.model.layers, self.model.layers + 2)
+        even = [v for v in range(3, MOST_CHUNKS + 1) if any(count % (pp * v) == 0 for count in layers)]
+        found = []
+        for place, name in enumerate(schedules):
+            several = SCHEDULES[name].chunks
+            least = SCHEDULES[name].least_chunks(pp, 2 * pp)
+            free = (least, *(v for v in (2, *even) if v > max(1, least))) if several else (1,)
+            if name.startswith("interleaved"):
+                free = tuple(v for v in free if v > 1)
+            found += [(place, v) for v in self._values("chunks", free)]
+        return found
+
+    def _experts(self, tp: int, ranks: int) -> list[tuple[int, int]]:
+        """Pairs of ``ep`` and ``etp``."""
+        most = max((b.mlp.experts for b in self.model.kinds() if isinstance(b.mlp, Experts)), default=1)
+        free = [d for d in range(1, most + 1) if most % d == 0 and ranks * tp % d == 0]
+        columns = tp if self.stack.split_experts else 1
+        pairs = [
+            (ep, etp) for ep in self._values("ep", free) for etp in self._values("etp", (columns if ep > 1 else 1,))
+        ]
+        return [(ep, etp) for ep, etp in pairs if ranks * tp % (ep * etp) == 0]
+
+    def typical(self) -> Space:
+        """Return a small part of the space, where good strategies are usual: for a first answer."""
+        usual: Wishes = {"zero": (1, 3), "recompute": ("none", "full"), "schedule": ("1f1b", "interleaved")}
+        usual |= {"cp": (1, 2), "micro": (1, 2)}
+        return replace(self, fixed=usual | self.fixed)
+
+    def check(self) -> None:
+        """Do nothing where there are strategies.
+
+        Raises:
+            ValueError: there are none; it names the nearest that there would be.
+        """
+        if any(len(self.grid([split])) for split in self.splits()):
+            return
+        sizes = sorted({dp for *_, dp in self.splits(any_batch=True)})
+        batch = self.base.batch
+        near = min((max(1, round(batch / dp)) * dp for dp in sizes), key=lambda one: abs(one - batch), default=0)
+        if near and near != batch:
+            raise ValueError(f"batch={batch} is no multiple of a dp that {self.devices} devices leave; use {near}")
+        first = {name: values[0] for name, values in self.fixed.items() if len(values) == 1}
+        filling(self.devices, **{"seq": self.base.seq, "batch": self.base.batch} | first)
+        raise ValueError(
+            f"no strategy for {self.devices} devices is left by {_said(self.fixed, self.excluded)}; fix or exclude less"
+        )
+
+
+def _said(fixed: Wishes, excluded: Wishes) -> str:
+    words = [f"{name}={'/'.join(map(str, values))}" for name, values in fixed.items()]
+    words += [f"no {name}={'/'.join(map(str, values))}" for name, values in excluded.items()]
+    return ", ".join(words) or "the model and the batch"

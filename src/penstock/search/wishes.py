@@ -1,0 +1,130 @@
+"""What a user fixes or excludes of a strategy: fields of a setup by name, each with the values it may have."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
+from typing import Any, get_type_hints
+
+from penstock.core.setup import Setup
+from penstock.core.words import suggest
+from penstock.predict.grid import ALONE, CHOICES, NUMBERS
+from penstock.schedules import SCHEDULES
+from penstock.schedules.table import options_of
+
+SEARCHED = (*NUMBERS, *CHOICES)
+"""Fields that are searched where nobody fixes them; all others are as a setup has them unless they are fixed."""
+RECOMPUTE = ("none", "selective", "full")
+SHORT = {"micro_batch": "micro", "vpp": "chunks"}
+_TYPES = get_type_hints(Setup)
+_YES = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
+Wishes = dict[str, tuple[Any, ...]]
+"""Field -> the values it may have, or may not."""
+
+
+def wishes(given: str | Iterable[str] | Mapping[str, Any] | None) -> Wishes:
+    """Return what was wished, by fields of a setup.
+
+    Args:
+        given: ``"tp=2..8,pp=4,recompute=none/full"``, several of these, or a mapping of a field to a value or values.
+
+    Raises:
+        ValueError: an unknown field, or a value that it cannot have.
+
+    >>> wishes("tp=2..4,recompute=none/full,sp=yes")
+    {'tp': (2, 3, 4), 'recompute': ('none', 'full'), 'sp': (True,)}
+    """
+    if isinstance(given, Mapping):
+        pairs = [(name, _values(value)) for name, value in given.items()]
+    else:
+        words = [given] if isinstance(given, str) else given or ()
+        pairs = [_read(part.strip()) for word in words for part in word.split(",") if part.strip()]
+    found: Wishes = {}
+    for name, values in pairs:
+        field = known_field(name)
+        found[field] = (*found.get(field, ()), *(_checked(field, value) for value in values))
+    return found
+
+
+def known_field(name: str) -> str:
+    """Return the field of a setup that is called so.
+
+    Raises:
+        ValueError: none is, or it cannot be wished.
+    """
+    field = name.strip().lstrip("-").replace("-", "_")
+    field = SHORT.get(field, field)
+    if field in ("seq", "batch"):
+        raise ValueError(f"{name} is what is asked, no choice; give --{field}")
+    if field in ALONE or field == "shards":
+        raise ValueError(f"{name} cannot be planned yet; penstock predict takes it for one setup")
+    names = [each.name for each in fields(Setup) if each.name not in ("seq", "batch", "shards", *ALONE)]
+    if field not in names:
+        raise ValueError(f"{name!r} is no field of a strategy; {suggest(name, [*names, *SHORT])}")
+    return field
+
+
+def _read(part: str) -> tuple[str, tuple[Any, ...]]:
+    name, equals, text = part.partition("=")
+    if not equals or not text:
+        raise ValueError(f"{part!r} fixes nothing; write tp=8, tp=2..8 or recompute=none/full")
+    field = known_field(name)
+    return field, tuple(value for word in text.split("/") for value in _spread(field, word.strip()))
+
+
+def _spread(field: str, word: str) -> Iterable[Any]:
+    """The values of a word, a range for whole numbers."""
+    low, dots, high = word.partition("..")
+    if not dots or _TYPES[field] is not int:
+        return (word,)
+    first, last = _checked(field, low), _checked(field, high)
+    if last < first:
+        raise ValueError(f"{field}={word} is an empty range; write {field}={last}..{first}")
+    return range(first, last + 1)
+
+
+def _values(value: Any) -> tuple[Any, ...]:
+    return tuple(value) if isinstance(value, list | tuple | set | range) else (value,)
+
+
+def _checked(field: str, value: Any) -> Any:
+    """A value of a field, from text too."""
+    kind = _TYPES[field]
+    if field == "schedule":
+        return _schedule(str(value))
+    if field == "recompute":
+        return _recompute(str(value))
+    if kind is bool:
+        if str(value).lower() not in _YES:
+            raise ValueError(f"{field}={value} says neither yes nor no; use 1 or 0")
+        return _YES[str(value).lower()]
+    try:
+        return value if not isinstance(value, str) else int(value) if kind is int else _number(kind, value)
+    except ValueError:
+        raise ValueError(f"{field}={value} is no {'whole ' if kind is int else ''}number") from None
+
+
+def _number(kind: Any, value: str) -> Any:
+    return value if kind is str else float(value)
+
+
+def _schedule(name: str) -> str:
+    """A schedule that can be scored."""
+    if name not in SCHEDULES:
+        raise ValueError(f"schedule={name} is unknown; {suggest(name, SCHEDULES)}")
+    if not can_be_planned(name):
+        names = ", ".join(each for each in SCHEDULES if can_be_planned(each))
+        raise ValueError(f"schedule={name} cannot be planned yet; choose from {names}")
+    return name
+
+
+def can_be_planned(schedule: str) -> bool:
+    """Return whether a schedule trains as one process would, with one copy of the weights and whole micro-batches."""
+    one = SCHEDULES[schedule]
+    return one.gradient_equal and one.copies == 1 and "slices" not in options_of(one.lane)
+
+
+def _recompute(text: str) -> str | tuple[str, ...]:
+    """A word, or operators joined by ``+``."""
+    names = tuple(text.split("+"))
+    return text if text in RECOMPUTE or not text.count(".") else names

@@ -1,0 +1,61 @@
+"""The command ``penstock plan``."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+
+import pytest
+
+from penstock.cli import main
+
+ASKED = ["plan", "--model", "llama-3-8b", "--cluster", "dgx-h100:1", "--seq", "4096", "--batch", "64"]
+FIX = ["--fix", "zero=1/3,cp=1,sp=1"]
+
+
+def test_the_best_is_handed_to_predict(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    out = tmp_path / "plan.json"
+    main([*ASKED, *FIX, "--tokens", "1e12", "--top", "3", "--why", "tp=8,sp=1", "--json", str(out)])
+    text = capsys.readouterr().out
+    facts = json.loads(out.read_text())
+    best = facts["choices"][0]
+    assert best["predict"] in text
+    assert facts["considered"] == facts["impossible"] + facts["too_large"] + facts["scored"]
+    assert len(facts["choices"]) == 3
+    assert all(line in text for line in facts["rejected"])
+    steps = 1e12 / (4096 * 64)
+    assert best["training_seconds"] == pytest.approx(steps * best["seconds"])
+    assert best["training_usd"] == pytest.approx(steps * best["usd_per_step"])
+    assert facts["why"]["seconds"] > best["seconds"]
+    main([*shlex.split(best["predict"])[1:], "--json"])
+    again = json.loads(capsys.readouterr().out)
+    assert again["seconds"] == pytest.approx(best["seconds"], rel=1e-12)
+    assert again["setup"] == best["setup"]
+
+
+def test_where_nothing_fits(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["plan", "--model", "gpt3-175b", "--cluster", "dgx-h100:1", "--seq", "2048", "--batch", "64", *FIX])
+    text = capsys.readouterr().out
+    assert "nothing fits" in text
+    assert "devices in place of 8" in text
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--model", "lama-3-8b"], "did you mean 'llama-3-8b'?"),
+        (["--cluster", "dgx-h10:1"], "did you mean"),
+        (["--framework", "megatrn"], "did you mean"),
+        (["--batch", "0"], "batch=0 is too small; use 1 or more"),
+        (["--fix", "tq=1"], "did you mean 'tp'?"),
+        (["--tokens", "0"], "give how many are trained on"),
+    ],
+)
+def test_wrong_input_is_one_line(words: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    given = dict(zip(ASKED[1::2], ASKED[2::2], strict=True)) | {words[0]: words[1]}
+    with pytest.raises(SystemExit):
+        main(["plan", *(word for pair in given.items() for word in pair)])
+    error = capsys.readouterr().err
+    assert says in error
+    assert error.count("\n") == 1
