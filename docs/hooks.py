@@ -310,6 +310,7 @@ GENERATORS: dict[str, Callable[[], str]] = {
     "help solve": command_help("solve"),
     "help peers": command_help("peers"),
     "help machines": command_help("machines"),
+    "help plan": command_help("plan"),
     "help predict": command_help("predict"),
     "help explain": command_help("explain"),
     "frameworks": frameworks,

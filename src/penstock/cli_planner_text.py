@@ -90,7 +90,7 @@ def _counts(facts: dict[str, Any]) -> str:
     how = "none can be faster" if facts["proven"] else "others may be as fast"
     ending = f", {facts['predicted']:,} predicted; {how}" if facts["choices"] else ""
     return (
-        f"{facts['considered']:,} strategies in {human_s(facts['search_seconds'])}: {facts['impossible']:,} do not "
+        f"{facts['considered']:,} strategies in {facts['search_seconds']:.1f} s: {facts['impossible']:,} do not "
         f"divide the model, {facts['too_large']:,} need too much memory, {facts['scored']:,} scored{ending}"
     )
 

@@ -60,7 +60,7 @@ def scores(model: Architecture, cluster: Cluster, grid: Grid, stack: Stack, most
         grid: the setups.
         stack: the framework.
         most_bytes: setups that need more on a device have no ``seconds``, which saves the time of finding them; where
-            weights and the optimizer's state alone are more, ``needed_bytes`` are less than all, ``peak_bytes`` unknown.
+            weights and the optimizer's state alone are more, ``needed_bytes`` are only these, ``peak_bytes`` infinite.
 
     >>> from penstock.core.config import read_architecture
     >>> from penstock.core.setup import Setup

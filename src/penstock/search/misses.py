@@ -19,12 +19,15 @@ MOST_TIMES = 64
 
 
 def least(space: Space) -> tuple[float, Any]:
-    """Return what the strategy that needs least needs of a device, in bytes, and its setup; ``inf`` if there is none."""
+    """Return what the strategy with least memory needs of a device, in bytes, and its setup; ``inf`` if none is."""
     best: tuple[float, Any] = (np.inf, None)
     for share in space.shares():
         grid = space.grid(share)
         found = scores(space.model, space.cluster, grid, space.stack)
-        if len(grid) and (row := int(found.needed_bytes.argmin())) is not None and found.needed_bytes[row] < best[0]:
+        if not len(grid):
+            continue
+        row = int(found.needed_bytes.argmin())
+        if found.needed_bytes[row] < best[0]:
             best = float(found.needed_bytes[row]), grid.setup(row)
     return best
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
@@ -81,7 +81,7 @@ class Space:
         longest = max(1, self.base.seq // LEAST_TOKENS)
         ranges = {
             "tp": [d for d in divisors if d <= node],
-            "cp": [d for d in divisors if d <= longest and self.base.seq % (2 * d) == 0 or d == 1],
+            "cp": [d for d in divisors if (d <= longest and self.base.seq % (2 * d) == 0) or d == 1],
             "pp": [d for d in divisors if d <= self.model.layers],
         }
         found = []
