@@ -78,13 +78,11 @@ def split_of(setup: Setup) -> str:
     >>> split_of(Setup(seq=4096, batch=64, tp=4, pp=2, zero=1, sp=True))
     'tp=4 pp=2 dp=1 micro=1 sp=1 zero=1 recompute=none schedule=1f1b'
     """
-    shown = ["dp", "micro", *(name for name in ("recompute",)), *(("schedule",) if setup.pp > 1 else ())]
     names = ("tp", "cp", "pp", "dp", "ep", "etp", "micro", "chunks", "sp", "zero", "recompute", "schedule")
-    return " ".join(
-        f"{name}={_word(value)}"
-        for name in names
-        if (value := getattr(setup, name)) not in (0, 1) or name in shown or value is True
-    )
+    usual = {"sp": False, "zero": 0, "recompute": None, "dp": None, "micro": None}
+    usual["schedule"] = setup.schedule if setup.pp == 1 else ""
+    values = {name: getattr(setup, name) for name in names}
+    return " ".join(f"{name}={_word(value)}" for name, value in values.items() if value != usual.get(name, 1))
 
 
 def _word(value: Any) -> str:
@@ -95,7 +93,7 @@ def flags_of(setup: Setup) -> str:
     """Return the flags of ``penstock predict`` that ask for a setup.
 
     >>> flags_of(Setup(seq=4096, batch=64, tp=4, pp=2, sp=True, flash=False))
-    '--seq 4096 --batch 64 --micro-batch 1 --tp 4 --pp 2 --dp 1 --schedule 1f1b --sp --no-flash --recompute none'
+    '--seq 4096 --batch 64 --micro-batch 1 --tp 4 --pp 2 --dp 1 --schedule 1f1b --sp --recompute none --no-flash'
     """
     always = ("seq", "batch", "micro", "tp", "pp", "dp", "schedule", "recompute", "fused_loss")
     words = []
