@@ -1,9 +1,15 @@
 """Time plans with everything free, and see where the best measured runs rank among ours.
 
 *plan*: Llama 3 70B on 512 H100 and GPT-3 175B on 64 A100, in one process: first time, and best of two more. *ranks*:
+<<<<<<< HEAD
 for each published task (model, machines, batch) of sources that tuned, with two or more measured setups: where the source's fastest, as we
 predict it, stands among all strategies that fit there, in per cent from the top, by score; and the rank correlation of
 measured and predicted times within the task.
+=======
+for each published task (model, machines, batch) of sources that tuned, with two or more measured setups: where the
+source's fastest, as we predict it, stands among all strategies that fit there, in per cent from the top, by score; and
+the rank correlation of measured and predicted times within the task.
+>>>>>>> h-plan
 
     OMP_NUM_THREADS=1 python bench/plan.py [--tasks N]
 """
