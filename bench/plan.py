@@ -1,15 +1,9 @@
 """Time plans with everything free, and see where the best measured runs rank among ours.
 
 *plan*: Llama 3 70B on 512 H100 and GPT-3 175B on 64 A100, in one process: first time, and best of two more. *ranks*:
-<<<<<<< HEAD
-for each published task (model, machines, batch) of sources that tuned, with two or more measured setups: where the source's fastest, as we
-predict it, stands among all strategies that fit there, in per cent from the top, by score; and the rank correlation of
-measured and predicted times within the task.
-=======
 for each published task (model, machines, batch) of sources that tuned, with two or more measured setups: where the
 source's fastest, as we predict it, stands among all strategies that fit there, in per cent from the top, by score; and
 the rank correlation of measured and predicted times within the task.
->>>>>>> h-plan
 
     OMP_NUM_THREADS=1 python bench/plan.py [--tasks N]
 """
@@ -20,7 +14,8 @@ import argparse
 import resource
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -33,7 +28,6 @@ from penstock.predict import scores
 from penstock.search.planner import plan, space_of
 
 TASKS = (("llama-3-70b", "dgx-h100:64", 8192, 1024), ("gpt3-175b", "dgx-a100-80gb:8", 2048, 1536))
-LEAST_SETUPS = 2
 TUNED = ("DGX Cloud", "Megatron-Bridge", "BLOOM", "MosaicML")
 """Words in the titles of sources that looked for fast setups; others measured setups of all kinds."""
 TOP = 0.05
@@ -62,51 +56,73 @@ def speed() -> None:
         print(f"{model}: {rate:,.0f} strategies a second are scored or left out for their memory (at least 100,000)")
 
 
-def tasks() -> Iterator[list[Compared]]:
-    """Measured rows by task, those that vary in what they choose."""
+def tasks() -> list[list[Compared]]:
+    """Measured rows by task, those with several setups."""
     rows = [row for row in compared(read_runs(runs_file())) if row.time_error is not None and row.strict_time]
-    for group in choices(rows):
-        tuned = any(word in group[0].source for word in TUNED)
-        if tuned and len({row.run.setup for row in group}) >= LEAST_SETUPS:
-            yield group
+    return [group for group in choices(rows) if len({row.run.setup for row in group}) > 1]
 
 
-def place(group: Sequence[Compared]) -> float | None:
+def place(group: Sequence[Compared], **more: Any) -> float | None:
     """Share of the strategies that fit and have better scores than the fastest measured setup."""
     best = min(group, key=lambda row: row.measured_s or np.inf)
     run = best.run
     if run.setup is None or run.model is None or run.cluster is None or run.stack is None or best.figures is None:
         return None
     setup = run.setup
-    same = {"precision": setup.precision, "optimizer": setup.optimizer, "flash": setup.flash, "dropout": setup.dropout}
     if run.cluster.devices > setup.devices:
         return None
-    space = space_of(run.model, run.cluster, run.stack, seq=setup.seq, batch=setup.batch,
-                     fix=same | {"fused_loss": setup.fused_loss})  # fmt: skip
-    seconds = [scores(space.model, space.cluster, space.grid(share), space.stack,
-                      space.cluster.device_of(0).memory_bytes).seconds for share in space.shares()]  # fmt: skip
-    fitting = np.concatenate(seconds)[np.isfinite(np.concatenate(seconds))] if seconds else np.array([])
+    names = ("precision", "optimizer", "flash", "dropout", "fused_loss")
+    fix = {name: getattr(setup, name) for name in names} | more
+    space = space_of(run.model, run.cluster, run.stack, seq=setup.seq, batch=setup.batch, fix=fix)
+    memory_bytes = space.cluster.device_of(0).memory_bytes
+    found = [
+        scores(space.model, space.cluster, space.grid(share), space.stack, memory_bytes).seconds
+        for share in space.shares()
+    ]
+    seconds = np.concatenate(found or [np.array([])])
+    fitting = seconds[np.isfinite(seconds)]
     return float((fitting < best.figures.seconds).mean()) if len(fitting) else None
 
 
-def accuracy(most: int) -> None:
-    groups = list(tasks())
-    found = [spearman([row.measured_s or 0.0 for row in group], [row.figures.seconds for row in group if row.figures])
-             for group in groups]  # fmt: skip
+def theirs(group: Sequence[Compared]) -> dict[str, Any]:
+    """What frameworks of the source's time had: its ZeRO stages and sequence parallelism, 1F1B and interleaved."""
+    setups = [row.run.setup for row in group if row.run.setup is not None]
+    return {
+        "zero": {setup.zero for setup in setups},
+        "sp": {setup.sp for setup in setups} | {False},
+        "schedule": ("1f1b", "interleaved"),
+    }
+
+
+def correlation(groups: Iterable[Sequence[Compared]]) -> str:
+    found = [
+        spearman([row.measured_s or 0.0 for row in group], [row.figures.seconds for row in group if row.figures])
+        for group in groups
+    ]
     known = [one for one in found if one is not None]
-    print(f"{len(groups)} tasks with {LEAST_SETUPS} or more setups: rank correlation median "
-          f"{statistics.median(known):.2f} (at least 0.85)")  # fmt: skip
-    places: list[tuple[float, str]] = []
-    step = max(1, len(groups) // most)
-    for group in groups[::step][:most]:
-        if (one := place(group)) is not None:
-            row = group[0]
-            places.append((one, f"{row.run.row['model_name']}, {row.device}, {row.run.row['devices']}: {row.source}"))
-    top = sum(one <= TOP for one, _ in places)
-    print(f"{len(places)} of them planned: in {top / max(1, len(places)):.0%} the fastest measured setup is in the top "
-          f"{TOP:.0%} (at least 80%); median {statistics.median([one for one, _ in places]):.1%}")  # fmt: skip
-    for one, name in sorted(places)[::-1][:10]:
-        print(f"  {one:6.1%}  {name}")
+    return f"median {statistics.median(known):.2f} of {len(known)} tasks" if known else "no task"
+
+
+def accuracy(most: int) -> None:
+    groups = tasks()
+    tuned = [group for group in groups if any(word in group[0].source for word in TUNED)]
+    print(f"rank correlation, 3 or more setups: {correlation(g for g in groups if len(g) > 2)} (at least 0.85)")
+    print(f"  of sources that tuned, 3 or more: {correlation(g for g in tuned if len(g) > 2)}")
+    print(f"  of sources that tuned, 2 or more: {correlation(tuned)}")
+    for name, like in (("everything free", False), ("what the source could choose from", True)):
+        places = [
+            (one, f"{group[0].run.row['model_name']} on {group[0].run.row['devices']} {group[0].device}")
+            for group in tuned[:most]
+            if (one := place(group, **(theirs(group) if like else {}))) is not None
+        ]
+        top = sum(one <= TOP for one, _ in places) / max(1, len(places))
+        middle = statistics.median([one for one, _ in places]) if places else 1.0
+        print(
+            f"{name}: of {len(places)} tasks, the fastest measured setup is in the top {TOP:.0%} in {top:.0%} (at "
+            f"least 80%); median place {middle:.1%}"
+        )
+        for one, task in sorted(places)[::-1][:4]:
+            print(f"  {one:6.1%}  {task}")
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, reject
-from setups import CLUSTER, asked
+from exported import CLUSTER, asked
 from test_round_trip import HUNDRED
 
 from penstock.core.config import read_architecture

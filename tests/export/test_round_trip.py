@@ -4,7 +4,7 @@ from dataclasses import fields
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, reject, settings
-from setups import CLUSTER, asked
+from exported import CLUSTER, asked
 
 from penstock.core.setup import Setup
 from penstock.export.frameworks import export

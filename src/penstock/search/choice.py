@@ -79,11 +79,7 @@ def split_of(setup: Setup) -> str:
     'tp=4 pp=2 dp=1 micro=1 sp=1 zero=1 recompute=none schedule=1f1b'
     """
     names = ("tp", "cp", "pp", "dp", "ep", "etp", "micro", "chunks", "sp", "zero", "recompute", "schedule")
-<<<<<<< HEAD
-    usual = {"sp": False, "zero": 0, "recompute": None, "dp": None, "micro": None}
-=======
     usual: dict[str, Any] = {"sp": False, "zero": 0, "recompute": None, "dp": None, "micro": None}
->>>>>>> h-plan
     usual["schedule"] = setup.schedule if setup.pp == 1 else ""
     values = {name: getattr(setup, name) for name in names}
     return " ".join(f"{name}={_word(value)}" for name, value in values.items() if value != usual.get(name, 1))
