@@ -125,6 +125,12 @@ def test_neighbours_lost_for_their_reasons() -> None:
     assert next(neighbours(space, best, 0.999)).endswith("less 100% of headroom")
 
 
+def test_experts_have_neighbours_with_other_ranks_of_experts() -> None:
+    best = plan(EXPERTS, "dgx-h100:1", **TASK, fix="ep=4").best
+    lines = [*neighbours(space_of(EXPERTS, "dgx-h100:1", **TASK), best, 0.05)]
+    assert {"ep=2", "ep=8"} <= {line.partition(":")[0] for line in lines}
+
+
 def test_a_choice_of_one_s_own_is_predicted() -> None:
     space = space_of(DENSE, "dgx-h100:1", **TASK)
     mine = own(space, "tp=2,pp=2")

@@ -47,7 +47,7 @@ def neighbours(space: Space, best: Choice, headroom: float) -> Iterator[str]:
 
 def _steps(setup: Setup) -> Iterator[dict[str, Any]]:
     """One field at a time, to its next values."""
-    for name in ("tp", "pp", "cp", "micro"):
+    for name in ("tp", "pp", "cp", "micro", *(("ep",) if setup.ep > 1 else ())):
         value = getattr(setup, name)
         yield from ({name: other} for other in (value // 2, value * 2) if other >= 1)
     if setup.pp > 1:
