@@ -63,6 +63,8 @@ class Stack:
         context_bytes: of the driver's context and of collectives, outside the allocator.
         slack: what the allocator holds and cannot use, relative to activations and what passes.
         recompute: what is made again unless told otherwise.
+        zero_stages, piped_zero_stages: stages of ZeRO that it has, without and with a pipeline.
+        schedules: those that it has, of those that a search tries; none: all.
         fused_loss: whether the loss is fused (``Setup.fused_loss``) unless told otherwise.
         dropout: whether models without gates are trained with it unless told otherwise.
         counts: what the framework prints as memory: ``allocated``, ``reserved`` or ``device``.
@@ -113,6 +115,9 @@ class Stack:
     context_bytes: float = 2e9
     slack: float = 0.05
     recompute: str | tuple[str, ...] = "none"
+    zero_stages: tuple[int, ...] = (0, 1, 2, 3)
+    piped_zero_stages: tuple[int, ...] = (0, 1)
+    schedules: tuple[str, ...] = ()
     fused_loss: bool = False
     dropout: bool = False
     counts: str = "allocated"

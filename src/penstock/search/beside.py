@@ -9,7 +9,7 @@ from typing import Any
 from penstock.core.setup import Setup, filling
 from penstock.predict import predict
 from penstock.search.choice import Choice
-from penstock.search.space import SCHEDULES_TRIED, Space
+from penstock.search.space import Space
 from penstock.search.wishes import RECOMPUTE, wishes
 from penstock.units import human_bytes, human_s
 
@@ -32,7 +32,7 @@ def own(space: Space, given: str) -> Choice:
 
 def neighbours(space: Space, best: Choice, headroom: float) -> Iterator[str]:
     """Give the reason why each neighbour of the best lost, in one line; fields that are fixed have none."""
-    for change in _steps(best.setup):
+    for change in _steps(space, best.setup):
         if space.fixed.keys() & change.keys():
             continue
         said = ", ".join(f"{name}={int(value) if isinstance(value, bool) else value}" for name, value in change.items())
@@ -45,7 +45,7 @@ def neighbours(space: Space, best: Choice, headroom: float) -> Iterator[str]:
         yield f"{said}{_place(space, change)} {_reason(best, other, headroom)}"
 
 
-def _steps(setup: Setup) -> Iterator[dict[str, Any]]:
+def _steps(space: Space, setup: Setup) -> Iterator[dict[str, Any]]:
     """One field at a time, to its next values."""
     for name in ("tp", "pp", "cp", "micro", *(("ep",) if setup.ep > 1 else ())):
         value = getattr(setup, name)
@@ -53,11 +53,11 @@ def _steps(setup: Setup) -> Iterator[dict[str, Any]]:
     if setup.pp > 1:
         yield from (
             {"schedule": name} if name.startswith("zb-h") or name == "1f1b" else {"schedule": name, "chunks": 2}
-            for name in SCHEDULES_TRIED
+            for name in space.schedules
             if name != setup.schedule
         )
     yield from ({"recompute": name} for name in RECOMPUTE if name != setup.recompute)
-    yield from ({"zero": stage} for stage in range(4) if stage != setup.zero)
+    yield from ({"zero": stage} for stage in space.zero_stages(setup.pp) if stage != setup.zero)
     if setup.tp > 1:
         yield {"sp": not setup.sp}
 

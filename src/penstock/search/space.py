@@ -98,10 +98,19 @@ class Space:
             found.setdefault(split[0], []).append(split)
         return [*found.values()]
 
+    @property
+    def schedules(self) -> tuple[str, ...]:
+        """Those of ``SCHEDULES_TRIED`` that the framework has."""
+        return tuple(name for name in SCHEDULES_TRIED if name in (self.stack.schedules or SCHEDULES_TRIED))
+
+    def zero_stages(self, pp: int) -> tuple[int, ...]:
+        """Stages of ZeRO that the framework has beside so many pipeline ranks."""
+        return self.stack.piped_zero_stages if pp > 1 else self.stack.zero_stages
+
     def grid(self, splits: Iterable[Split]) -> Grid:
         """Return all strategies of some splits."""
         choices = {
-            "schedule": tuple(self._values("schedule", SCHEDULES_TRIED)) or ("1f1b",),
+            "schedule": tuple(self._values("schedule", self.schedules)) or ("1f1b",),
             "recompute": tuple(self._values("recompute", RECOMPUTE)),
         }
         tables = [self._rows(split, choices) for split in splits]
@@ -117,7 +126,7 @@ class Space:
             self._micros(cp, dp),
             range(len(orders)),
             range(len(experts)),
-            self._values("zero", range(4) if dp * cp > 1 else (0,)),
+            self._values("zero", self.zero_stages(pp) if dp * cp > 1 else (0,)),
             self._values("sp", (False, True) if tp > 1 else (False,)),
             range(len(choices["recompute"])),
         ]
