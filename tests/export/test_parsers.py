@@ -7,8 +7,8 @@ import os
 from types import SimpleNamespace
 
 import pytest
-from hypothesis import given, reject
 from exported import CLUSTER, asked
+from hypothesis import given, reject
 from test_round_trip import HUNDRED
 
 from penstock.core.config import read_architecture

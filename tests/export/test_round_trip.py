@@ -3,8 +3,8 @@
 from dataclasses import fields
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, reject, settings
 from exported import CLUSTER, asked
+from hypothesis import HealthCheck, Phase, given, reject, settings
 
 from penstock.core.setup import Setup
 from penstock.export.frameworks import export
