@@ -156,3 +156,14 @@ def test_a_pipeline_alone_is_a_job_of_slurm_for_penstock_run(penstock, tmp_path)
     flags = re.findall(r"--([a-z-]+) \S+", text.rpartition("penstock run")[2])
     assert set(flags) <= {name.replace("_", "-") for name in settings()}
     assert {"ranks", "schedule", "micro-batches", "seq-length"} <= set(flags)
+
+
+def test_the_best_plan_is_written(penstock, tmp_path):
+    file = tmp_path / "train.sh"
+    words = "plan --model llama-3-8b --cluster dgx-h100:1 --seq 8192 --batch 64 --fix schedule=1f1b/interleaved"
+    code, out, err = penstock([*words.split(), "--export", f"megatron:{file}", "--json"])
+    assert code == 0, err
+    best = json.loads(out)["choices"][0]
+    again, _ = facts(penstock, f"predict --from {file} --cluster dgx-h100:1")
+    for name in ("tp", "pp", "cp", "dp", "micro", "chunks", "zero"):
+        assert again["setup"][name] == best["setup"][name]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,16 +17,27 @@ SPLIT = ("tp", "cp", "pp")
 """Fields that leave another number of devices to data parallelism."""
 
 
+def checked(targets: Sequence[str] | None) -> Sequence[str]:
+    """Return what ``--export`` was given, before anything is worked out.
+
+    Raises:
+        ValueError: no such framework, or no path.
+    """
+    from penstock.export.frameworks import target
+
+    for text in targets or ():
+        target(text)
+    return targets or ()
+
+
 def write_exports(targets: Iterable[str], model: Architecture, cluster: Cluster, setup: Setup) -> None:
     """Write a setup as each ``NAME:PATH`` says, and what the frameworks have no words for on the standard error.
 
     Raises:
         ValueError: no such framework, or it cannot train so.
     """
-    from penstock.export.frameworks import export, target
+    from penstock.export.frameworks import export
 
-    for text in targets:
-        target(text)
     for text in targets:
         for left in export(text, model, cluster, setup):
             print(f"penstock: not in {text}: {left}", file=sys.stderr)

@@ -33,6 +33,7 @@ def plan(
     headroom: float = 0.05,
     usd_per_hour: float | None = None,
     json: Annotated[list[Path] | None, Parameter(consume_multiple=True, negative="")] = None,
+    export: Annotated[list[str] | None, Parameter(negative="")] = None,
 ) -> None:
     """Plan a training: the fastest strategies that fit, why others lost, and what they take.
 
@@ -50,8 +51,10 @@ def plan(
         headroom: share of a device's memory that stays free.
         usd_per_hour: rent of one node, in place of the catalogue's.
         json: print all figures as one JSON object in place of the text, or write them to a file beside it.
+        export: write the best strategy as for penstock predict; may be repeated.
     """
     from penstock import cli_planner_text as text
+    from penstock.cli_export import checked, write_exports
     from penstock.cli_machines import priced
     from penstock.core.cluster import Cluster
     from penstock.core.files import writable, write_whole
@@ -62,6 +65,7 @@ def plan(
     out = one_file(json)
     if out is not None:
         writable(out)
+    targets = checked(export)
     if tokens is not None and tokens <= 0:
         raise ValueError(f"--tokens {tokens:g}: give how many are trained on, for example 15e12")
     machines = Cluster.read(cluster) if usd_per_hour is None else priced(Cluster.read(cluster), usd_per_hour)
@@ -72,6 +76,8 @@ def plan(
         headroom=headroom, first=_show_first if sys.stderr.isatty() else None,
     )  # fmt: skip
     rejected = [*neighbours(space, found.best, headroom)] if found.choices else []
+    if found.choices:
+        write_exports(targets, space.model, machines, found.best.setup)
     asked = {"model": model, "cluster": cluster, "framework": framework, "seq": seq, "batch": batch, "tokens": tokens}
     facts = text.facts_of(found, space, asked, rejected, mine)
     written = json_format.dumps(facts, indent=1) + "\n"

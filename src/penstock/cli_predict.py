@@ -88,16 +88,16 @@ def predict(
         export: write the setup as torchtitan:DIR, megatron:FILE, deepspeed:FILE, accelerate:FILE or slurm:FILE, and on
             the standard error what these cannot say; may be repeated.
     """
-    from penstock.cli_export import write_exports
+    from penstock.cli_export import checked, write_exports
     from penstock.cli_predict_text import facts_of, print_prediction
     from penstock.core.files import writable, write_whole
 
-    out = one_file(json)
+    out, targets = one_file(json), checked(export)
     for path in filter(None, (out, timeline)):
         writable(path)
     asked = asked_for(model, cluster, framework, flags, usd_per_hour, start)
     found = asked.predicted()
-    write_exports(export or (), *asked[:3])
+    write_exports(targets, *asked[:3])
     if timeline is not None:
         _show(found, timeline)
     facts = {

@@ -124,8 +124,6 @@ def fields_of(given: Arguments, devices: int) -> dict[str, Any]:
     chunks = len(sizes) // pp if sizes else _chunks(given, layers, pp)
     dp = max(1, devices // (tp * pp * cp))
     copies = given.whole("num-distributed-optimizer-instances", 1)
-    drops = [given.share(f"{name}-dropout", 0.1) for name in ("hidden", "attention")]
-    modern = given.get("transformer-impl", "transformer_engine") == "transformer_engine"
     return {
         "seq": given.whole("seq-length", 1),
         "batch": given.whole("global-batch-size", micro * dp),
@@ -145,13 +143,22 @@ def fields_of(given: Arguments, devices: int) -> dict[str, Any]:
         "recompute": _again(given),
         "optimizer_offload": given.share("optimizer-offload-fraction", 1.0) * given.says("optimizer-cpu-offload"),
         "precision": _precision(given),
-        "flash": modern and given.get("attention-backend") != "unfused",
-        "graphs": given.get("cuda-graph-impl", "none") != "none" or given.says("enable-cuda-graph"),
         "optimizer": _optimizer(given),
-        "dropout": max(drops) > 0,
-        "fused_loss": given.says("cross-entropy-loss-fusion"),
         "multi_token": given.whole("mtp-num-layers", 0) > 0,
         "stage_layers": _uneven(sizes, layers) if sizes else _stage_layers(given, layers, pp * chunks),
+        **_kernels(given),
+    }
+
+
+def _kernels(given: Arguments) -> dict[str, bool]:
+    """Which kernels run, and how they are launched."""
+    drops = [given.share(f"{name}-dropout", 0.1) for name in ("hidden", "attention")]
+    modern = given.get("transformer-impl", "transformer_engine") == "transformer_engine"
+    return {
+        "flash": modern and given.get("attention-backend") != "unfused",
+        "graphs": given.get("cuda-graph-impl", "none") != "none" or given.says("enable-cuda-graph"),
+        "dropout": max(drops) > 0,
+        "fused_loss": given.says("cross-entropy-loss-fusion"),
     }
 
 
