@@ -81,7 +81,7 @@ def of_stack(framework: Stack, name: str) -> Constant:
     value = getattr(framework, name)
     return Constant(
         name=f"{owner}.{name}",
-        value=", ".join(value) if isinstance(value, tuple) else value,
+        value=", ".join(map(str, value)) if isinstance(value, tuple) else value,
         meaning=_meanings()[name],
         range=facts["range"],
         source=source,
