@@ -122,23 +122,28 @@ def _fused(lane, rng):
     return Lane(codes, np.r_[[pair and rng.random() < 0.5 for pair in pairs], False])
 
 
+def some(rng):
+    """A share of few digits: sums of them are equal, or differ by more than rounding."""
+    return round(rng.random(), 6)
+
+
 @st.composite
 def costs_of(draw, placement):
-    """Uneven times, links and bytes."""
+    """Uneven times, links and bytes; times differ by much more than rounding, or not at all."""
     rng = draw(st.randoms(use_true_random=False))
     costs = Costs.uniform(placement)
     seconds, hop_s = costs.seconds.copy(), costs.hop_s.copy()
     for kind in (Kind.F, Kind.I, Kind.W):
-        seconds[kind] = [rng.choice([0.0, 0.5, 1.0, 2.0, rng.random()]) for _ in range(placement.stages)]
+        seconds[kind] = [rng.choice([0.0, 0.5, 1.0, 2.0, some(rng)]) for _ in range(placement.stages)]
     seconds[Kind.B] = seconds[Kind.I] + seconds[Kind.W]
     for a in range(placement.ranks):
         for b in range(placement.ranks):
-            hop_s[a, b] = 0.0 if a == b else rng.choice([0.0, 0.25, rng.random()])
+            hop_s[a, b] = 0.0 if a == b else rng.choice([0.0, 0.25, some(rng)])
     share = [rng.choice([0.0, 0.5, 1.0]) for _ in range(placement.stages)]
     saved = [1.0 + rng.randrange(3) for _ in range(placement.stages)]
     size = [float(rng.randrange(3)) for _ in range(placement.stages)]
     for kind in set(WORK + HOST + COLLECTIVES) - {Kind.F, Kind.B, Kind.I, Kind.W}:
-        seconds[kind] = [rng.choice([0.0, 0.5, rng.random()]) for _ in range(placement.stages)]
+        seconds[kind] = [rng.choice([0.0, 0.5, some(rng)]) for _ in range(placement.stages)]
     rows = (saved, share, size, *([rng.choice([0.0, 0.25, 1.0]) for _ in saved] for _ in range(3)))
     host_of = np.array([rng.randrange(placement.ranks) for _ in range(placement.ranks)])
     arrays = (np.array(row, dtype=np.float64) for row in rows)
