@@ -104,13 +104,15 @@ def test_a_first_answer_comes_and_is_no_better_than_the_last() -> None:
 
 
 def test_where_nothing_fits_the_nearest_and_what_would() -> None:
-    found = plan("llama-3-70b", "dgx-h100:4", seq=2048, batch=64, fix="zero=0,tp=8,pp=1,cp=1")
+    found = plan("llama-3-70b", "dgx-h100:4", seq=2048, batch=64, framework="pytorch", fix="zero=0,tp=8,pp=1,cp=1")
     assert not found.choices
     assert found.nearest is not None
     assert found.nearest.headroom < 0
     assert any(change.startswith("leave zero free") for change in found.changes)
     assert "64 devices in place of 32" not in found.changes
-    assert plan("llama-3-70b", "dgx-h100:4", seq=2048, batch=64, fix="tp=8,pp=1,cp=1", top=1).choices
+    assert plan(
+        "llama-3-70b", "dgx-h100:4", seq=2048, batch=64, framework="pytorch", fix="tp=8,pp=1,cp=1", top=1
+    ).choices
     with pytest.raises(ValueError, match="no strategy fits"):
         found.best  # noqa: B018
 
