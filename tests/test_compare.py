@@ -27,6 +27,7 @@ def lines_of(out):
     return [line.split() for line in out.splitlines()[1:] if "%" in line]
 
 
+@pytest.mark.slow
 def test_the_flag_means_the_name(ranked, penstock):
     line = "--ranks 2 --micros 4 --costs 6.2B"
     _, out = ranked(line)
@@ -72,6 +73,7 @@ def test_knobs_that_are_tried_make_a_difference(ranked):
     assert best == {*KNOBS}
 
 
+@pytest.mark.slow
 def test_span_ranks_otherwise_than_sync(ranked):
     by_span, _ = ranked("--ranks 4 --micros 8 --span")
     by_sync, _ = ranked("--ranks 4 --micros 8 --sync")

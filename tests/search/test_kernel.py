@@ -120,6 +120,7 @@ def test_with_memory_the_busiest_rank_never_waits(place, limit, seconds):
     assert found.bound.kind == "work"
 
 
+@pytest.mark.slow
 def test_the_period_is_between_its_bound_and_the_best_named_schedule():
     places = {"line": Placement.loop(3), "v": Placement.vee(3)}
     costs, limit = pricing("28.3B", 1.0).on, 1.7

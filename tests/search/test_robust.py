@@ -176,6 +176,7 @@ def test_an_order_for_stragglers_beats_what_is_best_without_and_is_the_best_ther
     assert noisy(plain.plan, Costs.uniform(place), noise, 4).mean("sync") > 52
 
 
+@pytest.mark.slow
 def test_jitter_at_real_costs_is_worth_an_order_of_its_own():
     costs, place = pricing("6.2B", 32 / 34).on, Placement.loop(4)
     options = Options(120.0, processes=1, stints=4, noise=Noise(0.15), draws=200)

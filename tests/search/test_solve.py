@@ -135,6 +135,7 @@ def test_the_search_ends_when_its_watcher_says_so():
     assert len(seen) >= 1
 
 
+@pytest.mark.slow
 def test_the_command_writes_figures_and_a_plan_that_has_them(tmp_path, penstock):
     figures, plan, own = (tmp_path / name for name in ("a.json", "a.csv", "plan.json"))
     words = "solve -p 4 -m 8 --costs 6.2B --w-share 0.94 --memory 0.75 --span --placements v,loop2 --stints 2 --seed 1"

@@ -111,6 +111,7 @@ def test_what_no_order_alone_can_hold(choice):
     assert kinds & ({Kind.OFFLOAD} if choice == "offload" else {Kind.R})
 
 
+@pytest.mark.slow
 @given(st.integers(0, 2**32 - 1))
 @settings(max_examples=2, deadline=None)
 def test_bounds_of_ways_hold(seed):
