@@ -13,8 +13,8 @@ Shape = Mapping[str, float]
 HEAD = (
     "# Constants of the time model, SI units.",
     "# Those of aiconfigurator-core are fitted by python -m penstock.calibrate.fit_kernels; errors are the fit's.",
-    "# Levels fitted on published runs: least squares in several passes, rounded, none above 1; errors are about those of",
-    "# the fit (3 to 12 %). All else says in its source whether it was measured, estimated or guessed.",
+    "# Levels fitted on published runs: least squares in several passes, rounded, none above 1; errors are about those",
+    "# of the fit (3 to 12 %). All else says in its source whether it was measured, estimated or guessed.",
 )
 
 
