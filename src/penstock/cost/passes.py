@@ -22,6 +22,8 @@ Shares = Mapping[str, float] | None
 """Shares of rates that last, by names of ``sustained_key``, in place of those in the table of constants."""
 PHASES = ("F", "I", "W")
 KINDS = ("matmul", "grouped_matmul", "attention", "scan", "elementwise", "norm", "gather", "loss")
+MATMUL, GROUPED, ATTENDING = range(3)
+GATHER = KINDS.index("gather")
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +78,8 @@ class Timed:
 CLASSES = ("product", "low product", "attention", "memory", "cast", "routing")
 """What kernels share the rate that lasts: products in the wide and in the low precision, attention, traffic of memory,
 casts to the low precision, and moves of tokens to experts and back."""
-HOT = 3
+PRODUCT, LOW_PRODUCT, ATTENTION, MEMORY, CAST, ROUTING = range(len(CLASSES))
+HOT = MEMORY
 """So many of them, the first, draw the most power."""
 
 
@@ -92,20 +95,18 @@ def timed(rows: Rows, device: Device, low: str, wide: str, crowd: float = 1.0) -
     """
     found = _Found(rows, device)
     recipe = rows.low & (low != wide)
-    for each, mine in ((wide, ~recipe), (low, recipe)):
-        found.put((rows.kind == 0) & mine, int(each != wide), partial(_product, rows, device, each))
-        found.put((rows.kind == 1) & mine, int(each != wide), partial(_grouped, rows, device, each))
-    flash = (rows.kind == 2) & ~rows.plain
+    for each, mine, kind in ((wide, ~recipe, PRODUCT), (low, recipe, LOW_PRODUCT)):
+        found.put((rows.kind == MATMUL) & mine, kind, partial(_product, rows, device, each))
+        found.put((rows.kind == GROUPED) & mine, kind, partial(_grouped, rows, device, each))
+    flash = (rows.kind == ATTENDING) & ~rows.plain
     for backward in (False, True):
         mine = flash & ((rows.phase > 0) == backward)
-        found.put(mine, 2, partial(_flash, rows, device, wide, backward))
-    routing = np.array([name.startswith("experts.") for name in rows.names], bool) & (
-        rows.kind == KINDS.index("gather")
-    )
-    found.put((rows.kind > 2) & ~routing, 3, partial(_moved, rows, device))
-    found.put(routing, 5, partial(_moved, rows, device))
-    found.put(rows.plain, 0, partial(_plain, rows, device, wide))
-    seconds = found.seconds * np.where(rows.kind == KINDS.index("grouped_matmul"), crowd, 1.0)
+        found.put(mine, ATTENTION, partial(_flash, rows, device, wide, backward))
+    routing = (rows.kind == GATHER) & np.array([name.startswith("experts.") for name in rows.names], bool)
+    found.put((rows.kind > ATTENDING) & ~routing, MEMORY, partial(_moved, rows, device))
+    found.put(routing, ROUTING, partial(_moved, rows, device))
+    found.put(rows.plain, PRODUCT, partial(_plain, rows, device, wide))
+    seconds = found.seconds * np.where(rows.kind == GROUPED, crowd, 1.0)
     cast_s = _casts_s(rows, device, low, wide)
     return Timed(seconds, found.error, found.kind, frozenset(found.guessed), cast_s, tuple(found.sources))
 
@@ -124,7 +125,7 @@ class _Found:
 
     def __init__(self, rows: Rows, device: Device) -> None:
         self.seconds, self.error = np.zeros(len(rows.kind)), np.zeros(len(rows.kind))
-        self.kind = np.full(len(rows.kind), CLASSES.index("memory"))
+        self.kind = np.full(len(rows.kind), MEMORY)
         self.guessed: set[str] = set()
         self.sources: list[tuple[Which, Time]] = []
         self.device = device
@@ -170,10 +171,10 @@ def work(rows: Rows, again: NDArray[np.bool_], device: Device, low: str, wide: s
     np.add.at(sums, (found.kind, rows.phase), found.seconds)
     np.add.at(errors, (found.kind, rows.phase), found.seconds * found.error)
     np.add.at(twice, found.kind[again], found.seconds[again])
-    np.add.at(sums[4], rows.phase, found.cast_s)
-    twice[4] = found.cast_s[again].sum()
+    np.add.at(sums[CAST], rows.phase, found.cast_s)
+    twice[CAST] = found.cast_s[again].sum()
     f, i, w = (float(rows.launches[rows.phase == phase].sum()) for phase in range(len(PHASES)))
-    matrices = (rows.kind < 2) & (rows.phase == 2)
+    matrices = (rows.kind < ATTENDING) & (rows.phase == PHASES.index("W"))
     weights = float(rows.sizes[:3, matrices].prod(axis=0).sum())
     return Work(sums, errors, twice, (f, i, w, float(rows.launches[again].sum())), weights, found.guessed)
 
@@ -217,7 +218,7 @@ def sustained(
         found[:2] = measured
     found[:HOT] = 1 - hot * (1 - found[:HOT])
     if attention != "newest":
-        found[2] *= levels("older_attention")[older_key(device.architecture, attention)][0]
+        found[ATTENTION] *= levels("older_attention")[older_key(device.architecture, attention)][0]
     return found
 
 

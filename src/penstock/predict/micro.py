@@ -23,7 +23,7 @@ from penstock.cost.kept import of_these, rerun
 from penstock.cost.kernels import memory_bound
 from penstock.cost.model_operators import embedding_operators, head_operators, operators, predictor_operators
 from penstock.cost.operators import Kernels, Microbatch, Operator, Shard
-from penstock.cost.passes import CLASSES, Rows, Shares, Work, hot_share, rows_of, sustained, work
+from penstock.cost.passes import CAST, MEMORY, ROUTING, Rows, Shares, Work, hot_share, rows_of, sustained, work
 from penstock.cost.stack import Stack
 from penstock.predict.part import Part
 
@@ -171,9 +171,9 @@ class Rank:
         """Return the share of the rate of single kernels that the stack reaches through a step, for each of
         ``CLASSES``, with products in the precision ``low``; ``hot`` as in ``hot_share``."""
         found = sustained(self.device, low, self.wide, self.stack.attention, hot, self.shares)
-        found[CLASSES.index("memory")] /= self.stack.moves
-        found[CLASSES.index("cast")] /= self.stack.casts
-        found[CLASSES.index("routing")] /= self.stack.routing
+        found[MEMORY] /= self.stack.moves
+        found[CAST] /= self.stack.casts
+        found[ROUTING] /= self.stack.routing
         return found
 
     def part(self, done: Work, low: str, routed: bool = False, block: Block | None = None) -> Part:
@@ -181,7 +181,7 @@ class Rank:
         now the one waits and then the other. Messages are the device's."""
         lasting = self.lasting(low, hot_share(done.seconds.sum(axis=1)))
         device = (done.seconds / lasting[:, None]).sum(axis=0)
-        device[2] += self.added_s(done) / lasting[CLASSES.index("memory")]
+        device[2] += self.added_s(done) / lasting[MEMORY]
         device[2] *= not self.setup.adapter  # frozen matrices need no gradients of their own
         back_s, (f, i, w, again) = float(device[1] + device[2]), done.launches
         turn_s, ring_f, ring_b = self.messages(block, float(device[0]), back_s)
