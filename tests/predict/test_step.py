@@ -34,3 +34,9 @@ def test_parts_add_up_to_the_step_and_lie_in_its_interval():
     one = found(dp=2, tp=2, pp=4)
     assert sum(one.parts.values()) == pytest.approx(one.seconds)
     assert one.low_s < one.seconds < one.high_s
+
+
+def test_a_precision_that_the_device_has_not_is_said_to_be_another():
+    setup = Setup(seq=2048, batch=8, dp=8, precision="fp8")
+    words = [predict(MODEL, Cluster.read(f"{name}:8"), setup, stack("nemo")).guessed for name in ("a100-80gb", "h100")]
+    assert ["bf16 stands for fp8" in guessed for guessed in words] == [True, False]

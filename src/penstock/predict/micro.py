@@ -103,6 +103,12 @@ class Rank:
         self.dense_batch = replace(self.batch, shard=replace(shard, ep=1, etp=1))
         self.launch_s = (stack.graph_launch_s if setup.graphs else stack.launch_s) * host_pace(self.device)
 
+    @property
+    def stand_ins(self) -> frozenset[str]:
+        """What is predicted in place of a precision that the device has not, in words."""
+        asked = self.setup.precision
+        return frozenset() if asked in self.device.matrix_flops else frozenset({f"{self.low} stands for {asked}"})
+
     def batch_of(self, block: Block) -> Microbatch:
         """The micro-batch as a block sees it: only experts are split over the ranks of experts."""
         return self.batch if isinstance(block.mlp, Experts) else self.dense_batch

@@ -239,7 +239,7 @@ class Step:
             checkpoint_bytes=stored,
             checkpoint_s=self.checkpoint_s(stored),
             timeline=self.timeline,
-            guessed=tuple(sorted(set().union(*(part.guessed for part in made)))),
+            guessed=tuple(sorted(rank.stand_ins.union(*(part.guessed for part in made)))),
         )
 
     @property
