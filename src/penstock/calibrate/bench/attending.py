@@ -14,6 +14,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from penstock.calibrate.bench.pieces import Machine, Piece, timed
 from penstock.calibrate.bench.timers import Call
 from penstock.calibrate.shapes import Attention, attentions
+from penstock.cost.kernels import BYTES
 
 _BACKENDS = {"flash": SDPBackend.FLASH_ATTENTION, "cudnn": SDPBackend.CUDNN_ATTENTION}
 _FORCED = 3
@@ -31,22 +32,20 @@ def pieces(machine: Machine, _: float) -> list[Piece]:
 
 
 def _piece(machine: Machine, backend: str, shape: Attention, gradient: bool) -> Piece:
-    precision = "bf16" if machine.cuda else "fp32"
-    facts = {"precision": precision, **shape._asdict(), "gradient": gradient, "backend": backend}
-    return timed(facts, machine, partial(_calls, machine, backend, precision, shape, gradient), grad=True)
+    facts = {"precision": machine.precision, **shape._asdict(), "gradient": gradient, "backend": backend}
+    return timed(facts, machine, partial(_calls, machine, backend, shape, gradient), grad=True)
 
 
-def _calls(machine: Machine, backend: str, precision: str, shape: Attention, gradient: bool) -> Sequence[Call]:
-    item = 2 if machine.cuda else 4
-    token = (2 * shape.heads + 2 * shape.kv_heads) * shape.head * item * (2 if gradient else 1)
+def _calls(machine: Machine, backend: str, shape: Attention, gradient: bool) -> Sequence[Call]:
+    token = (2 * shape.heads + 2 * shape.kv_heads) * shape.head * BYTES[machine.precision] * (2 if gradient else 1)
     count = min(8, machine.sets(token * shape.batch * shape.seq))
-    return [_call(machine, backend, precision, shape, gradient) for _ in range(count)]
+    return [_call(machine, backend, shape, gradient) for _ in range(count)]
 
 
-def _call(machine: Machine, backend: str, precision: str, shape: Attention, gradient: bool) -> Call:
+def _call(machine: Machine, backend: str, shape: Attention, gradient: bool) -> Call:
     def make(heads: int) -> Tensor:
         """(batch, heads, seq, head) as a projection leaves it: tokens outside of heads."""
-        made = machine.random(shape.batch, shape.seq, heads, shape.head, precision=precision)
+        made = machine.random(shape.batch, shape.seq, heads, shape.head, precision=machine.precision)
         return made.transpose(1, 2).requires_grad_()
 
     q, k, v = make(shape.heads), make(shape.kv_heads), make(shape.kv_heads)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from penstock.calibrate.bench.pieces import Facts, Machine, Piece, timed
+from penstock.calibrate.bench.pieces import DTYPES, Facts, Machine, Piece, timed
 from penstock.calibrate.bench.timers import Call, HostTimer
 from penstock.calibrate.shapes import sizes
 
@@ -27,9 +27,8 @@ def pieces(machine: Machine, _: float) -> list[Piece]:
     small = [each for each in curve if each[1] <= first]
     alone = [name for name in _KINDS if name not in ("copy", "add") and (machine.cuda or name not in _SEVERAL)]
     others = [(name, size) for size in _work(machine) for name in alone]
-    main = "bf16" if machine.cuda else "fp32"
     order = [*small, *others[:8], *curve[len(small) :], *others[8:]]
-    found = [_piece(machine, name, main, size) for name, size in order]
+    found = [_piece(machine, name, machine.precision, size) for name, size in order]
     if machine.cuda:
         found += [_piece(machine, name, "fp32", 256 << 20) for name in ("add", "adamw", "gradient_norm")]
     return found
@@ -50,8 +49,7 @@ def _piece(machine: Machine, name: str, precision: str, size: int) -> Piece:
 
 
 def _flat(machine: Machine, precision: str, size: int) -> Tensor:
-    item = 2 if precision == "bf16" else 4
-    return machine.random(size // item, precision=precision)
+    return machine.random(size // DTYPES[precision].itemsize, precision=precision)
 
 
 def _rows(machine: Machine, precision: str, size: int, width: int = 2048) -> Tensor:

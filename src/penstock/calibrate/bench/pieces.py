@@ -43,6 +43,11 @@ class Machine:
         """Whether it is a GPU."""
         return self.device.type == "cuda"
 
+    @property
+    def precision(self) -> str:
+        """That in which most is measured."""
+        return "bf16" if self.cuda else "fp32"
+
     @staticmethod
     def of(device: torch.device, rank: int, ranks: int) -> Machine:
         """The machine behind a device."""

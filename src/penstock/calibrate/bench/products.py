@@ -14,13 +14,12 @@ from penstock.calibrate.bench.machine import watched
 from penstock.calibrate.bench.pieces import Facts, Machine, Piece, timed
 from penstock.calibrate.bench.timers import Call
 from penstock.calibrate.shapes import Product, batched, products
-
-_EXAMPLE = {"bf16": 2, "fp16": 2, "fp8": 1}
+from penstock.cost.kernels import BYTES
 
 
 def pieces(machine: Machine, seconds: float) -> list[Piece]:
     """Products worth measuring in so many seconds: those of the main precision all, of others some."""
-    main = "bf16" if machine.cuda else "fp32"
+    main = machine.precision
     most = _rate(machine, main) * min(0.25, seconds / 100)
     shapes = products(most, large=machine.cuda)
     several = batched(most, large=machine.cuda)
@@ -49,7 +48,7 @@ def _piece(machine: Machine, precision: str, shape: Product) -> Piece:
 
 def _calls(machine: Machine, precision: str, shape: Product) -> Sequence[Call]:
     torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
-    item = _EXAMPLE.get(precision, 4)
+    item = BYTES[precision]
     operands = (shape.m * shape.k + shape.k * shape.n) * item * shape.batch
     count = machine.sets(operands + shape.m * shape.n * shape.batch * max(2, item))
     if precision == "fp8":
@@ -93,7 +92,7 @@ def sustained(machine: Machine, seconds: float) -> list[Piece]:
 
 
 def _sustain(machine: Machine, seconds: float) -> Iterator[tuple[Facts, float]]:
-    precision, size = ("bf16", 8192) if machine.cuda else ("fp32", 768)
+    precision, size = machine.precision, 8192 if machine.cuda else 768
     shape = Product("forward", 1, size, size, size)
     facts = {"precision": precision, **shape._asdict()}
     with torch.no_grad():
