@@ -10,6 +10,7 @@ from penstock.calibrate.cluster_file import cluster_file, summary
 from penstock.cli import main
 from penstock.core.cluster import Cluster
 from penstock.core.device import device
+from penstock.cost.curves import host_pace
 from penstock.cost.kernels import matmul, matmul_bound_s, memory_bound
 
 
@@ -51,6 +52,15 @@ def test_an_unknown_gpu_has_the_peaks_that_were_measured(read):
     assert "matrix_flops" in here.derived
 
 
+def test_what_was_not_measured_of_a_node_is_said(read):
+    several = [{**row, "ranks": 4} if row["part"] == "facts" else row for row in rows("NVIDIA X9000")]
+    assert read(several).node_of(0).derived.keys() == {"nics", "nic", "disk_bytes_per_s", "links"}
+    several.append({"part": "disk", "bytes": 1 << 28, "seconds": 0.1})
+    several.append({"part": "collective", "kind": "send", "ranks": 2, "bytes": 1 << 20, "seconds": 1e-3})
+    assert read(several).node_of(0).derived.keys() == {"nics", "nic"}
+    assert read(rows()).node_of(0).derived == {}
+
+
 def test_ranks_have_a_link_with_what_was_measured_between_them(read):
     found = [{**row, "ranks": 4} if row["part"] == "facts" else row for row in rows("NVIDIA X9000")]
     found += [
@@ -75,6 +85,10 @@ def test_measured_clusters_come_with_the_package():
         assert set(here.curves.tables) == {"matmul", "attention", "memory", "launch", "sustained"}
         assert here.curves.failed == ()
         assert matmul(here, "bf16", 4096, 4096, 4096).error < 0.08
+
+
+def test_the_pace_of_hosts_is_over_that_of_the_measured_h100():
+    assert host_pace(Cluster.read("measured-h100").device_of(0)) == pytest.approx(1, abs=0.01)
 
 
 def test_what_cannot_be_written_is_said():

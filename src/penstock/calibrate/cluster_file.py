@@ -10,7 +10,6 @@ from penstock.calibrate.measure import Row
 from penstock.core.catalogue import catalogue, find
 from penstock.core.curves import COLUMNS
 from penstock.core.device import Device, plain
-from penstock.core.node import Node
 from penstock.units import human_s
 
 OF_NODE = ("transfer", "collective", "disk")
@@ -39,7 +38,8 @@ def cluster_file(rows: Sequence[Row], name: str) -> str:
         raise ValueError("the rows do not say which machine was measured; take those of a whole calibration")
     found = {part: [row for row in rows if row["part"] == part and "seconds" in row] for part in COLUMNS}
     device, node = f"{plain(name)}-device", f"{plain(name)}-node"
-    known = find(str(about["device"])) if about["type"] == "cuda" else None
+    named = find(str(about["device"])) if about["type"] == "cuda" else None
+    known = named if isinstance(named, Device) else None
     source = f"measured {about['date']} by penstock calibrate"
     lines = [
         f"# {about['device']} as penstock calibrate measured it on {about['date']}.",
@@ -47,7 +47,7 @@ def cluster_file(rows: Sequence[Row], name: str) -> str:
         f"name = {_toml(name)}",
         "",
     ]
-    facts = _known_device(known, about) if isinstance(known, Device) else _new_device(about, found)
+    facts = _known_device(known, about) if known else _new_device(about, found)
     lines += _table(f"devices.{device}", facts | {"source": source})
     lines += _table(f"nodes.{node}", _node(known, about, found, device) | {"source": source})
     lines += ["[[groups]]", f"node = {_toml(node)}", ""]
@@ -66,39 +66,45 @@ def _known_device(known: Device, about: Row) -> dict[str, Any]:
 
 def _new_device(about: Row, found: Mapping[str, list[Row]]) -> dict[str, Any]:
     """A device of which no datasheet is at hand."""
-    peaks: dict[str, float] = {}
-    for row in (*found["matmul"], *found["sustained"]):
-        flops = 2 * row["batch"] * row["m"] * row["n"] * row["k"] / row["seconds"]
-        peaks[row["precision"]] = max(peaks.get(row["precision"], 0.0), flops)
+    peaks = _peaks([*found["matmul"], *found["sustained"]])
     rates = [row["moved_bytes"] / row["seconds"] for row in found["memory"] if row["kind"] in ("copy", "add")]
     if not peaks or not rates:
         raise ValueError("neither products nor memory were measured; calibrate without --parts, or with more --seconds")
     cuda = about["type"] == "cuda"
-    units = int(about["units"]) if cuda else int(about["threads"])
+    sharers = 1 if cuda else int(about["ranks"])
     clock_hz = float(about["clock_khz"]) * 1e3 if "clock_khz" in about else float(about.get("clock_hz", 1e9))
     measured = "the best that was measured"
     return {
         "vendor": "NVIDIA" if cuda else str(about["device"]).split()[0],
         "architecture": _ARCHITECTURES.get(int(str(about["capability"]).split(".")[0]), "unknown") if cuda else "cpu",
-        "memory_bytes": int(about["memory_bytes"]) // (1 if cuda else int(about["ranks"])),
+        "memory_bytes": int(about["memory_bytes"]) // sharers,
         "memory_bytes_per_s": max(rates),
         "matrix_flops": peaks,
         "vector_flops": peaks.get("fp32", max(peaks.values())),
-        "units": units,
+        "units": int(about["units" if cuda else "threads"]),
         "clock_hz": clock_hz,
-        "l2_bytes": int(about["cache_bytes"]) // (1 if cuda else int(about["ranks"])),
+        "l2_bytes": int(about["cache_bytes"]) // sharers,
         "derived": dict.fromkeys(("memory_bytes_per_s", "matrix_flops", "vector_flops"), measured),
     }
 
 
-def _node(known: Device | Node | None, about: Row, found: Mapping[str, list[Row]], device: str) -> dict[str, Any]:
+def _peaks(rows: Iterable[Row]) -> dict[str, float]:
+    """Most FLOP/s of products, by precision."""
+    peaks: dict[str, float] = {}
+    for row in rows:
+        flops_per_s = 2 * row["batch"] * row["m"] * row["n"] * row["k"] / row["seconds"]
+        peaks[row["precision"]] = max(peaks.get(row["precision"], 0.0), flops_per_s)
+    return peaks
+
+
+def _node(known: Device | None, about: Row, found: Mapping[str, list[Row]], device: str) -> dict[str, Any]:
     """The node: as the usual one of a known device, with what was measured in its place."""
     ranks = int(about["ranks"])
     facts: dict[str, Any] = {"device": device, "devices": ranks, "links": _links(known, ranks, found["collective"])}
     facts["host_bytes"] = int(about["host_memory_bytes"])
     if found["disk"]:
         facts["disk_bytes_per_s"] = max(row["bytes"] / row["seconds"] for row in found["disk"])
-    if isinstance(known, Device):
+    if known:
         usual = catalogue().node(known.node)
         facts = {"like": known.node} | facts | {"nics": max(1, usual.nics * ranks // usual.devices)}
         if usual.power_w:
@@ -106,7 +112,9 @@ def _node(known: Device | Node | None, about: Row, found: Mapping[str, list[Row]
     else:
         facts |= {"nics": 1, "nic": {"kind": "ethernet", "bytes_per_s": 1.25e9}}
         facts["derived"] = {"nics": "not measured: one adapter", "nic": "not measured: 10 Gbit/s"}
-        facts.setdefault("disk_bytes_per_s", 1e9)
+        if not found["disk"]:
+            facts["disk_bytes_per_s"] = 1e9
+            facts["derived"]["disk_bytes_per_s"] = "not measured: 1 GB/s"
         rate = max(row["moved_bytes"] / row["seconds"] for row in found["memory"])
         facts["host_bytes_per_s"] = rate * ranks
         facts["host_link"] = {"kind": "memory", "bytes_per_s": rate}
@@ -114,19 +122,24 @@ def _node(known: Device | Node | None, about: Row, found: Mapping[str, list[Row]
     if moved:
         slow_s = min(row["seconds"] for row in moved)
         facts["host_link"] = {"kind": "pcie", "bytes_per_s": _rate(moved), "latency_s": slow_s}
+    if ranks > 1 and not _sends(found["collective"]):
+        facts["derived"] = facts.get("derived", {}) | {"links": "not measured: 1 GB/s"}
     return facts
 
 
-def _links(known: Device | Node | None, ranks: int, collectives: Sequence[Row]) -> list[dict[str, Any]]:
+def _links(known: Device | None, ranks: int, collectives: Sequence[Row]) -> list[dict[str, Any]]:
     """What joins the ranks: one link with the rate and the latency of messages."""
     if ranks == 1:
         return []
-    sends = [row for row in collectives if row["kind"] == "send"]
-    kind = "memory" if not isinstance(known, Device) else "nvswitch"
+    sends, kind = _sends(collectives), "nvswitch" if known else "memory"
     if not sends:
         return [{"kind": kind, "devices": ranks, "bytes_per_s": 1e9}]
     latency_s = min(row["seconds"] for row in sends)
     return [{"kind": kind, "devices": ranks, "bytes_per_s": _rate(sends), "latency_s": latency_s}]
+
+
+def _sends(collectives: Sequence[Row]) -> list[Row]:
+    return [row for row in collectives if row["kind"] == "send"]
 
 
 def _rate(rows: Sequence[Row]) -> float:
@@ -178,7 +191,7 @@ def summary(rows: Sequence[Row]) -> str:
         own = [row for row in rows if row["part"] == part and "seconds" in row]
         failed = [row for row in rows if row["part"] == part and "failed" in row]
         if own or failed:
-            text = f"{part:<11}{len(own):>4} measured" + (f", {_best(part, own)}" if own and _best(part, own) else "")
+            text = f"{part:<11}{len(own):>4} measured" + (f", {_best(part, own)}" if own else "")
             lines.append(text + (f"; {len(failed)} not" if failed else ""))
     return "\n".join(lines)
 
@@ -186,9 +199,7 @@ def summary(rows: Sequence[Row]) -> str:
 def _best(part: str, rows: Iterable[Row]) -> str:
     """The best of a part: a rate, or the shortest time."""
     if part in ("matmul", "sustained"):
-        rates = [(2 * r["batch"] * r["m"] * r["n"] * r["k"] / r["seconds"] / 1e12, r["precision"]) for r in rows]
-        best = {name: max(rate for rate, of in rates if of == name) for name in dict.fromkeys(of for _, of in rates)}
-        return "up to " + ", ".join(f"{rate:.3g} TFLOP/s in {name}" for name, rate in best.items())
+        return "up to " + ", ".join(f"{flops / 1e12:.3g} TFLOP/s in {name}" for name, flops in _peaks(rows).items())
     if part in ("memory", "transfer", "disk"):
         moved = "moved_bytes" if part == "memory" else "bytes"
         return f"up to {max(row[moved] / row['seconds'] for row in rows) / 1e9:.3g} GB/s"
