@@ -95,6 +95,11 @@ def test_ends_that_count_as_layers(tmp_path):
     first = {"decoder_first_pipeline_num_layers": 2, "decoder_last_pipeline_num_layers": 4}
     (launch,), _ = launched(tmp_path, pipeline_model_parallel_size=4, **first)
     assert launch.setup.stage_layers == (2, 3, 3, 4)
+    both = {"decoder_first_pipeline_num_layers": 5, "decoder_last_pipeline_num_layers": 7}
+    (launch,), _ = launched(tmp_path, pipeline_model_parallel_size=2, **both)
+    assert launch.setup.stage_layers == (5, 7)
+    _, left = launched(tmp_path, pipeline_model_parallel_size=2, **both | {"decoder_last_pipeline_num_layers": "x"})
+    assert left == {"gpt/t/g.json": "--decoder-last-pipeline-num-layers x is no whole number"}
 
 
 def test_experts_are_split_over_ranks_as_columns_are(tmp_path):

@@ -6,15 +6,16 @@ Names as in ``megatron/training/arguments.py`` and the dataclasses that it makes
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from penstock.core.architecture import Architecture
 from penstock.core.config import gpt
 from penstock.core.parts import Norm
 from penstock.core.setup import even
 
+N = TypeVar("N", int, float)
 AGAIN = {
     "core_attn": ("attention.core",),
     "layernorm": ("attention_norm", "mlp_norm"),
@@ -42,11 +43,7 @@ class Arguments(dict[str, str]):
         Raises:
             ValueError: it is none.
         """
-        value = self.get(name, missing)
-        try:
-            return int(value)
-        except ValueError:
-            raise ValueError(f"--{name} {value} is no whole number") from None
+        return self._read(int, name, missing, "whole number")
 
     def share(self, name: str, missing: float) -> float:
         """A number, whole or not.
@@ -54,11 +51,14 @@ class Arguments(dict[str, str]):
         Raises:
             ValueError: it is none.
         """
-        value = self.get(name, missing)
+        return self._read(float, name, missing, "number")
+
+    def _read(self, of: Callable[[str | float], N], name: str, missing: N, wanted: str) -> N:
+        value = self.get(name)
         try:
-            return float(value)
+            return missing if value is None else of(value)
         except ValueError:
-            raise ValueError(f"--{name} {value} is no number") from None
+            raise ValueError(f"--{name} {value} is no {wanted}") from None
 
     def says(self, name: str) -> bool:
         """Whether a flag is there; a variable behind it is not its value."""
@@ -221,17 +221,17 @@ def _optimizer(given: Arguments) -> str:
     return next((ours for ours, theirs in MOMENTS.items() if named == "adam" and theirs == moments), named)
 
 
-def _stage_layers(given: Mapping[str, str], layers: int, stages: int) -> tuple[int, ...]:
+def _stage_layers(given: Arguments, layers: int, stages: int) -> tuple[int, ...]:
     """Layers of each stage, where the first or the last has its own number or an end of the model counts as one."""
-    ends = [given.get(f"account-for-{end}-in-pipeline-split") == "true" for end in ("embedding", "loss")]
+    ends = [given.says(f"account-for-{end}-in-pipeline-split") for end in ("embedding", "loss")]
     if any(ends):
         each = [(layers + sum(ends)) // stages] * stages
         return (each[0] - ends[0], *each[1:-1], each[-1] - ends[1])
-    first, last = (given.get(f"decoder-{end}-pipeline-num-layers") for end in ("first", "last"))
-    if first is None or last is None:
+    first, last = (given.whole(f"decoder-{end}-pipeline-num-layers", 0) for end in ("first", "last"))
+    if not first or not last:
         return ()
-    rest = (layers - int(first) - int(last)) // (stages - 2)
-    return (int(first), *[rest] * (stages - 2), int(last))
+    between = max(0, stages - 2)
+    return (first, *[(layers - first - last) // max(1, between)] * between, last)
 
 
 def _again(given: Arguments) -> str | tuple[str, ...]:
