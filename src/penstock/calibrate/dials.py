@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from penstock.calibrate.fitting import range_of
 from penstock.cost.constants import table
 from penstock.cost.stack import Stack, tables
 
@@ -64,19 +65,15 @@ class Dial:
     takers: tuple[str, ...] = ()
 
 
-def range_of(text: str) -> tuple[float, float]:
-    """Return the ends of a range as the tables write it.
-
-    >>> range_of("1e-6 to 1e-4")
-    (1e-06, 0.0001)
-    """
-    low, high = (float(word) for word in text.split(" to "))
+def _within(text: str) -> tuple[float, float]:
+    """The ends of a range of the tables, for logarithms."""
+    low, high = range_of(text)
     return max(low, LEAST * high), high
 
 
 def stack_dial(owner: str, name: str, value: float, takers: tuple[str, ...]) -> Dial:
     """Return the dial of a field of a framework."""
-    low, high = range_of(tables()["ranges"][name]["range"])
+    low, high = _within(tables()["ranges"][name]["range"])
     usual, give = USUAL[name]
     return Dial(owner=owner, name=name, value=value, low=low, high=high, usual=usual, give=give, takers=takers)
 
@@ -111,7 +108,7 @@ def _owner(known: Mapping[str, Any], framework: str | None, name: str) -> str | 
 
 
 def _of_shares() -> Iterator[Dial]:
-    low, high = range_of(table()["about"][SUSTAINED]["range"])
+    low, high = _within(table()["about"][SUSTAINED]["range"])
     usual, give = USUAL_SHARE
     for key, facts in table()["levels"][SUSTAINED].items():
         if MARK in facts["source"]:

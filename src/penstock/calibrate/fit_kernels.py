@@ -191,13 +191,18 @@ def main() -> None:
             floor_s = table["cast"]["floor_s"]["value"]
             shapes = {name: {**shape, "cast_floor_s": floor_s} for name, shape in shapes.items()}
         for name, pairs in cases.items():
-            level = name.strip("()").split(",")[0]
+            level = _part(name)
             if part == {"grouped": "matmul"}.get(level, level):
                 if name == level:
                     _set_levels(table["levels"], level, pairs, shapes["all"])
                 _report(table["levels"], name, pairs, shapes)
     table["collective"] = fit_links(table["collective"], root)
     write(table, Path(str(files("penstock") / "data" / "constants.toml")))
+
+
+def _part(name: str) -> str:
+    """The part whose level counts for cases of this name."""
+    return name.strip("()").split(",")[0]
 
 
 def _shapes(part: Mapping[str, Any], cases: list[Case]) -> dict[str, dict[str, float]]:
@@ -236,7 +241,7 @@ def _set_levels(levels: dict[str, Any], part: str, pairs: list[tuple[Case, Case]
 
 def _report(levels: Mapping[str, Any], name: str, pairs: list[tuple[Case, Case]], shapes: Mapping[str, Shape]) -> None:
     """Print errors on held-out shapes with the level of the architecture, and those of shapes from elsewhere."""
-    part = name.strip("()").split(",")[0]
+    part = _part(name)
     for fitted, held in pairs:
         found, key = shapes["all"], f"{held.device.architecture} {held.precision}"
         level, cast = levels[part][key]["level"], levels["cast"].get(key, {"level": 1.0})["level"]

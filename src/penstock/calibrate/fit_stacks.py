@@ -79,8 +79,7 @@ def problem_of(runs: Sequence[Run], dials: Sequence[Dial]) -> Problem:
     count = Counter(map(source_of, runs))
     weight = np.array([count[source_of(run)] ** -0.5 for run in runs])
     whole = Problem(runs, dials, stacks(), weight)
-    moved = [dial for dial, rows in zip(dials, whole.touched, strict=True) if len(rows)]
-    return Problem(runs, moved, stacks(), weight)
+    return whole.only([dial for dial, rows in enumerate(whole.touched) if len(rows)])
 
 
 Held = dict[str, Callable[[Run], Any]]

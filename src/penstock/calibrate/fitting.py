@@ -23,7 +23,7 @@ def fit(shape: Mapping[str, Any], score: Callable[[Shape], float], source: str) 
 
     By turns, one constant at a time: a pattern search.
     """
-    limits = {name: [float(word) for word in facts["range"].split(" to ")] for name, facts in shape.items()}
+    limits = {name: range_of(facts["range"]) for name, facts in shape.items()}
     best = {name: float(facts["value"]) for name, facts in shape.items()}
     least, step, tries = score(best), 0.5, 400
     while step > 0.01 and tries > 0:
@@ -38,6 +38,16 @@ def fit(shape: Mapping[str, Any], score: Callable[[Shape], float], source: str) 
                     best, least = {**best, name: value}, found
         step = step / 2 if least > before * 0.998 else step
     return {key: {**facts, "source": source, "value": float(f"{best[key]:.4g}")} for key, facts in shape.items()}
+
+
+def range_of(text: str) -> tuple[float, float]:
+    """Return the ends of a range as the tables write it.
+
+    >>> range_of("1e-6 to 1e-4")
+    (1e-06, 0.0001)
+    """
+    low, high = (float(word) for word in text.split(" to "))
+    return low, high
 
 
 def values(part: Mapping[str, Any]) -> dict[str, float]:

@@ -32,7 +32,7 @@ NOT_READ = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Launch:
-    """One test: what it launched, and the bytes that PyTorch had allocated, at most and between steps."""
+    """One test: what it launched, and the bytes that PyTorch had allocated at most."""
 
     name: str
     model: Architecture
@@ -40,7 +40,6 @@ class Launch:
     setup: Setup
     stack: Stack
     peak_bytes: float
-    resting_bytes: float
 
 
 def read_launches(path: Path) -> tuple[list[Launch], dict[str, str]]:
@@ -76,7 +75,6 @@ def _launch(name: str, row: Mapping[str, str]) -> Launch:
         setup=setup,
         stack=_stack(arguments),
         peak_bytes=float(row["mem_max_allocated_bytes"]),
-        resting_bytes=float(row["mem_allocated_bytes"] or 0),
     )
 
 

@@ -11,7 +11,6 @@ from typing import Any
 from penstock.calibrate.conventions import Convention, convention, flops_in, measured_tflops
 from penstock.calibrate.printed import GIB
 from penstock.calibrate.published import Run
-from penstock.calibrate.rows import number
 from penstock.core.device import device, plain
 from penstock.cost.stack import stack
 from penstock.predict import Prediction, Room, predict
@@ -182,7 +181,7 @@ def _in_units(run: Run, found: Prediction, flops: float, kind: Convention) -> Fi
         convention=kind,
         mfu=flops / found.seconds / found.peak_flops,
         parts=found.parts,
-        room=run.memory.room(found),
+        room=memory.room(found),
         guessed=(*run.guessed, *found.guessed),
     )
 
@@ -197,7 +196,7 @@ def _measured(run: Run, peak_flops: float) -> dict[str, Any]:
     if any("oom" in _words(row.get(name, "")) for name in TELLING):
         return found | {"fitted": False}
     try:
-        found |= {"measured_s": run.measured_s, "measured_gb": number(row, "peak_mem_gb") or None}
+        found |= {"measured_s": run.measured_s, "measured_gb": run.measured_gb}
         found["measured_tflops"] = measured_tflops(row, peak_flops)
     except ValueError as error:
         return {"unread": str(error)}
