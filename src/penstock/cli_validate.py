@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from penstock.calibrate.published import Run
+    from penstock.calibrate.summaries import Summary
     from penstock.calibrate.validation import Compared
 
 WORST = 3
-SUFFIXES = (".png", ".svg")
 
 
 def validate(
@@ -47,6 +47,7 @@ def validate(
     from penstock.cli_validate_text import print_report
     from penstock.core.files import writable, write_whole
     from penstock.cost.stack_file import named
+    from penstock.view.plot import SUFFIXES
 
     if worst < 0:
         raise ValueError(f"--worst {worst} is too small; use 0 or more")
@@ -64,7 +65,7 @@ def validate(
     print_report(rows, found, worst, strict)
 
 
-def report(rows: Sequence[Compared], found: Any, name: str, strict: bool) -> dict[str, Any]:
+def report(rows: Sequence[Compared], found: dict[str, dict[str, Summary]], name: str, strict: bool) -> dict[str, Any]:
     """Return what ``--json`` writes: the file, each row, and the summaries by what they are of."""
     from dataclasses import asdict
 
@@ -159,8 +160,4 @@ def _write_picture(rows: Sequence[Compared], png: Path) -> None:
     panels = {"step time, s": times, "peak memory, GiB": memory}
     with whole_file(png) as stand_in:
         drawn = {name: points for name, points in panels.items() if points}
-        scatter.save(drawn, [*grouped(rows, _source)], stand_in)
-
-
-def _source(row: Compared) -> str:
-    return row.source
+        scatter.save(drawn, [*grouped(rows, lambda row: row.source)], stand_in)
