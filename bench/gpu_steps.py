@@ -33,7 +33,7 @@ from penstock.runtime.run import plan_of
 from penstock.runtime.train import Trainer
 
 WARM, MEASURED = 2, 5
-"""Steps left out, and steps of which the median is taken."""
+"""Steps left out, and steps of which the median, one of them, is taken: an odd number."""
 
 
 @dataclass(frozen=True)
@@ -158,6 +158,32 @@ def measured(case: Case, folder: Path, text: Path, device: torch.device) -> dict
     """Train a few steps of a configuration."""
     config = folder / f"{case.model}.json"
     config.write_text(json.dumps(MODELS[case.model]))
+    spec = spec_of(case, config, text)
+    begun = time.perf_counter()
+    trainer = Timed(spec, plan_of(spec), 0, folder, device)
+    made_s = time.perf_counter() - begun
+    trained = trainer.train(None, Progress(spec.job.steps, shown=False))
+    module, step_s = trainer.modules[0], statistics.median(trainer.steps_s[WARM:])
+    masks = [kwargs.get("attention_mask") for calls in module._calls.cache.values() for _, kwargs in calls]
+    return {
+        "parameters": sum(param.numel() for param in module.parameters()),
+        "step_s": step_s,
+        "steps_s": [round(each, 6) for each in trainer.steps_s],
+        "tokens_per_s": spec.job.tokens_per_step / step_s,
+        "peak_allocated_bytes": max(peak for peak, _ in trainer.peaks[WARM:]),
+        "peak_reserved_bytes": max(peak for _, peak in trainer.peaks[WARM:]),
+        "weights_bytes": sum(param.nbytes for param in module.parameters()),
+        "saved_bytes": trained.saved[0][0],
+        "kept_share": trained.shares[0][0],
+        "explicit_mask": any(mask is not None for mask in masks),
+        **ops_of(trainer, trained.times[1 + WARM + trainer.steps_s[WARM:].index(step_s)]),
+        "loss": trained.loss,
+        "made_s": round(made_s, 2),
+        "notes": trainer.notes,
+    }
+
+
+def spec_of(case: Case, config: Path, text: Path) -> RunSpec:
     job = Job(
         data=str(text),
         seq_length=case.seq,
@@ -168,46 +194,18 @@ def measured(case: Case, folder: Path, text: Path, device: torch.device) -> dict
         held_out_sequences=0,
     )
     strategy = Strategy(ranks=1, micro_batches=case.micros, recompute=case.recompute)
-    spec = RunSpec(model=str(config), job=job, strategy=strategy, run=RunSettings(checkpoint_every=0))
-    begun = time.perf_counter()
-    plan = plan_of(spec)
-    trainer = Timed(spec, plan, 0, folder, device)
-    held = sum(param.nbytes for param in trainer.modules[0].parameters())
-    made_s = time.perf_counter() - begun
-    trained = trainer.train(None, Progress(job.steps, shown=False))
-    later = sorted(range(WARM, len(trainer.steps_s)), key=trainer.steps_s.__getitem__)
-    middle = later[len(later) // 2]
-    start, end = trained.times[middle + 1] - trained.times[middle + 1][0].min()
-    module = trainer.modules[0]
-    masks = [kwargs.get("attention_mask") for calls in module._calls.cache.values() for _, kwargs in calls]
-    return {
-        "parameters": sum(param.numel() for param in module.parameters()),
-        "step_s": statistics.median(trainer.steps_s[WARM:]),
-        "steps_s": [round(each, 6) for each in trainer.steps_s],
-        "tokens_per_s": job.tokens_per_step / statistics.median(trainer.steps_s[WARM:]),
-        "peak_allocated_bytes": max(peak for peak, _ in trainer.peaks[WARM:]),
-        "peak_reserved_bytes": max(peak for _, peak in trainer.peaks[WARM:]),
-        "weights_bytes": held,
-        "saved_bytes": trained.saved[0][0],
-        "kept_share": trained.shares[0][0],
-        "explicit_mask": any(mask is not None for mask in masks),
-        "ops_s": _by_kind(trainer, start, end),
-        "lane": [
-            [str(op), round(float(a), 6), round(float(b), 6)]
-            for op, a, b in zip(plan.lanes[0], start, end, strict=True)
-        ],
-        "loss": trained.loss,
-        "made_s": round(made_s, 2),
-        "notes": trainer.notes,
-    }
+    return RunSpec(model=str(config), job=job, strategy=strategy, run=RunSettings(checkpoint_every=0))
 
 
-def _by_kind(trainer: Timed, start: np.ndarray, end: np.ndarray) -> dict[str, float]:
-    """Median seconds of the ops of each kind in one step."""
-    found: dict[str, list[float]] = {}
-    for op, took in zip(trainer.plan.lanes[0], end - start, strict=True):
-        found.setdefault(op.kind.name, []).append(float(took))
-    return {kind: statistics.median(each) for kind, each in found.items()}
+def ops_of(trainer: Timed, times: np.ndarray) -> dict[str, Any]:
+    """Median seconds of the ops of each kind in one step, and start and end of each op."""
+    start, end = (times - times[0].min()).tolist()
+    ops = list(zip(trainer.plan.lanes[0], start, end, strict=True))
+    kinds: dict[str, list[float]] = {}
+    for op, a, b in ops:
+        kinds.setdefault(op.kind.name, []).append(b - a)
+    lane = [[str(op), round(a, 6), round(b, 6)] for op, a, b in ops]
+    return {"ops_s": {kind: statistics.median(each) for kind, each in kinds.items()}, "lane": lane}
 
 
 def write_text(file: Path) -> Path:
