@@ -17,8 +17,9 @@ import numpy.typing as npt
 
 from penstock.calibrate import measured
 from penstock.core.device import Device, device
+from penstock.cost.bounds import matmul_bound_s
 from penstock.cost.curves import fitted
-from penstock.cost.kernels import matmul, matmul_bound_s
+from penstock.cost.kernels import matmul
 
 Floats = npt.NDArray[np.float64]
 

@@ -2,7 +2,7 @@
 
 from penstock.calibrate.shapes import products, sizes
 from penstock.core.device import device
-from penstock.cost.kernels import matmul_bound_s
+from penstock.cost.bounds import matmul_bound_s
 
 LEVEL, RATE, FLOOR_S = 0.7, 2.6e12, 2e-6
 

@@ -10,8 +10,9 @@ from penstock.calibrate.cluster_file import cluster_file, summary
 from penstock.cli import main
 from penstock.core.cluster import Cluster
 from penstock.core.device import device
+from penstock.cost.bounds import matmul_bound_s
 from penstock.cost.curves import host_pace
-from penstock.cost.kernels import matmul, matmul_bound_s, memory_bound
+from penstock.cost.kernels import matmul, memory_bound
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import measured_kernels
 from penstock.core.cluster import Cluster, Level
 from penstock.core.curves import Curves
 from penstock.core.device import device
-from penstock.cost import kernels
+from penstock.cost import bounds, kernels
 from penstock.cost.collectives import collective_s, send_s
 from penstock.cost.curves import (
     LENGTHS,
@@ -19,7 +19,6 @@ from penstock.cost.curves import (
     lasting_share,
     link_curve,
     matmul_curve,
-    roofline_s,
 )
 from penstock.cost.passes import sustained
 
@@ -33,7 +32,7 @@ def rippled(m, n, k):
 
 
 def true_s(chip, m, n, k):
-    return kernels.matmul_bound_s(chip, "bf16", m, n, k) / LEVEL * rippled(m, n, k) + FLOOR_S
+    return bounds.matmul_bound_s(chip, "bf16", m, n, k) / LEVEL * rippled(m, n, k) + FLOOR_S
 
 
 def shapes(count, low=7.0, high=14.0, rng=RNG):
@@ -86,9 +85,9 @@ def test_the_error_is_that_of_shapes_it_has_not_seen(chip):
 def test_far_from_what_was_measured_the_level_alone_counts(chip):
     sizes = shapes(40, 12, 14)
     seen = with_products(chip, sizes, true_s(chip, *sizes))
-    curve = matmul_curve(seen, "bf16", kernels.matmul_bound_s)
+    curve, bound = matmul_curve(seen, "bf16")
     far = (16.0, 2.0**40, 16.0)
-    bound_s = curve.bound(seen, "bf16", *map(np.float64, far), np.float64(1))
+    bound_s = bound(seen, "bf16", *map(np.float64, far), np.float64(1))
     assert kernels.matmul(seen, "bf16", *far).seconds == pytest.approx(bound_s / curve.level + curve.floor_s, rel=1e-4)
 
 
@@ -112,9 +111,9 @@ def test_what_was_not_measured_is_as_before(chip, here):
 
 def test_where_nothing_works_in_tiles_the_roofline_does_better(chip):
     sizes = shapes(60, 4, 12)
-    seconds = roofline_s(chip, "bf16", *sizes, np.ones(60)) / 0.7 + 2e-7
-    curve = matmul_curve(with_products(chip, sizes, seconds), "bf16", kernels.matmul_bound_s)
-    assert curve.bound is roofline_s
+    seconds = bounds.roofline_s(chip, "bf16", *sizes, np.ones(60)) / 0.7 + 2e-7
+    curve, bound = matmul_curve(with_products(chip, sizes, seconds), "bf16")
+    assert bound is bounds.roofline_s
     assert curve.error < 0.01
 
 
@@ -123,7 +122,7 @@ def test_attention_both_ways(chip):
     heads, seq = RNG.integers(4, 64, count), 2.0 ** RNG.integers(8, 15, count)
     head = RNG.choice([64.0, 128.0], count)
     arguments = (np.ones(count), heads.astype(float), seq, head, head, heads.astype(float))
-    bound_s = kernels.attention_bound_s(chip, "bf16", *arguments, causal=True, window=None)
+    bound_s = bounds.attention_bound_s(chip, "bf16", *arguments, causal=True, window=None)
     columns = {
         **{"precision": np.full(2 * count, "bf16"), "backend": np.full(2 * count, "chosen")},
         **{"causal": np.ones(2 * count, bool), "gradient": np.repeat([False, True], count)},
@@ -133,7 +132,7 @@ def test_attention_both_ways(chip):
     }
     here = replace(chip, curves=Curves("here", {}, {"attention": columns}))
     forward = kernels.attention(here, "bf16", 2, 16, 3000, 128)
-    expected = kernels.attention_bound_s(
+    expected = bounds.attention_bound_s(
         chip, "bf16", *map(np.float64, (2, 16, 3000, 128, 128, 16)), causal=True, window=None
     )
     assert forward.seconds == pytest.approx(expected / 0.5, rel=0.01)
@@ -206,7 +205,7 @@ def test_messages_follow_what_was_measured_on_one_level_of_links():
 def test_two_dozen_real_products_tell_the_others(name):
     """On tables that were measured on GPUs: near to what was seen, and where neighbours tell little, no harm done."""
     m, n, k, seconds = measured_kernels.rows("matmul", "bf16")[name]
-    bound_s, off, level = kernels.matmul_bound_s(device(name), "bf16", m, n, k), [], []
+    bound_s, off, level = bounds.matmul_bound_s(device(name), "bf16", m, n, k), [], []
     for draw in range(5):
         seen = np.random.default_rng(draw).permutation(len(m)) < 26
         curve = fitted(name, seconds[seen], bound_s[seen], [m[seen], n[seen], k[seen]])

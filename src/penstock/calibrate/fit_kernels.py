@@ -22,7 +22,7 @@ from penstock.calibrate.fit_links import fit_links
 from penstock.calibrate.fitting import Shape, fit, values, write
 from penstock.core.catalogue import catalogue
 from penstock.core.device import Device
-from penstock.cost import constants, kernels
+from penstock.cost import bounds, constants, kernels
 
 Floats = npt.NDArray[np.float64]
 Bound = Callable[[Shape], Floats]
@@ -104,12 +104,12 @@ def cast_score(cases: list[Case], found: Shape) -> Callable[[Shape], float]:
 def matmul_case(gpu: str, device: Device, precision: str, columns: measured.Columns) -> Case:
     """Return measured products; in FP8 and FP4 the left operand is cast first."""
     m, n, k = (columns[name].astype(float) for name in "mnk")
-    cast_s = m * k * (2 + kernels.BYTES[precision]) / device.memory_bytes_per_s
+    cast_s = m * k * (2 + bounds.BYTES[precision]) / device.memory_bytes_per_s
     case = Case(
         gpu,
         device,
         precision,
-        lambda shape: kernels.matmul_bound_s(device, precision, m, n, k, shape=shape),
+        lambda shape: bounds.matmul_bound_s(device, precision, m, n, k, shape=shape),
         columns["latency"] / 1e3,
     )
     return case if precision == "bf16" else replace(case, casts=1, cast_s=cast_s)
@@ -120,11 +120,11 @@ def attention_case(gpu: str, device: Device, columns: measured.Columns) -> Case:
     names = ("batch_size", "num_heads", "isl", "head_dim", "value_dim", "num_key_value_heads")
     sizes = [np.asarray(columns[name], float) for name in names]
     cached = np.where(sizes[3] > sizes[4], 576, sizes[5] * (sizes[3] + sizes[4]))  # 576 of latent attention: all heads
-    cached_s = kernels.memory_bound(device, 2 * kernels.BYTES["bf16"] * sizes[0] * sizes[2] * cached).seconds
+    cached_s = kernels.memory_bound(device, 2 * bounds.BYTES["bf16"] * sizes[0] * sizes[2] * cached).seconds
     window = int(columns["window_size"].max(initial=0)) or None
 
     def bound(shape: Shape) -> Floats:
-        return kernels.attention_bound_s(device, "bf16", *sizes, causal=True, window=window, shape=shape)
+        return bounds.attention_bound_s(device, "bf16", *sizes, causal=True, window=window, shape=shape)
 
     return Case(gpu, device, "bf16", bound, columns["latency"] / 1e3, cached_s)
 
@@ -133,13 +133,13 @@ def expert_case(gpu: str, device: Device, precision: str, columns: measured.Colu
     """Return both products of measured experts, beside what moves between; in FP8 and FP4 tokens are cast first."""
     rows, groups = columns["num_tokens"] * columns["topk"], columns["num_experts"]
     hidden, inner = columns["hidden_size"], columns["inter_size"] / columns["moe_tp_size"]
-    item = kernels.BYTES[precision]
+    item = bounds.BYTES[precision]
     beside_s = kernels.memory_bound(device, rows * (hidden * (2 * item + 4) + inner * (4 + item))).seconds
     cast_s = columns["num_tokens"] * hidden * (2 + item) / device.memory_bytes_per_s
 
     def bound(shape: Shape) -> Floats:
-        up = kernels.matmul_bound_s(device, precision, rows / groups, 2 * inner, hidden, groups, shape=shape)
-        down = kernels.matmul_bound_s(device, precision, rows / groups, hidden, inner, groups, shape=shape)
+        up = bounds.matmul_bound_s(device, precision, rows / groups, 2 * inner, hidden, groups, shape=shape)
+        down = bounds.matmul_bound_s(device, precision, rows / groups, hidden, inner, groups, shape=shape)
         return np.asarray(up + down)
 
     case = Case(gpu, device, precision, bound, columns["latency"] / 1e3, beside_s)

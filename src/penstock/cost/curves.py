@@ -19,18 +19,17 @@ import numpy.typing as npt
 
 from penstock.core.cluster import Level
 from penstock.core.device import Device
+from penstock.cost.bounds import Floats, attention_bound_s, attention_roofline_s, matmul_bound_s, roofline_s
 
 if TYPE_CHECKING:
     from penstock.core.curves import Column
 
-Floats = npt.NDArray[np.float64]
 LENGTHS = (1.0, 2.0, 4.0, 8.0)
 """Distances, in powers of two of one size, over which residuals are alike; the one that predicts best is taken."""
 NOISES = (0.05, 0.2, 0.8)
 """Variance of a single measurement over that of residuals; likewise."""
 OPERATOR_S = 8.3e-6
 """What the host of the H100 takes on which constants of frameworks were measured (data/clusters)."""
-_ITEM = {"fp64": 8.0, "fp32": 4.0, "tf32": 4.0, "fp8": 1.0}
 _CHUNK = 8192
 _FLOORS = 24
 
@@ -53,7 +52,6 @@ class Curve:
         points: log2 of the sizes of each: (shapes, sizes).
         weights: of the closeness to each, to give the residual: (shapes,).
         length: see ``LENGTHS``.
-        bound: what gave the bounds, where there was a choice.
     """
 
     name: str
@@ -63,7 +61,6 @@ class Curve:
     points: Floats
     weights: Floats
     length: float
-    bound: Callable[..., Floats] | None = None
 
     def at(self, bound_s: Floats, *sizes: npt.ArrayLike) -> Reading:
         """Return the times of shapes with these bounds; sizes are those that the curve was made with."""
@@ -76,6 +73,10 @@ class Curve:
             residual[some] = _closeness(queries[some], self.points, self.length) @ self.weights
         seconds = modelled * np.exp(residual.reshape(arrays[0].shape))
         return Reading(np.asarray(seconds), self.error, self.level, self.name)
+
+
+Over = tuple[Curve, Callable[..., Floats]]
+"""A curve, and what gave its bounds."""
 
 
 def fitted(name: str, seconds: Floats, bound_s: Floats, sizes: Sequence[Column]) -> Curve:
@@ -118,44 +119,31 @@ def _closeness(queries: Floats, points: Floats, length: float) -> Floats:
     return np.asarray((1 + apart) * np.exp(-apart))
 
 
-def _better(structured: Curve, plain: Curve) -> Curve:
+def _better(structured: Over, plain: Over) -> Over:
     """The curve that predicts better; errors of so few shapes tell no smaller differences apart."""
-    return plain if plain.error < 0.8 * structured.error else structured
+    return plain if plain[0].error < 0.8 * structured[0].error else structured
 
 
 @lru_cache(maxsize=256)
-def matmul_curve(device: Device, precision: str, bound: Callable[..., Floats]) -> Curve | None:
+def matmul_curve(device: Device, precision: str) -> Over | None:
     """Return the curve of a device's matrix products by (m, n, k, batch), or ``None`` if none were measured.
 
-    Args:
-        bound: the structured bound, of (device, precision, m, n, k, batch); where that predicts much worse than
-            ``roofline_s``, as on CPUs, the curve is over the latter.
+    It is over ``matmul_bound_s``, or ``roofline_s`` where that predicts much better, as on CPUs.
     """
     rows = _rows(device, "matmul", precision=_alike(device, "matmul", precision))
     if not rows:
         return None
     sizes = [rows[name].astype(float) for name in ("m", "n", "k", "batch")]
     name, seconds = f"{device.name} measured", rows["seconds"]
-    tried = [
-        replace(fitted(name, seconds, of(device, precision, *sizes), sizes), bound=of) for of in (bound, roofline_s)
-    ]
+    tried = ((fitted(name, seconds, of(device, precision, *sizes), sizes), of) for of in (matmul_bound_s, roofline_s))
     return _better(*tried)
 
 
-def roofline_s(device: Device, precision: str, m: Floats, n: Floats, k: Floats, batch: Floats) -> Floats:
-    """Return the larger of FLOPs and bytes over the peaks: what is left of the bound where nothing works in tiles."""
-    flops_s = 2 * batch * m * n * k / device.peak_flops(precision)
-    moved = batch * (m * k + k * n + m * n) * _ITEM.get(precision, 2.0)
-    return np.asarray(np.maximum(flops_s, moved / device.memory_bytes_per_s))
-
-
 @lru_cache(maxsize=256)
-def attention_curve(device: Device, precision: str, gradient: bool, bound: Callable[..., Floats]) -> Curve | None:
+def attention_curve(device: Device, precision: str, gradient: bool) -> Over | None:
     """Return the curve of attention's forward or gradient by ``attention_sizes``, or ``None`` as above.
 
-    Args:
-        bound: the structured bound of the forward, with the arguments of ``attention_roofline_s``, which takes its
-            place where it predicts better.
+    Both are over a bound of the forward: ``attention_bound_s``, or ``attention_roofline_s`` where that predicts better.
     """
     same = {"precision": _alike(device, "attention", precision), "gradient": gradient, "backend": "chosen"}
     rows = _rows(device, "attention", **same)
@@ -163,32 +151,12 @@ def attention_curve(device: Device, precision: str, gradient: bool, bound: Calla
         return None
     sizes = tuple(rows[name].astype(float) for name in ("batch", "heads", "seq", "head", "head", "kv_heads"))
     name = f"{device.name} measured" + (", gradients over the bound of the forward" if gradient else "")
-    tried = []
-    for of in (bound, attention_roofline_s):
+    tried: list[Over] = []
+    for of in (attention_bound_s, attention_roofline_s):
         both = [of(device, precision, *sizes, causal=causal, window=None) for causal in (False, True)]
         curve = fitted(name, rows["seconds"], np.where(rows["causal"], both[1], both[0]), attention_sizes(sizes))
-        tried.append(replace(curve, bound=of))
+        tried.append((curve, of))
     return _better(*tried)
-
-
-def attention_roofline_s(
-    device: Device,
-    precision: str,
-    batch: Floats,
-    heads: Floats,
-    seq: Floats,
-    head_size: Floats,
-    value_size: Floats,
-    kv_heads: Floats,
-    *,
-    causal: bool,
-    window: int | None,
-) -> Floats:
-    """Return the larger of FLOPs, masked ones too, and bytes over the peaks; what the bound is to GPUs."""
-    span = seq if window is None else np.minimum(seq, window)
-    flops_s = 2 * batch * heads * seq * span * (head_size + value_size) / device.peak_flops(precision)
-    moved = batch * seq * (heads + kv_heads) * (head_size + value_size) * _ITEM.get(precision, 2.0)
-    return np.asarray(np.maximum(flops_s, moved / device.memory_bytes_per_s))
 
 
 def attention_sizes(sizes: Sequence[Floats]) -> list[Floats]:

@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock.core.device import Device
+from penstock.cost.bounds import BYTES
 from penstock.cost.constants import levels
 from penstock.cost.curves import lasting_share
-from penstock.cost.kernels import BYTES, Time, attention, grouped_matmul, matmul, memory_bound
+from penstock.cost.kernels import Time, attention, grouped_matmul, matmul, memory_bound
 from penstock.cost.kernels import cast as casts
 from penstock.cost.operators import WIDE, Operator
 

@@ -9,10 +9,11 @@ import numpy as np
 
 from penstock.core.architecture import Block
 from penstock.core.parts import Experts
+from penstock.cost.bounds import ASYNCHRONOUS, BYTES, product_bytes
 from penstock.cost.constants import constants, levels, table
 from penstock.cost.curves import lasting_share
 from penstock.cost.kept import of_these, rerun
-from penstock.cost.kernels import ASYNCHRONOUS, BYTES, cast, product_bytes
+from penstock.cost.kernels import cast
 from penstock.cost.operators import Operator
 from penstock.cost.origins import Constant, constant, level, level_of, of_device, of_stack
 from penstock.cost.passes import CLASSES, HOT, Rows, hot_share, older_key, sustained_key, timed

@@ -14,7 +14,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from penstock.calibrate.bench.pieces import Machine, Piece, timed
 from penstock.calibrate.bench.timers import Call
 from penstock.calibrate.shapes import Attention, attentions
-from penstock.cost.kernels import BYTES
+from penstock.cost.bounds import BYTES
 
 _BACKENDS = {"flash": SDPBackend.FLASH_ATTENTION, "cudnn": SDPBackend.CUDNN_ATTENTION}
 _FORCED = 3

@@ -14,7 +14,7 @@ from penstock.calibrate.bench.machine import watched
 from penstock.calibrate.bench.pieces import Facts, Machine, Piece, timed
 from penstock.calibrate.bench.timers import Call
 from penstock.calibrate.shapes import Product, batched, products
-from penstock.cost.kernels import BYTES
+from penstock.cost.bounds import BYTES
 
 
 def pieces(machine: Machine, seconds: float) -> list[Piece]:
