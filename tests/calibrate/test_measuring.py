@@ -21,6 +21,12 @@ def cpu(target_s=0.005):
     return machine
 
 
+def seconds_of(piece):
+    """What a piece that is timed by itself takes."""
+    ((_, seconds),) = piece.run()
+    return seconds
+
+
 def test_a_look_at_this_machine_becomes_a_cluster(tmp_path):
     found = measure(tmp_path, Settings(device="cpu", ranks=1, seconds=4.0))
     parts = {row["part"] for row in found if "seconds" in row}
@@ -64,7 +70,7 @@ def test_what_fails_is_noted_and_the_rest_measured(tmp_path):
         raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 2 GiB")
 
     def lasts():
-        return timers.Took(0.5, 0.0)
+        return [({"spread": 0.0}, 0.5)]
 
     with (tmp_path / ROWS).open("w") as file:
         rows, ranks = worker.Rows(file), worker.Ranks(0, 1)
@@ -162,15 +168,15 @@ def test_a_second_measurement_is_predicted_from_the_first(tmp_path):
     machine, off = cpu(0.05), {"matmul": [], "attention": [], "memory": []}
     for m, n, k in 2 ** np.random.default_rng(3).uniform(5, 10, (20, 3)):
         shape = products.Product("forward", 1, int(m), int(n), int(k))
-        took = products.timed({}, machine, lambda shape=shape: products._calls(machine, "fp32", shape)).run().seconds
-        off["matmul"].append(kernels.matmul(here, "fp32", *shape[2:]).seconds / took)
+        piece = products.timed({}, machine, lambda shape=shape: products._calls(machine, "fp32", shape))
+        off["matmul"].append(kernels.matmul(here, "fp32", *shape[2:]).seconds / seconds_of(piece))
     for seq, heads, head in ((96, 4, 32), (192, 8, 64), (320, 6, 32), (640, 4, 64), (256, 12, 32), (768, 8, 32)):
-        took = attending._piece(machine, "chosen", attending.Attention(1, heads, heads, seq, head, True), False).run()
-        off["attention"].append(kernels.attention(here, "fp32", 1, heads, seq, head).seconds / took.seconds)
+        piece = attending._piece(machine, "chosen", attending.Attention(1, heads, heads, seq, head, True), False)
+        off["attention"].append(kernels.attention(here, "fp32", 1, heads, seq, head).seconds / seconds_of(piece))
     for kind in sorted({piece.facts["kind"] for piece in moving.pieces(machine, 1.0)}):
         piece = moving._piece(machine, kind, "fp32", 3 << 19)
         moved = kernels.memory_bound(here, piece.facts["moved_bytes"], kernels=piece.facts["kernels"])
-        off["memory"].append(moved.seconds / piece.run().seconds)
+        off["memory"].append(moved.seconds / seconds_of(piece))
     medians = {part: float(np.median(np.abs(np.log(ratios)))) for part, ratios in off.items()}
     print("median errors of a second measurement:", {part: round(value, 3) for part, value in medians.items()})
     assert medians["matmul"] < 0.25

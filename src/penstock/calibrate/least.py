@@ -111,7 +111,6 @@ def again(target: Target, found: Found, errors_at: Callable[[Floats], Floats], t
     there: a chord method, at the price of ``turns`` evaluations and no derivatives."""
     x, errors = found.x, found.errors
     for _ in range(turns):
-        tried, damping = x, 0.0
         for damping in (1e-6, 1.0, 10.0):
             tried = target.step(x, target.slope(x, errors, found.jacobian), damping)
             there = errors_at(tried)

@@ -56,7 +56,6 @@ class Settings:
 
     @staticmethod
     def read(folder: Path) -> Settings:
-        """Return the settings in a folder; the defaults where it has none."""
-        file = folder / SETTINGS
-        given = json.loads(file.read_text()) if file.is_file() else {}
-        return Settings(**given | {"parts": tuple(given.get("parts", ()))})
+        """Return the settings that ``write`` left in a folder."""
+        given = json.loads((folder / SETTINGS).read_text())
+        return Settings(**given | {"parts": tuple(given["parts"])})

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from penstock.calibrate.bench.timers import Call, DeviceTimer, HostTimer, Timer, Took
+from penstock.calibrate.bench.timers import Call, DeviceTimer, HostTimer, Timer
 
 Facts = dict[str, Any]
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32, "tf32": torch.float32}
@@ -85,19 +85,20 @@ class Piece:
 
     Args:
         facts: columns of its row besides the time.
-        run: measures; what it makes is let go when it returns.
+        run: measures, and gives more columns and the time, once or more often; what it makes is let go when it returns.
     """
 
     facts: Facts
-    run: Callable[[], Took | Iterable[tuple[Facts, float]]]
+    run: Callable[[], Iterable[tuple[Facts, float]]]
 
 
 def timed(facts: Facts, machine: Machine, make: Callable[[], Sequence[Call]], *, grad: bool = False) -> Piece:
     """A piece that makes its calls and times them."""
 
-    def run() -> Took:
+    def run() -> list[tuple[Facts, float]]:
         with torch.set_grad_enabled(grad):
-            return machine.timer.time(make())
+            took = machine.timer.time(make())
+        return [({"spread": round(took.spread, 3)}, took.seconds)]
 
     return Piece(facts, run)
 

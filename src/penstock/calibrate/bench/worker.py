@@ -26,7 +26,6 @@ from penstock.calibrate.bench import attending, launches, moving, products, talk
 from penstock.calibrate.bench.bar import Bar
 from penstock.calibrate.bench.machine import facts
 from penstock.calibrate.bench.pieces import Facts, Machine, Piece
-from penstock.calibrate.bench.timers import Took
 from penstock.calibrate.settings import ROWS, Settings
 from penstock.core.words import suggest
 
@@ -142,8 +141,7 @@ def _measure_piece(part: str, piece: Piece, machine: Machine, ranks: Ranks, rows
     failed = ""
     found: list[tuple[Facts, float]] = []
     try:
-        took = piece.run()
-        found = [({"spread": round(took.spread, 3)}, took.seconds)] if isinstance(took, Took) else list(took)
+        found = list(piece.run())
     except Exception as error:  # out of memory, no such operator, ...: said in the file
         failed = _why(error)
         with suppress(Exception):  # a GPU in a broken state refuses this too
