@@ -121,8 +121,6 @@ def _of_source(runs: list[Run], text: str, path: Path) -> list[Run]:
 
     titles = {run.row.get("source_title", "") for run in runs}
     found = [run for run in runs if text.lower() in run.row.get("source_title", "").lower()]
-    if not runs:
-        raise ValueError(f"{path} holds no runs, only a head; add a row for each")
     if not found:
         raise ValueError(f"--source {text}: no title of a source in {path} holds this; {suggest(text, sorted(titles))}")
     return found

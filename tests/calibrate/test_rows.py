@@ -42,6 +42,7 @@ def test_marks_spaces_zips_and_more_or_fewer_cells(tmp_path):
     [
         ("model,device,devices,seq_len,global_batch\n", "has no column model_name; did you mean 'model'?"),
         ("", "has no column model_name, device, devices, seq_len, global_batch; a table of runs has"),
+        (f"{HEAD}\n", "holds no runs, only a head; add a row for each"),
         (f"{HEAD}\n{ROW}\n".encode("utf-16"), "is not UTF-8 text"),
         (b"\x1f\x8bnothing", "runs.csv: "),
         (f'{HEAD}\n"{"x" * 200_000}",a,1,1,1\n', "field larger than field limit"),

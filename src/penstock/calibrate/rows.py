@@ -30,16 +30,19 @@ def read_rows(path: Path) -> list[dict[str, str]]:
     Every row has an ``id``: its own, else its number, the first below the head being ``row 1``.
 
     Raises:
-        ValueError: the file is no text, or no table of runs.
+        ValueError: the file is no text, or no table of runs, or has none.
     """
     reader = csv.DictReader(io.StringIO(_text(path), newline=""))
     try:
         names = [name.strip() for name in reader.fieldnames or ()]
         reader.fieldnames = names
         _check(path, names)
-        return [_cleaned(row, number) for number, row in enumerate(reader, 1)]
+        found = [_cleaned(row, number) for number, row in enumerate(reader, 1)]
     except csv.Error as error:
         raise ValueError(f"{path}: line {reader.line_num}: {error}") from None
+    if not found:
+        raise ValueError(f"{path} holds no runs, only a head; add a row for each")
+    return found
 
 
 def _text(path: Path) -> str:
