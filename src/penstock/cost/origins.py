@@ -52,15 +52,14 @@ def level(part: str, key: str) -> Constant:
     """Return a level, for example ``matmul`` and ``hopper bf16``."""
     facts, about = table()["levels"][part][key], table()["about"][part]
     shapes = f", {facts['shapes']} shapes" if "shapes" in facts else ""
-    source = facts["source"] if facts["source"].endswith("shapes") else facts["source"] + shapes
     return Constant(
         name=f"levels.{part}.{key}",
         value=facts["level"],
         meaning=about["meaning"],
         range=about["range"],
-        source=source,
+        source=facts["source"] + shapes,
         error=facts["error"],
-        guessed="shapes" not in facts and not facts["source"].startswith("fitted"),
+        guessed=_unknown(facts["source"]),
     )
 
 
