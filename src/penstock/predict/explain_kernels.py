@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from penstock.core.architecture import Block
+from penstock.core.device import Device
 from penstock.core.parts import Experts
 from penstock.cost.constants import constants, levels, table
 from penstock.cost.curves import lasting_share
 from penstock.cost.kept import of_these, rerun
-from penstock.cost.kernels import ASYNCHRONOUS, BYTES, cast, product_bytes
+from penstock.cost.kernels import ASYNCHRONOUS, BYTES, cast, memory_bound, product_bytes
 from penstock.cost.operators import Operator
 from penstock.cost.origins import Constant, constant, level, level_of, of_device, of_stack
 from penstock.cost.passes import CLASSES, HOT, Rows, hot_share, older_key, sustained_key, timed
@@ -154,7 +155,7 @@ def _kernels(
                 moved_bytes=_moved_bytes(op, precision),
                 constants=(
                     *_hardware(rank, op, precision, level_of(time.level_of, time.level, time.error)),
-                    *_lasting(rank, kind, precision),
+                    *lasting_constants(rank, kind, precision),
                 ),
             )
         )
@@ -200,8 +201,16 @@ def _hardware(rank: Rank, op: Operator, precision: str, own: Constant) -> list[C
     return [*found, *moved, *([constant("memory", "latency_s")] if structured else [])]
 
 
-def _lasting(rank: Rank, kind: str, precision: str) -> list[Constant]:
-    """What makes the share that lasts through a step, of a class of kernels."""
+def memory_constants(device: Device) -> list[Constant]:
+    """Return what ``memory_bound`` is made with."""
+    time = memory_bound(device, 1.0)
+    own = level_of(time.level_of, time.level, time.error)
+    structured = own.name.startswith("levels.")
+    return [of_device(device, "memory_bytes_per_s"), own, *([constant("memory", "latency_s")] if structured else [])]
+
+
+def lasting_constants(rank: Rank, kind: str, precision: str) -> list[Constant]:
+    """Return what makes the share that lasts through a step, of a class of kernels."""
     device, stack = rank.device, rank.stack
     if kind.endswith("product") and (measured := lasting_share(device)) is not None:
         meaning, source = "rate of products that lasts, over that at the start", "the cluster file"
