@@ -10,6 +10,7 @@ from typing import Any
 from penstock.core.arguments import arguments
 from penstock.core.device import Device
 from penstock.cost.constants import table
+from penstock.cost.kernels import memory_bound
 from penstock.cost.stack import Stack, stack, stacks, tables
 
 Value = float | str | bool
@@ -95,6 +96,14 @@ def of_device(device: Device, what: str) -> Constant:
     meaning = f"peak FLOP/s of products in {what}" if what in peaks else arguments(Device)[what]
     how = device.derived.get(what)
     return Constant(name=f"{device.name}.{what}", value=value, meaning=meaning, source=how or device.source)
+
+
+def of_memory(device: Device) -> list[Constant]:
+    """Return what ``memory_bound`` is made with."""
+    time = memory_bound(device, 1.0)
+    own = level_of(time.level_of, time.level, time.error)
+    floor = [constant("memory", "latency_s")] if own.name.startswith("levels.") else []  # a curve has one of its own
+    return [of_device(device, "memory_bytes_per_s"), own, *floor]
 
 
 def of_frameworks() -> Iterator[Constant]:

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from penstock.core.architecture import Block
-from penstock.core.device import Device
 from penstock.core.parts import Experts
 from penstock.cost.constants import constants, levels, table
 from penstock.cost.curves import lasting_share
 from penstock.cost.kept import of_these, rerun
-from penstock.cost.kernels import ASYNCHRONOUS, BYTES, cast, memory_bound, product_bytes
+from penstock.cost.kernels import ASYNCHRONOUS, BYTES, cast, product_bytes
 from penstock.cost.operators import Operator
 from penstock.cost.origins import Constant, constant, level, level_of, of_device, of_stack
 from penstock.cost.passes import CLASSES, HOT, Rows, hot_share, older_key, sustained_key, timed
@@ -199,14 +198,6 @@ def _hardware(rank: Rank, op: Operator, precision: str, own: Constant) -> list[C
         return [of_device(device, precision), *found, *(constant("attention", name) for name in names), *gradient]
     moved = [level("moved", op.kind)] if op.kind in levels("moved") else []
     return [*found, *moved, *([constant("memory", "latency_s")] if structured else [])]
-
-
-def memory_constants(device: Device) -> list[Constant]:
-    """Return what ``memory_bound`` is made with."""
-    time = memory_bound(device, 1.0)
-    own = level_of(time.level_of, time.level, time.error)
-    structured = own.name.startswith("levels.")
-    return [of_device(device, "memory_bytes_per_s"), own, *([constant("memory", "latency_s")] if structured else [])]
 
 
 def lasting_constants(rank: Rank, kind: str, precision: str) -> list[Constant]:

@@ -12,7 +12,7 @@ from penstock.core.mixers import Attention
 from penstock.core.op import Kind
 from penstock.core.parts import Experts
 from penstock.cost.constants import constants
-from penstock.cost.origins import Constant, constant, of_stack
+from penstock.cost.origins import Constant, constant, of_memory, of_stack
 from penstock.cost.passes import CLASSES, hot_share
 from penstock.predict.explain_kernels import (
     PHASES,
@@ -21,7 +21,6 @@ from penstock.predict.explain_kernels import (
     kernels_of,
     kernels_of_end,
     lasting_constants,
-    memory_constants,
 )
 from penstock.predict.figure import Figure, total
 from penstock.predict.micro import Rank, block_work, end_work
@@ -180,7 +179,7 @@ class Opened:
     def _updates(self) -> Iterable[Figure]:
         own = float(self.step.owned[self.r])
         more = {
-            "on the device": memory_constants(self.rank.device),
+            "on the device": of_memory(self.rank.device),
             "on the host": [constant("host", "optimizer_share"), *self._of("reduced_bytes")],
         }
         for name, seconds in self.step.updates_s.items():
@@ -254,8 +253,8 @@ def adding(rank: Rank, work: Any, low: str, times: float) -> Figure:
         * rank.added_s(work)
         / float(rank.lasting(low, hot_share(work.seconds.sum(axis=1)))[CLASSES.index("memory")])
     )
-    of_memory = (*memory_constants(rank.device), *lasting_constants(rank, "memory", low))
-    made = (*of_memory, of_stack(rank.stack, "passing_bytes"), of_stack(rank.stack, "gradient_bytes"))
+    widths = (of_stack(rank.stack, name) for name in ("passing_bytes", "gradient_bytes"))
+    made = (*of_memory(rank.device), *lasting_constants(rank, "memory", low), *widths)
     how = f"{work.weights:,.4g} elements of gradients, but for the first micro-batch"
     return Figure(name="adding gradients", value=times * seconds, unit="s", how=how, constants=made)
 
