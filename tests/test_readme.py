@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import re
 import shutil
 
@@ -41,6 +42,18 @@ def test_commands_of_the_text_exist() -> None:
 
     for command in re.findall(r"`penstock ([a-z]+)", text):
         assert command in app, f"penstock {command}"
+
+
+def test_the_status_counts_what_there_is() -> None:
+    from penstock.calibrate.shipped import runs_file
+    from penstock.core.catalogue import catalogue
+    from penstock.schedules.table import SCHEDULES
+
+    text, known = README.read_text(), catalogue()
+    assert f"{len(known.devices)} devices and {len(known.nodes)} kinds of nodes" in text
+    assert f"{len(SCHEDULES)} schedules" in text
+    with runs_file().open(newline="") as file:
+        assert f"{sum(1 for _ in csv.DictReader(file)):,} published runs" in text
 
 
 def test_the_output_of_make_run_has_its_place() -> None:

@@ -253,6 +253,27 @@ def test_what_a_constant_has_a_part_in() -> None:
     assert max(touched.values()) <= tree.value
 
 
+def has_part(name: str, words: str) -> set[str]:
+    """Names of the constants that a figure's own seconds are said to be made with."""
+    return {constant.name.partition(".")[2] for constant in only(explained(name).time, words).constants}
+
+
+def test_constants_stand_where_they_count() -> None:
+    """Counts of tokens with experts, what hides of messages on a ring, the width of gradients where those are sent."""
+    waits = "waiting for launches/attention and "
+    assert "experts_s" in has_part("experts in fp8", f"{waits}experts")
+    assert "experts_s" not in has_part("tensor and sequence", f"{waits}mlp")
+    messages = "context parallel messages/attention and mlp"
+    assert "cp_shown" in has_part("ring", messages)
+    assert "cp_shown" not in has_part("heads for tokens", messages)
+    assert "reduced_bytes" in has_part("heads for tokens", "gradients, dense")
+    assert "reduced_bytes" not in has_part("heads for tokens", "weights, dense")
+    assert "memory.hopper" in has_part("heads for tokens", "optimizer/on the device")
+    assert {"memory.hopper", "sustained.hopper memory", "passing_bytes"} <= has_part(
+        "sharded gradients", "blocks/adding gradients"
+    )
+
+
 def test_points_stay_under_their_roof() -> None:
     found = explained("experts in fp8").roofline
     peaks = {ceiling.name: ceiling for ceiling in found.flops}

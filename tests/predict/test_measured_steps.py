@@ -1,8 +1,10 @@
-"""Steps that were measured on one GPU through our own runtime, predicted from a calibration of that GPU alone.
+"""Steps that were measured on one GPU through our own runtime, predicted from a calibration of that GPU.
 
 ``bench/gpu_steps.py`` measured them; ``data/clusters/measured-*.toml`` holds what ``penstock calibrate`` measured in
 the same hour on the same machine. Constants of the host were taken from the steps of one sequence of 1,024 tokens on
-the H100; all else comes from the calibration, and nothing was fitted on the H200.
+the H100, those of the optimizer from its calibration; traffic of norms and losses from the calibrations of both GPUs,
+and what lasts of attention and memory through a step is what it is for all devices of the kind. Nothing was taken from
+the steps on the H200.
 """
 
 import json

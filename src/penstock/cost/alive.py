@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
-from penstock.cost.operators import Operator, Tensor
+from penstock.cost.kept import bytes_of
+from penstock.cost.operators import Operator
 
 
 def backward_bytes(operators: Sequence[Operator], saved: Mapping[str, float]) -> float:
@@ -21,12 +22,12 @@ def backward_bytes(operators: Sequence[Operator], saved: Mapping[str, float]) ->
     forward = [op for op in operators if op.phase == "F"]
     alive = dict(saved)
     first = _first_savers(forward)
-    gradients = _sizes(forward[-1].makes[:1])
+    gradients = bytes_of(forward[-1].makes[:1])
     most = 0.0
     for index in range(len(forward) - 1, -1, -1):
         op = forward[index]
-        made = _sizes(tensor for tensor in op.makes if tensor.name in gradients)
-        gradients |= _sizes(op.takes)
+        made = bytes_of(tensor for tensor in op.makes if tensor.name in gradients)
+        gradients |= bytes_of(op.takes)
         most = max(most, sum(alive.values()) + sum((gradients | made).values()))
         for name in made:
             if name not in {tensor.name for tensor in op.takes}:
@@ -44,7 +45,3 @@ def _first_savers(forward: Sequence[Operator]) -> dict[str, int]:
         for tensor in op.saves:
             found.setdefault(tensor.name, index)
     return found
-
-
-def _sizes(tensors: Iterable[Tensor]) -> dict[str, float]:
-    return {tensor.name: tensor.size_bytes for tensor in tensors}

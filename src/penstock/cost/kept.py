@@ -30,12 +30,12 @@ def kept(
     """
     forward = [op for op in operators if op.phase == "F"]
     if again == "none" and not discard:
-        return _bytes(tensor for op in forward for tensor in op.saves)
+        return bytes_of(tensor for op in forward for tensor in op.saves)
     if again == "full":
-        return _bytes(forward[0].takes[:1])
+        return bytes_of(forward[0].takes[:1])
     if again == "selective":
         results = (tensor for op in forward if op.kind in DEAR for tensor in op.makes)
-        return _bytes([*forward[0].takes[:1], *results])
+        return bytes_of([*forward[0].takes[:1], *results])
     names = [again] if isinstance(again, str) else [*again]
     return _without(forward, _chosen(forward, [name for name in names if name != "none"]), _chosen(forward, discard))
 
@@ -73,7 +73,7 @@ def _without(forward: Sequence[Operator], again: set[str], discard: set[str]) ->
         if tensor.name.removesuffix(NARROW) not in gone
     ]
     begun = [tensor for op in forward if op.name in twice for tensor in op.takes if tensor.name not in made]
-    return _bytes([*saved, *begun])
+    return bytes_of([*saved, *begun])
 
 
 def _chosen(forward: Sequence[Operator], names: Collection[str]) -> set[str]:
@@ -98,5 +98,6 @@ def _begins(op: Operator, name: str) -> bool:
     return _bare(op.name).startswith(f"{name}.")
 
 
-def _bytes(tensors: Iterable[Tensor]) -> dict[str, float]:
+def bytes_of(tensors: Iterable[Tensor]) -> dict[str, float]:
+    """Return the bytes of tensors by name."""
     return {tensor.name: tensor.size_bytes for tensor in tensors}

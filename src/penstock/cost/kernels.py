@@ -143,8 +143,8 @@ def memory_bound(device: Device, moved_bytes: Sizes, *, kernels: Sizes = 1) -> T
     """Return seconds of work that reads and writes ``moved_bytes`` from and to memory, in ``kernels`` kernels.
 
     Norms, residuals, activations, softmax, losses, gathers and optimizers are of this sort. The rate rises with size:
-    ``latency_s`` passes before the first byte is there, in every kernel. Neither it nor the share of the peak rate that
-    large work reaches was measured: both are estimates.
+    ``latency_s`` passes before the first byte is there, in every kernel. The share of the peak rate that large work
+    reaches is that of the architecture, or a curve's where one was measured.
     """
     moved, kernels = np.broadcast_arrays(np.asarray(moved_bytes, float), np.asarray(kernels, float))
     if not (moved >= 0).all() or not (kernels >= 1).all():

@@ -10,6 +10,7 @@ from typing import Any
 from penstock.core.arguments import arguments
 from penstock.core.device import Device
 from penstock.cost.constants import table
+from penstock.cost.kernels import memory_bound
 from penstock.cost.stack import Stack, stack, stacks, tables
 
 Value = float | str | bool
@@ -52,15 +53,14 @@ def level(part: str, key: str) -> Constant:
     """Return a level, for example ``matmul`` and ``hopper bf16``."""
     facts, about = table()["levels"][part][key], table()["about"][part]
     shapes = f", {facts['shapes']} shapes" if "shapes" in facts else ""
-    source = facts["source"] if facts["source"].endswith("shapes") else facts["source"] + shapes
     return Constant(
         name=f"levels.{part}.{key}",
         value=facts["level"],
         meaning=about["meaning"],
         range=about["range"],
-        source=source,
+        source=facts["source"] + shapes,
         error=facts["error"],
-        guessed="shapes" not in facts and not facts["source"].startswith("fitted"),
+        guessed=_unknown(facts["source"]),
     )
 
 
@@ -96,6 +96,14 @@ def of_device(device: Device, what: str) -> Constant:
     meaning = f"peak FLOP/s of products in {what}" if what in peaks else arguments(Device)[what]
     how = device.derived.get(what)
     return Constant(name=f"{device.name}.{what}", value=value, meaning=meaning, source=how or device.source)
+
+
+def of_memory(device: Device) -> list[Constant]:
+    """Return what ``memory_bound`` is made with."""
+    time = memory_bound(device, 1.0)
+    own = level_of(time.level_of, time.level, time.error)
+    floor = [constant("memory", "latency_s")] if own.name.startswith("levels.") else []  # a curve has one of its own
+    return [of_device(device, "memory_bytes_per_s"), own, *floor]
 
 
 def of_frameworks() -> Iterator[Constant]:

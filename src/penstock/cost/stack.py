@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
-from importlib import resources
+from importlib.resources import files
 from typing import Any
 
+from penstock.core.tables import read_toml
 from penstock.core.words import suggest
 from penstock.cost.operators import FUSED, PLAIN, SPLIT, Kernels
 
@@ -155,7 +155,7 @@ def stack(name: str) -> Stack:
 def tables() -> Mapping[str, Any]:
     """Return ``data/frameworks.toml`` as it stands: framework -> what it sets; and ``ranges``, of each field that of a
     fit and the source of its default."""
-    return tomllib.loads((resources.files("penstock") / "data" / "frameworks.toml").read_text())
+    return read_toml(files("penstock") / "data" / "frameworks.toml")
 
 
 @cache

@@ -155,7 +155,7 @@ def _kernels(
                 moved_bytes=_moved_bytes(op, precision),
                 constants=(
                     *_hardware(rank, op, precision, level_of(time.level_of, time.level, time.error)),
-                    *_lasting(rank, kind, precision),
+                    *lasting_constants(rank, kind, precision),
                 ),
             )
         )
@@ -201,8 +201,8 @@ def _hardware(rank: Rank, op: Operator, precision: str, own: Constant) -> list[C
     return [*found, *moved, *([constant("memory", "latency_s")] if structured else [])]
 
 
-def _lasting(rank: Rank, kind: str, precision: str) -> list[Constant]:
-    """What makes the share that lasts through a step, of a class of kernels."""
+def lasting_constants(rank: Rank, kind: str, precision: str) -> list[Constant]:
+    """Return what makes the share that lasts through a step, of a class of kernels."""
     device, stack = rank.device, rank.stack
     if kind.endswith("product") and (measured := lasting_share(device)) is not None:
         meaning, source = "rate of products that lasts, over that at the start", "the cluster file"

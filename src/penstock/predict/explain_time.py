@@ -12,9 +12,16 @@ from penstock.core.mixers import Attention
 from penstock.core.op import Kind
 from penstock.core.parts import Experts
 from penstock.cost.constants import constants
-from penstock.cost.origins import Constant, constant, of_device, of_stack
+from penstock.cost.origins import Constant, constant, of_memory, of_stack
 from penstock.cost.passes import CLASSES, hot_share
-from penstock.predict.explain_kernels import PHASES, Kernel, cast_constants, kernels_of, kernels_of_end
+from penstock.predict.explain_kernels import (
+    PHASES,
+    Kernel,
+    cast_constants,
+    kernels_of,
+    kernels_of_end,
+    lasting_constants,
+)
 from penstock.predict.figure import Figure, total
 from penstock.predict.micro import Rank, block_work, end_work
 from penstock.predict.part import Part
@@ -93,36 +100,30 @@ class Opened:
         for block, part, times in self._each():
             launches = self._work(block).launches
             facts = {"launches_forward": launches[0], "launches_backward": launches[1] + launches[2]}
-            how = f"what launches of {human_s(self.rank.launch_s)} add to the device's time, and counts of tokens"
+            counts = ("experts_s",) if isinstance(block.mlp, Experts) and not self.setup.graphs else ()
+            how = f"what launches of {human_s(self.rank.launch_s)} add to the device's time"
+            how += ", and counts of tokens" if counts else ""
             yield total(
                 self.names[block], "s", waits(part, times), how=how, facts=facts | {"launch_s": self.rank.launch_s},
-                constants=(*self._launching(), *self._of("experts_s")),
+                constants=(*self._launching(), *self._of(*counts)),
             )  # fmt: skip
 
     def _messages(self, axis: str) -> Iterable[Figure]:
-        rank = self.rank
-        of = {
+        rank, routes = self.rank, "all-to-alls of {}, there and back in each direction"
+        turns = ("all-to-alls of {} in each direction",)
+        ring = ("{} of each rank on their way round in each direction", "cp_shown")
+        of: dict[str, tuple[Any, ...]] = {
             "tensor": (rank.summed_bytes, rank.tensor, "all-reduces of {} in each direction", "tp_shown"),
-            "expert": (
-                rank.routed_bytes,
-                rank.experts,
-                "all-to-alls of {}, there and back in each direction",
-                "ep_shown",
-            ),
-            "context": (
-                rank.turned_bytes,
-                rank.context,
-                "{} of each rank on their way round in each direction",
-                "cp_shown",
-            ),
+            "expert": (rank.routed_bytes, rank.experts, routes, "ep_shown"),
+            "context": (rank.turned_bytes, rank.context, *(turns if self.setup.cp_heads else ring)),
         }
-        bytes_of, group, words, shown = of[axis]
+        bytes_of, group, words, *shown = of[axis]
         for block, part, times in self._each():
             size, again = bytes_of(block), ", and once more by recompute" if self.setup.recompute == "full" else ""
             yield Figure(
                 name=self.names[block], value=times * part.messages_s.get(axis, 0.0), unit="s",
                 how=f"{words.format(human_bytes(size))}{again}; the part that nothing hides; {self._often(block)}",
-                facts={"bytes": size, "links": links(group)}, constants=(*collective_constants(), *self._of(shown)),
+                facts={"bytes": size, "links": links(group)}, constants=(*collective_constants(), *self._of(*shown)),
             )  # fmt: skip
 
     def _ends(self) -> Iterable[Figure]:
@@ -166,18 +167,21 @@ class Opened:
 
     def _sums(self) -> Iterable[Figure]:
         for one in self.step.sums:
+            width = () if one.kind == "all_gather" else ("reduced_bytes",)
             whole, size = (float(column[self.r]) for column in (one.whole_s, one.whole_bytes))
             yield Figure(
                 name=one.name, value=float(one.shown_s[self.r]), unit="s",
                 how=f"{one.kind} of {human_bytes(size)} takes {human_s(whole)}; what the backward does not hide of it",
                 facts={"bytes": size, "whole_s": whole, "links": links(self.rank.group(one.size, one.stride))},
-                constants=(*collective_constants(), *self._of("dp_hidden", "dp_most", "reduced_bytes")),
+                constants=(*collective_constants(), *self._of("dp_hidden", "dp_most", *width)),
             )  # fmt: skip
 
     def _updates(self) -> Iterable[Figure]:
         own = float(self.step.owned[self.r])
-        more = {"on the device": (of_device(self.rank.device, "memory_bytes_per_s"), constant("memory", "latency_s")),
-                "on the host": (constant("host", "optimizer_share"),)}  # fmt: skip
+        more = {
+            "on the device": of_memory(self.rank.device),
+            "on the host": [constant("host", "optimizer_share"), *self._of("reduced_bytes")],
+        }
         for name, seconds in self.step.updates_s.items():
             yield Figure(
                 name=name, value=float(seconds[self.r]), unit="s", how=f"{own:,.4g} parameters, read and written",
@@ -249,7 +253,8 @@ def adding(rank: Rank, work: Any, low: str, times: float) -> Figure:
         * rank.added_s(work)
         / float(rank.lasting(low, hot_share(work.seconds.sum(axis=1)))[CLASSES.index("memory")])
     )
-    made = (of_stack(rank.stack, "passing_bytes"), of_stack(rank.stack, "gradient_bytes"))
+    widths = (of_stack(rank.stack, name) for name in ("passing_bytes", "gradient_bytes"))
+    made = (*of_memory(rank.device), *lasting_constants(rank, "memory", low), *widths)
     how = f"{work.weights:,.4g} elements of gradients, but for the first micro-batch"
     return Figure(name="adding gradients", value=times * seconds, unit="s", how=how, constants=made)
 

@@ -62,7 +62,8 @@ class Prediction:
         checkpoint_bytes: of weights and of the optimizer's state, each once.
         checkpoint_s: to write them, each device its part, to the disks of the nodes; no step runs meanwhile.
         timeline: of one pipeline's micro-batches, before gradients are summed.
-        guessed: what nobody knew or measured, in words.
+        guessed: levels of kernels that nobody measured on such a device, and a precision that stands for one that it
+            has not, in words; ``explain`` has all constants.
 
     >>> from penstock import predict_step
     >>> found = predict_step("llama-3-70b", "h100:8", seq=4096, batch=8)

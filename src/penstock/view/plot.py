@@ -70,15 +70,28 @@ def save(timelines: Sequence[Timeline], path: str | Path, title: str = "", unit:
     """
     import matplotlib as mpl
 
-    suffix = Path(path).suffix
-    if suffix not in SUFFIXES:
-        raise ValueError(f"{str(path)!r}: pictures end in {' or '.join(SUFFIXES)}, not in {suffix!r}")
+    suffix = suffix_of(path)
     if not timelines:
         raise ValueError("no timeline to draw; give at least one")
-    metadata = {"Date": None} if suffix == ".svg" else {"Software": "Penstock"}
     with mpl.rc_context(STYLE):
         figure = _figure(timelines, title or timelines[0].plan.name, unit, suffix)
-        figure.savefig(path, dpi=dpi, metadata=metadata)
+        write(figure, path, dpi)
+
+
+def suffix_of(path: str | Path) -> str:
+    """Return how the file of a picture ends.
+
+    Raises:
+        ValueError: with a suffix that is not supported.
+    """
+    if (suffix := Path(path).suffix) not in SUFFIXES:
+        raise ValueError(f"{str(path)!r}: pictures end in {' or '.join(SUFFIXES)}, not in {suffix!r}")
+    return suffix
+
+
+def write(figure: Figure, path: str | Path, dpi: int = 150) -> None:
+    """Write a picture, the same one always as the same bytes."""
+    figure.savefig(path, dpi=dpi, metadata={"Date": None} if suffix_of(path) == ".svg" else {"Software": "Penstock"})
 
 
 def _figure(timelines: Sequence[Timeline], title: str, unit: str, suffix: str) -> Figure:

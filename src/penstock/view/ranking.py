@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from penstock.view.plot import STYLE, SUFFIXES
+from penstock.view.plot import STYLE, suffix_of, write
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,9 +33,7 @@ def save(
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    suffix = Path(path).suffix
-    if suffix not in SUFFIXES:
-        raise ValueError(f"{str(path)!r}: pictures end in {' or '.join(SUFFIXES)}, not in {suffix!r}")
+    suffix_of(path)
     if not rows:
         raise ValueError("no schedule to draw; give at least one")
     with mpl.rc_context(STYLE):
@@ -46,8 +44,7 @@ def save(
         times.set_yticks(range(len(rows)), [label(row) for row in rows])
         times.invert_yaxis()
         figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
-        metadata = {"Date": None} if suffix == ".svg" else {"Software": "Penstock"}
-        figure.savefig(path, dpi=150, metadata=metadata)
+        write(figure, path)
 
 
 def label(row: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from penstock.predict.roofline import Ceiling, Point, Roofline
-from penstock.view.plot import STYLE, SUFFIXES
+from penstock.view.plot import STYLE, suffix_of, write
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,9 +44,7 @@ def save(roofline: Roofline, path: str | Path, title: str = "") -> None:
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    suffix = Path(path).suffix
-    if suffix not in SUFFIXES:
-        raise ValueError(f"{str(path)!r}: pictures end in {' or '.join(SUFFIXES)}, not in {suffix!r}")
+    suffix_of(path)
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(11.0, 6.8), layout="constrained")
         axes = figure.subplots()
@@ -55,7 +53,7 @@ def save(roofline: Roofline, path: str | Path, title: str = "") -> None:
         figure.draw_without_rendering()  # the angle of the slope, and what labels are apart, hang on the layout
         _ceilings(axes, roofline)
         _points(axes, roofline.points)
-        figure.savefig(path, dpi=150, metadata={"Date": None} if suffix == ".svg" else {"Software": "Penstock"})
+        write(figure, path)
 
 
 def _frame(axes: Axes, roofline: Roofline) -> None:
