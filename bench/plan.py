@@ -25,7 +25,8 @@ from penstock.calibrate.summaries import choices, spearman
 from penstock.calibrate.validation import Compared, compared
 from penstock.core.cluster import Cluster
 from penstock.predict import scores
-from penstock.search.planner import plan, space_of
+from penstock.search.planner import plan
+from penstock.search.space import space_of
 
 TASKS = (("llama-3-70b", "dgx-h100:64", 8192, 1024), ("gpt3-175b", "dgx-a100-80gb:8", 2048, 1536))
 TUNED = ("DGX Cloud", "Megatron-Bridge", "BLOOM", "MosaicML")

@@ -34,6 +34,14 @@ def test_the_best_is_handed_to_predict(capsys: pytest.CaptureFixture[str], tmp_p
     assert again["setup"] == best["setup"]
 
 
+def test_the_best_is_handed_on_where_it_is_not_as_the_framework_has_it(capsys: pytest.CaptureFixture[str]) -> None:
+    for said in ("0", "1"):
+        main([*ASKED, *FIX, "--framework", "nemo", "--fix", f"tp=8,fused_loss={said}", "--top", "1", "--json"])
+        best = json.loads(capsys.readouterr().out)["choices"][0]
+        main([*shlex.split(best["predict"])[1:], "--json"])
+        assert json.loads(capsys.readouterr().out)["setup"] == best["setup"]
+
+
 def test_where_nothing_fits(capsys: pytest.CaptureFixture[str]) -> None:
     main(["plan", "--model", "gpt3-175b", "--cluster", "dgx-h100:1", "--seq", "2048", "--batch", "64", *FIX])
     text = capsys.readouterr().out
@@ -50,6 +58,9 @@ def test_where_nothing_fits(capsys: pytest.CaptureFixture[str]) -> None:
         (["--batch", "0"], "batch=0 is too small; use 1 or more"),
         (["--fix", "tq=1"], "did you mean 'tp'?"),
         (["--tokens", "0"], "give how many are trained on"),
+        (["--fix", "zero=7"], "zero=7"),
+        (["--fix", "tp=-2"], "tp=-2 is too small; use 1 or more"),
+        (["--fix", "recompute=ful"], "no operator is called 'ful'; there are"),
     ],
 )
 def test_wrong_input_is_one_line(words: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from penstock.cli_columns import print_columns
 from penstock.core.catalogue import catalogue, find
 from penstock.core.cluster import Cluster, Level, Node
 from penstock.core.curves import Curves
@@ -18,6 +19,7 @@ from penstock.units import human_bytes, human_s
 Row = tuple[str, ...]
 DEVICE_HEAD = ("device", "memory", "TB/s", "bf16", "fp8", "fp32", "units", "GHz", "L2", "W", "usual node")
 NODE_HEAD = ("node", "devices", "inside", "GB/s", "network", "GB/s", "host", "$/h", "as of", "kW")
+PATH_HEAD = ("ranks", "stride", "cross", "parts", "GB/s", "latency")
 
 
 def machines(name: str = "", /, *, usd_per_hour: float | None = None, json: Path | None = None) -> None:
@@ -84,9 +86,9 @@ def node_rows(nodes: Iterable[Node]) -> list[Row]:
 def _all() -> dict[str, Any]:
     """Print both tables; give the facts of all."""
     known = catalogue()
-    _table(DEVICE_HEAD, device_rows(known.devices.values()))
+    _table([DEVICE_HEAD, *device_rows(known.devices.values())])
     print()
-    _table(NODE_HEAD, node_rows(known.nodes.values()))
+    _table([NODE_HEAD, *node_rows(known.nodes.values())])
     return {
         "devices": [_facts(one) for one in known.devices.values()],
         "nodes": [_node_facts(one) for one in known.nodes.values()],
@@ -99,16 +101,14 @@ def _one(name: str, usd_per_hour: float | None) -> dict[str, Any]:
     if isinstance(found, Device):
         _print_facts(_device_text(found))
         return _facts(found)
-    cluster = Cluster.read(name)
-    if usd_per_hour is not None:
-        cluster = priced(cluster, usd_per_hour)
+    cluster = priced(Cluster.read(name), usd_per_hour)
     for node, _ in cluster.groups:
         _print_facts(_node_text(node))
         print()
     if not isinstance(found, Node):
         _print_facts(_cluster_text(cluster))
         print()
-    _table(("ranks", "stride", "cross", "parts", "GB/s", "latency"), _path_rows(cluster))
+    _table([PATH_HEAD, *_path_rows(cluster)])
     return _node_facts(found) if isinstance(found, Node) else _cluster_facts(cluster)
 
 
@@ -128,8 +128,10 @@ def _cluster_facts(cluster: Cluster) -> dict[str, Any]:
     }
 
 
-def priced(cluster: Cluster, usd_per_hour: float) -> Cluster:
-    """Return the cluster with this rent for each of its nodes."""
+def priced(cluster: Cluster, usd_per_hour: float | None) -> Cluster:
+    """Return the cluster with this rent for each of its nodes, if any is given."""
+    if usd_per_hour is None:
+        return cluster
     groups = [
         (replace(node, usd_per_hour=usd_per_hour, price_date=BY_HAND, price_source=""), count)
         for node, count in cluster.groups
@@ -243,9 +245,5 @@ def _print_facts(rows: Iterable[Row]) -> None:
             print(f"{name:<12} {text}")
 
 
-def _table(head: Sequence[str], rows: Iterable[Row]) -> None:
-    """Print columns as wide as they need to be, whatever the terminal."""
-    lines = [tuple(head), *rows]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for line in lines:
-        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+def _table(rows: Sequence[Row]) -> None:
+    print_columns(rows, left=range(len(rows[0])))

@@ -59,8 +59,8 @@ def plan(
     from penstock.core.cluster import Cluster
     from penstock.core.files import writable, write_whole
     from penstock.search.beside import neighbours, own
-    from penstock.search.planner import plan as planned
-    from penstock.search.planner import space_of
+    from penstock.search.planner import best_of
+    from penstock.search.space import space_of
 
     out = one_file(json)
     if out is not None:
@@ -68,13 +68,10 @@ def plan(
     targets = checked(export)
     if tokens is not None and tokens <= 0:
         raise ValueError(f"--tokens {tokens:g}: give how many are trained on, for example 15e12")
-    machines = Cluster.read(cluster) if usd_per_hour is None else priced(Cluster.read(cluster), usd_per_hour)
+    machines = priced(Cluster.read(cluster), usd_per_hour)
     space = space_of(model, machines, framework, seq=seq, batch=batch, fix=fix, exclude=exclude)
     mine = None if why is None else own(space, why)
-    found = planned(
-        space.model, machines, space.stack, seq=seq, batch=batch, fix=fix, exclude=exclude, top=top,
-        headroom=headroom, first=_show_first if sys.stderr.isatty() else None,
-    )  # fmt: skip
+    found = best_of(space, top=top, headroom=headroom, first=_show_first if sys.stderr.isatty() else None)
     rejected = [*neighbours(space, found.best, headroom)] if found.choices else []
     if found.choices:
         write_exports(targets, space.model, machines, found.best.setup)

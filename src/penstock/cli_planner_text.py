@@ -6,12 +6,12 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
-from penstock.core.cluster import Cluster
+from penstock.cli_columns import print_columns
+from penstock.cli_predict_text import usd_of
 from penstock.search.choice import Choice, Planned, flags_of
 from penstock.search.space import Space
 from penstock.units import human_bytes, human_s
 
-HOUR_S = 3600.0
 DAY_S = 86_400.0
 
 
@@ -21,7 +21,7 @@ def facts_of(
     """Return all figures by the names that scripts read, in SI units and shares; ``None`` for what is not known."""
 
     def choice(one: Choice | None) -> dict[str, Any] | None:
-        return None if one is None else _choice(one, space.cluster, asked)
+        return None if one is None else _choice(one, space, asked)
 
     return {
         "asked": asked,
@@ -43,11 +43,9 @@ def facts_of(
     }
 
 
-def _choice(one: Choice, cluster: Cluster, asked: dict[str, Any]) -> dict[str, Any]:
+def _choice(one: Choice, space: Space, asked: dict[str, Any]) -> dict[str, Any]:
     steps = None if asked["tokens"] is None else asked["tokens"] / one.setup.tokens
-    rent = cluster.usd_per_hour
-    used = one.setup.devices / cluster.devices
-    per_step = None if rent is None else rent * used * one.seconds / HOUR_S
+    per_step = usd_of(space.cluster, one.setup.devices, one.seconds)
     words = f"--model {asked['model']} --cluster {asked['cluster']} --framework {asked['framework']}"
     return {
         "split": one.split,
@@ -65,25 +63,26 @@ def _choice(one: Choice, cluster: Cluster, asked: dict[str, Any]) -> dict[str, A
         "usd_per_step": per_step,
         "training_seconds": None if steps is None else steps * one.seconds,
         "training_usd": None if steps is None or per_step is None else steps * per_step,
-        "predict": f"penstock predict {words} {flags_of(one.setup)}",
+        "predict": f"penstock predict {words} {flags_of(one.setup, space.stack.usual)}",
     }
 
 
 def print_planned(found: Planned, facts: dict[str, Any], rejected: list[str], mine: Choice | None) -> None:
     """Print a plan for people."""
     print(_counts(facts))
-    if not found.choices:
-        _print_none(found)
+    if found.nearest is not None:
+        _print_none(found, found.nearest)
     else:
         print()
-        _print(_table(found, facts))
+        rows = [*_table(found, facts)]
+        print_columns(rows, left=(len(rows[0]) - 1,))
         print(f"\nthe best\n  {facts['choices'][0]['predict']}")
         print("\nwhy not")
         for line in rejected:
             print(f"  {line}")
     if mine is not None:
         print()
-        _print(_beside(mine, found.choices[0] if found.choices else None))
+        print_columns(_beside(mine, found.choices[0] if found.choices else None))
 
 
 def _counts(facts: dict[str, Any]) -> str:
@@ -110,11 +109,7 @@ def _table(found: Planned, facts: dict[str, Any]) -> Iterable[tuple[str, ...]]:
         yield (*row, *more, one.split)
 
 
-def _print_none(found: Planned) -> None:
-    one = found.nearest
-    if one is None:
-        print("\nno strategy divides the model over these devices")
-        return
+def _print_none(found: Planned, one: Choice) -> None:
     room = (1 - found.headroom) * one.memory_bytes
     print(
         f"\nnothing fits: {one.split} needs least, {human_bytes(one.needed_bytes)} of {human_bytes(one.memory_bytes)}, "
@@ -129,9 +124,8 @@ def _beside(mine: Choice, best: Choice | None) -> Iterable[tuple[str, ...]]:
     """A user's own choice beside the best, part by part."""
     other = best or mine
     yield ("", "yours", "best", "difference")
-    names = sorted(
-        {*mine.parts, *other.parts}, key=lambda name: -abs(mine.parts.get(name, 0) - other.parts.get(name, 0))
-    )
+    either = {**mine.parts, **other.parts}
+    names = sorted(either, key=lambda name: -abs(mine.parts.get(name, 0) - other.parts.get(name, 0)))
     rows = [
         ("step time", mine.seconds, other.seconds),
         *((n, mine.parts.get(n, 0), other.parts.get(n, 0)) for n in names),
@@ -140,16 +134,3 @@ def _beside(mine: Choice, best: Choice | None) -> Iterable[tuple[str, ...]]:
     a, b = mine.needed_bytes, other.needed_bytes
     yield ("memory", human_bytes(a), human_bytes(b), f"{'+' if a >= b else ''}{human_bytes(a - b)}")
     yield ("fits", "yes" if mine.headroom >= 0 else "no", "yes" if other.headroom >= 0 else "no", "")
-
-
-def _print(rows: Iterable[tuple[str, ...]]) -> None:
-    """Print columns, all but the last set to the right where there are more than four; else all but the first."""
-    lines = [*rows]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    left = len(lines[0]) - 1 if len(lines[0]) > 4 else 0
-    for line in lines:
-        cells = (
-            cell.ljust(width) if place == left else cell.rjust(width)
-            for place, (cell, width) in enumerate(zip(line, widths, strict=True))
-        )
-        print("  ".join(cells).rstrip())

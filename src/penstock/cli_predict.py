@@ -138,11 +138,12 @@ def asked_for(
         ValueError: a name is unknown, or a setup cannot be.
     """
     from penstock.cli_export import merged, read_setup
+    from penstock.cli_machines import priced
     from penstock.core.cluster import Cluster
     from penstock.core.config.text import model_of
     from penstock.cost.stack_file import named
 
-    rented = _priced(Cluster.read(cluster), usd_per_hour)
+    rented = priced(Cluster.read(cluster), usd_per_hour)
     read = None if start is None else read_setup(start, rented.devices)
     wanted = model or (read and read.model)
     if not wanted:
@@ -200,12 +201,6 @@ def one_file(json: list[Path] | None) -> Path | None:
     if json is not None and len(json) > 1:
         raise ValueError(f"--json {' '.join(map(str, json))}: name one file, or none for the standard output")
     return json[0] if json else None
-
-
-def _priced(cluster: Cluster, usd_per_hour: float | None) -> Cluster:
-    from penstock.cli_machines import priced
-
-    return cluster if usd_per_hour is None else priced(cluster, usd_per_hour)
 
 
 def _show(found: Prediction, path: Path) -> None:

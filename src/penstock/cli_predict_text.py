@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from penstock.cli_columns import print_columns
 from penstock.core.architecture import Architecture
 from penstock.core.cluster import Cluster
 from penstock.core.setup import Setup
@@ -55,16 +56,16 @@ def facts_of(found: Prediction, model: Architecture, cluster: Cluster, setup: Se
     }
 
 
-def _used(found: Prediction, cluster: Cluster) -> float:
-    """Share of the cluster's devices that work."""
-    return found.devices / cluster.devices
+def usd_of(cluster: Cluster, devices: int, seconds: float) -> float | None:
+    """Return the rent of some of a cluster's devices for a time; ``None`` where it is not known."""
+    rent = cluster.usd_per_hour
+    return None if rent is None else rent * (devices / cluster.devices) * seconds / HOUR_S
 
 
 def _money(found: Prediction, cluster: Cluster) -> dict[str, Any]:
     """Rent of the devices that work, with its date."""
-    rent = cluster.usd_per_hour
     dates = sorted({node.price_date for node, _ in cluster.groups if node.price_date})
-    per_step = None if rent is None else rent * _used(found, cluster) * found.seconds / HOUR_S
+    per_step = usd_of(cluster, found.devices, found.seconds)
     return {
         "usd_per_step": per_step,
         "usd_per_billion_tokens": None if per_step is None else per_step / found.tokens * BILLION,
@@ -75,7 +76,7 @@ def _money(found: Prediction, cluster: Cluster) -> dict[str, Any]:
 def _energy(found: Prediction, cluster: Cluster) -> dict[str, Any]:
     """At the most that nodes draw."""
     power = cluster.power_w
-    per_step = None if power is None else power * _used(found, cluster) * found.seconds
+    per_step = None if power is None else power * (found.devices / cluster.devices) * found.seconds
     return {
         "joules_per_step": per_step,
         "kwh_per_billion_tokens": None if per_step is None else per_step / JOULES_PER_KWH / found.tokens * BILLION,
@@ -84,14 +85,14 @@ def _energy(found: Prediction, cluster: Cluster) -> dict[str, Any]:
 
 def print_prediction(found: Prediction, facts: dict[str, Any], setup: Setup) -> None:
     """Print a prediction for people."""
-    _print(_head(facts, setup))
+    print_columns(_head(facts, setup), left=(0, 1))
     print()
-    _print(_speed(found, facts))
+    print_columns(_speed(found, facts), left=(0, 1))
     print("\nwhere the time of the rank that ends last goes")
     parts = sorted(found.parts.items(), key=lambda part: -part[1])
-    _print((f"  {name}", human_s(value), f"{value / found.seconds:.1%}") for name, value in parts)
+    print_columns((f"  {name}", human_s(value), f"{value / found.seconds:.1%}") for name, value in parts)
     print(f"\nmemory of a device of pipeline rank {facts['memory_rank']}, the fullest")
-    _print(_memory(found))
+    print_columns(_memory(found))
     if found.guessed:
         print("\nguessed")
         for text in found.guessed:
@@ -134,12 +135,3 @@ def _memory(found: Prediction) -> Rows:
     rows.append((*total, f"{found.peak.total / found.memory_bytes:.1%}"))
     rows.append(("  left" if left >= 0 else "  too much", human_bytes(abs(left)), "" if left >= 0 else "does not fit"))
     return rows
-
-
-def _print(rows: Iterable[tuple[str, ...]]) -> None:
-    """Print columns, all but the first and the only one behind it set to the right."""
-    lines = [*rows]
-    widths = [max(len(line[i]) for line in lines) for i in range(max(map(len, lines)))]
-    for first, *rest in lines:
-        cells = rest if len(rest) == 1 else [cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True)]
-        print("  ".join([first.ljust(widths[0]), *cells]).rstrip())

@@ -10,14 +10,16 @@ import pytest
 from penstock.core.cluster import Cluster
 from penstock.core.config import gpt
 from penstock.predict import predict, scores
+from penstock.search import planner
 from penstock.search.beside import neighbours, own
 from penstock.search.choice import Choice, split_of
-from penstock.search.planner import OVER, OVER_BYTES, OVER_ELSE, plan, predicted_of, space_of
-from penstock.search.space import SCHEDULES_TRIED, Space
+from penstock.search.planner import OVER, OVER_BYTES, OVER_ELSE, plan, predicted_of
+from penstock.search.space import SCHEDULES_TRIED, Space, space_of
 from penstock.search.wishes import wishes
 
 DENSE = gpt(layers=8, hidden=2048, heads=16, vocab=50304, positions=2048)
 EXPERTS = gpt(layers=8, hidden=1024, heads=16, vocab=32000, gated=True, experts=8, topk=2, expert_ffn=2048)
+ODD = gpt(layers=8, hidden=1536, heads=12, vocab=50304, positions=2048)
 TASK = {"seq": 2048, "batch": 32}
 
 
@@ -66,6 +68,15 @@ def test_scores_are_above_predictions_by_no_more_than_planning_allows(model: Any
             assert found.needed_bytes[row] <= one.needed_bytes * (1 + OVER_BYTES)
             checked += 1
     assert checked >= 8
+
+
+@pytest.mark.parametrize("most", [1, 3])
+def test_a_plan_that_looks_at_few_says_whether_others_could_be_faster(most: int, monkeypatch: Any) -> None:
+    monkeypatch.setattr(planner, "FINALISTS", most)
+    monkeypatch.setattr(planner, "AT_ONCE", most)
+    fix = "schedule=zb-v,pp=2,tp=2,cp=1,sp=1"
+    found = plan(DENSE, "dgx-h100:1", **TASK, fix=fix, top=1)
+    assert (found.predicted, found.proven) == (most, False)
 
 
 def test_plans_do_not_depend_on_luck() -> None:
@@ -138,6 +149,8 @@ def test_a_choice_of_one_s_own_is_predicted() -> None:
     mine = own(space, "tp=2,pp=2")
     assert split_of(mine.setup) == "tp=2 pp=2 dp=2 micro=1 recompute=none schedule=1f1b"
     assert mine.seconds == predict(DENSE, Cluster.read("dgx-h100:1"), mine.setup, space.stack).seconds
+    cheap = space_of(DENSE, "dgx-h100:1", **TASK, fix="optimizer=sgd,precision=fp8")
+    assert (own(cheap, "tp=2").setup.optimizer, own(cheap, "tp=2").setup.precision) == ("sgd", "fp8")
     with pytest.raises(ValueError, match="tp has 2 values"):
         own(space, "tp=2/4")
 
@@ -154,6 +167,8 @@ def test_a_choice_of_one_s_own_is_predicted() -> None:
         ("vocabulary=1", "vocabulary cannot be planned yet"),
         ("batch=8", "give --batch"),
         ("sp=maybe", "neither yes nor no"),
+        ("tp=0/2", "tp=0 is too small; use 1 or more"),
+        ("zero=1..4", "zero=4"),
     ],
 )
 def test_wishes_that_cannot_be_say_so(given: str, says: str) -> None:
@@ -167,10 +182,13 @@ def test_wishes_that_cannot_be_say_so(given: str, says: str) -> None:
         ({"batch": 3, "fix": "tp=1,pp=1,cp=1"}, "batch=3 is no multiple of a dp that 8 devices leave; use 8"),
         ({"fix": "tp=3"}, "tp=3 does not divide 8 devices"),
         ({"exclude": "precision=fp8"}, "precision is not searched"),
+        ({"fix": "recompute=ful/full"}, "no operator is called 'ful'"),
+        ({"fix": "pp=2", "exclude": f"schedule={'/'.join(SCHEDULES_TRIED)}"}, "no schedule=1f1b/"),
+        ({"fix": "tp=8,pp=1", "model": ODD}, "none of the strategies can be; the first: .*heads"),
         ({"fix": "schedule=zb-v,pp=4,chunks=1", "exclude": "pp=4"}, "fix or exclude less"),
         ({"top": 0}, "top=0"),
     ],
 )
 def test_spaces_without_a_strategy_say_so(more: dict[str, Any], says: str) -> None:
     with pytest.raises(ValueError, match=says):
-        plan(DENSE, "dgx-h100:1", **TASK | more)
+        plan(**{"model": DENSE, "cluster": "dgx-h100:1"} | TASK | more)

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 from penstock.core.setup import Setup, filling
 from penstock.predict import predict
+from penstock.schedules import SCHEDULES
 from penstock.search.choice import Choice
 from penstock.search.space import Space
-from penstock.search.wishes import RECOMPUTE, wishes
+from penstock.search.wishes import RECOMPUTE, SEARCHED, wishes
 from penstock.units import human_bytes, human_s
 
 
 def own(space: Space, given: str) -> Choice:
-    """Return a user's own choice, ``dp`` taking what is left of the devices and all else as a framework has it.
+    """Return a user's own choice, ``dp`` taking what is left of the devices; what is searched is else as the framework
+    has it, and the rest as in the space.
 
     Raises:
         ValueError: it cannot be, or a field has several values.
@@ -24,9 +26,9 @@ def own(space: Space, given: str) -> Choice:
     for name, values in said.items():
         if len(values) > 1:
             raise ValueError(f"{name} has {len(values)} values; a choice has one of each")
-    base, fields = space.base, {name: values[0] for name, values in said.items()}
-    usual = {"fused_loss": base.fused_loss, "recompute": space.stack.recompute, "precision": base.precision}
-    setup = filling(space.devices, **{"seq": base.seq, "batch": base.batch} | usual | fields)
+    rest = {each.name: getattr(space.base, each.name) for each in fields(Setup) if each.name not in SEARCHED}
+    usual = rest | {"recompute": space.stack.recompute}
+    setup = filling(space.devices, **usual | {name: values[0] for name, values in said.items()})
     return Choice.of(setup, predict(space.model, space.cluster, setup, space.stack))
 
 
@@ -52,7 +54,7 @@ def _steps(space: Space, setup: Setup) -> Iterator[dict[str, Any]]:
         yield from ({name: other} for other in (value // 2, value * 2) if other >= 1)
     if setup.pp > 1:
         yield from (
-            {"schedule": name} if name.startswith("zb-h") or name == "1f1b" else {"schedule": name, "chunks": 2}
+            {"schedule": name} | ({"chunks": 2} if SCHEDULES[name].chunks else {})
             for name in space.schedules
             if name != setup.schedule
         )

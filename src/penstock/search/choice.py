@@ -89,17 +89,17 @@ def _word(value: Any) -> str:
     return str(int(value)) if isinstance(value, bool) else "+".join(value) if isinstance(value, tuple) else str(value)
 
 
-def flags_of(setup: Setup) -> str:
-    """Return the flags of ``penstock predict`` that ask for a setup.
+def flags_of(setup: Setup, usual: Mapping[str, Any]) -> str:
+    """Return the flags of ``penstock predict`` that ask for a setup, ``usual`` fields being as a framework has them.
 
-    >>> flags_of(Setup(seq=4096, batch=64, tp=4, pp=2, sp=True, flash=False))
+    >>> flags_of(Setup(seq=4096, batch=64, tp=4, pp=2, sp=True, flash=False), {})
     '--seq 4096 --batch 64 --micro-batch 1 --tp 4 --pp 2 --dp 1 --schedule 1f1b --sp --recompute none --no-flash'
     """
-    always = ("seq", "batch", "micro", "tp", "pp", "dp", "schedule", "recompute", "fused_loss")
+    always = ("seq", "batch", "micro", "tp", "pp", "dp", "schedule", "recompute")
     words = []
     for field in fields(Setup):
         name, value = field.name, getattr(setup, field.name)
-        if value == field.default and (name not in always or value is False):
+        if name not in always and value == field.default == usual.get(name, value):
             continue
         flag = FLAGS.get(name, name.replace("_", "-"))
         if isinstance(value, bool):

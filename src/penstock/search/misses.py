@@ -22,10 +22,9 @@ def least(space: Space) -> tuple[float, Any]:
     """Return what the strategy with least memory needs of a device, in bytes, and its setup; ``inf`` if none is."""
     best: tuple[float, Any] = (np.inf, None)
     for share in space.shares():
-        grid = space.grid(share)
-        found = scores(space.model, space.cluster, grid, space.stack)
-        if not len(grid):
+        if not len(grid := space.grid(share)):
             continue
+        found = scores(space.model, space.cluster, grid, space.stack)
         row = int(found.needed_bytes.argmin())
         if found.needed_bytes[row] < best[0]:
             best = float(found.needed_bytes[row]), grid.setup(row)
@@ -36,6 +35,16 @@ def nearest(space: Space) -> Choice | None:
     """Return the strategy that needs least memory."""
     _, setup = least(space)
     return None if setup is None else Choice.of(setup, predict(space.model, space.cluster, setup, space.stack))
+
+
+def refusal(space: Space) -> str:
+    """Return why none of the strategies can be, by the first of them."""
+    grid = next(grid for share in space.shares() if len(grid := space.grid(share)))
+    try:
+        predict(space.model, space.cluster, grid.setup(0), space.stack)
+    except ValueError as error:
+        return f"none of the strategies can be; the first: {error}"
+    return f"no strategy divides {space.model.name} over {space.devices} devices; fix or exclude less"
 
 
 def changes(space: Space, headroom: float) -> tuple[str, ...]:

@@ -3,38 +3,35 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from penstock.core.architecture import Architecture
 from penstock.core.cluster import Cluster
-from penstock.core.config.text import model_of
 from penstock.core.setup import FRAMEWORK, Setup
 from penstock.cost.stack import Stack
-from penstock.cost.stack_file import named
 from penstock.predict import Grid, predict, scores
 from penstock.search.choice import Choice, Planned
-from penstock.search.misses import changes, nearest
-from penstock.search.space import Space, Split
-from penstock.search.wishes import wishes
+from penstock.search.misses import changes, nearest, refusal
+from penstock.search.space import Space, Split, space_of
+from penstock.search.wishes import Wished
 
 HEADROOM = 0.05
 """Share of a device's memory that stays free."""
 OVER = {"gpipe": 0.01, "1f1b": 0.01, "interleaved": 0.04, "interleaved-zb": 0.04, "zb-h1": 0.08, "zb-h2": 0.08}
 OVER_ELSE = 0.15
-"""By how much a score may be above the prediction, relative, by schedule; tests/search/test_plan.py holds it."""
+"""By how much a score may be above the prediction, relative, by schedule; tests/search/test_strategies.py holds it."""
 OVER_BYTES = 0.06
 """The same of memory."""
 AT_ONCE = 48
 """Finalists that are predicted before it is looked whether others may be better."""
 FINALISTS = 384
 """Most that are predicted."""
-Wished = str | Iterable[str] | Mapping[str, Any] | None
 
 
 def plan(
@@ -73,8 +70,13 @@ def plan(
         >>> len(found.choices), found.proven, found.best.setup.devices
         (3, True, 8)
     """
-    began = time.perf_counter()
     space = space_of(model, cluster, framework, seq=seq, batch=batch, fix=fix, exclude=exclude)
+    return best_of(space, top=top, headroom=headroom, first=first)
+
+
+def best_of(space: Space, *, top: int, headroom: float, first: Callable[[Choice], None] | None = None) -> Planned:
+    """Return the fastest strategies of a space that fit; arguments and errors are those of ``plan``."""
+    began = time.perf_counter()
     if top < 1 or not 0 <= headroom < 1:
         raise ValueError(f"top={top}, headroom={headroom}: give 1 or more, and a share from 0 to below 1")
     space.check()
@@ -98,28 +100,16 @@ def plan(
     )
     if choices:
         return found
-    return replace(found, nearest=nearest(space), changes=changes(space, headroom), seconds=time.perf_counter() - began)
-
-
-def space_of(
-    model: str | Path | Architecture,
-    cluster: str | Path | Cluster,
-    framework: str | Stack = FRAMEWORK,
-    *,
-    seq: int,
-    batch: int,
-    fix: Wished = None,
-    exclude: Wished = None,
-) -> Space:
-    """Return what ``plan`` chooses from; arguments and errors are the same."""
-    architecture = model if isinstance(model, Architecture) else model_of(str(model))
-    machines = cluster if isinstance(cluster, Cluster) else Cluster.read(cluster)
-    software = framework if isinstance(framework, Stack) else named(framework)
-    return Space.of(architecture, machines, software, seq, batch, wishes(fix), wishes(exclude))
+    if (near := nearest(space)) is None:
+        raise ValueError(refusal(space))
+    return replace(found, nearest=near, changes=changes(space, headroom), seconds=time.perf_counter() - began)
 
 
 class Share(NamedTuple):
-    """A part of the space, scored: the promising rows of its grid, their seconds, and how many there were."""
+    """A part of the space, scored: the promising rows of its grid, their seconds, and how many there were.
+
+    One row more than may be predicted tells whether others could be better.
+    """
 
     grid: Grid
     seconds: NDArray[np.float64]
@@ -137,7 +127,7 @@ def scored(space: Space, share: list[Split], headroom: float, top: int = 1) -> S
     timed = np.isfinite(found.seconds)
     rows = np.flatnonzero(timed)
     order = np.argsort(_least_s(grid.rows(rows), found.seconds[rows]), kind="stable")
-    rows = rows[order[: max(FINALISTS, top)]]
+    rows = rows[order[: max(FINALISTS, top) + 1]]
     impossible = len(grid) - int(found.possible.sum())
     too_large = len(grid) - impossible - int(timed.sum())
     return Share(grid.rows(rows), found.seconds[rows], len(grid), impossible, too_large, int(timed.sum()))

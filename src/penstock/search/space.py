@@ -5,19 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from penstock.core.architecture import Architecture
 from penstock.core.cluster import Cluster
+from penstock.core.config.text import model_of
 from penstock.core.parts import Experts
-from penstock.core.setup import Setup, filling
+from penstock.core.setup import FRAMEWORK, Setup, filling
 from penstock.cost.stack import Stack
+from penstock.cost.stack_file import named
 from penstock.predict import Grid
-from penstock.predict.grid import CHOICES, NUMBERS
+from penstock.predict.micro import Rank
 from penstock.schedules import SCHEDULES
-from penstock.search.wishes import RECOMPUTE, SEARCHED, Wishes
+from penstock.search.wishes import RECOMPUTE, SEARCHED, Wished, Wishes, wishes
 
 SCHEDULES_TRIED = ("1f1b", "interleaved", "zb-h1", "zb-h2", "zb-v", "interleaved-zb")
 """Unless schedules are fixed: those whose scores are close to their timelines."""
@@ -46,23 +49,6 @@ class Space:
     base: Setup
     fixed: Wishes
     excluded: Wishes
-
-    @classmethod
-    def of(
-        cls, model: Architecture, cluster: Cluster, stack: Stack, seq: int, batch: int, fixed: Wishes, excluded: Wishes
-    ) -> Space:
-        """From what was wished.
-
-        Raises:
-            ValueError: a field that is not searched has several values, or the batch cannot be.
-        """
-        single = {name: values for name, values in fixed.items() if name not in SEARCHED}
-        for name, values in (*single.items(), *((n, v) for n, v in excluded.items() if n not in SEARCHED)):
-            if len(values) > 1 or name in excluded:
-                raise ValueError(f"{name} is not searched; fix one value of it")
-        usual = {name: value for name, value in stack.usual.items() if name not in SEARCHED}
-        base = Setup(seq=seq, batch=batch, **usual | {name: values[0] for name, values in single.items()})
-        return cls(model, cluster, stack, base, {n: v for n, v in fixed.items() if n in SEARCHED}, excluded)
 
     @property
     def devices(self) -> int:
@@ -114,13 +100,13 @@ class Space:
             "recompute": tuple(self._values("recompute", RECOMPUTE)),
         }
         tables = [self._rows(split, choices) for split in splits]
-        whole = np.concatenate(tables, axis=1) if tables else np.zeros((12, 0), dtype=np.int64)
-        return Grid(self.base, dict(zip((*NUMBERS, *CHOICES), whole, strict=True)), choices)
+        whole = np.concatenate(tables, axis=1) if tables else np.zeros((len(SEARCHED), 0), dtype=np.int64)
+        return Grid(self.base, dict(zip(SEARCHED, whole, strict=True)), choices)
 
     def _rows(self, split: Split, choices: dict[str, tuple[Any, ...]]) -> Any:
-        """Columns of all strategies of a split, in the order of ``NUMBERS`` and ``CHOICES``."""
+        """Columns of all strategies of a split, in the order of ``SEARCHED``."""
         tp, cp, pp, dp = split
-        orders = self._orders(pp, choices["schedule"])
+        orders = self._orders(pp)
         experts = self._experts(tp, cp * dp)
         axes = [
             self._micros(cp, dp),
@@ -145,8 +131,9 @@ class Space:
         free = [size for size in range(1, min(each, most) + 1) if size & (size - 1) == 0]
         return [size for size in self._values("micro", free) if each % size == 0]
 
-    def _orders(self, pp: int, schedules: tuple[str, ...]) -> list[tuple[int, int]]:
-        """Pairs of a place in ``schedules`` and a number of chunks; without a pipeline one is enough."""
+    def _orders(self, pp: int) -> list[tuple[int, int]]:
+        """Pairs of a place among the schedules and a number of chunks; without a pipeline one is enough."""
+        schedules = self._values("schedule", self.schedules)
         if pp == 1:
             plain = "chunks" not in self.fixed or 1 in self.fixed["chunks"]
             return [(schedules.index("1f1b") if "1f1b" in schedules else 0, 1)] if plain else []
@@ -196,6 +183,37 @@ class Space:
         raise ValueError(
             f"no strategy for {self.devices} devices is left by {_said(self.fixed, self.excluded)}; fix or exclude less"
         )
+
+
+def space_of(
+    model: str | Path | Architecture,
+    cluster: str | Path | Cluster,
+    framework: str | Stack = FRAMEWORK,
+    *,
+    seq: int,
+    batch: int,
+    fix: Wished = None,
+    exclude: Wished = None,
+) -> Space:
+    """Return what ``plan`` chooses from, with its arguments.
+
+    Raises:
+        ValueError: a name is unknown, a field that is not searched has several values, or the batch cannot be.
+    """
+    architecture = model if isinstance(model, Architecture) else model_of(str(model))
+    machines = cluster if isinstance(cluster, Cluster) else Cluster.read(cluster)
+    software = framework if isinstance(framework, Stack) else named(framework)
+    fixed, excluded = wishes(fix), wishes(exclude)
+    single = {name: values for name, values in fixed.items() if name not in SEARCHED}
+    for name, values in (*single.items(), *((n, v) for n, v in excluded.items() if n not in SEARCHED)):
+        if len(values) > 1 or name in excluded:
+            raise ValueError(f"{name}={'/'.join(map(str, values))}: {name} is not searched; fix one value of it")
+    usual = {name: value for name, value in software.usual.items() if name not in SEARCHED}
+    base = Setup(seq=seq, batch=batch, **usual | {name: values[0] for name, values in single.items()})
+    for policy in fixed.get("recompute", ()):
+        Rank(architecture, machines, replace(base, recompute=policy), software).parts  # noqa: B018
+    searched = {name: values for name, values in fixed.items() if name in SEARCHED}
+    return Space(architecture, machines, software, base, searched, excluded)
 
 
 def _said(fixed: Wishes, excluded: Wishes) -> str:

@@ -18,11 +18,13 @@ RECOMPUTE = ("none", "selective", "full")
 SHORT = {"micro_batch": "micro", "vpp": "chunks"}
 _TYPES = get_type_hints(Setup)
 _YES = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
+Wished = str | Iterable[str] | Mapping[str, Any] | None
+"""As users write it."""
 Wishes = dict[str, tuple[Any, ...]]
 """Field -> the values it may have, or may not."""
 
 
-def wishes(given: str | Iterable[str] | Mapping[str, Any] | None) -> Wishes:
+def wishes(given: Wished) -> Wishes:
     """Return what was wished, by fields of a setup.
 
     Args:
@@ -42,7 +44,7 @@ def wishes(given: str | Iterable[str] | Mapping[str, Any] | None) -> Wishes:
     found: Wishes = {}
     for name, values in pairs:
         field = known_field(name)
-        found[field] = (*found.get(field, ()), *(_checked(field, value) for value in values))
+        found[field] = (*found.get(field, ()), *(_possible(field, _checked(field, value)) for value in values))
     return found
 
 
@@ -102,6 +104,15 @@ def _checked(field: str, value: Any) -> Any:
         return value if not isinstance(value, str) else int(value) if kind is int else _number(kind, value)
     except ValueError:
         raise ValueError(f"{field}={value} is no {'whole ' if kind is int else ''}number") from None
+
+
+def _possible(field: str, value: Any) -> Any:
+    """The value, if a setup can have it where nothing else is in its way."""
+    if isinstance(value, int):
+        ranks = max(1, value)
+        alone: dict[str, Any] = {"seq": 1, "batch": ranks * ranks, "dp": ranks} | {field: value}
+        Setup(**alone)
+    return value
 
 
 def _number(kind: Any, value: str) -> Any:
