@@ -107,6 +107,41 @@ def test_what_cannot_be_is_refused_and_nothing_is_written(penstock, tmp_path, mo
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("file", "text", "says"),
+    [
+        ("a.json", '{"train_batch_size": 64, "zero_optimization": 3}', "zero_optimization = 3 is no table"),
+        ("a.json", '{"train_batch_size": 64, "bf16": true}', "bf16 = True is no table"),
+        ("a.json", '{"train_batch_size": 64, "optimizer": "adam"}', "optimizer = 'adam' is no table"),
+        (
+            "a.json",
+            '{"train_batch_size": 64, "train_micro_batch_size_per_gpu": 100, "gradient_accumulation_steps": 2}',
+            "train_batch_size = 64 is no multiple of train_micro_batch_size_per_gpu = 100 times",
+        ),
+        (
+            "a.json",
+            '{"train_batch_size": 64, "zero_optimization": {"offload_optimizer": {"device": "cpu", "ratio": "x"}}}',
+            "ratio = 'x' is no number",
+        ),
+        ("a.toml", "model = 'llama3'", "model = 'llama3' is no table"),
+        ("a.toml", "[model]\nconverters = 3", "converters = 3 is no list"),
+        ("a.toml", "[compile]\nenable = true\ncomponents = [3]", "components has 3, which is no text"),
+        ("a.toml", "[parallelism]\ntensor_parallel_degree = 0", "tensor_parallel_degree = 0 is too small; use 1"),
+        ("a.toml", "[parallelism]\ntensor_parallel_degree = '2'", "tensor_parallel_degree = '2' is no whole number"),
+        (
+            "a.toml",
+            "[parallelism]\npipeline_parallel_degree = 2\nmodule_fqns_per_model_part = [3, 4]",
+            "module_fqns_per_model_part = 3 is no list",
+        ),
+    ],
+)
+def test_files_with_values_that_cannot_be_say_which(penstock, tmp_path, file, text, says):
+    (tmp_path / file).write_text(text)
+    code, _, err = penstock(f"{WORDS} --from {tmp_path / file}")
+    assert (code, err.count("\n")) == (2, 1)
+    assert f"{tmp_path / file}: {says}" in err
+
+
 def test_every_file_says_what_it_leaves_out_and_so_does_the_standard_error(penstock, tmp_path):
     names = {"megatron": "a.sh", "torchtitan": "tt", "deepspeed": "ds.json", "accelerate": "a.yaml", "slurm": "s.sh"}
     targets = [word for name, file in names.items() for word in ("--export", f"{name}:{tmp_path / file}")]

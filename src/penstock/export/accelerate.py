@@ -10,25 +10,15 @@ from penstock.core.architecture import Architecture
 from penstock.core.cluster import Cluster
 from penstock.core.setup import Setup
 from penstock.export.launch import nodes_of
-from penstock.export.written import Left, Written, comments, unsaid
+from penstock.export.written import SCRIPTS, Left, Written, comments, refuse, shards_of, unsaid
 
 MIXED = {"bf16": "bf16", "fp16": "fp16", "fp8": "fp8", "fp32": "no"}
-SHARDS = "parallelism_config_dp_shard_size"
-NEVER = {
-    "seq": "the data loader's",
+NEVER = SCRIPTS | {
     "ep": "experts are not split",
     "etp": "experts are not split",
     "sp": "the plan of tensor parallelism in the model's config",
     "offload": "fsdp_activation_checkpointing keeps them on the device",
-    "graphs": "no graphs",
     "optimizer": "made by the training script",
-    "flash": "attn_implementation of the model",
-    "dropout": "the model's own",
-    "fused_loss": "the model's own",
-    "adapter": "wrap the model with adapters in the training script",
-    "frozen_bytes": "weights are loaded by the training script",
-    "multi_token": "the model's own",
-    "imbalance": "a fact of data and router, not a key",
 }
 """Fields of a setup that it has no keys for, and who says them."""
 
@@ -74,14 +64,12 @@ def _refuse(setup: Setup) -> None:
         f"chunks={setup.chunks} need a pipeline": setup.chunks > 1,
         f"precision={setup.precision} is none of {', '.join(MIXED)}": setup.precision not in MIXED,
         f"cp={setup.cp} ranks share tokens in a ring alone, not by heads, under FSDP": setup.cp > 1 and setup.cp_heads,
-        f"dp={setup.dp} replicas with tp or cp need shards of more than cp={setup.cp} ranks": _axes(setup)[SHARDS] == 1
+        f"dp={setup.dp} replicas with tp or cp need shards of more than cp={setup.cp} ranks": shards_of(setup)[1] == 1
         and setup.dp > 1
         and (setup.tp > 1 or setup.cp > 1),
-        f"shards={setup.shards} must be a multiple of cp={setup.cp}": bool(setup.sharded % setup.cp) and setup.zero > 0,
+        f"shards={setup.shards} must be a multiple of cp={setup.cp}": setup.zero > 0 and setup.sharded % setup.cp,
     }
-    for reason, so in reasons.items():
-        if so:
-            raise ValueError(f"accelerate: {reason}")
+    refuse("accelerate", reasons)
 
 
 def _left(setup: Setup) -> Iterator[Left]:
@@ -110,11 +98,11 @@ def _fsdp(setup: Setup) -> dict[str, Any]:
 
 
 def _axes(setup: Setup) -> dict[str, Any]:
-    """Degrees; accelerate, too, shards weights over the cp ranks beside those of dp."""
-    shard = max(1, setup.sharded // setup.cp) if setup.zero else 1
+    """Degrees."""
+    replicas, shards = shards_of(setup)
     table: dict[str, Any] = {
-        "parallelism_config_dp_replicate_size": setup.dp // shard,
-        SHARDS: shard,
+        "parallelism_config_dp_replicate_size": replicas,
+        "parallelism_config_dp_shard_size": shards,
         "parallelism_config_tp_size": setup.tp,
         "parallelism_config_cp_size": setup.cp,
     }

@@ -10,14 +10,13 @@ from penstock.core.architecture import Architecture
 from penstock.core.cluster import Cluster
 from penstock.core.setup import Setup
 from penstock.export.launch import nodes_of
-from penstock.export.written import Left, Written, unsaid
+from penstock.export.written import SCRIPTS, Left, Written, refuse, unsaid
 
 NOTES = "penstock"
 """The key of what was left out; DeepSpeed does not look at keys that it does not know."""
 OPTIMIZERS = {"adam": "AdamW", "adam-bf16": "AdamW", "sgd": "SGD", "muon": "Muon", "adafactor": "Adafactor"}
 HALF = {"bf16": "bf16", "fp8": "bf16", "fp4": "bf16", "fp16": "fp16"}
-NEVER = {
-    "seq": "the data loader's",
+NEVER = SCRIPTS | {
     "pp": "PipelineModule(layers, num_stages=pp) in the training script",
     "chunks": "its pipelines have one stage on each rank",
     "schedule": "its pipelines run 1F1B",
@@ -27,14 +26,6 @@ NEVER = {
     "sp": "the script's own layers",
     "recompute": "model.gradient_checkpointing_enable() or deepspeed.checkpointing in the training script",
     "offload": "deepspeed.checkpointing with cpu_checkpointing in the training script",
-    "graphs": "no graphs in training",
-    "flash": "attn_implementation of the model",
-    "dropout": "the model's own",
-    "fused_loss": "the model's own",
-    "adapter": "wrap the model with adapters in the training script",
-    "frozen_bytes": "weights are loaded by the training script",
-    "multi_token": "the model's own",
-    "imbalance": "a fact of data and router, not a key",
     "vocabulary": "the script's own layers",
 }
 """Fields of a setup that it has no keys for, and who says them."""
@@ -62,9 +53,7 @@ def _refuse(setup: Setup) -> None:
         and (setup.zero == 0 or setup.precision not in ("bf16", "fp8", "fp4")),
         "optimizers are offloaded by ZeRO 1 to 3 alone": setup.zero == 0 and setup.optimizer_offload > 0,
     }
-    for reason, so in reasons.items():
-        if so:
-            raise ValueError(f"deepspeed: {reason}")
+    refuse("deepspeed", reasons)
 
 
 def _left(setup: Setup) -> Iterator[Left]:

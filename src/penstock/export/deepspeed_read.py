@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from penstock.export.deepspeed import HALF, NOTES, OPTIMIZERS
+from penstock.export.values import part, value
 
 KEYS = frozenset((
     *("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "zero_optimization"),
@@ -37,20 +38,25 @@ def deepspeed_fields(table: Mapping[str, Any]) -> tuple[dict[str, Any], list[str
     Raises:
         ValueError: a value cannot be.
     """
-    zero = table.get("zero_optimization", {})
+    zero = part(table, "zero_optimization")
     fields: dict[str, Any] = {
         "micro": _whole(table, "train_micro_batch_size_per_gpu"),
         "batch": _whole(table, "train_batch_size"),
         "zero": _whole(zero, "stage") or 0,
         "cp": _whole(table, "sequence_parallel_size") or 1,
-        "tp": _whole(table.get("tensor_parallel", {}), "autotp_size") or 1,
+        "tp": _whole(part(table, "tensor_parallel"), "autotp_size") or 1,
         "precision": _precision(table),
         "optimizer": _optimizer(table),
         "optimizer_offload": _offload(zero),
     }
     steps = _whole(table, "gradient_accumulation_steps")
     if fields["batch"] and fields["micro"] and steps:
-        fields["dp"] = fields["batch"] // (fields["micro"] * steps)
+        fields["dp"], rest = divmod(fields["batch"], fields["micro"] * steps)
+        if rest:
+            raise ValueError(
+                f"train_batch_size = {fields['batch']} is no multiple of train_micro_batch_size_per_gpu = "
+                f"{fields['micro']} times gradient_accumulation_steps = {steps}; leave one out, or make them agree"
+            )
     elif fields["batch"] is None:
         raise ValueError("train_batch_size is missing or 'auto'; write it down, or give the file without --from")
     fields["cp_heads"] = fields["cp"] > 1
@@ -61,25 +67,20 @@ def deepspeed_fields(table: Mapping[str, Any]) -> tuple[dict[str, Any], list[str
 
 def _whole(table: Mapping[str, Any], key: str) -> int | None:
     """A whole number; ``None`` where it is missing or ``auto``."""
-    value = table.get(key)
-    if value in (None, "auto"):
-        return None
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ValueError(f"{key} = {value!r} is no whole number")
-    return value
+    return None if table.get(key) in (None, "auto") else value(table, key, 0)
 
 
 def _precision(table: Mapping[str, Any]) -> str:
     for key, ours in (("bf16", "bf16"), ("bfloat16", "bf16"), ("fp16", "fp16")):
-        if table.get(key, {}).get("enabled") in (True, "auto"):
+        if part(table, key).get("enabled") in (True, "auto"):
             return ours
     return "fp32"
 
 
 def _optimizer(table: Mapping[str, Any]) -> str:
-    named = str(table.get("optimizer", {}).get("type", "AdamW")).lower()
+    named = value(part(table, "optimizer"), "type", "AdamW").lower()
     if named in ("adam", "adamw"):
-        half = any(table.get(kind, {}).get("bf16_optimizer_states") for kind in sorted(set(HALF.values())))
+        half = any(part(table, kind).get("bf16_optimizer_states") for kind in sorted(set(HALF.values())))
         return "adam-bf16" if half else "adam"
     known = {theirs.lower(): ours for ours, theirs in OPTIMIZERS.items()}
     if named not in known:
@@ -88,6 +89,6 @@ def _optimizer(table: Mapping[str, Any]) -> str:
 
 
 def _offload(zero: Mapping[str, Any]) -> float:
-    said = zero.get("offload_optimizer") or {}
+    said = part(zero, "offload_optimizer") if zero.get("offload_optimizer") else {}
     on = said.get("device", "none") != "none"
-    return float(said.get("ratio", 1.0)) if on else 0.0
+    return float(value(said, "ratio", 1.0)) if on else 0.0

@@ -12,7 +12,7 @@ from penstock.core.placement import Placement
 from penstock.core.setup import Setup
 from penstock.export.launch import torchrun
 from penstock.export.megatron_model import Words, model_left, model_words
-from penstock.export.written import Left, Written, comments, named, unsaid
+from penstock.export.written import Left, Written, comments, named, refuse, unsaid
 from penstock.schedules.table import SCHEDULES
 
 NEVER = {
@@ -73,9 +73,7 @@ def _refuse(model: Architecture, setup: Setup) -> None:
         and setup.tp > 1
         and _has_experts(model),
     }
-    for reason, so in reasons.items():
-        if so:
-            raise ValueError(f"megatron: {reason}")
+    refuse("megatron", reasons)
 
 
 def _left(model: Architecture, setup: Setup) -> Iterator[Left]:

@@ -15,7 +15,7 @@ from penstock.core.placement import Placement
 from penstock.core.setup import Setup
 from penstock.export.launch import torchrun
 from penstock.export.torch_csv import to_csv
-from penstock.export.written import Left, Written, comments, named, unsaid
+from penstock.export.written import FACT, Left, Written, comments, named, refuse, shards_of, unsaid
 from penstock.predict.pipelines import pipeline
 from penstock.schedules.table import SCHEDULES
 
@@ -60,7 +60,7 @@ NEVER = {
     "graphs": "0.2 records no graphs",
     "dropout": "its models have none",
     "multi_token": "its models have no multi-token heads",
-    "imbalance": "a fact of data and router, not a key",
+    "imbalance": FACT,
     "vocabulary": "embedding and head stay on the first and the last stage",
     "flash": "attention is always one kernel",
 }
@@ -89,15 +89,8 @@ def torchtitan(model: Architecture, cluster: Cluster, setup: Setup, folder: str 
     return Written(files, tuple(left))
 
 
-def shards_of(setup: Setup) -> tuple[int, int]:
-    """Return the degrees of replicas and of shards of data parallelism; torchtitan shards over ``cp`` ranks beside."""
-    shards = setup.sharded if setup.zero else 1
-    shard = max(1, shards // setup.cp)
-    return setup.dp // shard, shard
-
-
 def _refuse(setup: Setup) -> None:
-    shards = setup.sharded if setup.zero else setup.cp
+    ranks = shards_of(setup)[1] * setup.cp * setup.tp
     reasons = {
         f"precision={setup.precision} is none of {', '.join(MIXED)}": setup.precision not in MIXED,
         f"optimizer={setup.optimizer}; it has adam alone": setup.optimizer != "adam",
@@ -105,14 +98,12 @@ def _refuse(setup: Setup) -> None:
         f"etp={setup.etp} must be 1 or tp={setup.tp}": setup.ep > 1 and setup.etp not in (1, setup.tp),
         f"etp={setup.etp} needs ep of 2 or more": setup.ep == 1 and setup.etp > 1,
         f"chunks={setup.chunks} need pp of 2 or more": setup.chunks > 1 and setup.pp == 1,
-        f"shards={shards} must be a multiple of cp={setup.cp} ranks": bool(shards % setup.cp) and setup.zero > 0,
-        "it shards experts over dp_shard, cp and tp ranks alone; ep times etp must divide them": bool(
-            shards_of(setup)[1] * setup.cp * setup.tp % (setup.ep * setup.etp)
-        ),
+        f"shards={setup.sharded} must be a multiple of cp={setup.cp} ranks": setup.zero > 0
+        and setup.sharded % setup.cp,
+        "it shards experts over dp_shard, cp and tp ranks alone; ep times etp must divide them": ranks
+        % (setup.ep * setup.etp),
     }
-    for reason, so in reasons.items():
-        if so:
-            raise ValueError(f"torchtitan: {reason}")
+    refuse("torchtitan", reasons)
 
 
 def _left(model: Architecture, setup: Setup) -> Iterator[Left]:

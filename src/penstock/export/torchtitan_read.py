@@ -9,6 +9,7 @@ from typing import Any
 from penstock.core.setup import even
 from penstock.core.words import suggest
 from penstock.export.torchtitan import FLAVORS, FLOAT8, MIXED, ORDERS
+from penstock.export.values import degree, part, value, words
 from penstock.schedules.table import SCHEDULES
 
 BESIDE = frozenset((
@@ -25,19 +26,6 @@ HARMLESS = frozenset((
     *("precompute_float8_dynamic_scale_for_fsdp", "context_parallel_rotate_method", "disable_loss_parallel"),
 ))  # fmt: skip
 """Keys that change neither layout nor memory by much."""
-
-
-class _Table(dict[str, Any]):
-    """A table of the file, with checks."""
-
-    def whole(self, key: str, missing: int) -> int:
-        """A whole number."""
-        value = self.get(key, missing)
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise ValueError(f"{key} = {value!r} is no whole number")
-        return value
-
-
 KEYS = frozenset((
     *("seq_len", "local_batch_size", "global_batch_size", "mixed_precision_param", "enable_cpu_offload"),
     *("data_parallel_replicate_degree", "data_parallel_shard_degree", "fsdp_reshard_after_forward"),
@@ -55,7 +43,7 @@ def torchtitan_model(table: Mapping[str, Any]) -> str | None:
     >>> torchtitan_model({"model": {"name": "llama3", "flavor": "8B"}})
     'llama-3-8b'
     """
-    said = table.get("model", {})
+    said = part(table, "model")
     wanted = (said.get("name"), said.get("flavor"))
     return next((name for name, theirs in FLAVORS.items() if theirs == wanted), None)
 
@@ -70,48 +58,48 @@ def torchtitan_fields(table: Mapping[str, Any], devices: int) -> tuple[dict[str,
     Raises:
         ValueError: a value cannot be.
     """
-    split = _Table(table.get("parallelism", {}))
-    training = _Table(table.get("training", {}))
+    split = part(table, "parallelism")
+    training = part(table, "training")
     fields = _degrees(split, devices) | _batches(training, split, devices)
     pipelined = _pipeline(split) if fields["pp"] > 1 else {}
     return fields | pipelined | _rest(table, training), _unread(table)
 
 
-def _degrees(split: _Table, devices: int) -> dict[str, Any]:
-    tp, cp, pp = (split.whole(f"{axis}_parallel_degree", 1) for axis in ("tensor", "context", "pipeline"))
-    replicas = split.whole("data_parallel_replicate_degree", 1)
-    shards = split.whole("data_parallel_shard_degree", -1)
+def _degrees(split: Mapping[str, Any], devices: int) -> dict[str, Any]:
+    tp, cp, pp = (degree(split, f"{axis}_parallel_degree") for axis in ("tensor", "context", "pipeline"))
+    replicas = degree(split, "data_parallel_replicate_degree")
+    shards = value(split, "data_parallel_shard_degree", -1)
     if shards < 0:
         shards = max(1, devices // (replicas * tp * cp * pp))
-    after = split.get("fsdp_reshard_after_forward", "default")
+    after = value(split, "fsdp_reshard_after_forward", "default")
     gathers = after == "always" or (after == "default" and pp == 1)
     return {
         "tp": tp,
         "cp": cp,
         "pp": pp,
         "dp": replicas * shards,
-        "ep": split.whole("expert_parallel_degree", 1),
-        "etp": split.whole("expert_tensor_parallel_degree", 1),
+        "ep": degree(split, "expert_parallel_degree"),
+        "etp": degree(split, "expert_tensor_parallel_degree"),
         "sp": tp > 1,
         "zero": (3 if gathers else 2) if shards * cp > 1 else 0,
         "shards": shards * cp if replicas > 1 and shards * cp > 1 else 0,
     }
 
 
-def _batches(training: _Table, split: _Table, devices: int) -> dict[str, Any]:
-    local, degrees = training.whole("local_batch_size", 8), _degrees(split, devices)
-    whole = training.whole("global_batch_size", -1)
+def _batches(training: Mapping[str, Any], split: Mapping[str, Any], devices: int) -> dict[str, Any]:
+    local, degrees = degree(training, "local_batch_size", 8), _degrees(split, devices)
+    whole = value(training, "global_batch_size", -1)
     return {
-        "seq": training.whole("seq_len", 2048),
+        "seq": degree(training, "seq_len", 2048),
         "batch": whole if whole > 0 else local * degrees["dp"],
-        "micro": split.whole("pipeline_parallel_microbatch_size", 1) if degrees["pp"] > 1 else local,
+        "micro": degree(split, "pipeline_parallel_microbatch_size") if degrees["pp"] > 1 else local,
     }
 
 
-def _pipeline(split: _Table) -> dict[str, Any]:
+def _pipeline(split: Mapping[str, Any]) -> dict[str, Any]:
     """Schedule, chunks and layers of stages."""
-    named = split.get("pipeline_parallel_schedule", "1F1B")
-    file = split.get("pipeline_parallel_schedule_csv")
+    named = value(split, "pipeline_parallel_schedule", "1F1B")
+    file = value(split, "pipeline_parallel_schedule_csv", "")
     known = {theirs: ours for ours, theirs in ORDERS.items()}
     if file:
         schedule = PurePath(file).stem
@@ -121,28 +109,30 @@ def _pipeline(split: _Table) -> dict[str, Any]:
         schedule = known[named]
     else:
         raise ValueError(f"pipeline_parallel_schedule = {named!r} is unknown; {suggest(named, known)}")
-    pp, parts = split.whole("pipeline_parallel_degree", 1), split.get("module_fqns_per_model_part")
+    key = "module_fqns_per_model_part"
+    pp = degree(split, "pipeline_parallel_degree")
+    parts: list[Any] = value(split, key, [])
     if not parts:
         chunks = 1 if named in ("1F1B", "GPipe", "PipelineScheduleSingle") else 2
         return {"schedule": schedule, "chunks": chunks}
     if len(parts) % pp:
-        raise ValueError(f"module_fqns_per_model_part has {len(parts)} parts; give a multiple of {pp}")
-    sizes = tuple(sum(name.startswith("layers.") for name in part) for part in parts)
+        raise ValueError(f"{key} has {len(parts)} parts; give a multiple of {pp}")
+    sizes = tuple(sum(name.startswith("layers.") for name in words({key: names}, key)) for names in parts)
     uneven = sizes != even(sum(sizes), len(sizes))
     return {"schedule": schedule, "chunks": len(parts) // pp, "stage_layers": sizes if uneven else ()}
 
 
-def _rest(table: Mapping[str, Any], training: _Table) -> dict[str, Any]:
-    again, compiled = table.get("activation_checkpoint", {}), table.get("compile", {})
-    mixed = {"float32": "fp32"}.get(training.get("mixed_precision_param", MIXED["bf16"]), "bf16")
-    converters = table.get("model", {}).get("converters", [])
-    policy = again.get("mode", "selective")
+def _rest(table: Mapping[str, Any], training: Mapping[str, Any]) -> dict[str, Any]:
+    compiled = part(table, "compile")
+    mixed = {"float32": "fp32"}.get(value(training, "mixed_precision_param", MIXED["bf16"]), "bf16")
+    converters = words(part(table, "model"), "converters")
+    policy = value(part(table, "activation_checkpoint"), "mode", "selective")
     if policy not in ("none", "full", "selective"):
         raise ValueError(f"activation_checkpoint.mode = {policy!r} cannot be read; give --recompute")
     return {
         "recompute": policy,
         "precision": "fp8" if FLOAT8 in converters else mixed,
-        "fused_loss": bool(compiled.get("enable")) and "loss" in compiled.get("components", ["model", "loss"]),
+        "fused_loss": bool(compiled.get("enable")) and "loss" in words(compiled, "components", ("model", "loss")),
         "optimizer_offload": float(bool(training.get("enable_cpu_offload"))),
     }
 

@@ -10,6 +10,21 @@ from penstock.core.setup import Setup
 POLICIES = ("none", "selective", "full")
 """Ways of making activations again; other words are names of operators."""
 
+FACT = "a fact of data and router, not a key"
+"""Why no framework says ``imbalance``."""
+SCRIPTS = {
+    "seq": "the data loader's",
+    "graphs": "no graphs in training",
+    "flash": "attn_implementation of the model",
+    "dropout": "the model's own",
+    "fused_loss": "the model's own",
+    "adapter": "wrap the model with adapters in the training script",
+    "frozen_bytes": "weights are loaded by the training script",
+    "multi_token": "the model's own",
+    "imbalance": FACT,
+}
+"""Fields of a setup for which frameworks that train a script's own model have no keys, and who says them."""
+
 
 @dataclass(frozen=True, slots=True)
 class Left:
@@ -50,6 +65,27 @@ def named(setup: Setup) -> tuple[str, ...]:
     if isinstance(setup.recompute, tuple):
         return setup.recompute
     return () if setup.recompute in POLICIES else (setup.recompute,)
+
+
+def refuse(framework: str, reasons: Mapping[str, object]) -> None:
+    """Do nothing where no reason is true.
+
+    Raises:
+        ValueError: one is.
+    """
+    for reason, so in reasons.items():
+        if so:
+            raise ValueError(f"{framework}: {reason}")
+
+
+def shards_of(setup: Setup) -> tuple[int, int]:
+    """Return the degrees of replicas and of shards of data parallelism for FSDP, which shards over ``cp`` ranks beside.
+
+    >>> shards_of(Setup(seq=8, batch=8, cp=2, dp=8, zero=3)), shards_of(Setup(seq=8, batch=8, cp=2, dp=8))
+    ((1, 8), (8, 1))
+    """
+    shards = max(1, setup.sharded // setup.cp)
+    return setup.dp // shards, shards
 
 
 def comments(left: Iterable[Left], framework: str) -> list[str]:
