@@ -30,7 +30,7 @@ def activation_peak(timeline):
 
 
 @given(st.data(), st.sampled_from([None, {}, {"in_flight": 1}, {"sends": "blocking"}]))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=120, deadline=None)
 def test_no_legal_plan_is_below_its_bounds(data, lowering):
     plan = data.draw(plans(most_micros=6))
     costs = data.draw(costs_of(plan.placement))
@@ -47,7 +47,7 @@ EFFORTS = [(1, 1, 2), (3, 2, 16), (40, 20, 1000)]
 
 
 @given(st.data(), st.sampled_from([*SCHEDULES, "random"]), st.sampled_from(EFFORTS))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=120, deadline=None)
 def test_bounds_hold_wherever_the_flow_is_cut_short(data, name, effort):
     """Fewer micro-batches, rounds and moments, or more of them, are all below any legal plan in its own memory."""
     if name == "random":

@@ -43,7 +43,7 @@ def late(action: Any, seconds: float) -> Any:
 
 
 @pytest.mark.parametrize("sends", WAYS)
-@pytest.mark.parametrize("name", FEW)
+@pytest.mark.parametrize("name", [*FEW[::2], *(pytest.param(name, marks=pytest.mark.slow) for name in FEW[1::2])])
 def test_how_fast_ranks_are_changes_no_bit(name: str, sends: Sends) -> None:
     plan = plan_of(name, 2, 6, sends)
     quick = on_ranks(2, partial(gradients, plan))

@@ -44,6 +44,7 @@ def test_an_op_that_raises_stops_all_with_one_line(tmp_path: Path) -> None:
     assert "in misbehave" in (folder / "rank1.log").read_text()
 
 
+@pytest.mark.slow
 def test_a_rank_that_is_killed_is_named_with_its_signal(tmp_path: Path) -> None:
     folder, _ = prepared(tmp_path)
     ended = launched(folder, ["kill", 1, "1B1", 3]).wait()

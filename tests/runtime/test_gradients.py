@@ -187,7 +187,7 @@ def plain_rank(plan: Plan, rank: int, foreign: bool) -> Found:
     return loss, grads_of(modules)
 
 
-@pytest.mark.parametrize(("foreign", "ranks"), [(True, 2), (False, 4), also(True, 4), also(False, 2)])
+@pytest.mark.parametrize(("foreign", "ranks"), [(True, 2), also(False, 4), also(True, 4), also(False, 2)])
 @pytest.mark.parametrize("name", PLANS)
 def test_plain_modules(name: str, foreign: bool, ranks: int) -> None:
     """A stage takes any module, also one whose layers cannot be split."""

@@ -191,7 +191,7 @@ def alive_bytes(
     return float(max(alive)), saved[rank], shares[rank], made.alive_bytes() == 0
 
 
-@pytest.mark.parametrize("name", ["gpipe", "1f1b"])
+@pytest.mark.parametrize("name", [pytest.param("gpipe", marks=pytest.mark.slow), "1f1b"])
 @pytest.mark.parametrize("way", WAYS)
 def test_the_predicted_peak_is_what_is_alive(name: str, way: str) -> None:
     """On both of two processes; after every op, so that what a single op holds by itself does not count."""
@@ -250,12 +250,12 @@ SAVING: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize(
     ("schedule", "saving"),
     [
-        *[("gpipe", "full"), ("gpipe", "to a limit"), ("gpipe", "offload"), ("zb-h1", "selective"), ("zb-h1", "both")],
+        *[("gpipe", "to a limit"), ("gpipe", "offload"), ("zb-h1", "both")],
         *(
             pytest.param("gpipe", saving, marks=pytest.mark.slow)
-            for saving in ("selective", "one stage", "half", "both")
+            for saving in ("full", "selective", "one stage", "half", "both")
         ),
-        pytest.param("zb-h1", "full", marks=pytest.mark.slow),
+        *(pytest.param("zb-h1", saving, marks=pytest.mark.slow) for saving in ("full", "selective")),
     ],
 )
 def test_a_run_that_saves_memory_learns_the_same(schedule: str, saving: str, tmp_path: Path) -> None:
@@ -278,7 +278,7 @@ def test_a_run_that_saves_memory_learns_the_same(schedule: str, saving: str, tmp
         assert saves < 0.95 or schedule != "gpipe"
 
 
-@pytest.mark.parametrize("saving", ["selective", "both"])
+@pytest.mark.parametrize("saving", [pytest.param("selective", marks=pytest.mark.slow), "both"])
 def test_it_resumes(saving: str, tmp_path: Path) -> None:
     whole = run(tmp_path / "whole", schedule="1f1b", **SAVING[saving])
     folder = run(tmp_path / "parts", schedule="1f1b", steps=4, **SAVING[saving])
@@ -296,7 +296,7 @@ def test_it_resumes(saving: str, tmp_path: Path) -> None:
     [
         (TIED["tied"], {"schedule": "gpipe", "vocabulary": 1}),
         (None, {"schedule": "chimera"}),
-        (None, {"schedule": "interleaved", "chunks": 2}),
+        pytest.param(None, {"schedule": "interleaved", "chunks": 2}, marks=pytest.mark.slow),
         (None, {"schedule": "dualpipev", "chunks": 2}),
     ],
     ids=["split vocabulary", "replicas", "chunks", "fused blocks"],

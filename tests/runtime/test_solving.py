@@ -69,7 +69,7 @@ def solved(folder: Path) -> int:
     return 0
 
 
-@pytest.mark.parametrize("optimizer_step", ["barrier", "post-validation"])
+@pytest.mark.parametrize("optimizer_step", ["barrier", pytest.param("post-validation", marks=pytest.mark.slow)])
 def test_the_order_changes_and_the_losses_do_not(optimizer_step: str, tmp_path: Path) -> None:
     folder, spec = begun_badly(tmp_path / "solve", optimizer_step=optimizer_step)
     begun = Plan.from_json((folder / "plan.json").read_text())

@@ -159,7 +159,7 @@ def test_a_second_step_adds_to_the_gradients_of_the_first() -> None:
     assert differ({name: grad / 2 for name, grad in grads.items()}, reference("llama-tied")[1]) < EXACT
 
 
-@pytest.mark.parametrize("algorithm", [1, 2])
+@pytest.mark.parametrize("algorithm", [1, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", ["1f1b", "zb-v"])
 def test_no_more_tensors_are_alive_the_more_micro_batches_there_are(name: str, algorithm: int) -> None:
     """Results of collectives and what passes keep go as soon as they have been used."""
