@@ -126,7 +126,7 @@ def costs_of(placement, seed):
 
 
 @pytest.mark.parametrize("split", [True, False])
-@pytest.mark.parametrize("seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (2, 3))])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2, 3))])
 @pytest.mark.parametrize("name", PLACES)
 def test_no_order_at_all_is_below_the_bounds(name, seed, split):
     place, micros = PLACES[name]

@@ -73,7 +73,9 @@ def same_gradients(plan: Plan, tmp_path: Path, comms: bool) -> None:
     assert error(plan, file, "compute_comms" if comms else "compute_only") <= EXACT
 
 
-@pytest.mark.parametrize("comms", [False, True], ids=["compute_only", "compute_comms"])
+@pytest.mark.parametrize(
+    "comms", [pytest.param(False, marks=pytest.mark.slow), True], ids=["compute_only", "compute_comms"]
+)
 @pytest.mark.parametrize("name", HELD)
 def test_on_two_ranks(name, comms, tmp_path):
     same_gradients(build(name, 2, 4, SCHEDULES[name].least_chunks(2, 4)), tmp_path, comms)

@@ -85,7 +85,7 @@ def assert_equals_transformers(stages: Sequence[DecoderStage], config: Any, seq:
         torch.testing.assert_close(grad, expected[name], rtol=0, atol=1e-12, msg=name)
 
 
-@pytest.mark.parametrize("split", [False, True], ids=["B", "IW"])
+@pytest.mark.parametrize("split", [pytest.param(False, marks=pytest.mark.slow), True], ids=["B", "IW"])
 @pytest.mark.parametrize("bounds", CUTS, ids=str)
 @pytest.mark.parametrize("name", NAMES)
 def test_every_family_and_cut_equals_transformers(name: str, bounds: tuple[int, ...], split: bool) -> None:

@@ -18,6 +18,8 @@ from penstock.core.op import AMONG_RANKS, COLLECTIVES, RECVS
 from penstock.core.plan import Plan
 
 POLL_S = 0.25
+USER_ERROR = 2
+"""Exit code for what the user can mend."""
 GRACE_S = 3.0
 """How long a rank that lost a peer waits for the peer's own account, and a rank told to stop has to do so by itself."""
 

@@ -10,8 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from penstock.runtime.faults import say
-from penstock.runtime.worker import USER_ERROR
+from penstock.runtime.faults import USER_ERROR, say
 
 if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError

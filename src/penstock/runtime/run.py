@@ -242,7 +242,7 @@ def _newest() -> Path:
 
 def _run_as_rank(spec: RunSpec) -> Path:
     """Be one rank of a torchrun: rank 0 prepares the folder and tells the others."""
-    from penstock.runtime import worker
+    from penstock.runtime import faults, worker
 
     ranks = int(os.environ["WORLD_SIZE"])
     if ranks != spec.strategy.ranks:
@@ -260,7 +260,7 @@ def _run_as_rank(spec: RunSpec) -> Path:
             store.set("folder", "")
             raise
     name = store.get("folder").decode()
-    code = worker.main(Path(name)) if name else worker.USER_ERROR
+    code = worker.main(Path(name)) if name else faults.USER_ERROR
     if code or os.environ["RANK"] != "0":
         worker.end(code)
     return Path(name)

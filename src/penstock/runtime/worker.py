@@ -18,15 +18,12 @@ from torch.distributed.distributed_c10d import PrefixStore, Store
 from penstock.core.job import RunSpec
 from penstock.core.jobfile import make_spec
 from penstock.core.plan import Plan
-from penstock.runtime.faults import GRACE_S, POLL_S, OpError, Watch, die_with_parent, lost_peer, say
+from penstock.runtime.faults import GRACE_S, POLL_S, USER_ERROR, OpError, Watch, die_with_parent, lost_peer, say
 from penstock.runtime.metrics import MetricsFile
 from penstock.runtime.progress import Progress
 from penstock.runtime.results import collect
 from penstock.runtime.train import Trainer
 from penstock.runtime.transport import backend
-
-USER_ERROR = 2
-"""Exit code for what the user can mend."""
 
 
 def main(folder: Path) -> int:
