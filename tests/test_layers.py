@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -32,8 +33,13 @@ def layer(path):
     return "cli" if top.startswith(("cli", "__main__")) else top
 
 
+@cache
 def imports(path):
     """Every module a file imports, wherever in it."""
+    return [*_imports(path)]
+
+
+def _imports(path):
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
