@@ -55,6 +55,16 @@ def test_a_softmax_of_several_kernels_keeps_scores_in_both_widths():
     assert several - sum(held(kernels=unfused).values()) == 4 * HEADS * SEQ**2
 
 
+def test_one_kernel_for_a_softmax_takes_four_matrices_of_scores():
+    """Six heads of one sequence are no multiple of four; those of two sequences are."""
+    block, unfused = gpt(layers=1, hidden=48, heads=6, vocab=96).blocks[0], replace(FUSED, attention=False)
+    several = replace(unfused, softmax=False)
+    for micro, one_kernel in ((1, False), (2, True)):
+        made, apart = (operators(block, Microbatch(micro=micro, seq=SEQ, kernels=k)) for k in (unfused, several))
+        assert (sum(kept(made).values()) < sum(kept(apart).values())) == one_kernel
+        assert (sum(op.launches for op in made) < sum(op.launches for op in apart)) == one_kernel
+
+
 def test_products_in_low_precision_keep_a_copy_of_their_input():
     narrow = held(kept_bytes=1.0)
     assert narrow["attention_norm.y.narrow"] == TENSOR / 2

@@ -8,11 +8,13 @@ import pytest
 from families import CASES
 from penstock.core.architecture import Architecture
 from penstock.core.config import architecture_from_config, gpt
+from penstock.core.device import device
 from penstock.core.mask import Mask
 from penstock.core.parts import Experts
 from penstock.cost.kept import kept
 from penstock.cost.model_operators import head_operators, operators, predictor_operators, stage_operators
 from penstock.cost.operators import FUSED, PLAIN, Kernels, Microbatch, Operator, Shard, flops, saved_bytes
+from penstock.cost.passes import rows_of, timed
 
 MICRO, SEQ = 2, 8
 SMALL = Microbatch(micro=MICRO, seq=SEQ)
@@ -288,3 +290,17 @@ def test_products_of_tokens_that_are_gathered_first_read_them_all(case: str) -> 
         for name, op in part.items():
             if op.m == one[name].m:
                 assert op.reads_bytes == one[name].reads_bytes, name
+
+
+@pytest.mark.parametrize(("heads", "odd"), [(15, False), (16, True)])
+def test_odd_heads_keep_products_of_attention_off_the_matrix_units(heads, odd):
+    """Heads of 64 and of 60 elements; one kernel for all of attention fills up what is missing."""
+    a100 = device("a100-80gb-sxm")
+
+    def core_s(kernels):
+        block = gpt(layers=1, hidden=960, heads=heads, vocab=96).blocks[0]
+        made = operators(block, Microbatch(micro=4, seq=2048, kernels=kernels))
+        rows = rows_of([op for op in made if op.kind == "attention"])
+        return float(timed(rows, a100, "fp16", "fp16").seconds.sum())
+
+    assert (core_s(replace(FUSED, attention=False)) > 8 * core_s(FUSED)) == odd

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any, get_args
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -66,6 +67,8 @@ def plan_of(name: str, ranks: int, micros: int, sends: Sends = "overlapped", ste
 
 FEW = ["gpipe", "1f1b", "interleaved", "zb-h1", "chimera", "bitpipe", "eager", "vee"]
 PLANS = [*(name for name, schedule in SCHEDULES.items() if schedule.gradient_equal), "eager", "vee"]
+FEW_FIRST = [name if name in FEW else pytest.param(name, marks=pytest.mark.slow) for name in PLANS]
+"""All of them, most in the slow suite alone."""
 
 
 class Block(nn.Module):

@@ -3,7 +3,7 @@
 import gc
 import time
 from collections.abc import Iterable
-from pipes import PLANS, ROWS, WAYS, WIDTH, block_executor, blocks, executor_of, plan_of, rows
+from pipes import FEW_FIRST, PLANS, ROWS, WAYS, WIDTH, block_executor, blocks, executor_of, plan_of, rows
 from typing import Any
 
 import numpy as np
@@ -180,7 +180,7 @@ def watched_step(plan: Plan, rank: int) -> tuple[list[int], int, int]:
 
 
 @pytest.mark.parametrize("ranks", [2, pytest.param(4, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("name", PLANS)
+@pytest.mark.parametrize("name", FEW_FIRST)
 def test_the_executor_holds_what_the_simulator_says_and_no_tensor_longer_than_it_must(name: str, ranks: int) -> None:
     """The peak on every rank, with sends that overlap, that block, and in batches; and after every op the storages of
     that size that are alive are those that a later op needs; after a step there are none."""

@@ -91,7 +91,9 @@ def test_it_learns_what_one_rank_learns(
     assert predicted.step_s > 0
 
 
-@pytest.mark.parametrize("there", [{"ranks": 1}, {"ranks": 2, "schedule": "bitpipe", "chunks": 2}])
+@pytest.mark.parametrize(
+    "there", [pytest.param({"ranks": 1}, marks=pytest.mark.slow), {"ranks": 2, "schedule": "bitpipe", "chunks": 2}]
+)
 def test_a_checkpoint_holds_one_copy_and_loads_elsewhere(there: dict[str, Any], tmp_path: Path) -> None:
     longer, where = {"steps": 8}, tmp_path / "moved"
     expected = losses(trained(tmp_path / "alone", ranks=1, **longer))

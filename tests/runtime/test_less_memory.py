@@ -297,7 +297,7 @@ def test_it_resumes(saving: str, tmp_path: Path) -> None:
         (TIED["tied"], {"schedule": "gpipe", "vocabulary": 1}),
         (None, {"schedule": "chimera"}),
         pytest.param(None, {"schedule": "interleaved", "chunks": 2}, marks=pytest.mark.slow),
-        (None, {"schedule": "dualpipev", "chunks": 2}),
+        pytest.param(None, {"schedule": "dualpipev", "chunks": 2}, marks=pytest.mark.slow),
     ],
     ids=["split vocabulary", "replicas", "chunks", "fused blocks"],
 )

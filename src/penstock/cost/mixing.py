@@ -11,6 +11,9 @@ from penstock.core.parts import Matrix
 from penstock.cost.operators import Operator, Tensor
 from penstock.cost.tape import Tape
 
+FUSED_SCORES = 4
+"""Matrices of scores that Megatron-LM's one kernel for a masked softmax takes at a time (its ``fused_softmax.py``)."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Parts:
@@ -154,21 +157,27 @@ def _unfused(
     work = 2 * elements * (sizes["k"] + sizes["value_dim"])
     narrow = (tape.tensor("attention.weights", elements),)
     wide = (tape.tensor("attention.softmax", elements, 4),)
-    kept: tuple[Tensor, ...] = narrow if tape.kernels.softmax else wide if tape.width_bytes == 4 else wide + narrow
+    fused = tape.kernels.softmax and sizes["batch"] % FUSED_SCORES == 0
+    kept: tuple[Tensor, ...] = narrow if fused else wide if tape.width_bytes == 4 else wide + narrow
     if tape.batch.dropout:
         kept += (tape.tensor("attention.dropped", elements), tape.tensor("attention.core.mask_of_dropout", elements, 1))
     moved = sum(each.size_bytes for each in takes)
     matrix, dropped = elements * tape.width_bytes, int(tape.batch.dropout)
-    passes = dropped + (1 if tape.kernels.softmax else 3)  # scores are read and written so often between the products
+    kernels = 1 if fused else 3 if tape.width_bytes == 4 else 5  # or scale, mask and softmax, and casts around them
+    passes = dropped + (9 if kernels == 5 else kernels)  # scores are read and written so often, half of it in 4 bytes
     core: dict[str, Any] = {"name": "attention.core", "kind": "attention", **sizes}
     tape.add(
         Operator(
             flops=work, reads_bytes=moved + (passes + 1) * matrix, writes_bytes=out.size_bytes + (passes + 1) * matrix,
-            launches=2 + passes, takes=takes, makes=(out,), saves=(*held, *kept), **core,
+            launches=2 + dropped + kernels, takes=takes, makes=(out,), saves=(*held, *kept), **core,
         )
     )  # fmt: skip
     reads, writes = moved + out.size_bytes + (passes + 4) * matrix, moved + (passes + 1) * matrix
-    tape.add(Operator(phase="I", flops=2 * work, reads_bytes=reads, writes_bytes=writes, launches=4 + passes, **core))
+    tape.add(
+        Operator(
+            phase="I", flops=2 * work, reads_bytes=reads, writes_bytes=writes, launches=4 + dropped + kernels, **core
+        )
+    )
 
 
 def _held(tape: Tape, parts: _Parts) -> list[Tensor]:

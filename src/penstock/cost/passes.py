@@ -80,6 +80,9 @@ CLASSES = ("product", "low product", "attention", "memory", "cast", "routing")
 """What kernels share the rate that lasts: products in the wide and in the low precision, attention, traffic of memory,
 casts to the low precision, and moves of tokens to experts and back."""
 PRODUCT, LOW_PRODUCT, ATTENTION, MEMORY, CAST, ROUTING = range(len(CLASSES))
+ALIGNED = 8
+"""Matrix units take heads of so many elements or multiples (NVIDIA, "Matrix multiplication background"); attention by
+products runs others on the vector units: BLOOM's sweep, heads of 108 and 150, steps 1.35 times as long."""
 HOT = MEMORY
 """So many of them, the first, draw the most power."""
 
@@ -283,9 +286,12 @@ def _plain(rows: Rows, device: Device, precision: str, at: Which) -> Time:
     batch, m, n, k, value, _ = rows.sizes[:, at]
     scores = matmul(device, precision, m, n, k, batch)
     values = matmul(device, precision, m, value, n, batch)
+    odd = (k % ALIGNED > 0) | (value % ALIGNED > 0)
+    vector_s = 2 * batch * m * n * (k + value) / device.vector_flops
+    products_s = np.maximum(scores.seconds + values.seconds, np.where(odd, vector_s, 0))
     times = np.where(rows.phase[at] > 0, 2, 1)
     inside = times * batch * (m * (k + value) + n * (k + value) + 2 * m * n) * BYTES[precision]
     moved = np.maximum(rows.moved_bytes[at] - inside, 0.0)
     soft = memory_bound(device, moved, kernels=rows.launches[at] - 2 * times)
-    seconds = times * (scores.seconds + values.seconds) + soft.seconds
+    seconds = times * products_s + soft.seconds
     return Time(seconds, scores.error, scores.level, scores.level_of, scores.guessed or soft.guessed)
