@@ -86,12 +86,16 @@ def place(group: Sequence[Compared], **more: Any) -> float | None:
 
 
 def theirs(group: Sequence[Compared]) -> dict[str, Any]:
-    """What frameworks of the source's time had: its ZeRO stages and sequence parallelism, 1F1B and interleaved."""
+    """What the source's framework had then: the ZeRO stages, cuts of sequences and recomputation that were measured,
+    1F1B, and interleaved 1F1B if it has that."""
     setups = [row.run.setup for row in group if row.run.setup is not None]
+    has = [row.run.stack.schedules for row in group if row.run.stack is not None]
     return {
         "zero": {setup.zero for setup in setups},
         "sp": {setup.sp for setup in setups} | {False},
-        "schedule": ("1f1b", "interleaved"),
+        "cp": {setup.cp for setup in setups} | {1},
+        "recompute": {setup.recompute for setup in setups if isinstance(setup.recompute, str)} | {"none"},
+        "schedule": [name for name in ("1f1b", "interleaved") if all(not names or name in names for names in has)],
     }
 
 
