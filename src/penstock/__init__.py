@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from penstock.core.setup import Setup
     from penstock.core.timeline import Timeline
     from penstock.predict import Prediction
+    from penstock.predict.goodput import goodput
     from penstock.runtime.run import run
     from penstock.schedules import SCHEDULES
     from penstock.search.planner import plan
@@ -47,6 +48,7 @@ _HOME = {
     "bounds": "penstock.api",
     "build": "penstock.api",
     "check": "penstock.api",
+    "goodput": "penstock.predict.goodput",
     "period_s": "penstock.api",
     "plan": "penstock.search.planner",
     "predict_step": "penstock.api",
@@ -99,6 +101,7 @@ __all__ = [
     "bounds",
     "build",
     "check",
+    "goodput",
     "make_spec",
     "period_s",
     "plan",

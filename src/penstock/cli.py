@@ -10,6 +10,7 @@ from cyclopts import App, CycloptsError
 
 from penstock.cli_check import check
 from penstock.cli_explain import explain
+from penstock.cli_goodput import goodput
 from penstock.cli_machines import machines
 from penstock.cli_peers import peers
 from penstock.cli_plan import schedule, simulate
@@ -44,6 +45,7 @@ app.command(machines)
 app.command(plan)
 app.command(predict)
 app.command(explain)
+app.command(goodput)
 app.command(validate)
 
 

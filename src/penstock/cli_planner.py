@@ -32,6 +32,7 @@ def plan(
     top: int = 20,
     headroom: float = 0.05,
     usd_per_hour: float | None = None,
+    what_if: Annotated[bool, Parameter(negative="")] = False,
     json: Annotated[list[Path] | None, Parameter(consume_multiple=True, negative="")] = None,
     export: Annotated[list[str] | None, Parameter(negative="")] = None,
 ) -> None:
@@ -50,9 +51,11 @@ def plan(
         top: how many strategies are listed.
         headroom: share of a device's memory that stays free.
         usd_per_hour: rent of one node, in place of the catalogue's.
+        what_if: also plan on faster links and products, with more memory, longer sequences, more nodes, a slow rank.
         json: print all figures as one JSON object in place of the text, or write them to a file beside it.
         export: write the best strategy as for penstock predict; may be repeated.
     """
+    from penstock import cli_planner_best as best
     from penstock import cli_planner_text as text
     from penstock.cli_export import checked, write_exports
     from penstock.cli_machines import priced
@@ -77,6 +80,7 @@ def plan(
         write_exports(targets, space.model, machines, found.best.setup)
     asked = {"model": model, "cluster": cluster, "framework": framework, "seq": seq, "batch": batch, "tokens": tokens}
     facts = text.facts_of(found, space, asked, rejected, mine)
+    facts |= best.facts_of(found, space, tokens, facts, what_if, sys.stderr.isatty())
     written = json_format.dumps(facts, indent=1) + "\n"
     if out is not None:
         write_whole(out, written)

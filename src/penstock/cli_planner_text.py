@@ -7,7 +7,9 @@ from dataclasses import asdict
 from typing import Any
 
 from penstock.cli_columns import print_columns
+from penstock.cli_planner_best import print_best, print_what_if
 from penstock.cli_predict_text import usd_of
+from penstock.predict.energy import JOULES_PER_KWH, joules
 from penstock.search.choice import Choice, Planned, flags_of
 from penstock.search.space import Space
 from penstock.units import human_bytes, human_s
@@ -46,6 +48,7 @@ def facts_of(
 def _choice(one: Choice, space: Space, asked: dict[str, Any]) -> dict[str, Any]:
     steps = None if asked["tokens"] is None else asked["tokens"] / one.setup.tokens
     per_step = usd_of(space.cluster, one.setup.devices, one.seconds)
+    energy = joules(space.cluster, one.setup.devices, one.seconds)
     words = f"--model {asked['model']} --cluster {asked['cluster']} --framework {asked['framework']}"
     return {
         "split": one.split,
@@ -54,6 +57,7 @@ def _choice(one: Choice, space: Space, asked: dict[str, Any]) -> dict[str, Any]:
         "seconds_interval": [one.low_s, one.high_s],
         "tokens_per_s_per_device": one.tokens_per_s_per_device,
         "mfu": one.mfu,
+        "hfu": one.hfu,
         "bubble": one.bubble,
         "messages_s": one.messages_s,
         "parts_s": dict(one.parts),
@@ -61,8 +65,10 @@ def _choice(one: Choice, space: Space, asked: dict[str, Any]) -> dict[str, Any]:
         "device_memory_bytes": one.memory_bytes,
         "headroom": one.headroom,
         "usd_per_step": per_step,
+        "joules_per_step": energy,
         "training_seconds": None if steps is None else steps * one.seconds,
         "training_usd": None if steps is None or per_step is None else steps * per_step,
+        "training_kwh": None if steps is None or energy is None else steps * energy / JOULES_PER_KWH,
         "predict": f"penstock predict {words} {flags_of(one.setup, space.stack.usual)}",
     }
 
@@ -77,9 +83,11 @@ def print_planned(found: Planned, facts: dict[str, Any], rejected: list[str], mi
         rows = [*_table(found, facts)]
         print_columns(rows, left=(len(rows[0]) - 1,))
         print(f"\nthe best\n  {facts['choices'][0]['predict']}")
+        print_best(facts)
         print("\nwhy not")
         for line in rejected:
             print(f"  {line}")
+        print_what_if(facts)
     if mine is not None:
         print()
         print_columns(_beside(mine, found.choices[0] if found.choices else None))

@@ -11,18 +11,17 @@ from penstock.core.architecture import Architecture
 from penstock.core.cluster import Cluster
 from penstock.core.setup import Setup
 from penstock.predict import Prediction
-from penstock.predict.flops import again_flops, model_flops
+from penstock.predict.energy import JOULES_PER_KWH, joules, rated_w
+from penstock.predict.flops import model_flops
 from penstock.units import human_bytes, human_s
 
 Rows = Sequence[tuple[str, ...]]
 HOUR_S = 3600.0
 BILLION = 1e9
-JOULES_PER_KWH = 3.6e6
 
 
 def facts_of(found: Prediction, model: Architecture, cluster: Cluster, setup: Setup, framework: str) -> dict[str, Any]:
     """Return a prediction by the names that scripts read, in SI units and shares; ``None`` for what is not known."""
-    hardware = found.model_flops + again_flops(model, setup)
     peak = found.peak
     return {
         "model": model.name,
@@ -39,7 +38,7 @@ def facts_of(found: Prediction, model: Architecture, cluster: Cluster, setup: Se
         "tflops_per_device": found.flops_per_s_per_device / 1e12,
         "mfu": found.mfu,
         "mfu_whole_scores": model_flops(model, setup, whole=True) / found.seconds / found.peak_flops,
-        "hfu": hardware / found.seconds / found.peak_flops,
+        "hfu": found.hfu,
         "bubble": found.timeline.bubble_sync,
         "parts_s": dict(found.parts),
         "fits": found.fits,
@@ -74,18 +73,18 @@ def _money(found: Prediction, cluster: Cluster) -> dict[str, Any]:
 
 
 def _energy(found: Prediction, cluster: Cluster) -> dict[str, Any]:
-    """At the most that nodes draw."""
-    power = cluster.power_w
-    per_step = None if power is None else power * (found.devices / cluster.devices) * found.seconds
+    """In the mean, and at the most that nodes draw."""
+    per_step, most = joules(cluster, found.devices, found.seconds), rated_w(cluster, found.devices)
     return {
         "joules_per_step": per_step,
+        "joules_per_step_most": None if most is None else most * found.seconds,
         "kwh_per_billion_tokens": None if per_step is None else per_step / JOULES_PER_KWH / found.tokens * BILLION,
     }
 
 
 def print_prediction(found: Prediction, facts: dict[str, Any], setup: Setup) -> None:
     """Print a prediction for people."""
-    print_columns(_head(facts, setup), left=(0, 1))
+    print_columns(head(facts, setup), left=(0, 1))
     print()
     print_columns(_speed(found, facts), left=(0, 1))
     print("\nwhere the time of the rank that ends last goes")
@@ -99,7 +98,8 @@ def print_prediction(found: Prediction, facts: dict[str, Any], setup: Setup) -> 
             print(f"  {text}")
 
 
-def _head(facts: dict[str, Any], setup: Setup) -> Rows:
+def head(facts: dict[str, Any], setup: Setup) -> Rows:
+    """Return what is predicted: model, devices, split and step."""
     split = " ".join(f"{name}={getattr(setup, name)}" for name in ("tp", "cp", "pp", "dp", "ep", "etp"))
     return [
         ("model", f"{facts['model']}, {facts['parameters'] / 1e9:.4g} B parameters"),
@@ -122,8 +122,9 @@ def _speed(found: Prediction, facts: dict[str, Any]) -> Rows:
         tokens = f"$ {facts['usd_per_billion_tokens']:,.4g} per billion tokens"
         rows.append(("cost", f"$ {facts['usd_per_step']:,.4g} per step, {tokens} (rents of {facts['price_date']})"))
     if facts["joules_per_step"] is not None:
+        step, most = (facts[f"joules_per_step{which}"] / JOULES_PER_KWH for which in ("", "_most"))
         kwh = f"{facts['kwh_per_billion_tokens']:,.4g} kWh per billion tokens"
-        rows.append(("energy", f"{facts['joules_per_step'] / JOULES_PER_KWH:,.4g} kWh per step, {kwh}, at most"))
+        rows.append(("energy", f"{step:,.4g} kWh per step, {kwh}; by the nodes' rating {most:,.4g} per step"))
     return rows
 
 

@@ -56,6 +56,7 @@ class Prediction:
         rooms: memory of a device of each pipeline rank.
         memory_bytes: of a device.
         model_flops: of a step over all devices, without recompute: products twice, whole score matrices by the mask.
+        again_flops: of those products that recompute runs once more, likewise.
         peak_flops: of all devices, in the precision of the products.
         tokens: of a step.
         devices: all of them.
@@ -78,6 +79,7 @@ class Prediction:
     rooms: tuple[Room, ...]
     memory_bytes: float
     model_flops: float
+    again_flops: float
     peak_flops: float
     tokens: int
     devices: int
@@ -105,6 +107,11 @@ class Prediction:
     def mfu(self) -> float:
         """Model FLOPs utilization, 0 to 1 (Chowdhery et al. 2022, arXiv:2204.02311), of scores what the mask leaves."""
         return self.model_flops / self.seconds / self.peak_flops
+
+    @property
+    def hfu(self) -> float:
+        """Hardware FLOPs utilization: with what recompute runs again (Korthikanti et al. 2022, arXiv:2205.05198)."""
+        return (self.model_flops + self.again_flops) / self.seconds / self.peak_flops
 
     @property
     def peak(self) -> Room:

@@ -18,7 +18,7 @@ from penstock.cost.passes import Shares
 from penstock.cost.stack import Stack
 from penstock.engine import last_s, simulate
 from penstock.predict.after import Sum, gathers_s, gradients_s, optimizer_s, sums, updates_s
-from penstock.predict.flops import model_flops
+from penstock.predict.flops import again_flops, model_flops
 from penstock.predict.memory import rooms, saved_bytes
 from penstock.predict.micro import Rank
 from penstock.predict.moments import Stage, sharded
@@ -233,6 +233,7 @@ class Step:
             rooms=rooms(rank, self.held(self.on), self.timeline.peak_bytes.tolist()),
             memory_bytes=device.memory_bytes,
             model_flops=model_flops(self.model, setup),
+            again_flops=again_flops(self.model, setup),
             peak_flops=device.peak_flops(rank.low) * setup.devices,
             tokens=setup.tokens,
             devices=setup.devices,

@@ -30,8 +30,10 @@ class Choice:
     peak: Room
     memory_bytes: float
     mfu: float
+    hfu: float
     tokens_per_s_per_device: float
     bubble: float
+    checkpoint_s: float
     score_s: float
 
     @classmethod
@@ -46,8 +48,10 @@ class Choice:
             peak=max(found.rooms, key=lambda room: room.total - room.reserve),
             memory_bytes=found.memory_bytes,
             mfu=found.mfu,
+            hfu=found.hfu,
             tokens_per_s_per_device=found.tokens_per_s_per_device,
             bubble=found.timeline.bubble_sync,
+            checkpoint_s=found.checkpoint_s,
             score_s=score_s or found.seconds,
         )
 

@@ -1,0 +1,119 @@
+"""The command ``penstock goodput``: a predicted step over weeks, with failures, checkpoints, spares and stragglers."""
+
+from __future__ import annotations
+
+import json as json_format
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from penstock.cli_predict import NO_FLAGS, Flags, asked_for, one_file
+
+if TYPE_CHECKING:
+    from penstock.predict.failures import Failures
+
+UNITS_S = {"hours": 3600.0, "minutes": 60.0, "seconds": 1.0}
+FIELDS = {"checkpoint_minutes": "every_s"}
+"""Flags that are not called like the field of the failures that they set, but for its unit."""
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Weeks:
+    """What happens in weeks; ``None`` where the user said nothing."""
+
+    mtbf_hours: float | None = None
+    """mean time between two interruptions of one device; left out, that of --failures."""
+    restart_minutes: float | None = None
+    """from an interruption until all processes run again: detection, another node, start [default: 11]."""
+    load_minutes: float | None = None
+    """to read the checkpoint; left out, as long as writing it."""
+    warm_up_minutes: float | None = None
+    """from then until steps are as fast as before [default: 0]."""
+    checkpoint_minutes: float | None = None
+    """training between two checkpoints; left out, as is best."""
+    write_seconds: float | None = None
+    """until a checkpoint is written; left out, as predicted, to the disks of the nodes."""
+    stop_seconds: float | None = None
+    """of that, what training stands still; left out, all of it."""
+    spares: int | None = None
+    """nodes that wait to stand in [default: 0]."""
+    node_share: float | None = None
+    """share of interruptions that take a node away [default: 0.78]."""
+    repair_hours: float | None = None
+    """until such a node is back [default: 2.2]."""
+    slow_share: float | None = None
+    """share of nodes that are slow at a time [default: 0]."""
+    slow_by: float | None = None
+    """by how much their steps take longer, and with them everybody's: 0.1 for a tenth."""
+
+
+NO_WEEKS = Weeks()
+
+
+def goodput(
+    *,
+    model: str,
+    cluster: str,
+    framework: str | None = None,
+    flags: Annotated[Flags, Parameter(name="*")] = NO_FLAGS,  # type: ignore[valid-type]
+    tokens: float | None = None,
+    failures: str | None = None,
+    weeks: Weeks = NO_WEEKS,
+    usd_per_hour: float | None = None,
+    json: Annotated[list[Path] | None, Parameter(consume_multiple=True, negative="")] = None,
+) -> None:
+    """Predict a training over weeks: the share of time that trains, how often to write checkpoints, spare nodes.
+
+    Args:
+        model: as for penstock predict.
+        cluster: as for penstock predict.
+        framework: as for penstock predict.
+        tokens: of the whole training, for its time, cost and energy; for example 15e12.
+        failures: a published rate of interruptions: llama-3-405b, meta-rsc-1, lablup-b200 or nebius; left out,
+            llama-3-405b.
+        usd_per_hour: rent of one node, in place of the catalogue's.
+        json: print all figures as one JSON object in place of the text, or write them to a file beside it.
+    """
+    from penstock import cli_goodput_text as text
+    from penstock.core.files import writable, write_whole
+
+    out = one_file(json)
+    if out is not None:
+        writable(out)
+    if tokens is not None and tokens <= 0:
+        raise ValueError(f"--tokens {tokens:g}: give how many are trained on, for example 15e12")
+    assumed = failures_of(failures, weeks)
+    asked = asked_for(model, cluster, framework, flags, usd_per_hour)
+    found = asked.predicted()
+    facts = {"asked": {"model": model, "cluster": cluster, "framework": asked.framework.name, "tokens": tokens}}
+    facts |= text.facts_of(found, asked, assumed, tokens)
+    written = json_format.dumps(facts, indent=1) + "\n"
+    if out is not None:
+        write_whole(out, written)
+    print(written, end="") if json == [] else text.print_goodput(facts, asked.setup, text.sources(failures, weeks))
+
+
+def failures_of(rate: str | None, weeks: Weeks) -> Failures:
+    """Return what a published rate and flags say of failures.
+
+    Raises:
+        ValueError: a name is unknown, a number cannot be, or two say the same.
+    """
+    from penstock.predict.failures import Failures, published_mtbf_s
+
+    given = {each.name: value for each in fields(Weeks) if (value := getattr(weeks, each.name)) is not None}
+    if rate is not None and "mtbf_hours" in given:
+        raise ValueError(f"--failures {rate} and --mtbf-hours {given['mtbf_hours']:g} say the same; give one")
+    found: dict[str, Any] = {} if rate is None else {"mtbf_s": published_mtbf_s(rate)}
+    for name, value in given.items():
+        first, _, unit = name.rpartition("_")
+        flag = f"--{name.replace('_', '-')} {value:g}"
+        if not 0 <= value < float("inf"):
+            raise ValueError(f"{flag}: give a number that is not below 0")
+        if value == 0 and name in ("mtbf_hours", "checkpoint_minutes"):
+            raise ValueError(f"{flag}: give a number above 0")
+        found[FIELDS.get(name, f"{first}_s" if unit in UNITS_S else name)] = value * UNITS_S.get(unit, 1)
+    return Failures(**found)
