@@ -57,11 +57,12 @@ def test_flags_are_the_fields_in_their_units(penstock):
         penstock,
         f"{WORDS} --mtbf-hours 1000 --restart-minutes 5 --load-minutes 2 --warm-up-minutes 1 --checkpoint-minutes 20 "
         "--write-seconds 60 --stop-seconds 10 --spares 3 --node-share 0.5 --repair-hours 24 --slow-share 0.01 "
-        "--slow-by 0.1",
+        "--slow-by 0.1 --write-mb-per-s 500 --load-mb-per-s 900",
     )["failures"]
     assert found == {
         **{"mtbf_s": 3.6e6, "restart_s": 300, "load_s": 120, "warm_up_s": 60, "every_s": 1200, "write_s": 60},
         **{"stop_s": 10, "spares": 3, "node_share": 0.5, "repair_s": 86_400, "slow_share": 0.01, "slow_by": 0.1},
+        **{"write_bytes_per_s": 5e8, "load_bytes_per_s": 9e8},
     }
     assert facts(penstock, f"{WORDS} --failures meta-rsc-1")["failures"]["mtbf_s"] == 1.8 * 3600 * 16_384
     _, out, _ = penstock("goodput --help")
@@ -102,6 +103,7 @@ def test_a_plan_says_what_would_change(penstock, tmp_path):
         ("--tokens 0", "--tokens 0: give how many are trained on"),
         ("--failures lama", "no published rate of failures is called 'lama'; did you mean"),
         ("--mtbf-hours 0", "--mtbf-hours 0: give a number above 0"),
+        ("--write-mb-per-s 0", "--write-mb-per-s 0: give a number above 0"),
         ("--repair-hours -1", "--repair-hours -1: give a number that is not below 0"),
         ("--spares -2", "--spares -2: give a number that is not below 0"),
         ("--failures nebius --mtbf-hours 9", "--failures nebius and --mtbf-hours 9 say the same; give one"),

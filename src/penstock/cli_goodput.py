@@ -15,8 +15,13 @@ if TYPE_CHECKING:
     from penstock.predict.failures import Failures
 
 UNITS_S = {"hours": 3600.0, "minutes": 60.0, "seconds": 1.0}
-FIELDS = {"checkpoint_minutes": "every_s"}
+FIELDS = {
+    "checkpoint_minutes": "every_s",
+    "write_mb_per_s": "write_bytes_per_s",
+    "load_mb_per_s": "load_bytes_per_s",
+}
 """Flags that are not called like the field of the failures that they set, but for its unit."""
+NOT_ZERO = ("mtbf_hours", *FIELDS)
 
 
 @Parameter(name="*")
@@ -29,13 +34,17 @@ class Weeks:
     restart_minutes: float | None = None
     """from an interruption until all processes run again: detection, another node, start [default: 11]."""
     load_minutes: float | None = None
-    """to read the checkpoint; left out, as long as writing it."""
+    """to read the checkpoint; left out, by --load-mb-per-s."""
     warm_up_minutes: float | None = None
     """from then until steps are as fast as before [default: 0]."""
     checkpoint_minutes: float | None = None
     """training between two checkpoints; left out, as is best."""
     write_seconds: float | None = None
-    """until a checkpoint is written; left out, as predicted, to the disks of the nodes."""
+    """until a checkpoint is written; left out, by --write-mb-per-s."""
+    write_mb_per_s: float | None = None
+    """to storage that outlives nodes, of one device, all at once [default: 79.4]."""
+    load_mb_per_s: float | None = None
+    """from there, likewise [default: 298.6]."""
     stop_seconds: float | None = None
     """of that, what training stands still; left out, all of it."""
     spares: int | None = None
@@ -102,7 +111,7 @@ def failures_of(rate: str | None, weeks: Weeks) -> Failures:
     Raises:
         ValueError: a name is unknown, a number cannot be, or two say the same.
     """
-    from penstock.predict.failures import Failures, published_mtbf_s
+    from penstock.predict.failures import MB, Failures, published_mtbf_s
 
     given = {each.name: value for each in fields(Weeks) if (value := getattr(weeks, each.name)) is not None}
     if rate is not None and "mtbf_hours" in given:
@@ -113,7 +122,8 @@ def failures_of(rate: str | None, weeks: Weeks) -> Failures:
         flag = f"--{name.replace('_', '-')} {value:g}"
         if not 0 <= value < float("inf"):
             raise ValueError(f"{flag}: give a number that is not below 0")
-        if value == 0 and name in ("mtbf_hours", "checkpoint_minutes"):
+        if value == 0 and name in NOT_ZERO:
             raise ValueError(f"{flag}: give a number above 0")
-        found[FIELDS.get(name, f"{first}_s" if unit in UNITS_S else name)] = value * UNITS_S.get(unit, 1)
+        size = MB if name.endswith("_mb_per_s") else UNITS_S.get(unit, 1)
+        found[FIELDS.get(name, f"{first}_s" if unit in UNITS_S else name)] = value * size
     return Failures(**found)

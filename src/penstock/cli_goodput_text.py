@@ -20,6 +20,8 @@ from penstock.units import human_bytes, human_s
 
 DAY_S, HOUR_S = 86_400.0, 3600.0
 SPARES = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256)
+INSTEAD = {"write_mb_per_s": "write_seconds", "load_mb_per_s": "load_minutes"}
+"""Flags with which a default is not needed."""
 ENOUGH = 0.001
 """Share of time that waits for nodes, with which more spare nodes are not tried."""
 
@@ -135,6 +137,6 @@ def sources(rate: str | None, weeks: Weeks) -> list[tuple[str, ...]]:
         hours = f"{published_mtbf_s(named) / HOUR_S:,.0f} of a device"
         found.append(("  mtbf-hours", hours, known["rates"][named]["source"]))
     for name, facts in known["defaults"].items():
-        if name != "rate" and getattr(weeks, name) is None:
+        if name != "rate" and getattr(weeks, name) is None and getattr(weeks, INSTEAD.get(name, name)) is None:
             found.append((f"  {name.replace('_', '-')}", f"{facts['value']:g}", facts["source"]))
     return found

@@ -37,7 +37,7 @@ def _weeks(best: Choice, space: Space, tokens: float | None, predict: str) -> di
     """As published failures would have it; ``None`` where no checkpoint would be reached."""
     devices = best.setup.devices
     try:
-        over = goodput_of(best.seconds, best.checkpoint_s, devices, space.cluster, Failures())
+        over = goodput_of(best.seconds, best.checkpoint_bytes, devices, space.cluster, Failures())
     except ValueError:
         return None
     unbroken_s = None if tokens is None else tokens / best.setup.tokens * best.seconds

@@ -10,11 +10,13 @@ from penstock import predict_step
 from penstock.core.cluster import Cluster
 from penstock.cost.constants import constants
 from penstock.predict.energy import joules, rated_w, training_w
-from penstock.predict.failures import Failures, published_mtbf_s, table
+from penstock.predict.failures import Failures, default, published_mtbf_s, table
 from penstock.predict.goodput import best_interval_s, blocked, daly_s, goodput, goodput_of, young_s
 
 HOUR_S = 3600.0
 MACHINES = Cluster.read("dgx-h100:64")
+BYTES = 10.0 * 512 * default("write_mb_per_s") * 1e6
+"""Of a checkpoint that takes ten seconds."""
 PLAIN = {"restart_s": 0.0, "load_s": 0.0, "write_s": 0.0, "node_share": 0.0}
 
 
@@ -22,8 +24,7 @@ def simulated(seed, turns, found, failures):
     """What time goes to, event by event: trainings that fall back to the last checkpoint that counts."""
     rng = np.random.default_rng(seed)
     turn_s, late_s = found.every_s + found.stop_s, found.write_s - found.stop_s
-    load_s = found.write_s if failures.load_s is None else failures.load_s
-    back_s = load_s + failures.warm_up_s
+    back_s = found.load_s + failures.warm_up_s
     spent = dict.fromkeys(("up", "restarts", "waiting for nodes"), 0.0)
     at_s, safe, clock, broken = 0.0, 0, 0.0, []
 
@@ -79,7 +80,7 @@ def simulated(seed, turns, found, failures):
 )
 def test_the_formula_is_what_events_come_to(job_mtbf_h, given):
     failures = Failures(mtbf_s=job_mtbf_h * HOUR_S * 512, **given)
-    found = goodput_of(5.0, 999.0, 512, MACHINES, failures)
+    found = goodput_of(5.0, BYTES, 512, MACHINES, failures)
     assert sum(found.parts.values()) == pytest.approx(1)
     assert found.parts["steps"] == found.share
     turns = int(20_000 * found.mtbf_s / found.every_s)
@@ -119,10 +120,15 @@ def test_the_best_interval_is_that_of_young_and_daly(stop_s):
 
 
 def test_what_costs_nothing_loses_nothing():
-    found = goodput_of(2.0, 5.0, 512, MACHINES, Failures(mtbf_s=1e15, **PLAIN))
+    found = goodput_of(2.0, BYTES, 512, MACHINES, Failures(mtbf_s=1e15, **PLAIN))
     assert found.share == pytest.approx(1)
-    stop = goodput_of(2.0, 5.0, 512, MACHINES, Failures(mtbf_s=1e15, every_s=100.0, restart_s=0.0, node_share=0.0))
-    assert (stop.every_steps, stop.share) == (50, pytest.approx(100 / 105))
+    stop = goodput_of(2.0, BYTES, 512, MACHINES, Failures(mtbf_s=1e15, every_s=100.0, restart_s=0.0, node_share=0.0))
+    assert (stop.every_steps, stop.share) == (50, pytest.approx(100 / 110))
+
+
+def test_checkpoints_take_what_storage_takes():
+    found = goodput_of(2.0, BYTES, 512, MACHINES, Failures(write_bytes_per_s=1e9, load_bytes_per_s=4e9))
+    assert (found.write_s, found.stop_s, found.load_s) == pytest.approx((0.794, 0.794, 0.1985))
 
 
 def test_stragglers_slow_everybody():
@@ -134,7 +140,7 @@ def test_stragglers_slow_everybody():
 
 
 def test_spare_nodes_wait_so_that_nobody_else_does():
-    shares = [goodput_of(5.0, 10.0, 512, MACHINES, Failures(spares=spares)) for spares in range(4)]
+    shares = [goodput_of(5.0, BYTES, 512, MACHINES, Failures(spares=spares)) for spares in range(4)]
     waiting = [each.parts["waiting for nodes"] for each in shares]
     assert waiting == sorted(waiting, reverse=True)
     assert [each.share for each in shares] == sorted(each.share for each in shares)
@@ -142,16 +148,15 @@ def test_spare_nodes_wait_so_that_nobody_else_does():
 
 
 def test_larger_jobs_fail_more_often_and_checkpoint_more_often():
-    few, many = (goodput_of(5.0, 10.0, n, MACHINES, Failures(node_share=0.0)) for n in (64, 512))
+    few, many = (goodput_of(5.0, BYTES, n, MACHINES, Failures(node_share=0.0)) for n in (64, 512))
     assert few.mtbf_s == pytest.approx(8 * many.mtbf_s)
     assert few.best_s > many.best_s
     assert few.share > many.share
 
 
 def test_the_run_that_the_default_rate_is_of_trained_nine_tenths_of_the_time():
-    """Llama Team 2024, arXiv:2407.21783: more than 90 % of 54 days on 16,384 devices; checkpoints written beside it."""
-    failures = Failures(spares=16, write_s=60.0, stop_s=5.0)
-    found = goodput_of(7.0, 0.0, 16_384, Cluster.read("dgx-h100:2048"), failures)
+    """Llama Team 2024, arXiv:2407.21783: more than 90 % of 54 days on 16,384 devices; all else by default."""
+    found = goodput_of(7.0, 14.0 * 405e9, 16_384, Cluster.read("dgx-h100:2048"), Failures(spares=16))
     assert 0.9 < found.share < 0.96
     assert found.failures_per_s * 54 * 24 * HOUR_S == pytest.approx(419, rel=0.1)
 
@@ -179,7 +184,7 @@ def test_published_rates():
 )
 def test_what_cannot_be_is_said(given, says):
     with pytest.raises(ValueError, match=says):
-        goodput_of(5.0, 10.0, 512, MACHINES, Failures(**given))
+        goodput_of(5.0, BYTES, 512, MACHINES, Failures(**given))
 
 
 def test_energy_is_power_times_time():
@@ -198,4 +203,4 @@ def test_a_prediction_over_weeks_and_what_its_hardware_does():
     assert again.hfu == pytest.approx((again.model_flops + again.again_flops) / again.seconds / again.peak_flops)
     assert 1.25 < again.hfu / again.mfu < 4 / 3
     one = Cluster.read("dgx-h100:1")
-    assert goodput(plain, one) == goodput_of(plain.seconds, plain.checkpoint_s, 8, one, Failures())
+    assert goodput(plain, one) == goodput_of(plain.seconds, plain.checkpoint_bytes, 8, one, Failures())

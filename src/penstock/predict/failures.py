@@ -13,6 +13,7 @@ from penstock.core.words import suggest
 
 HOUR_S = 3600.0
 MINUTE_S = 60.0
+MB = 1e6
 MAY_BE_ZERO = ("restart_s", "load_s", "warm_up_s", "write_s", "stop_s", "repair_s", "spares", "slow_by")
 
 
@@ -51,9 +52,10 @@ class Failures:
     Args:
         mtbf_s: mean time between two interruptions of one device; a job on n devices has n times as many.
         restart_s: from an interruption until all processes run again: detection, another node, start.
-        load_s: to read the checkpoint; ``None``: as long as writing it.
+        load_s: to read the checkpoint; ``None``: by ``load_bytes_per_s``.
         warm_up_s: from then until steps are as fast as before.
-        write_s: until a checkpoint is written; ``None``: as predicted, to the disks of the nodes.
+        write_s: until a checkpoint is written; ``None``: by ``write_bytes_per_s``.
+        write_bytes_per_s, load_bytes_per_s: of one device, all at once, to and from storage that outlives nodes.
         stop_s: of that, what training stands still; ``None``: all of it.
         every_s: training between two checkpoints; ``None``: as is best.
         spares: nodes that wait to stand in.
@@ -68,6 +70,8 @@ class Failures:
     load_s: float | None = None
     warm_up_s: float = field(default_factory=lambda: default("warm_up_minutes") * MINUTE_S)
     write_s: float | None = None
+    write_bytes_per_s: float = field(default_factory=lambda: default("write_mb_per_s") * MB)
+    load_bytes_per_s: float = field(default_factory=lambda: default("load_mb_per_s") * MB)
     stop_s: float | None = None
     every_s: float | None = None
     spares: int = 0

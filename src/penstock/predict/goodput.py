@@ -29,6 +29,7 @@ class Goodput:
         best_s: the best such interval, by ``best_interval_s``, in which one checkpoint can be written beside the
             training; ``young_s`` and ``daly_s`` by the published formulas.
         write_s, stop_s: until a checkpoint is written, and what of it training stands still.
+        load_s: to read one.
         step_s: of a step, slowed by stragglers.
         nodes, spares: those that train, and those that wait to stand in.
     """
@@ -44,6 +45,7 @@ class Goodput:
     daly_s: float
     write_s: float
     stop_s: float
+    load_s: float
     step_s: float
     nodes: int
     spares: int
@@ -64,11 +66,11 @@ def goodput(found: Prediction, cluster: Cluster, failures: Failures | None = Non
         >>> 0.9 < found.share < 1, found.parts["steps"] == found.share
         (True, True)
     """
-    return goodput_of(found.seconds, found.checkpoint_s, found.devices, cluster, failures or Failures())
+    return goodput_of(found.seconds, found.checkpoint_bytes, found.devices, cluster, failures or Failures())
 
 
-def goodput_of(step_s: float, checkpoint_s: float, devices: int, cluster: Cluster, failures: Failures) -> Goodput:
-    """Return the same from the seconds of a step and of writing a checkpoint, on so many of a cluster's devices.
+def goodput_of(step_s: float, stored_bytes: float, devices: int, cluster: Cluster, failures: Failures) -> Goodput:
+    """Return the same from the seconds of a step and the bytes of a checkpoint, on so many of a cluster's devices.
 
     Interruptions come at random, at one rate, while the job runs (exponential times between them). Then the mean time
     from one checkpoint to the next is as Daly has it (2006, doi:10.1016/j.future.2004.11.016), with a time that cannot
@@ -81,7 +83,9 @@ def goodput_of(step_s: float, checkpoint_s: float, devices: int, cluster: Cluste
     """
     nodes = ceil(devices * cluster.nodes / cluster.devices)
     slowed = 1 + failures.slow_by * (1 - (1 - failures.slow_share) ** nodes)
-    write_s = checkpoint_s if failures.write_s is None else failures.write_s
+    own_bytes = stored_bytes / devices
+    write_s = own_bytes / failures.write_bytes_per_s if failures.write_s is None else failures.write_s
+    load_s = own_bytes / failures.load_bytes_per_s if failures.load_s is None else failures.load_s
     stop_s = write_s if failures.stop_s is None else failures.stop_s
     if stop_s > write_s:
         raise ValueError(f"stop_s={stop_s:g} is longer than writing takes, {write_s:.4g} s; give less, or write_s too")
@@ -96,7 +100,7 @@ def goodput_of(step_s: float, checkpoint_s: float, devices: int, cluster: Cluste
         work_s=steps * slowed * step_s,
         stop_s=stop_s,
         late_s=late_s,
-        back_s=(write_s if failures.load_s is None else failures.load_s) + failures.warm_up_s,
+        back_s=load_s + failures.warm_up_s,
         down_s=failures.restart_s,
         rate=1 / mtbf_s,
     )
@@ -120,6 +124,7 @@ def goodput_of(step_s: float, checkpoint_s: float, devices: int, cluster: Cluste
         daly_s=daly_s(stop_s, mtbf_s),
         write_s=write_s,
         stop_s=stop_s,
+        load_s=load_s,
         step_s=slowed * step_s,
         nodes=nodes,
         spares=failures.spares,

@@ -33,7 +33,7 @@ class Choice:
     hfu: float
     tokens_per_s_per_device: float
     bubble: float
-    checkpoint_s: float
+    checkpoint_bytes: float
     score_s: float
 
     @classmethod
@@ -51,7 +51,7 @@ class Choice:
             hfu=found.hfu,
             tokens_per_s_per_device=found.tokens_per_s_per_device,
             bubble=found.timeline.bubble_sync,
-            checkpoint_s=found.checkpoint_s,
+            checkpoint_bytes=found.checkpoint_bytes,
             score_s=score_s or found.seconds,
         )
 
