@@ -91,6 +91,17 @@ def test_what_cannot_be_is_said(space, choices, answers):
     assert "batch=1 is odd" in long.why
 
 
+def test_micro_batches_that_a_longer_sequence_leaves_no_room_for():
+    space = space_of("gpt:L=4,h=1024,a=16,vocab=50304", "dgx-h100:1", seq=1024, batch=32, fix="tp=1,pp=1,cp=1,zero=1")
+    found = best_of(space, top=1, headroom=0.05).choices
+    assert found[0].setup.micro == 4
+    answers = {one.what: one for one in what_if(space, found, 0.05)}
+    long = answers["sequences twice as long"]
+    assert (long.seconds, long.same) == (None, False)
+    assert "batch=16 is no multiple of dp=8 times micro=4" in long.why
+    assert long.best
+
+
 def test_what_does_not_fit_is_not_the_best():
     space = space_of(
         "llama-3-8b", "dgx-h100:2", seq=8192, batch=128, fix="tp=1,pp=1,zero=1,micro=1,cp=2,recompute=none"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 from penstock.core.cluster import Cluster, Link, Node
 from penstock.core.setup import Setup
@@ -195,8 +196,13 @@ def _with_best(found: Answer, best: Choice, setup: Setup) -> Answer:
         best=best.split,
         best_seconds=best.seconds,
         best_tokens_per_s=then.tokens / best.seconds,
-        same=replace(setup, seq=then.seq, batch=then.batch, dp=then.dp) == then,
+        same=_split(setup) == _split(then),
     )
+
+
+def _split(setup: Setup) -> dict[str, Any]:
+    """Its fields, but for those that follow from what is asked for and from how many devices there are."""
+    return {name: value for name, value in asdict(setup).items() if name not in ("seq", "batch", "dp")}
 
 
 def _slow(space: Space, choices: Sequence[Choice]) -> Answer:
