@@ -2,8 +2,8 @@
 
     python docs/make_images.py [RESULTS_FOLDER]
 
-Without a folder it first trains for 30 steps. The picture of the report page needs Chromium and is left as it is where
-there is none.
+Without a folder it first trains for 30 steps. The pictures of the report pages need Chromium and are left as they are
+where there is none.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ def main() -> None:
         folder = Path(sys.argv[1]) if len(sys.argv) > 1 else train(Path(scratch) / "run")
         draw_run(folder)
         draw_report(folder)
+        draw_plan(Path(scratch))
     draw_roofline()
     draw_pair("zero-bubble", "1F1B and ZB-H1 on 4 ranks", ("1f1b", "zb-h1"), 0.0)
     own = f"{ROOT / 'examples' / 'my_own_schedule.py'}:early"
@@ -79,17 +80,30 @@ def draw_pair(name: str, title: str, schedules: tuple[str, str], link_s: float) 
 
 
 def draw_report(folder: Path) -> None:
-    """The report page as a browser shows it."""
+    """The report page of a run as a browser shows it."""
+    _draw_page(folder / "report.html", "report", 1500)
+
+
+def draw_plan(folder: Path) -> None:
+    """The report of the plan that docs/plan.md asks for, likewise."""
+    asked = "--model llama-3-70b --cluster dgx-h100:64 --seq 8192 --batch 1024 --tokens 15e12 --report"
+    command = [sys.executable, "-m", "penstock", "plan", *asked.split(), str(folder / "plan.html")]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    _draw_page(folder / "plan.html", "plan", 1740)
+
+
+def _draw_page(page: Path, name: str, high: int) -> None:
     browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if browser is None:
-        print("no Chromium here: docs/images/report.png stays as it is")
+        print(f"no Chromium here: docs/images/{name}.png stays as it is")
         return
-    _shorten(lambda shot: _shoot(browser, folder / "report.html", shot), IMAGES / "report.png")
+    _shorten(lambda shot: _shoot(browser, page, shot, high), IMAGES / f"{name}.png")
 
 
-def _shoot(browser: str, page: Path, shot: Path) -> None:
-    command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--window-size=1200,1500"]
-    command += ["--virtual-time-budget=5000", f"--screenshot={shot}", page.resolve().as_uri()]
+def _shoot(browser: str, page: Path, shot: Path, high: int) -> None:
+    command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
+    command += [f"--window-size=1200,{high}", "--virtual-time-budget=5000", f"--screenshot={shot}"]
+    command += [page.resolve().as_uri()]
     subprocess.run(command, check=True, capture_output=True)
 
 
@@ -104,7 +118,7 @@ def _shorten(make: Callable[[Path], None], image: Path) -> None:
         with Image.open(shot) as picture:
             pixels = np.asarray(picture.convert("RGB"))
             used = np.flatnonzero((pixels != pixels[-1, 0]).any(axis=(1, 2)))
-            cut = picture.convert("RGB").crop((0, 0, picture.width, int(used[-1]) + 24))
+            cut = picture.convert("RGB").crop((0, 0, picture.width, min(picture.height, int(used[-1]) + 24)))
             cut.quantize(256).save(image, optimize=True)
 
 

@@ -24,8 +24,11 @@ from penstock.cost.origins import Constant
 
 SOURCE = ROOT / "src" / "penstock"
 WITHOUT_COMMENT = {
-    "src/penstock/view/page/page.html": "The page that the scripts below fill.",
+    "src/penstock/view/page/page.html": "The page of timelines.",
     "src/penstock/view/page/page.css": "How the page looks, in the light, in the dark and on paper.",
+    "src/penstock/view/page/report.css": "What reports have beyond timelines: sentences, charts, trees.",
+    "src/penstock/view/page/report.html": "The page that a report of a plan fills.",
+    "src/penstock/view/page/viewer.html": "The part of a page that the scripts below draw timelines into.",
     "src/penstock/data/catalogue.json": "The configs of published models by name: what shapes them, and the source.",
     "src/penstock/data/families.json": "What transformers takes for keys that a config leaves out, by family.",
     "src/penstock/data/measured/README.md": "What the table holds, and its sources.",

@@ -28,6 +28,8 @@ def test_the_best_is_handed_to_predict(capsys: pytest.CaptureFixture[str], tmp_p
     assert best["training_seconds"] == pytest.approx(steps * best["seconds"])
     assert best["training_usd"] == pytest.approx(steps * best["usd_per_step"])
     assert facts["why"]["seconds"] > best["seconds"]
+    assert facts["pareto"] is None
+    assert facts["report"] is None
     main([*shlex.split(best["predict"])[1:], "--json"])
     again = json.loads(capsys.readouterr().out)
     assert again["seconds"] == pytest.approx(best["seconds"], rel=1e-12)

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from penstock.predict.goodput import goodput
     from penstock.runtime.run import run
     from penstock.schedules import SCHEDULES
+    from penstock.search.pareto import pareto
     from penstock.search.planner import plan
 
 _HOME = {
@@ -49,6 +50,7 @@ _HOME = {
     "build": "penstock.api",
     "check": "penstock.api",
     "goodput": "penstock.predict.goodput",
+    "pareto": "penstock.search.pareto",
     "period_s": "penstock.api",
     "plan": "penstock.search.planner",
     "predict_step": "penstock.api",
@@ -103,6 +105,7 @@ __all__ = [
     "check",
     "goodput",
     "make_spec",
+    "pareto",
     "period_s",
     "plan",
     "predict_step",

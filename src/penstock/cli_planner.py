@@ -35,6 +35,8 @@ def plan(
     what_if: Annotated[bool, Parameter(negative="")] = False,
     json: Annotated[list[Path] | None, Parameter(consume_multiple=True, negative="")] = None,
     export: Annotated[list[str] | None, Parameter(negative="")] = None,
+    pareto: Annotated[bool, Parameter(negative="")] = False,
+    report: Annotated[list[Path] | None, Parameter(negative="")] = None,
 ) -> None:
     """Plan a training: the fastest strategies that fit, why others lost, and what they take.
 
@@ -54,11 +56,14 @@ def plan(
         what_if: also plan on faster links and products, with more memory, longer sequences, more nodes, a slow rank.
         json: print all figures as one JSON object in place of the text, or write them to a file beside it.
         export: write the best strategy as for penstock predict; may be repeated.
+        pareto: also weigh time against memory of a device, number of devices, and cost.
+        report: write all of it and where the time goes as one page (.html), or as .txt or .json; may be repeated.
     """
     from penstock import cli_planner_best as best
     from penstock import cli_planner_text as text
     from penstock.cli_export import checked, write_exports
     from penstock.cli_machines import priced
+    from penstock.cli_report import report_files, reported
     from penstock.core.cluster import Cluster
     from penstock.core.files import writable, write_whole
     from penstock.search.beside import neighbours, own
@@ -68,7 +73,7 @@ def plan(
     out = one_file(json)
     if out is not None:
         writable(out)
-    targets = checked(export)
+    targets, reports = checked(export), report_files(report)
     if tokens is not None and tokens <= 0:
         raise ValueError(f"--tokens {tokens:g}: give how many are trained on, for example 15e12")
     machines = priced(Cluster.read(cluster), usd_per_hour)
@@ -81,6 +86,7 @@ def plan(
     asked = {"model": model, "cluster": cluster, "framework": framework, "seq": seq, "batch": batch, "tokens": tokens}
     facts = text.facts_of(found, space, asked, rejected, mine)
     facts |= best.facts_of(found, space, tokens, facts, what_if, sys.stderr.isatty())
+    facts = reported(facts, space, found, reports, pareto)
     written = json_format.dumps(facts, indent=1) + "\n"
     if out is not None:
         write_whole(out, written)

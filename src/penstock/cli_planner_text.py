@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
-from penstock.cli_columns import print_columns
+from penstock.cli_columns import print_listing
 from penstock.cli_planner_best import print_best, print_what_if
 from penstock.cli_predict_text import usd_of
+from penstock.cli_report import print_trades
 from penstock.predict.energy import JOULES_PER_KWH, joules
 from penstock.search.choice import Choice, Planned, flags_of
 from penstock.search.space import Space
-from penstock.units import human_bytes, human_s
-
-DAY_S = 86_400.0
+from penstock.units import human_bytes
+from penstock.view.report_parts import beside, ranking
 
 
 def facts_of(
@@ -80,8 +79,7 @@ def print_planned(found: Planned, facts: dict[str, Any], rejected: list[str], mi
         _print_none(found, found.nearest)
     else:
         print()
-        rows = [*_table(found, facts)]
-        print_columns(rows, left=(len(rows[0]) - 1,))
+        print_listing(ranking(facts))
         print(f"\nthe best\n  {facts['choices'][0]['predict']}")
         print_best(facts)
         print("\nwhy not")
@@ -90,7 +88,8 @@ def print_planned(found: Planned, facts: dict[str, Any], rejected: list[str], mi
         print_what_if(facts)
     if mine is not None:
         print()
-        print_columns(_beside(mine, found.choices[0] if found.choices else None))
+        print_listing(beside(facts["why"], facts["choices"][0] if found.choices else facts["why"]))
+    print_trades(facts)
 
 
 def _counts(facts: dict[str, Any]) -> str:
@@ -102,21 +101,6 @@ def _counts(facts: dict[str, Any]) -> str:
     )
 
 
-def _table(found: Planned, facts: dict[str, Any]) -> Iterable[tuple[str, ...]]:
-    whole = facts["asked"]["tokens"] is not None
-    head = ("", "step time", "interval", "tokens/s", "MFU", "bubble", "messages", "memory", "left")
-    yield (*head, *(("days", "cost") if whole else ()), "split")
-    for place, (one, said) in enumerate(zip(found.choices, facts["choices"], strict=True), 1):
-        row = (
-            str(place), human_s(one.seconds), f"{human_s(one.low_s)} to {human_s(one.high_s)}",
-            f"{one.tokens_per_s_per_device:,.0f}", f"{one.mfu:.1%}", f"{one.bubble:.1%}", human_s(one.messages_s),
-            human_bytes(one.needed_bytes), f"{one.headroom:.0%}",
-        )  # fmt: skip
-        usd = said["training_usd"]
-        more = (f"{said['training_seconds'] / DAY_S:,.1f}", "" if usd is None else f"$ {usd:,.0f}") if whole else ()
-        yield (*row, *more, one.split)
-
-
 def _print_none(found: Planned, one: Choice) -> None:
     room = (1 - found.headroom) * one.memory_bytes
     print(
@@ -126,19 +110,3 @@ def _print_none(found: Planned, one: Choice) -> None:
     print("what would fit" if found.changes else "no single change would fit")
     for change in found.changes:
         print(f"  {change}")
-
-
-def _beside(mine: Choice, best: Choice | None) -> Iterable[tuple[str, ...]]:
-    """A user's own choice beside the best, part by part."""
-    other = best or mine
-    yield ("", "yours", "best", "difference")
-    either = {**mine.parts, **other.parts}
-    names = sorted(either, key=lambda name: -abs(mine.parts.get(name, 0) - other.parts.get(name, 0)))
-    rows = [
-        ("step time", mine.seconds, other.seconds),
-        *((n, mine.parts.get(n, 0), other.parts.get(n, 0)) for n in names),
-    ]
-    yield from ((name, human_s(a), human_s(b), f"{'+' if a >= b else ''}{human_s(a - b)}") for name, a, b in rows)
-    a, b = mine.needed_bytes, other.needed_bytes
-    yield ("memory", human_bytes(a), human_bytes(b), f"{'+' if a >= b else ''}{human_bytes(a - b)}")
-    yield ("fits", "yes" if mine.headroom >= 0 else "no", "yes" if other.headroom >= 0 else "no", "")

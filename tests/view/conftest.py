@@ -1,5 +1,8 @@
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +15,9 @@ from penstock.lower import add_sends, add_step
 from penstock.lower.place import place
 from penstock.schedules import build
 
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 Make = Callable[..., Timeline]
+Open = Callable[..., Any]
 
 
 def _make(
@@ -65,3 +70,42 @@ def dressed() -> Make:
 @pytest.fixture(scope="session")
 def make() -> Make:
     return _make
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if CHROMIUM is None:
+        pytest.skip("no chromium, chromium-browser or google-chrome on PATH")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"]
+        )
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(browser: Any, tmp_path: Path) -> Iterator[Open]:
+    """Opens a page from disk; at the end there must have been no error, no message and no request but for the file."""
+    said: list[str] = []
+    requests: list[str] = []
+    opened: list[Any] = []
+
+    def opener(text: str, width: int = 1200, height: int = 800, **context: Any) -> Any:
+        file = tmp_path / f"{len(opened)}.html"
+        file.write_text(text, "utf-8")
+        tab = browser.new_page(viewport={"width": width, "height": height}, **context)
+        tab.on("console", lambda message: "willReadFrequently" in message.text or said.append(message.text))
+        tab.on("pageerror", lambda error: said.append(str(error)))
+        tab.on("request", lambda request: requests.append(request.url))
+        tab.goto(file.as_uri())
+        tab.wait_for_function("window.penstock")
+        opened.append((tab, file.as_uri()))
+        return tab
+
+    yield opener
+    assert said == []
+    assert requests == [uri for _, uri in opened]
+    for tab, _ in opened:
+        tab.close()

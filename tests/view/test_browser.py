@@ -1,8 +1,6 @@
 """The page in a real browser: what is drawn, said and moved."""
 
-import shutil
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,47 +8,7 @@ import pytest
 
 from penstock.view.html import Curve, Table, page
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium, chromium-browser or google-chrome on PATH")
-
 Open = Callable[..., Any]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"]
-        )
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def open_page(browser: Any, tmp_path: Path) -> Iterator[Open]:
-    """Opens a page from disk; at the end there must have been no error, no message and no request but for the file."""
-    said: list[str] = []
-    requests: list[str] = []
-    opened: list[Any] = []
-
-    def opener(text: str, width: int = 1200, height: int = 800, **context: Any) -> Any:
-        file = tmp_path / f"{len(opened)}.html"
-        file.write_text(text, "utf-8")
-        tab = browser.new_page(viewport={"width": width, "height": height}, **context)
-        tab.on("console", lambda message: "willReadFrequently" in message.text or said.append(message.text))
-        tab.on("pageerror", lambda error: said.append(str(error)))
-        tab.on("request", lambda request: requests.append(request.url))
-        tab.goto(file.as_uri())
-        tab.wait_for_function("window.penstock")
-        opened.append((tab, file.as_uri()))
-        return tab
-
-    yield opener
-    assert said == []
-    assert requests == [uri for _, uri in opened]
-    for tab, _ in opened:
-        tab.close()
 
 
 def _point(tab: Any, rank: int, time: float, panel: int = 0) -> tuple[float, float]:

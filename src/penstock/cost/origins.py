@@ -106,13 +106,17 @@ def of_memory(device: Device) -> list[Constant]:
     return [of_device(device, "memory_bytes_per_s"), own, *floor]
 
 
+def of_framework(framework: Stack) -> Iterator[Constant]:
+    """Give all fields of a framework."""
+    return (of_stack(framework, field.name) for field in fields(Stack) if field.name not in KEPT_APART)
+
+
 def of_frameworks() -> Iterator[Constant]:
     """Give the defaults of all frameworks, and what each sets."""
-    names = [field.name for field in fields(Stack) if field.name not in KEPT_APART]
-    plain = Stack(name="default")
-    yield from (of_stack(plain, name) for name in names)
+    yield from of_framework(Stack(name="default"))
     for framework in stacks():
-        yield from (of_stack(stack(framework), name) for name in names if name in tables()[framework])
+        own = of_framework(stack(framework))
+        yield from (each for each in own if each.name.startswith(f"{framework}."))
 
 
 def _set_by(framework: str, name: str) -> tuple[str, str]:

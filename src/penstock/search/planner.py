@@ -126,15 +126,15 @@ def scored(space: Space, share: list[Split], headroom: float, top: int = 1) -> S
     found = scores(space.model, space.cluster, grid, space.stack, most_bytes)
     timed = np.isfinite(found.seconds)
     rows = np.flatnonzero(timed)
-    order = np.argsort(_least_s(grid.rows(rows), found.seconds[rows]), kind="stable")
+    order = np.argsort(at_least_s(grid.rows(rows), found.seconds[rows]), kind="stable")
     rows = rows[order[: max(FINALISTS, top) + 1]]
     impossible = len(grid) - int(found.possible.sum())
     too_large = len(grid) - impossible - int(timed.sum())
     return Share(grid.rows(rows), found.seconds[rows], len(grid), impossible, too_large, int(timed.sum()))
 
 
-def _least_s(grid: Grid, seconds: NDArray[np.float64]) -> NDArray[np.float64]:
-    """What predictions are at least, by their scores."""
+def at_least_s(grid: Grid, seconds: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return what predictions are at least, by their scores."""
     over = np.array([OVER.get(name, OVER_ELSE) for name in grid.choices["schedule"]])
     return np.asarray(seconds / (1 + over[grid.columns["schedule"]]))
 
@@ -156,7 +156,7 @@ def _finals(space: Space, shares: list[Share], top: int, headroom: float) -> tup
     rows = [
         (float(least_s), place, row, float(share.seconds[row]))
         for place, share in enumerate(shares)
-        for row, least_s in enumerate(_least_s(share.grid, share.seconds))
+        for row, least_s in enumerate(at_least_s(share.grid, share.seconds))
     ]
     rows.sort()
     setups = [(shares[place].grid.setup(row), score_s) for _, place, row, score_s in rows[: max(FINALISTS, top)]]

@@ -96,25 +96,35 @@ def page(
     Raises:
         ValueError: x and y of a curve differ in length.
     """
+    parts = {"title": escape(title), "facts": _facts(facts), "css": part("page.css")}
+    return filled("page.html", parts | {"viewer": viewer(timelines, curves, unit)})
+
+
+def viewer(
+    timelines: Sequence[Timeline], curves: Sequence[Curve] = (), unit: str = "s", until_s: float | None = None
+) -> str:
+    """The part of a page that draws timelines and curves: places for them, their data and the script; for pages with
+    ``page.css``. It opens at the time up to ``until_s``, or at all of it. Other arguments and errors are those of
+    ``page``."""
     block = _Block()
     header = {
         "unit": unit,
+        "until": until_s,
         "kinds": [_kind(kind) for kind in Kind],
         "timelines": [_timeline(timeline, unit, block) for timeline in timelines],
         "curves": [_curve(curve, block) for curve in curves],
     }
-    parts = {
-        "title": escape(title),
-        "facts": _facts(facts),
-        "css": _part("page.css"),
-        "header": json.dumps(header).replace("<", "\\u003c"),
-        "data": block.text(),
-        "script": "\n".join(_part(name) for name in SCRIPTS),
-    }
-    return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], _part("page.html"))
+    parts = {"header": json.dumps(header).replace("<", "\\u003c"), "data": block.text()}
+    return filled("viewer.html", parts | {"script": "\n".join(map(part, SCRIPTS))})
 
 
-def _part(name: str) -> str:
+def filled(name: str, parts: Mapping[str, str]) -> str:
+    """A file of ``page/`` with ``{{word}}`` replaced by the part of that name."""
+    return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], part(name))
+
+
+def part(name: str) -> str:
+    """A file of ``page/``."""
     return files("penstock.view").joinpath("page", name).read_text("utf-8")
 
 

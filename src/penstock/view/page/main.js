@@ -156,7 +156,7 @@ document.getElementById("panels").append(...panels.map(({ section }) => section)
 document.getElementById("charts").append(...charts.map(({ section }) => section));
 document.getElementById("bar").hidden = timelines.length === 0;
 makeLegend();
-fit();
+moveTo(0, data.until ?? view.whole);
 layOutAll();
 listen();
 

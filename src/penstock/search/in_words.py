@@ -1,0 +1,101 @@
+"""A question and a strategy in sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from penstock.core.setup import Setup
+from penstock.search.space import Space
+
+SHARDED = {
+    0: "every replica holds all weights, gradients and the optimizer's state",
+    1: "the optimizer's state is shared out among the replicas (ZeRO-1)",
+    2: "gradients and the optimizer's state are shared out among the replicas (ZeRO-2)",
+    3: "weights, gradients and the optimizer's state are shared out among the replicas (ZeRO-3)",
+}
+AGAIN = {
+    "none": "Nothing is made again in the backward.",
+    "selective": "Attention's inner part is made again in the backward (selective recompute).",
+    "full": "Blocks keep their inputs alone and are made again in the backward (full recompute).",
+}
+
+
+def question(space: Space, tokens: float | None, headroom: float) -> list[str]:
+    """Return what was asked, in sentences."""
+    model, cluster, base = space.model, space.cluster, space.base
+    nodes = " and ".join(f"{count:,} {node.name}" for node, count in cluster.groups)
+    some = "" if cluster.nodes == 1 else "s"
+    found = [
+        f"Which way of training {model.name} ({model.parameters / 1e9:.4g} B parameters, {model.layers} layers) with "
+        f"{space.stack.name} is the fastest on {space.devices:,} {cluster.device_of(0).name} ({nodes} node{some})?",
+        f"A step has {base.batch:,} sequences of {base.seq:,} tokens, {base.batch * base.seq:,.0f} tokens in all.",
+    ]
+    if tokens is not None:
+        found.append(f"The training takes {tokens / 1e9:,.6g} billion tokens, {tokens / base.tokens:,.0f} steps.")
+    for words, wished in (("Fixed", space.fixed), ("Left out", space.excluded)):
+        if wished:
+            found.append(f"{words}: {_wishes(wished)}.")
+    found.append(f"{headroom:.0%} of each device's memory stays free.")
+    return found
+
+
+def _wishes(wished: Mapping[str, tuple[Any, ...]]) -> str:
+    return ", ".join(f"{name}={'/'.join(map(_word, values))}" for name, values in wished.items())
+
+
+def _word(value: Any) -> str:
+    return "+".join(value) if isinstance(value, tuple) else str(int(value) if isinstance(value, bool) else value)
+
+
+def strategy(setup: Setup) -> list[str]:
+    """Return how a setup splits the work, in sentences.
+
+    >>> print(*strategy(Setup(seq=4096, batch=64, tp=2, pp=2, dp=2, zero=1)), sep="\\n")
+    A replica of the model takes 4 devices.
+    2 devices share the columns and heads of each layer (tensor parallelism).
+    The layers are cut over 2 pipeline ranks; micro-batches run as 1f1b.
+    2 replicas take 32 sequences of a step each, as 32 micro-batches of 1 (data parallelism); the optimizer's state is \
+shared out among the replicas (ZeRO-1).
+    Nothing is made again in the backward.
+    Products are in bf16, the optimizer is adam.
+    """
+    return [*_replica(setup), *_replicas(setup), *_rest(setup)]
+
+
+def _replica(setup: Setup) -> Iterator[str]:
+    size = setup.tp * setup.cp * setup.pp
+    yield f"A replica of the model takes {size:,} device{'' if size == 1 else 's'}."
+    if setup.tp > 1:
+        rest = ", and the tokens of what stands between (sequence parallelism)" if setup.sp else ""
+        yield f"{setup.tp} devices share the columns and heads of each layer (tensor parallelism){rest}."
+    if setup.cp > 1:
+        how = "tokens are exchanged for heads" if setup.cp_heads else "keys go round in a ring"
+        yield f"{setup.cp} share the tokens of each sequence (context parallelism; {how})."
+    if setup.pp > 1:
+        chunks = f", {setup.chunks} chunks of layers each" if setup.chunks > 1 else ""
+        yield f"The layers are cut over {setup.pp} pipeline ranks{chunks}; micro-batches run as {setup.schedule}."
+
+
+def _replicas(setup: Setup) -> Iterator[str]:
+    each, micros = setup.batch // setup.dp, f"{setup.micros:,} micro-batch{'' if setup.micros == 1 else 'es'}"
+    if setup.dp == 1:
+        yield f"The one replica takes all {each:,} sequences of a step, as {micros} of {setup.micro}."
+    else:
+        yield (
+            f"{setup.dp:,} replicas take {each:,} sequence{'' if each == 1 else 's'} of a step each, as {micros} of "
+            f"{setup.micro} (data parallelism); {SHARDED[setup.zero]}."
+        )
+    if setup.ep > 1:
+        columns = f", and {setup.etp} the columns of each" if setup.etp > 1 else ""
+        yield f"{setup.ep} devices share the experts (expert parallelism){columns}."
+
+
+def _rest(setup: Setup) -> Iterator[str]:
+    again = setup.recompute
+    yield AGAIN[again] if isinstance(again, str) and again in AGAIN else f"Made again in the backward: {_word(again)}."
+    if setup.offload:
+        yield f"Of what forwards keep, in host memory meanwhile: {_word(setup.offload)}."
+    if setup.optimizer_offload:
+        yield f"{setup.optimizer_offload:.0%} of the optimizer's state lives in host memory."
+    yield f"Products are in {setup.precision}, the optimizer is {setup.optimizer}."
