@@ -74,6 +74,8 @@ def test_every_part_of_the_plan_is_there() -> None:
         assert facts["why"]["split"] in said
     for name in ("time_memory", "time_devices", "time_cost"):
         assert all(point["split"] in read.of("trades") for point in facts["pareto"][name])
+    assert f"HFU {facts['choices'][0]['hfu']:.1%}" in read.of("weeks")
+    assert facts["goodput"]["command"] in read.of("weeks")
     constants = facts["report"]["assumptions"]["constants"]
     assert len(constants) > 20
     assert all(one["source"] in read.of("assumptions") for one in constants)
@@ -152,6 +154,16 @@ def test_names_stay_names() -> None:
     assert read.words["others"].count(EVIL) == 3
     for section in ("others", "time", "trades", "assumptions", "roofline"):
         assert EVIL in read.of(section), section
+
+
+def test_what_would_change_is_a_table_of_the_report() -> None:
+    facts, what = deepcopy(made()[0]), "network twice as fast"
+    now = {"now_s": 2.0, "now_tokens_per_s": 100.0, "seconds": 1.5, "tokens_per_s": 125.0}
+    other = {"best": "tp=4 pp=1", "best_tokens_per_s": 150.0, "why": "", "same": False}
+    facts["what_if"] = [{"what": what} | now | other]
+    read = _Reader(report.page(facts, timeline_of(facts["choices"][0])))
+    at = read.words["weeks"].index(what)
+    assert read.words["weeks"][at : at + 4] == [what, "-25.0%", "+25.0%", "+50.0% tokens/s: tp=4 pp=1"]
 
 
 def test_a_long_timeline_is_cut_and_says_so() -> None:

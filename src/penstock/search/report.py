@@ -14,7 +14,6 @@ from penstock.core.timeline import Timeline
 from penstock.cost.origins import Constant, of_framework
 from penstock.predict.explain import Explanation, explain
 from penstock.predict.figure import Figure
-from penstock.predict.flops import again_flops
 from penstock.predict.roofline import Ceiling, Roofline
 from penstock.search.choice import Choice
 from penstock.search.in_words import question, strategy
@@ -37,13 +36,11 @@ def report_of(space: Space, one: Choice, tokens: float | None, headroom: float) 
     """
     found = explain(space.model, space.cluster, one.setup, space.stack)
     step = found.prediction
-    hardware = step.model_flops + again_flops(space.model, one.setup)
     facts = {
         "question": question(space, tokens, headroom),
         "strategy": strategy(one.setup),
         "fits": step.fits,
         "tokens_per_s": step.tokens_per_s,
-        "hfu": hardware / step.seconds / step.peak_flops,
         "memory_by_rank_bytes": [
             asdict(room) | {"total": room.total, "needed": room.total - room.reserve} for room in step.rooms
         ],

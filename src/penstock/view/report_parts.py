@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from penstock.units import human_bytes, human_s
-from penstock.view import charts, report_trades
+from penstock.view import charts, report_trades, report_weeks
 from penstock.view.charts import DAY_S
 from penstock.view.report_section import Facts, Listing, Section
 from penstock.view.roofline import COLOURS
@@ -32,7 +32,7 @@ def figures(facts: Facts) -> dict[str, str]:
         "step time": f"{human_s(one['seconds'])} ({' to '.join(map(human_s, one['seconds_interval']))})",
         "tokens per second": f"{more['tokens_per_s']:,.0f}",
         "of one device": f"{one['tokens_per_s_per_device']:,.0f}",
-        "MFU, HFU": f"{one['mfu']:.1%}, {more['hfu']:.1%}",
+        "MFU, HFU": f"{one['mfu']:.1%}, {one['hfu']:.1%}",
         "bubble": f"{one['bubble']:.1%}",
         "messages": human_s(one["messages_s"]),
         "memory": f"{human_bytes(one['memory_bytes']['needed'])} of {human_bytes(one['device_memory_bytes'])}",
@@ -61,6 +61,7 @@ def sections(facts: Facts, timeline_note: str) -> list[Section]:
         _roofline(facts),
         _others(facts),
         report_trades.section(facts["pareto"]),
+        *([report_weeks.section(facts)] if facts["choices"] else []),
         _assumptions(facts),
     ]
 
