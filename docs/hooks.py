@@ -32,6 +32,8 @@ from penstock.core.job import TABLES, RunSpec, Setting, settings
 from penstock.core.model import FAMILIES, Model, shipped_models
 from penstock.core.op import NEEDS, Hop, Kind, Need
 from penstock.cost import with_parts, with_whole
+from penstock.cost.laws import Power
+from penstock.cost.laws import laws as published_laws
 from penstock.cost.profiles import LETTERS, profiles
 from penstock.cost.stack import stacks
 from penstock.engine.options import WORDS, options_of
@@ -195,6 +197,31 @@ def frameworks() -> str:
     return _table(("framework", "also", "source"), rows)
 
 
+def laws() -> str:
+    """The laws that suggest batches and learning rates: formulas, ranges and sources."""
+    rows = [
+        (
+            f"`{one.name}`",
+            _power(one.batch, " tokens"),
+            _power(one.rate),
+            ", ".join(f"{low:g} to {high:g} {name}" for name, (low, high) in one.within.items()),
+            one.source,
+        )
+        for one in published_laws().values()
+        if one.tokens is None
+    ]
+    return _table(("law", "batch", "learning rate", "found with", "source"), rows)
+
+
+def _power(power: Power | None, unit: str = "") -> str:
+    """A power of quantities in words."""
+    if power is None:
+        return ""
+    each = [f"({n} / {power.per[n]:,.0f})^{p:g}" if n in power.per else f"{n}^{p:g}" for n, p in power.powers.items()]
+    words = " × ".join([f"{power.scale * power.unit:g}", *(word.removesuffix("^1") for word in each)])
+    return words + unit
+
+
 def prediction_errors() -> str:
     """The recorded errors of predictions by source, in per cent."""
     recorded = json.loads((ROOT / "tests" / "golden" / "prediction_errors.json").read_text())["every 1"]
@@ -314,6 +341,7 @@ GENERATORS: dict[str, Callable[[], str]] = {
     "help predict": command_help("predict"),
     "help explain": command_help("explain"),
     "frameworks": frameworks,
+    "laws": laws,
     "prediction errors": prediction_errors,
     "left out errors": left_out,
     "help validate": command_help("validate"),

@@ -182,7 +182,7 @@ def test_orders_without_a_name_in_pytorch_are_files(penstock, tmp_path):
 
 def test_a_pipeline_alone_is_a_job_of_slurm_for_penstock_run(penstock, tmp_path):
     file = tmp_path / "job.sbatch"
-    words = "--model tiny-llama --cluster dgx-h100:1 --seq 256 --batch 16 --pp 8 --schedule zb-h1"
+    words = "--model tiny-llama --cluster dgx-h100:1 --seq 256 --batch 16 --pp 8 --schedule zb-h1 --precision fp32"
     code, _, err = penstock(f"predict {words} --export slurm:{file}")
     assert (code, err) == (0, "")
     text = file.read_text()

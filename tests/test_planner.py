@@ -44,6 +44,42 @@ def test_the_best_is_handed_on_where_it_is_not_as_the_framework_has_it(capsys: p
         assert json.loads(capsys.readouterr().out)["setup"] == best["setup"]
 
 
+SIZES = "--num-layers 16 --hidden-size 2048 --num-attention-heads 16 --seq-length 2048 --max-position-embeddings 2048"
+SPLIT = "--tensor-model-parallel-size $TP --pipeline-model-parallel-size 2 --micro-batch-size 1 --global-batch-size 64"
+
+
+def test_a_file_s_setup_is_set_beside_the_best(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    script, out = tmp_path / "train.sh", tmp_path / "plan.json"
+    script.write_text(f"TP=4\nARGS=(\n  {SIZES}\n  {SPLIT} --unheard-of 3 --recompute-granularity full --bf16\n)\n")
+    main(["plan", "--from", str(script), "--cluster", "dgx-h100:1", *FIX[:1], "cp=1,schedule=1f1b", "--json", str(out)])
+    said = capsys.readouterr()
+    facts = json.loads(out.read_text())
+    best, yours = facts["choices"][0], facts["why"]
+    assert f"not read from {script}: --unheard-of" in said.err
+    assert f"{1 - best['seconds'] / yours['seconds']:.1%} shorter" in said.out
+    assert facts["to_change"][-1]["seconds"] == pytest.approx(best["seconds"])
+    assert all(each["was"] in said.out and each["change"] in said.out for each in facts["to_change"])
+    main([*shlex.split(facts["goodput"]["command"])[1:], "--json"])
+    assert json.loads(capsys.readouterr().out)["asked"]["model"] == "gpt"
+    for choice in (best, yours):
+        main([*shlex.split(choice["predict"])[1:], "--json"])
+        again = json.loads(capsys.readouterr().out)
+        assert again["setup"] == choice["setup"]
+        assert again["seconds"] == pytest.approx(choice["seconds"], rel=1e-12)
+
+
+def test_without_a_batch_laws_suggest_one(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    out = tmp_path / "plan.json"
+    main([*ASKED[:-2], "--fix", "tp=8,pp=1,cp=1,zero=1", "--tokens", "1e12", "--json", str(out)])
+    text, facts = capsys.readouterr().out, json.loads(out.read_text())
+    suggested = facts["suggested"]
+    assert facts["choices"][0]["setup"]["batch"] == suggested["batch"]
+    assert f"taken: {suggested['batch']:,} sequences" in text
+    assert all(law["law"] in text and law["source"].split(";")[0] in text for law in suggested["laws"])
+    assert (suggested["tokens"], suggested["tokens_assumed"]) == (1e12, False)
+    assert "times 20 a parameter" in text
+
+
 def test_where_nothing_fits(capsys: pytest.CaptureFixture[str]) -> None:
     main(["plan", "--model", "gpt3-175b", "--cluster", "dgx-h100:1", "--seq", "2048", "--batch", "64", *FIX])
     text = capsys.readouterr().out
@@ -69,6 +105,22 @@ def test_wrong_input_is_one_line(words: list[str], says: str, capsys: pytest.Cap
     given = dict(zip(ASKED[1::2], ASKED[2::2], strict=True)) | {words[0]: words[1]}
     with pytest.raises(SystemExit):
         main(["plan", *(word for pair in given.items() for word in pair)])
+    error = capsys.readouterr().err
+    assert says in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--seq", "4096", "--batch", "64"], "--model is missing; name one, or a file with --from"),
+        (["--model", "llama-3-8b", "--batch", "64"], "--seq is missing; say how many tokens"),
+        (["--from", "no/such.sh"], "no/such.sh"),
+    ],
+)
+def test_what_is_missing_is_said(words: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["plan", "--cluster", "dgx-h100:1", *words])
     error = capsys.readouterr().err
     assert says in error
     assert error.count("\n") == 1

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from penstock.core.plan import Plan
     from penstock.core.setup import Setup
     from penstock.core.timeline import Timeline
+    from penstock.export.begin import improve
     from penstock.predict import Prediction
     from penstock.predict.goodput import goodput
     from penstock.runtime.run import run
@@ -50,6 +51,7 @@ _HOME = {
     "build": "penstock.api",
     "check": "penstock.api",
     "goodput": "penstock.predict.goodput",
+    "improve": "penstock.export.begin",
     "pareto": "penstock.search.pareto",
     "period_s": "penstock.api",
     "plan": "penstock.search.planner",
@@ -104,6 +106,7 @@ __all__ = [
     "build",
     "check",
     "goodput",
+    "improve",
     "make_spec",
     "pareto",
     "period_s",

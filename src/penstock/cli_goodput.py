@@ -64,7 +64,7 @@ NO_WEEKS = Weeks()
 
 def goodput(
     *,
-    model: str,
+    model: str | None = None,
     cluster: str,
     framework: str | None = None,
     flags: Annotated[Flags, Parameter(name="*")] = NO_FLAGS,  # type: ignore[valid-type]
@@ -73,11 +73,12 @@ def goodput(
     weeks: Weeks = NO_WEEKS,
     usd_per_hour: float | None = None,
     json: Annotated[list[Path] | None, Parameter(consume_multiple=True, negative="")] = None,
+    start: Annotated[Path | None, Parameter(name="--from")] = None,
 ) -> None:
     """Predict a training over weeks: the share of time that trains, how often to write checkpoints, spare nodes.
 
     Args:
-        model: as for penstock predict.
+        model: as for penstock predict; left out, that of --from.
         cluster: as for penstock predict.
         framework: as for penstock predict.
         tokens: of the whole training, for its time, cost and energy; for example 15e12.
@@ -85,6 +86,7 @@ def goodput(
             llama-3-405b.
         usd_per_hour: rent of one node, in place of the catalogue's.
         json: print all figures as one JSON object in place of the text, or write them to a file beside it.
+        start: a file of another framework, as for penstock predict.
     """
     from penstock import cli_goodput_text as text
     from penstock.core.files import writable, write_whole
@@ -95,9 +97,10 @@ def goodput(
     if tokens is not None and tokens <= 0:
         raise ValueError(f"--tokens {tokens:g}: give how many are trained on, for example 15e12")
     assumed = failures_of(failures, weeks)
-    asked = asked_for(model, cluster, framework, flags, usd_per_hour)
+    asked = asked_for(model, cluster, framework, flags, usd_per_hour, start)
     found = asked.predicted()
-    facts = {"asked": {"model": model, "cluster": cluster, "framework": asked.framework.name, "tokens": tokens}}
+    named = model or asked.model.name
+    facts = {"asked": {"model": named, "cluster": cluster, "framework": asked.framework.name, "tokens": tokens}}
     facts |= text.facts_of(found, asked, assumed, tokens)
     written = json_format.dumps(facts, indent=1) + "\n"
     if out is not None:

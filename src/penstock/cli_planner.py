@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from penstock.cli_planner_ask import more_facts, print_suggested, print_yours, question
 from penstock.cli_predict import one_file
-from penstock.core.setup import FRAMEWORK
 
 if TYPE_CHECKING:
     from penstock.search.choice import Choice
@@ -20,11 +20,11 @@ Words = Annotated[tuple[str, ...], Parameter(negative="", show_default=False)]
 
 def plan(
     *,
-    model: str,
+    model: str | None = None,
     cluster: str,
-    seq: int,
-    batch: int,
-    framework: str = FRAMEWORK,
+    seq: int | None = None,
+    batch: int | None = None,
+    framework: str | None = None,
     tokens: float | None = None,
     fix: Words = (),
     exclude: Words = (),
@@ -34,6 +34,7 @@ def plan(
     usd_per_hour: float | None = None,
     what_if: Annotated[bool, Parameter(negative="")] = False,
     json: Annotated[list[Path] | None, Parameter(consume_multiple=True, negative="")] = None,
+    start: Annotated[Path | None, Parameter(name="--from")] = None,
     export: Annotated[list[str] | None, Parameter(negative="")] = None,
     pareto: Annotated[bool, Parameter(negative="")] = False,
     report: Annotated[list[Path] | None, Parameter(negative="")] = None,
@@ -41,11 +42,11 @@ def plan(
     """Plan a training: the fastest strategies that fit, why others lost, and what they take.
 
     Args:
-        model: as for penstock predict.
+        model: as for penstock predict; left out, that of --from.
         cluster: as for penstock predict.
-        seq: tokens of a sequence.
-        batch: sequences per step, of all ranks together.
-        framework: as for penstock predict.
+        seq: tokens of a sequence; left out, those of --from.
+        batch: sequences per step, of all ranks together; left out, those of --from, else what published laws suggest.
+        framework: as for penstock predict; left out, that of --from, else megatron-core.
         tokens: of the whole training, for its time and cost; for example 15e12.
         fix: values that fields may have, for example tp=8,pp=4..16,recompute=none/full; all else is free.
         exclude: values that fields may not have, for example schedule=zb-v,tp=1.
@@ -55,6 +56,8 @@ def plan(
         usd_per_hour: rent of one node, in place of the catalogue's.
         what_if: also plan on faster links and products, with more memory, longer sequences, more nodes, a slow rank.
         json: print all figures as one JSON object in place of the text, or write them to a file beside it.
+        start: a file of another framework, as for penstock predict: its setup is set beside the best, with what to
+            change.
         export: write the best strategy as for penstock predict; may be repeated.
         pareto: also weigh time against memory of a device, number of devices, and cost.
         report: write all of it and where the time goes as one page (.html), or as .txt or .json; may be repeated.
@@ -67,8 +70,8 @@ def plan(
     from penstock.core.cluster import Cluster
     from penstock.core.files import writable, write_whole
     from penstock.search.beside import neighbours, own
+    from penstock.search.improve import changes_to
     from penstock.search.planner import best_of
-    from penstock.search.space import space_of
 
     out = one_file(json)
     if out is not None:
@@ -77,20 +80,29 @@ def plan(
     if tokens is not None and tokens <= 0:
         raise ValueError(f"--tokens {tokens:g}: give how many are trained on, for example 15e12")
     machines = priced(Cluster.read(cluster), usd_per_hour)
-    space = space_of(model, machines, framework, seq=seq, batch=batch, fix=fix, exclude=exclude)
-    mine = None if why is None else own(space, why)
+    flags = {"model": model, "cluster": cluster, "framework": framework, "seq": seq, "batch": batch, "tokens": tokens}
+    ask = question(flags, machines, start, fix, exclude)
+    space, asked = ask.space, ask.asked
+    mine = ask.yours if why is None else own(space, why)
     found = best_of(space, top=top, headroom=headroom, first=_show_first if sys.stderr.isatty() else None)
     rejected = [*neighbours(space, found.best, headroom)] if found.choices else []
+    changes = changes_to(space, ask.yours, found.best, headroom) if ask.yours and found.choices else ()
     if found.choices:
         write_exports(targets, space.model, machines, found.best.setup)
-    asked = {"model": model, "cluster": cluster, "framework": framework, "seq": seq, "batch": batch, "tokens": tokens}
-    facts = text.facts_of(found, space, asked, rejected, mine)
+    facts = text.facts_of(found, space, asked, rejected, mine) | more_facts(ask, changes)
     facts |= best.facts_of(found, space, tokens, facts, what_if, sys.stderr.isatty())
     facts = reported(facts, space, found, reports, pareto)
     written = json_format.dumps(facts, indent=1) + "\n"
     if out is not None:
         write_whole(out, written)
-    print(written, end="") if json == [] else text.print_planned(found, facts, rejected, mine)
+    if json == []:
+        print(written, end="")
+        return
+    if ask.suggested:
+        print_suggested(ask.suggested, space.base.seq)
+    text.print_planned(found, facts, rejected, mine)
+    if ask.yours:
+        print_yours(ask.yours, found.choices[0] if found.choices else None, changes, headroom)
 
 
 def _show_first(choice: Choice) -> None:

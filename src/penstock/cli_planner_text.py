@@ -6,11 +6,12 @@ from dataclasses import asdict
 from typing import Any
 
 from penstock.cli_columns import print_listing
+from penstock.cli_planner_ask import predict_words
 from penstock.cli_planner_best import print_best, print_what_if
 from penstock.cli_predict_text import usd_of
 from penstock.cli_report import print_trades
 from penstock.predict.energy import JOULES_PER_KWH, joules
-from penstock.search.choice import Choice, Planned, flags_of
+from penstock.search.choice import Choice, Planned
 from penstock.search.space import Space
 from penstock.units import human_bytes
 from penstock.view.report_parts import beside, ranking
@@ -48,7 +49,6 @@ def _choice(one: Choice, space: Space, asked: dict[str, Any]) -> dict[str, Any]:
     steps = None if asked["tokens"] is None else asked["tokens"] / one.setup.tokens
     per_step = usd_of(space.cluster, one.setup.devices, one.seconds)
     energy = joules(space.cluster, one.setup.devices, one.seconds)
-    words = f"--model {asked['model']} --cluster {asked['cluster']} --framework {asked['framework']}"
     return {
         "split": one.split,
         "setup": asdict(one.setup),
@@ -68,7 +68,7 @@ def _choice(one: Choice, space: Space, asked: dict[str, Any]) -> dict[str, Any]:
         "training_seconds": None if steps is None else steps * one.seconds,
         "training_usd": None if steps is None or per_step is None else steps * per_step,
         "training_kwh": None if steps is None or energy is None else steps * energy / JOULES_PER_KWH,
-        "predict": f"penstock predict {words} {flags_of(one.setup, space.stack.usual)}",
+        "predict": predict_words(one, space, asked),
     }
 
 

@@ -84,9 +84,11 @@ def predict(
         usd_per_hour: rent of one node, in place of the catalogue's.
         json: print the figures as one JSON object in place of the text, or write them to a file beside it.
         timeline: write the pipeline's timeline as a page (.html), a picture (.png, .svg) or a trace (.json).
-        start: a torchtitan TOML, a DeepSpeed JSON or a script with Megatron-LM's arguments to begin with; flags win.
-        export: write the setup as torchtitan:DIR, megatron:FILE, deepspeed:FILE, accelerate:FILE or slurm:FILE, and on
-            the standard error what these cannot say; may be repeated.
+        start: a file of another framework to begin with: a torchtitan TOML, a DeepSpeed JSON, a script of Megatron-LM
+            or Megatron-Bridge, or a job of penstock run; flags win.
+        export: write the setup as torchtitan:DIR, or as megatron:FILE, bridge:FILE, deepspeed:FILE, accelerate:FILE,
+            slurm:FILE, job:FILE.toml or schedule:FILE.csv, and on the standard error what these cannot say; may be
+            repeated.
     """
     from penstock.cli_export import checked, write_exports
     from penstock.cli_predict_text import facts_of, print_prediction

@@ -10,7 +10,7 @@ from penstock.core.setup import Setup
 from penstock.export.frameworks import export
 from penstock.export.read import read_file
 
-NAMES = {"megatron": "train.sh", "torchtitan": "", "deepspeed": "ds.json"}
+NAMES = {"megatron": "train.sh", "bridge": "bridge.sh", "torchtitan": "", "deepspeed": "ds.json"}
 HUNDRED = settings(
     max_examples=100,
     deadline=None,

@@ -30,10 +30,11 @@ ZERO_KEYS = frozenset((
 """Keys of ``zero_optimization`` that are read, or that the framework's own buffers stand for."""
 
 
-def deepspeed_fields(table: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+def deepspeed_fields(table: Mapping[str, Any], devices: int) -> tuple[dict[str, Any], list[str]]:
     """Return fields of a setup, and the keys that matter and are not read.
 
-    Data-parallel ranks follow from the batch, micro-batch and accumulation where all three are there.
+    Data-parallel ranks follow from batch, micro-batch and accumulation where all three are there, the batch from the
+    other two on so many devices. It is not among the fields where neither is there, or all is ``auto``.
 
     Raises:
         ValueError: a value cannot be.
@@ -57,8 +58,9 @@ def deepspeed_fields(table: Mapping[str, Any]) -> tuple[dict[str, Any], list[str
                 f"train_batch_size = {fields['batch']} is no multiple of train_micro_batch_size_per_gpu = "
                 f"{fields['micro']} times gradient_accumulation_steps = {steps}; leave one out, or make them agree"
             )
-    elif fields["batch"] is None:
-        raise ValueError("train_batch_size is missing or 'auto'; write it down, or give the file without --from")
+    elif fields["micro"] and steps:
+        fields["dp"] = max(1, devices // (fields["tp"] * fields["cp"]))
+        fields["batch"] = fields["micro"] * steps * fields["dp"]
     fields["cp_heads"] = fields["cp"] > 1
     unread = [key for key in table if key not in KEYS | HARMLESS]
     unread += [f"zero_optimization.{key}" for key in zero if key not in ZERO_KEYS]

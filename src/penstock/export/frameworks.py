@@ -12,19 +12,27 @@ from penstock.core.files import writable, write_whole
 from penstock.core.setup import Setup
 from penstock.core.words import suggest
 from penstock.export.accelerate import accelerate
+from penstock.export.bridge import bridge
 from penstock.export.deepspeed import deepspeed
+from penstock.export.job import job
 from penstock.export.megatron import megatron
+from penstock.export.schedule import schedule
 from penstock.export.slurm import slurm
 from penstock.export.torchtitan import torchtitan
 from penstock.export.written import Left, Written
 
 FILES: Mapping[str, Callable[[Architecture, Cluster, Setup], Written]] = {
     "megatron": megatron,
+    "bridge": bridge,
     "deepspeed": deepspeed,
     "accelerate": accelerate,
     "slurm": slurm,
+    "job": job,
+    "schedule": schedule,
 }
 """Frameworks that take one file."""
+SUFFIXES = {"job": ".toml", "schedule": ".csv"}
+"""How files end whose readers tell them by their names."""
 FOLDER = "torchtitan"
 """The one that takes several."""
 
@@ -44,6 +52,8 @@ def target(text: str) -> tuple[str, Path]:
     if not path:
         kind = "DIR" if name == FOLDER else "FILE"
         raise ValueError(f"--export {text}: say where to write it, {name}:{kind}")
+    if not path.endswith(SUFFIXES.get(name, "")):
+        raise ValueError(f"--export {text}: its readers want {SUFFIXES[name]}; write {name}:{path}{SUFFIXES[name]}")
     return name, Path(path)
 
 
@@ -51,7 +61,7 @@ def export(text: str, model: Architecture, cluster: Cluster, setup: Setup) -> tu
     """Write a setup as ``NAME:PATH`` says, and return what the framework has no words for.
 
     Args:
-        text: ``torchtitan:DIR``, ``megatron:FILE``, ``deepspeed:FILE``, ``accelerate:FILE`` or ``slurm:FILE``.
+        text: ``torchtitan:DIR``, or one of ``FILES`` with a path, such as ``megatron:FILE``.
         model, cluster, setup: what is trained, where and how.
 
     Raises:

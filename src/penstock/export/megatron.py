@@ -31,8 +31,9 @@ def megatron(model: Architecture, cluster: Cluster, setup: Setup) -> Written:
     Raises:
         ValueError: Megatron-LM cannot train this model, or not so.
     """
-    _refuse(model, setup)
-    left = [*unsaid(setup, NEVER), *_left(model, setup), *model_left(model)]
+    adapters = {"adapters are trained by Megatron-Bridge, not by pretrain_gpt.py": setup.adapter > 0}
+    refuse("megatron", adapters | problems(model, setup))
+    left = [*setup_left(model, setup), *model_left(model)]
     groups = (
         _parallel(model, setup),
         _training(cluster, setup),
@@ -58,11 +59,11 @@ def megatron(model: Architecture, cluster: Cluster, setup: Setup) -> Written:
     return Written({"": text}, tuple(left))
 
 
-def _refuse(model: Architecture, setup: Setup) -> None:
+def problems(model: Architecture, setup: Setup) -> dict[str, bool]:
+    """Return why Megatron-Core cannot train a setup, and whether each is so."""
     placed = SCHEDULES[setup.schedule].placement(setup.pp, setup.chunks) if setup.schedule in SCHEDULES else None
     fsdp = setup.zero > 1
-    reasons = {
-        "adapters are trained by Megatron-Bridge, not by pretrain_gpt.py": setup.adapter > 0,
+    return {
         "it has no Adafactor; use adam, sgd or muon": setup.optimizer == "adafactor",
         "ZeRO 2 and 3 (Megatron-FSDP) go with adam or sgd": fsdp and setup.optimizer == "muon",
         f"chunks={setup.chunks} need pp of 2 or more": setup.chunks > 1 and setup.pp == 1,
@@ -71,16 +72,17 @@ def _refuse(model: Architecture, setup: Setup) -> None:
         and placed != Placement.loop(setup.pp, setup.chunks),
         "it trains experts with tp above 1 only with sequence parallelism; add sp": not setup.sp
         and setup.tp > 1
-        and _has_experts(model),
+        and has_experts(model),
     }
-    refuse("megatron", reasons)
 
 
-def _left(model: Architecture, setup: Setup) -> Iterator[Left]:
+def setup_left(model: Architecture, setup: Setup) -> Iterator[Left]:
+    """Give what of a setup Megatron-Core has no words for."""
+    yield from unsaid(setup, NEVER)
     own = "interleaved" if setup.chunks > 1 else "1f1b"
     if setup.schedule != own:
         yield Left("schedule", f"it runs {own} in place of {setup.schedule}")
-    if not _has_experts(model) and (setup.ep, setup.etp) != (1, 1):
+    if not has_experts(model) and (setup.ep, setup.etp) != (1, 1):
         yield Left("ep", f"the model has no experts (ep={setup.ep})")
         yield Left("etp", f"the model has no experts (etp={setup.etp})")
     if setup.sp and setup.tp == 1:
@@ -89,8 +91,8 @@ def _left(model: Architecture, setup: Setup) -> Iterator[Left]:
         yield Left("recompute", "norms and activations of experts are made again, not all but products and attention")
     elif unknown := set(named(setup)) - {name for names in AGAIN.values() for name in names}:
         yield Left("recompute", f"no module makes {', '.join(sorted(unknown))} again")
-    elif _known(_modules(model, setup)) != set(named(setup)):
-        yield Left("recompute", f"only whole modules run again: {', '.join(_modules(model, setup))}")
+    elif _known(again_modules(model, setup)) != set(named(setup)):
+        yield Left("recompute", f"only whole modules run again: {', '.join(again_modules(model, setup))}")
     if setup.multi_token and not model.predictors:
         yield Left("multi_token", "the model has no multi-token heads")
     if setup.precision == "fp8":
@@ -107,13 +109,15 @@ def _known(modules: list[str]) -> set[str]:
     return {name for module in modules for name in AGAIN[module]}
 
 
-def _has_experts(model: Architecture) -> bool:
+def has_experts(model: Architecture) -> bool:
+    """Return whether any block has experts."""
     return any(isinstance(block.mlp, Experts) for block in model.kinds())
 
 
-def _modules(model: Architecture, setup: Setup) -> list[str]:
+def again_modules(model: Architecture, setup: Setup) -> list[str]:
+    """Return the modules that run again where not all does."""
     if setup.recompute == "selective":
-        return [*NORMS, *(["moe_act"] if _has_experts(model) else [])]
+        return [*NORMS, *(["moe_act"] if has_experts(model) else [])]
     return [module for module, names in AGAIN.items() if set(names) & set(named(setup))]
 
 
@@ -123,7 +127,7 @@ def _parallel(model: Architecture, setup: Setup) -> Words:
     yield "--context-parallel-size", str(setup.cp)
     if setup.cp > 1 or setup.cp_heads:
         yield "--cp-comm-type", "a2a" if setup.cp_heads else "p2p"
-    if _has_experts(model):
+    if has_experts(model):
         yield "--expert-model-parallel-size", str(setup.ep)
         yield "--expert-tensor-parallel-size", str(setup.etp)
     if setup.sp:
@@ -166,7 +170,7 @@ def _recompute(model: Architecture, setup: Setup) -> Words:
         yield "--recompute-granularity", "full"
         yield "--recompute-method", "uniform"
         yield "--recompute-num-layers", "1"
-    elif modules := _modules(model, setup):
+    elif modules := again_modules(model, setup):
         yield "--recompute-granularity", "selective"
         yield "--recompute-modules", *modules
 

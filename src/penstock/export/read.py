@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import re
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from penstock.calibrate.megatron import Arguments, fields_of, model_of
 from penstock.core.architecture import Architecture
+from penstock.core.config import read_architecture
+from penstock.export.bridge_read import bridge_arguments, is_bridge
 from penstock.export.deepspeed_read import deepspeed_fields
-from penstock.export.shell import script_arguments
+from penstock.export.job import job_fields
+from penstock.export.shell import arguments, script_words
 from penstock.export.torchtitan_read import torchtitan_fields, torchtitan_model
 
 HARMLESS = re.compile(
@@ -22,7 +26,7 @@ HARMLESS = re.compile(
     r"|attention-softmax|no-masked|timing|manual-gc|profile|use-pytorch-prof|override-opt|moe-aux|moe-router-(load|dt|"
     r"score|bias|pre|group|num|top.*scal|enable)|moe-z|overlap|no-async|use-mcore|legacy|async|apply|use-flash|"
     r"moe-grouped|moe-token|moe-perm|bias-|no-bias|accumulate|start-w|lr-|test-mode|num-dataset|no-create|no-mmap"
-    r"|decoupled|calculate-per|empty-unused|fp8-amax|no-check-for|help|deterministic|tiktoken|no-rope-fusion|hf-)"
+    r"|decoupled|no-position|calculate-per|empty-unused|fp8-amax|no-check-for|help|deterministic|tiktoken|no-rope-fusion|hf-)"
 )
 """Arguments of Megatron-LM that are for optimizer, data, files and logs, or that change little."""
 MODEL_LACKS = {
@@ -43,6 +47,8 @@ ALONG = frozenset(
     "optimizer-offload-fraction",
 }
 """Arguments that another one says already, or that change little."""
+JOB = {"strategy", "run"}
+"""Tables by which a TOML file is a job of ``penstock run``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +62,7 @@ class Read:
 
 
 def read_file(path: Path, devices: int) -> Read:
-    """Return what a torchtitan TOML, a DeepSpeed JSON or a script with Megatron-LM's arguments says.
+    """Return what a torchtitan or job TOML, a DeepSpeed JSON, or a script for Megatron-LM or Megatron-Bridge says.
 
     Args:
         path: its suffix, ``.toml`` or ``.json``, tells which; all others are scripts.
@@ -69,12 +75,24 @@ def read_file(path: Path, devices: int) -> Read:
     try:
         text = path.read_text(encoding="utf-8")
         if path.suffix == ".toml":
-            return _torchtitan(tomllib.loads(text), devices)
+            table = tomllib.loads(text)
+            return _job(path) if _is_job(table) else _torchtitan(table, devices)
         if path.suffix == ".json":
-            return _deepspeed(json.loads(text))
-        return _megatron(text, devices)
+            return _deepspeed(json.loads(text), devices)
+        return _script(text, devices)
     except (UnicodeDecodeError, tomllib.TOMLDecodeError, json.JSONDecodeError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from None
+
+
+def _is_job(table: Mapping[str, Any]) -> bool:
+    """Whether a TOML file is a job of ``penstock run``; torchtitan has a table ``job`` too."""
+    return bool(JOB & table.keys()) or (isinstance(table.get("model"), str) and "job" in table)
+
+
+def _job(path: Path) -> Read:
+    fields, model, unread = job_fields(path)
+    framework = "penstock-bf16" if fields["precision"] == "bf16" else "penstock"
+    return Read(framework=framework, fields=fields, model=model, unread=tuple(unread))
 
 
 def _torchtitan(table: dict[str, Any], devices: int) -> Read:
@@ -82,10 +100,10 @@ def _torchtitan(table: dict[str, Any], devices: int) -> Read:
     return Read(framework="torchtitan", fields=fields, model=torchtitan_model(table), unread=tuple(unread))
 
 
-def _deepspeed(table: Any) -> Read:
+def _deepspeed(table: Any, devices: int) -> Read:
     if not isinstance(table, dict):
         raise ValueError(f"a JSON {type(table).__name__}; DeepSpeed reads an object {{...}}")
-    fields, unread = deepspeed_fields(table)
+    fields, unread = deepspeed_fields(table, devices)
     return Read(framework="deepspeed", fields=fields, model=None, unread=tuple(unread))
 
 
@@ -112,14 +130,28 @@ class _Asked(Arguments):
         return [f"--{name}" for name in self if name not in self.asked | ALONG and not HARMLESS.match(name)]
 
 
-def _megatron(text: str, devices: int) -> Read:
-    given = _Asked(script_arguments(text))
-    if "num-layers" not in given and "tensor-model-parallel-size" not in given:
-        raise ValueError("neither --num-layers nor --tensor-model-parallel-size stands in it; is it a launch script?")
-    nodes, each = given.get("nnodes", ""), given.get("nproc-per-node", "")
+def _script(text: str, devices: int) -> Read:
+    words = script_words(text)
+    given = arguments(words)
+    nodes, each = (given.get(name, "").partition(" ")[0] for name in ("nnodes", "nproc-per-node"))
     if nodes.isdecimal() and each.isdecimal():
         devices = int(nodes) * int(each)
+    return _bridge(words, given, devices) if is_bridge(words) else _megatron(_Asked(given), devices)
+
+
+def _megatron(given: _Asked, devices: int) -> Read:
+    if "num-layers" not in given and "tensor-model-parallel-size" not in given:
+        raise ValueError("neither --num-layers nor --tensor-model-parallel-size stands in it; is it a launch script?")
     lacks = [what for name, what in MODEL_LACKS.items() if name in given]
     fields, sized = fields_of(given, devices), model_of(given) if "hidden-size" in given else None
     unread = given.unread() + ([f"the model, which has {', '.join(lacks)}; give --model"] if lacks else [])
     return Read(framework="megatron-core", fields=fields, model=None if lacks else sized, unread=tuple(unread))
+
+
+def _bridge(words: list[str], flags: Arguments, devices: int) -> Read:
+    given, name, unread = bridge_arguments(words, flags)
+    if name is not None:
+        given.setdefault("num-layers", str(read_architecture(name).layers))
+    fields = fields_of(given, devices)
+    model = name or (model_of(given) if "hidden-size" in given else None)
+    return Read(framework="megatron-bridge", fields=fields, model=model, unread=tuple(unread))

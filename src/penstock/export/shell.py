@@ -29,13 +29,25 @@ def script_arguments(text: str) -> Arguments:
     >>> script_arguments('TP=2\\nA=(--tensor-model-parallel-size $TP --bf16)')
     {'tensor-model-parallel-size': '2', 'bf16': 'true'}
     """
+    return arguments(script_words(text))
+
+
+def script_words(text: str) -> list[str]:
+    """Return the words of a script, of all its commands and arrays together, as ``script_arguments`` reads them.
+
+    Raises:
+        ValueError: a quotation does not end.
+
+    >>> script_words('N=2\\nrun model.x=$N')[-1]
+    'model.x=2'
+    """
     known: dict[str, str] = {}
     words: list[str] = []
     for line in _statements(text.replace("\\\n", " ")):
         if found := _SET.match(line):
             known[found[1]] = " ".join(_words(_filled(found[2], known)))
         words += _words(_filled(line, known))
-    return _arguments(part for word in words for part in _parts(word))
+    return [part for word in words for part in _parts(word)]
 
 
 def _statements(text: str) -> Iterator[str]:
@@ -97,8 +109,8 @@ def _words(line: str) -> list[str]:
         raise ValueError(f"{line[:60]}: {error}") from None
 
 
-def _arguments(words: Iterable[str]) -> Arguments:
-    """Names and the values that follow them, up to the next name."""
+def arguments(words: Iterable[str]) -> Arguments:
+    """Return names and the values that follow them, up to the next name."""
     found, name = Arguments(), ""
     for word in words:
         if re.match(r"--[A-Za-z]", word):

@@ -39,12 +39,12 @@ def neighbours(space: Space, best: Choice, headroom: float) -> Iterator[str]:
             continue
         said = ", ".join(f"{name}={int(value) if isinstance(value, bool) else value}" for name, value in change.items())
         try:
-            setup = _changed(space, best.setup, change)
+            setup = changed(space, best.setup, change)
             other = Choice.of(setup, predict(space.model, space.cluster, setup, space.stack))
         except ValueError as error:
             yield f"{said} cannot be: {error}"
             continue
-        yield f"{said}{_place(space, change)} {_reason(best, other, headroom)}"
+        yield f"{said}{_place(space, change)} {reason(best, other, headroom)}"
 
 
 def _steps(space: Space, setup: Setup) -> Iterator[dict[str, Any]]:
@@ -64,8 +64,12 @@ def _steps(space: Space, setup: Setup) -> Iterator[dict[str, Any]]:
         yield {"sp": not setup.sp}
 
 
-def _changed(space: Space, setup: Setup, change: Mapping[str, Any]) -> Setup:
-    """The same with a change, on all devices."""
+def changed(space: Space, setup: Setup, change: Mapping[str, Any]) -> Setup:
+    """Return the setup with a change, on all devices.
+
+    Raises:
+        ValueError: it cannot be.
+    """
     more = dict(change)
     if more.get("pp") == 1:
         more |= {"schedule": "1f1b", "chunks": 1}
@@ -84,7 +88,8 @@ def _place(space: Space, change: Mapping[str, Any]) -> str:
     return " leaves the node:" if change.get("tp", 1) > node else ":"
 
 
-def _reason(best: Choice, other: Choice, headroom: float) -> str:
+def reason(best: Choice, other: Choice, headroom: float) -> str:
+    """Return how another choice differs from the best: the memory it lacks, or its time and the part that grew most."""
     if other.headroom < headroom:
         free = f" less {headroom:.0%} of headroom" if other.headroom >= 0 else ""
         return f"needs {human_bytes(other.needed_bytes)} of {human_bytes(other.memory_bytes)}{free}"

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from penstock.core.setup import Setup
+from penstock.cost.laws import Suggested
 from penstock.predict import Prediction, Room
 
 MESSAGES = ("messages", "between stages", "gathering weights", "gradients and weights")
@@ -127,6 +128,7 @@ class Planned:
         first_s: until the first answer; ``None`` where none was found early.
         nearest: the strategy that needs least memory, if none fits.
         changes: the smallest changes with which one fits, then.
+        suggested: the batch that laws suggest, where none was given.
     """
 
     choices: tuple[Choice, ...]
@@ -141,6 +143,7 @@ class Planned:
     first_s: float | None = None
     nearest: Choice | None = None
     changes: tuple[str, ...] = ()
+    suggested: Suggested | None = None
 
     @property
     def best(self) -> Choice:

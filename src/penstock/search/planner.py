@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 
 from penstock.core.architecture import Architecture
 from penstock.core.cluster import Cluster
+from penstock.core.config.text import model_of
 from penstock.core.setup import FRAMEWORK, Setup
+from penstock.cost.laws import suggested
 from penstock.cost.stack import Stack
 from penstock.predict import Grid, predict, scores
 from penstock.search.choice import Choice, Planned
@@ -40,7 +42,8 @@ def plan(
     framework: str | Stack = FRAMEWORK,
     *,
     seq: int,
-    batch: int,
+    batch: int | None = None,
+    tokens: float | None = None,
     fix: Wished = None,
     exclude: Wished = None,
     top: int = 20,
@@ -55,7 +58,8 @@ def plan(
 
     Args:
         model, cluster, framework: as ``predict_step`` takes them.
-        seq, batch: tokens of a sequence, and sequences per step.
+        seq, batch: tokens of a sequence, and sequences per step; no batch: what published laws suggest.
+        tokens: of the whole training, for these laws; 20 a parameter if left out.
         fix: values that fields of a setup may have: ``"tp=2..8,recompute=none/full"``, or a mapping; all else is free.
         exclude: values that they may not have, likewise.
         top: how many are wanted.
@@ -70,8 +74,14 @@ def plan(
         >>> len(found.choices), found.proven, found.best.setup.devices
         (3, True, 8)
     """
+    laws = None
+    if batch is None:
+        model = model if isinstance(model, Architecture) else model_of(str(model))
+        cluster = cluster if isinstance(cluster, Cluster) else Cluster.read(cluster)
+        laws = suggested(model, seq, cluster.devices, tokens)
+        batch = laws.batch
     space = space_of(model, cluster, framework, seq=seq, batch=batch, fix=fix, exclude=exclude)
-    return best_of(space, top=top, headroom=headroom, first=first)
+    return replace(best_of(space, top=top, headroom=headroom, first=first), suggested=laws)
 
 
 def best_of(space: Space, *, top: int, headroom: float, first: Callable[[Choice], None] | None = None) -> Planned:
