@@ -52,6 +52,15 @@ def test_the_file_s_setup_stands_beside_the_best_and_changes_lead_there(script):
     assert times == sorted(times, reverse=True)
 
 
+@pytest.mark.parametrize(
+    ("flag", "again"), [("--recompute-activations", ("attention.core",)), ("--checkpoint-activations", "full")]
+)
+def test_short_words_for_what_is_made_again_are_read(script, flag, again):
+    script.write_text(SCRIPT.replace("--recompute-granularity full --recompute-method uniform", flag))
+    read = read_file(script, 8)
+    assert (read.fields["recompute"], read.unread) == (again, ())
+
+
 def test_the_first_change_is_the_one_that_saves_most(script):
     cluster = Cluster.read("dgx-h100:1")
     begun = begin(read_file(script, 8), str(script), cluster)

@@ -26,6 +26,8 @@ AGAIN = {
     "mla_up_proj": ("attention.query_up", "attention.kv_up"),
 }
 """Modules of the selective recompute, and our operators."""
+SHORT = {"recompute-activations": "selective", "checkpoint-activations": "full"}
+"""Flags that stand for ``--recompute-granularity``, today's and that of older versions."""
 SHARDING = ("no_shard", "optim", "optim_grads", "optim_grads_params")
 """Values of ``--data-parallel-sharding-strategy`` by ZeRO's stage."""
 MOMENTS = {"adam-bf16": "bf16", "adam-8bit": "fp8"}
@@ -235,7 +237,8 @@ def _stage_layers(given: Arguments, layers: int, stages: int) -> tuple[int, ...]
 
 
 def _again(given: Arguments) -> str | tuple[str, ...]:
-    kind = given.get("recompute-granularity", "none")
+    short = [kind for name, kind in SHORT.items() if given.says(name)]
+    kind = given.get("recompute-granularity", short[0] if short else "none")
     if kind != "selective":
         return kind
     modules = given.get("recompute-modules", "core_attn").strip("[]").replace(",", " ").split()
