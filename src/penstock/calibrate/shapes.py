@@ -34,6 +34,18 @@ class Attention(NamedTuple):
     causal: bool
 
 
+class Blocks(NamedTuple):
+    """``layers`` blocks like Llama's in a row, and the micro-batch that goes through them."""
+
+    hidden: int
+    inner: int
+    heads: int
+    kv_heads: int
+    seq: int
+    batch: int
+    layers: int
+
+
 def halton(number: int, base: int) -> float:
     """Return entry ``number`` (1, 2, ...) of the low-discrepancy sequence of a prime, in (0, 1) (Halton 1960).
 
@@ -125,6 +137,14 @@ def attentions(*, large: bool) -> list[Attention]:
         found.append(Attention(batch, heads, heads, seq, head, True))
         found.append(Attention(batch, heads, heads // 4, seq, head, True))
     return [*found, *(each._replace(causal=False) for each in found[:4]), Attention(1, 16, 16, 512, 64, True)]
+
+
+def blocks() -> list[Blocks]:
+    """Return blocks of sizes that CPUs train: narrow and wide, short and long, with few and many heads of keys."""
+    small = [(256, 512, 8, 2, 256, 1, 4), (128, 256, 4, 4, 64, 1, 4), (64, 128, 2, 1, 256, 2, 4)]
+    small += [(128, 384, 4, 2, 768, 1, 3), (384, 1024, 6, 6, 256, 1, 3), (512, 1536, 8, 4, 128, 1, 2)]
+    small += [(192, 768, 6, 6, 384, 1, 3), (768, 2048, 12, 4, 64, 1, 2)]
+    return [Blocks(*each) for each in small]
 
 
 def sizes(low: int, high: int, step: int = 4) -> list[int]:

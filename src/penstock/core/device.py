@@ -12,6 +12,8 @@ from penstock.core.words import suggest
 
 PRECISIONS = ("fp64", "fp32", "tf32", "fp16", "bf16", "fp8", "int8", "fp4")
 """Precisions of matrix products, by the bits of what is multiplied; sums are FP32 (INT32 for ``int8``)."""
+_CPUS = frozenset({"cpu", "x86-64-v3", "sapphire-rapids", "zen4", "armv8-sve"})
+"""Architectures of CPUs; ``cpu`` is one that was measured and has no datasheet here."""
 _VENDORS = re.compile(r"^((nvidia|amd|intel|google|aws|huawei|fujitsu|instinct|geforce|tesla|radeon|corporation)-)+")
 
 
@@ -66,6 +68,11 @@ class Device:
                     f"matrix_flops has the unknown precision {precision!r}; {suggest(precision, PRECISIONS)}"
                 )
         check_fields(self, "derived")
+
+    @property
+    def is_cpu(self) -> bool:
+        """Whether its host's own cores do its work, so that what the host does for an operator adds to what it takes."""
+        return self.architecture in _CPUS
 
     def peak_flops(self, precision: str) -> float:
         """Return the dense peak of matrix products in ``precision``, in FLOP/s.

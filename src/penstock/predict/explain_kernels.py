@@ -133,7 +133,8 @@ def _kernels(
     lasting = rank.lasting(low, hot)
     times = {int(index): time for at, time in found.sources for index in at}
     cast_s = found.cast_s / lasting[CLASSES.index("cast")]
-    late_s = rows.launches * rank.launch_s - found.seconds / lasting[found.kind] - cast_s
+    launch_s = np.array(rank.launches_s)[(rows.phase > 0).astype(int)]
+    late_s = rows.launches * launch_s - found.seconds / lasting[found.kind] - cast_s
     waits = np.bincount(rows.phase > 0, late_s, minlength=2) > 0
     kernels = []
     for index, op in enumerate(made):
@@ -179,7 +180,7 @@ def _bounds_s(rank: Rank, op: Operator, precision: str) -> dict[str, float]:
         "compute": op.needed_flops / _peak_flops(rank, op, precision),
         "memory": _moved_bytes(op, precision) / rank.device.memory_bytes_per_s,
         "launch floor": op.launches * constants(part)[name],
-        "host": op.launches * rank.launch_s,
+        "host": op.launches * rank.launches_s[op.phase != "F"],
     }
 
 

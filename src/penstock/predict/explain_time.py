@@ -101,10 +101,13 @@ class Opened:
             launches = self._work(block).launches
             facts = {"launches_forward": launches[0], "launches_backward": launches[1] + launches[2]}
             counts = ("experts_s",) if isinstance(block.mlp, Experts) and not self.setup.graphs else ()
-            how = f"what launches of {human_s(self.rank.launch_s)} add to the device's time"
+            forward_s, backward_s = self.rank.launches_s
+            each = human_s(forward_s) + (f" and {human_s(backward_s)}" if backward_s != forward_s else "")
+            how = f"what launches of {each} add to the device's time"
             how += ", and counts of tokens" if counts else ""
             yield total(
-                self.names[block], "s", waits(part, times), how=how, facts=facts | {"launch_s": self.rank.launch_s},
+                self.names[block], "s", waits(part, times), how=how,
+                facts=facts | {"launch_s": forward_s, "launch_backward_s": backward_s},
                 constants=(*self._launching(), *self._of(*counts)),
             )  # fmt: skip
 

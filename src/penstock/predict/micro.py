@@ -18,7 +18,7 @@ from penstock.core.parts import Experts
 from penstock.core.setup import Setup
 from penstock.cost.collectives import Collective, collective_s, send_s
 from penstock.cost.constants import constants
-from penstock.cost.curves import host_pace
+from penstock.cost.inside import host_paces, inside
 from penstock.cost.kept import of_these, rerun
 from penstock.cost.kernels import memory_bound
 from penstock.cost.model_operators import embedding_operators, head_operators, operators, predictor_operators
@@ -69,9 +69,10 @@ def end_work(model: Architecture, batch: Microbatch, end: str, device: Device, w
     return work(rows, np.zeros(len(rows.kind), bool), device, wide, wide)
 
 
-def both_s(device_s: float, host_s: float) -> float:
-    """Return the time of work that the host launches while the device does it: the power mean without the mean."""
-    power = constants("host")["overlap"]
+def both_s(device: Device, device_s: float, host_s: float) -> float:
+    """Return the time of work that the host launches while the device does it: the power mean without the mean. A CPU
+    does the one and then the other."""
+    power = 1.0 if device.is_cpu else constants("host")["overlap"]
     return float((device_s**power + host_s**power) ** (1 / power))
 
 
@@ -101,7 +102,9 @@ class Rank:
             kept_bytes=KEPT_BYTES.get(self.low),
         )
         self.dense_batch = replace(self.batch, shard=replace(shard, ep=1, etp=1))
-        self.launch_s = (stack.graph_launch_s if setup.graphs else stack.launch_s) * host_pace(self.device)
+        launch_s = stack.graph_launch_s if setup.graphs else stack.launch_s
+        self.launches_s = tuple(launch_s * pace for pace in host_paces(self.device))
+        """Of the host for an operator of the forward, and of the backward."""
 
     @property
     def stand_ins(self) -> frozenset[str]:
@@ -176,7 +179,11 @@ class Rank:
     def lasting(self, low: str, hot: float) -> NDArray[np.float64]:
         """Return the share of the rate of single kernels that the stack reaches through a step, for each of
         ``CLASSES``, with products in the precision ``low``; ``hot`` as in ``hot_share``."""
-        found = sustained(self.device, low, self.wide, self.stack.attention, hot, self.shares)
+        measured = inside(self.device)
+        if measured is not None:
+            found = measured.shares.copy()
+        else:
+            found = sustained(self.device, low, self.wide, self.stack.attention, hot, self.shares)
         found[MEMORY] /= self.stack.moves
         found[CAST] /= self.stack.casts
         found[ROUTING] /= self.stack.routing
@@ -195,12 +202,13 @@ class Rank:
         there_s, back_too_s = sum(turn_s.values()) + ring_f, sum(turn_s.values()) + ring_b
         repeated_s = twice * there_s
         routing_s = self.stack.experts_s if routed and not self.setup.graphs else 0.0
-        f_s = both_s(float(device[0]) + there_s, f * self.launch_s) + routing_s
-        b_s = both_s(back_s + back_too_s, (i + w) * self.launch_s) + routing_s
+        launch_f, launch_b = self.launches_s
+        f_s = both_s(self.device, float(device[0]) + there_s, f * launch_f) + routing_s
+        b_s = both_s(self.device, back_s + back_too_s, (i + w) * launch_b) + routing_s
         waits_s = (f_s - float(device[0]) - there_s, b_s - back_s - back_too_s)
         stretch = 1 + waits_s[1] / back_s if back_s else 1.0
         again_s = float((done.again / lasting).sum())
-        again_s = both_s(again_s, again * self.launch_s) + routing_s * (again == f) if again else 0.0
+        again_s = both_s(self.device, again_s, again * launch_f) + routing_s * (again == f) if again else 0.0
         shown = {axis: (2 + twice) * seconds for axis, seconds in turn_s.items()}
         shown["context"] = ring_f * (1 + twice) + ring_b
         w_s = float(device[2]) * stretch

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from penstock.calibrate.bench.timers import Call, DeviceTimer, HostTimer, Timer
+from penstock.calibrate.bench.timers import Call, DeviceTimer, HostTimer, Timer, working_clock
 
 Facts = dict[str, Any]
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32, "tf32": torch.float32}
@@ -56,7 +56,7 @@ class Machine:
             cache = int(getattr(facts, "L2_cache_size", 0)) or 64 << 20
             free, _ = torch.cuda.mem_get_info(device)
             return Machine(device, DeviceTimer(), cache, free // 2, rank, ranks)
-        return Machine(device, HostTimer(), 16 << 20, host_memory_bytes() // (4 * ranks), rank, ranks)
+        return Machine(device, HostTimer(working_clock()), 16 << 20, host_memory_bytes() // (4 * ranks), rank, ranks)
 
     def let_go(self) -> None:
         """Give back memory that nothing holds any more."""

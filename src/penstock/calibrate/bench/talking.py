@@ -20,6 +20,8 @@ from penstock.calibrate.shapes import sizes
 _gather: Any = getattr(dist, "all_gather_single", dist.all_gather_into_tensor)
 _scatter: Any = getattr(dist, "reduce_scatter_single", dist.reduce_scatter_tensor)
 """The same under the names that PyTorch gives them from 2.12 on."""
+_SENDS, _BUSY_S = 25, 0.01
+"""Messages of which the median is taken, and how long their sender computes on."""
 KINDS = ("all_reduce", "send", "all_gather", "reduce_scatter", "all_to_all")
 
 
@@ -40,6 +42,9 @@ def pieces(machine: Machine, _: float) -> list[Piece]:
 def _run(machine: Machine, kind: str, size: int, count: int, group: Any) -> Iterator[tuple[Facts, float]]:
     if machine.rank >= count:
         yield {}, math.nan
+        return
+    if kind == "send" and not machine.cuda:
+        yield {}, _beside_work_s(machine, size, group)
         return
     call = _call(machine, kind, size, count, group)
     often = _often(size, machine.cuda)
@@ -85,3 +90,25 @@ def _there_and_back(message: Tensor, rank: int, group: Any) -> None:
     else:
         dist.recv(message, 0, group=group)
         dist.send(message, 0, group=group)
+
+
+def _beside_work_s(machine: Machine, size: int, group: Any) -> float:
+    """Seconds of a message between processes whose sender computes on, as a run has them: threads that copy share its
+    core. All processes of a machine have one clock."""
+    message, x = torch.ones(size // 4), torch.ones(256, 256)
+    told = torch.zeros(1, dtype=torch.float64)
+    samples = []
+    for _ in range(_SENDS):
+        dist.barrier(group)
+        if machine.rank == 0:
+            begun = perf_counter()
+            sending = dist.isend(message, 1, group=group)
+            while perf_counter() - begun < _BUSY_S:
+                torch.mm(x, x)
+            sending.wait()
+            dist.recv(told, 1, group=group)
+            samples.append(told.item() - begun)
+        else:
+            dist.recv(message, 0, group=group)
+            dist.send(told.fill_(perf_counter()), 0, group=group)
+    return statistics.median(samples) if samples else math.nan

@@ -6,7 +6,7 @@ import math
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from time import perf_counter
+from time import perf_counter, thread_time
 
 import torch
 
@@ -30,15 +30,24 @@ def _of(samples: Sequence[float]) -> Took:
     return Took(middle, (max(samples) - min(samples)) / middle if middle else 0.0)
 
 
+def working_clock() -> Callable[[], float]:
+    """Return the clock of what this process computes: where it has one thread, that thread's own, which stands still
+    while other programs have its core; where several compute, the wall's."""
+    return thread_time if torch.get_num_threads() == 1 else perf_counter
+
+
 class HostTimer:
     """Times calls that are done when they return: the lower quartile, as what else runs here only makes them longer.
 
     Args:
+        now: its clock, in seconds.
+
+    Attributes:
         target_s: about how long one measurement takes.
     """
 
-    def __init__(self) -> None:
-        self.target_s = 0.1
+    def __init__(self, now: Callable[[], float] = perf_counter) -> None:
+        self.target_s, self._now = 0.1, now
 
     def time(self, calls: Sequence[Call]) -> Took:
         """Return the time of one call; several calls, alike but on other data, take turns."""
@@ -47,17 +56,17 @@ class HostTimer:
             call()
             if perf_counter() - begun > self.target_s:
                 break
-        begun = perf_counter()
+        begun = self._now()
         calls[0]()
-        once_s = max(perf_counter() - begun, 1e-7)
+        once_s = max(self._now() - begun, 1e-7)
         inner = max(1, math.ceil(100e-6 / once_s))
         rounds = min(100, max(3, round(self.target_s / (once_s * inner))))
         samples = []
         for at in range(rounds):
-            begun = perf_counter()
+            begun = self._now()
             for number in range(inner):
                 calls[(at * inner + number) % len(calls)]()
-            samples.append((perf_counter() - begun) / inner)
+            samples.append((self._now() - begun) / inner)
         low, middle, high = statistics.quantiles(samples, n=4)
         return Took(low, (high - low) / middle)
 

@@ -22,7 +22,7 @@ from typing import IO
 import torch
 import torch.distributed as dist
 
-from penstock.calibrate.bench import attending, launches, moving, products, talking
+from penstock.calibrate.bench import attending, blocks, launches, moving, products, talking
 from penstock.calibrate.bench.bar import Bar
 from penstock.calibrate.bench.machine import facts
 from penstock.calibrate.bench.pieces import Facts, Machine, Piece
@@ -51,6 +51,7 @@ def parts(folder: Path) -> list[Part]:
         Part("memory", 0.16, moving.pieces),
         Part("transfer", 0.06, moving.transfers, lambda machine: machine.cuda),
         Part("sustained", 0.06, products.sustained),
+        Part("block", 0.2, blocks.pieces, lambda machine: not machine.cuda),
         Part("attention", 0.2, attending.pieces),
         Part("matmul", 0.4, products.pieces),
         Part("collective", 0.25, talking.pieces, lambda machine: machine.ranks > 1),
