@@ -1,12 +1,13 @@
 """Measuring this machine for real, in seconds; the CPU's numbers are only known to be plausible."""
 
 import math
+from time import sleep
 
 import numpy as np
 import pytest
 import torch
 
-from penstock.calibrate.bench import attending, launches, moving, products, timers, worker
+from penstock.calibrate.bench import attending, blocks, launches, moving, products, timers, worker
 from penstock.calibrate.bench.pieces import Machine, Piece
 from penstock.calibrate.cluster_file import cluster_file
 from penstock.calibrate.measure import measure, read_rows
@@ -28,7 +29,8 @@ def seconds_of(piece):
 
 
 def test_a_look_at_this_machine_becomes_a_cluster(tmp_path):
-    found = measure(tmp_path, Settings(device="cpu", ranks=1, seconds=4.0))
+    asked = ("launch", "memory", "sustained", "attention", "matmul", "disk")
+    found = measure(tmp_path, Settings(device="cpu", ranks=1, seconds=4.0, parts=asked))
     parts = {row["part"] for row in found if "seconds" in row}
     assert parts == {"launch", "memory", "sustained", "attention", "matmul", "disk", "end"}
     assert sum(row["part"] == "matmul" for row in found) >= worker.LEAST
@@ -103,6 +105,26 @@ def test_products_have_the_layouts_of_a_linear_layer():
         assert (a.shape, a.stride()) == (made[layout].shape, made[layout].stride())
         assert (b.shape, b.stride()) == (other[layout].shape, other[layout].stride())
         torch.testing.assert_close(call(), a @ b)
+
+
+def test_blocks_keep_one_micro_batch_in_flight_and_add_up_gradients():
+    shape = blocks.Blocks(hidden=32, inner=48, heads=2, kv_heads=1, seq=8, batch=2, layers=2)
+    forward, backward = blocks._passes(cpu(), shape)
+    forward(0)
+    assert forward(1).shape == (2, 8, 32)
+    first, second = backward(0), backward(1)
+    assert first.shape == second.shape == (2, 8, 32)
+    rows = list(blocks._run(cpu(), shape))
+    assert [facts for facts, _ in rows] == [{"gradient": False}, {"gradient": True}]
+    assert all(1e-5 < seconds < 1 for _, seconds in rows)
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_the_clock_of_one_thread_stands_still_while_it_sleeps():
+    now = timers.working_clock()
+    begun = now()
+    sleep(0.05)
+    assert now() - begun < 0.02
 
 
 def test_attention_gives_what_it_should_both_ways():

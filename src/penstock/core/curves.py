@@ -24,9 +24,7 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
     "memory": ("kind", "precision", "moved_bytes", "kernels", "seconds", "spread"),
     "launch": ("what", "seconds"),
     "sustained": ("precision", "layout", "batch", "m", "n", "k", "after_s", "seconds"),
-    "block": (
-        *("precision", "hidden", "inner", "heads", "kv_heads", "seq", "batch", "layers", "gradient", "seconds"),
-    ),
+    "block": (*("precision", "hidden", "inner", "heads", "kv_heads", "seq", "batch", "layers", "gradient", "seconds"),),
     "transfer": ("way", "bytes", "seconds"),
     "collective": ("kind", "ranks", "bytes", "seconds"),
     "disk": ("bytes", "seconds"),

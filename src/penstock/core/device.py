@@ -71,7 +71,7 @@ class Device:
 
     @property
     def is_cpu(self) -> bool:
-        """Whether its host's own cores do its work, so that what the host does for an operator adds to what it takes."""
+        """Whether its host's own cores do its work: what the host does for an operator then adds to what it takes."""
         return self.architecture in _CPUS
 
     def peak_flops(self, precision: str) -> float:

@@ -12,6 +12,7 @@ from penstock.core.parts import Experts
 from penstock.cost.bounds import ASYNCHRONOUS, BYTES, product_bytes
 from penstock.cost.constants import constants, levels, table
 from penstock.cost.curves import lasting_share
+from penstock.cost.inside import inside
 from penstock.cost.kept import of_these, rerun
 from penstock.cost.kernels import cast
 from penstock.cost.operators import Operator
@@ -205,6 +206,11 @@ def _hardware(rank: Rank, op: Operator, precision: str, own: Constant) -> list[C
 def lasting_constants(rank: Rank, kind: str, precision: str) -> list[Constant]:
     """Return what makes the share that lasts through a step, of a class of kernels."""
     device, stack = rank.device, rank.stack
+    if (in_blocks := inside(device)) is not None:
+        meaning, source = "rate of such kernels inside of measured blocks, over that alone", "the cluster file"
+        share = float(in_blocks.shares[CLASSES.index(kind)])
+        own = Constant(name=f"{device.name} blocks", value=share, meaning=meaning, source=source, error=in_blocks.error)
+        return [own, *([of_stack(stack, "moves")] if kind == "memory" else [])]
     if kind.endswith("product") and (measured := lasting_share(device)) is not None:
         meaning, source = "rate of products that lasts, over that at the start", "the cluster file"
         return [Constant(name=f"{device.name} sustained", value=measured, meaning=meaning, source=source)]

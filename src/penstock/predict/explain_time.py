@@ -206,7 +206,8 @@ class Opened:
         }  # fmt: skip
 
     def _launching(self) -> tuple[Constant, ...]:
-        return constant("host", "overlap"), *self._of("graph_launch_s" if self.setup.graphs else "launch_s")
+        adds = () if self.rank.device.is_cpu else (constant("host", "overlap"),)
+        return *adds, *self._of("graph_launch_s" if self.setup.graphs else "launch_s")
 
     def _of(self, *names: str) -> tuple[Constant, ...]:
         return tuple(of_stack(self.stack, name) for name in names)
