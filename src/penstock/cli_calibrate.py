@@ -30,8 +30,9 @@ def calibrate(
     """Measure this machine, and write a cluster file with what was measured; predictions for it then follow that.
 
     Matrix products, attention, memory, launches of operators, blocks of a model on a CPU, copies between host and
-    device, and messages between ranks. What fails is said in the file and left out. With --runs nothing is measured: the constants of a framework
-    are fitted to a table of runs, and written as a file that --framework of penstock predict takes.
+    device, and messages between ranks. What fails is said in the file and left out. With --runs nothing is measured:
+    the constants of a framework are fitted to a table of runs, and written as a file that --framework of penstock
+    predict takes.
 
     Args:
         out: the file, this-machine.toml for a cluster or my-framework.toml; its name is that of the cluster.
@@ -41,8 +42,8 @@ def calibrate(
         threads: compute threads of each.
         seconds: about how long it takes, without the start.
         quick: a rough look of at most 20 seconds.
-        parts: only these, with commas between: launch, memory, transfer, sustained, block, attention, matmul, collective
-            or disk.
+        parts: only these, with commas between: launch, memory, transfer, sustained, block, attention, matmul,
+            collective or disk.
         rows: nothing is measured: the rows of an earlier measurement (measured.jsonl) are written as a cluster file.
         runs: a table of measured runs, as penstock validate reads it.
         framework: name of the framework that is fitted to the runs; left out, that of the file.
