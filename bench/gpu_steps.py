@@ -3,7 +3,7 @@
 One JSON line per configuration, written as soon as it is measured, with the times of every op of the median step. It
 is what predictions from a calibration of the same machine are compared with. Weights are random, drawn on the device.
 
-    python bench/gpu_steps.py --out steps.jsonl [--seconds 230] [--device cpu --tiny]
+    python bench/gpu_steps.py [--out steps.jsonl] [--seconds 230] [--device cpu --tiny]
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import os
 import resource
 import statistics
 import sys
@@ -250,7 +251,7 @@ def _say(out: IO[str], row: dict[str, Any]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--out", type=Path, help="a file beside the lines on the standard output")
     parser.add_argument("--seconds", type=float, default=230.0)
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--tiny", action="store_true", help="a model for a CPU")
@@ -258,10 +259,13 @@ def main() -> None:
     ends = time.monotonic() + arguments.seconds
     cuda = arguments.device == "cuda" or (arguments.device == "auto" and torch.cuda.is_available())
     device = torch.device("cuda", 0) if cuda else torch.device("cpu")
+    if not cuda and arguments.device == "auto":
+        print("no GPU here; --device cpu --tiny runs small models without one")
+        return
     if cuda:
         torch.cuda.set_device(device)
     decoder.materialise = drawn_on(device)
-    with arguments.out.open("w") as out:
+    with (arguments.out or Path(os.devnull)).open("w") as out:
         _say(out, facts(device))
         all_cases(list(cases(arguments.tiny or not cuda)), device, out, ends)
 
