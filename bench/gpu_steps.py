@@ -251,7 +251,7 @@ def _say(out: IO[str], row: dict[str, Any]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, help="a file beside the lines on the standard output")
+    parser.add_argument("--out", type=Path, help="a file of the lines, with all their figures")
     parser.add_argument("--seconds", type=float, default=230.0)
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--tiny", action="store_true", help="a model for a CPU")
