@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from penstock.schedules import SCHEDULES
     from penstock.search.pareto import pareto
     from penstock.search.planner import plan
+    from penstock.search.questions import largest_model, longest_sequence, size_cluster
 
 _HOME = {
     "add_sends": "penstock.api",
@@ -52,6 +53,8 @@ _HOME = {
     "check": "penstock.api",
     "goodput": "penstock.predict.goodput",
     "improve": "penstock.export.begin",
+    "largest_model": "penstock.search.questions",
+    "longest_sequence": "penstock.search.questions",
     "pareto": "penstock.search.pareto",
     "period_s": "penstock.api",
     "plan": "penstock.search.planner",
@@ -61,6 +64,7 @@ _HOME = {
     "read_plan": "penstock.api",
     "show": "penstock.api",
     "simulate": "penstock.api",
+    "size_cluster": "penstock.search.questions",
     "solve": "penstock.search",
     "split_vocabulary": "penstock.api",
     "to_csv": "penstock.api",
@@ -107,6 +111,8 @@ __all__ = [
     "check",
     "goodput",
     "improve",
+    "largest_model",
+    "longest_sequence",
     "make_spec",
     "pareto",
     "period_s",
@@ -118,6 +124,7 @@ __all__ = [
     "run",
     "show",
     "simulate",
+    "size_cluster",
     "solve",
     "split_vocabulary",
     "to_csv",

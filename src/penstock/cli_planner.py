@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from penstock.cli_asks import NO_ASKS, Asks, answer, machines_of, training_of
 from penstock.cli_planner_ask import more_facts, print_suggested, print_yours, question
 from penstock.cli_predict import one_file
 
@@ -16,12 +17,14 @@ if TYPE_CHECKING:
     from penstock.search.choice import Choice
 
 Words = Annotated[tuple[str, ...], Parameter(negative="", show_default=False)]
+Clusters = Annotated[list[str], Parameter(name=("--cluster", "--clusters"), negative="")]
+Rents = Annotated[tuple[float, ...], Parameter(negative="", show_default=False)]
 
 
 def plan(
     *,
     model: str | None = None,
-    cluster: str,
+    cluster: Clusters,
     seq: int | None = None,
     batch: int | None = None,
     framework: str | None = None,
@@ -31,8 +34,9 @@ def plan(
     why: str | None = None,
     top: int = 20,
     headroom: float = 0.05,
-    usd_per_hour: float | None = None,
+    usd_per_hour: Rents = (),
     what_if: Annotated[bool, Parameter(negative="")] = False,
+    asks: Annotated[Asks, Parameter(name="*")] = NO_ASKS,
     json: Annotated[list[Path] | None, Parameter(consume_multiple=True, negative="")] = None,
     start: Annotated[Path | None, Parameter(name="--from")] = None,
     export: Annotated[list[str] | None, Parameter(negative="")] = None,
@@ -43,7 +47,7 @@ def plan(
 
     Args:
         model: as for penstock predict; left out, that of --from.
-        cluster: as for penstock predict.
+        cluster: as for penstock predict; several, with commas or repeated, are compared.
         seq: tokens of a sequence; left out, those of --from.
         batch: sequences per step, of all ranks together; left out, those of --from, else what published laws suggest.
         framework: as for penstock predict; left out, that of --from, else megatron-core.
@@ -53,7 +57,7 @@ def plan(
         why: a choice of your own, for example tp=8,pp=4, to set beside the best.
         top: how many strategies are listed.
         headroom: share of a device's memory that stays free.
-        usd_per_hour: rent of one node, in place of the catalogue's.
+        usd_per_hour: rent of one node, in place of the catalogue's; of several clusters once for all, or once each.
         what_if: also plan on faster links and products, with more memory, longer sequences, more nodes, a slow rank.
         json: print all figures as one JSON object in place of the text, or write them to a file beside it.
         start: a file of another framework, as for penstock predict: its setup is set beside the best, with what to
@@ -65,22 +69,26 @@ def plan(
     from penstock import cli_planner_best as best
     from penstock import cli_planner_text as text
     from penstock.cli_export import checked, write_exports
-    from penstock.cli_machines import priced
     from penstock.cli_report import report_files, reported
-    from penstock.core.cluster import Cluster
     from penstock.core.files import writable, write_whole
     from penstock.search.beside import neighbours, own
     from penstock.search.improve import changes_to
     from penstock.search.planner import best_of
 
+    if tokens is not None and tokens <= 0:
+        raise ValueError(f"--tokens {tokens:g}: give how many are trained on, for example 15e12")
+    rented = machines_of(cluster, usd_per_hour)
+    if asks != NO_ASKS or len(rented) > 1:
+        if why is not None or what_if or pareto or report or start:
+            raise ValueError("--why, --what-if, --pareto, --report and --from are of one plan; ask for it by itself")
+        training = training_of(model, framework, seq, batch, tokens, fix, exclude, top, headroom)
+        return answer(asks, training, rented, json, export)
+    ((name, machines),) = rented.items()
     out = one_file(json)
     if out is not None:
         writable(out)
     targets, reports = checked(export), report_files(report)
-    if tokens is not None and tokens <= 0:
-        raise ValueError(f"--tokens {tokens:g}: give how many are trained on, for example 15e12")
-    machines = priced(Cluster.read(cluster), usd_per_hour)
-    flags = {"model": model, "cluster": cluster, "framework": framework, "seq": seq, "batch": batch, "tokens": tokens}
+    flags = {"model": model, "cluster": name, "framework": framework, "seq": seq, "batch": batch, "tokens": tokens}
     ask = question(flags, machines, start, fix, exclude)
     space, asked = ask.space, ask.asked
     mine = ask.yours if why is None else own(space, why)

@@ -12,8 +12,8 @@ from penstock.cli_predict_text import usd_of
 from penstock.cli_report import print_trades
 from penstock.predict.energy import JOULES_PER_KWH, joules
 from penstock.search.choice import Choice, Planned
+from penstock.search.misses import too_much
 from penstock.search.space import Space
-from penstock.units import human_bytes
 from penstock.view.report_parts import beside, ranking
 
 
@@ -23,7 +23,7 @@ def facts_of(
     """Return all figures by the names that scripts read, in SI units and shares; ``None`` for what is not known."""
 
     def choice(one: Choice | None) -> dict[str, Any] | None:
-        return None if one is None else _choice(one, space, asked)
+        return None if one is None else choice_facts(one, space, asked)
 
     return {
         "asked": asked,
@@ -45,7 +45,8 @@ def facts_of(
     }
 
 
-def _choice(one: Choice, space: Space, asked: dict[str, Any]) -> dict[str, Any]:
+def choice_facts(one: Choice, space: Space, asked: dict[str, Any]) -> dict[str, Any]:
+    """Return the figures of a choice by the names that scripts read."""
     steps = None if asked["tokens"] is None else asked["tokens"] / one.setup.tokens
     per_step = usd_of(space.cluster, one.setup.devices, one.seconds)
     energy = joules(space.cluster, one.setup.devices, one.seconds)
@@ -102,11 +103,7 @@ def _counts(facts: dict[str, Any]) -> str:
 
 
 def _print_none(found: Planned, one: Choice) -> None:
-    room = (1 - found.headroom) * one.memory_bytes
-    print(
-        f"\nnothing fits: {one.split} needs least, {human_bytes(one.needed_bytes)} of {human_bytes(one.memory_bytes)}, "
-        f"{human_bytes(one.needed_bytes - room)} too much with {found.headroom:.0%} of headroom"
-    )
+    print(f"\nnothing fits: {one.split} needs least, {too_much(one, found.headroom)}")
     print("what would fit" if found.changes else "no single change would fit")
     for change in found.changes:
         print(f"  {change}")

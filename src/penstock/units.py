@@ -19,6 +19,7 @@ _BYTES = {
     "TiB": 2**40,
     "PiB": 2**50,
 }
+_SECONDS = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}
 _AMOUNT = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([A-Za-z]*)\s*", re.ASCII)
 
 
@@ -45,6 +46,21 @@ def parse_bytes(text: str) -> int:
         fix = f"did you mean {number}{meant[-1]}?" if meant else f"use one of {', '.join(_BYTES)}"
         raise ValueError(f"{text!r} has the unknown unit {unit!r}; {fix}")
     return round(Fraction(number) * _BYTES[unit or "B"])
+
+
+def parse_s(text: str) -> float:
+    """Return the seconds that ``text`` names: a number and ``s``, ``min``, ``h``, ``d`` (days) or ``w`` (weeks).
+
+    Raises:
+        ValueError: no positive number, or no unit.
+
+    >>> parse_s("30d"), parse_s("1.5 h")
+    (2592000.0, 5400.0)
+    """
+    found = _AMOUNT.fullmatch(text)
+    if not found or found[2] not in _SECONDS or float(found[1]) == 0:
+        raise ValueError(f"{text!r} is no time above 0; write it like 30d, 12h or 90min ({', '.join(_SECONDS)})")
+    return float(found[1]) * _SECONDS[found[2]]
 
 
 def human_bytes(count: float) -> str:

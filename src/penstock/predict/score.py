@@ -47,7 +47,14 @@ class Scores:
     possible: NDArray[np.bool_]
 
 
-def scores(model: Architecture, cluster: Cluster, grid: Grid, stack: Stack, most_bytes: float = np.inf) -> Scores:
+def scores(
+    model: Architecture,
+    cluster: Cluster,
+    grid: Grid,
+    stack: Stack,
+    most_bytes: float = np.inf,
+    most_s: float | Floats = np.inf,
+) -> Scores:
     """Return about what ``predict`` says of each setup, without its timeline.
 
     Blocks, messages, gradients, optimizer and memory are those of ``predict``; the pipeline's idle time is what a
@@ -61,6 +68,7 @@ def scores(model: Architecture, cluster: Cluster, grid: Grid, stack: Stack, most
         stack: the framework.
         most_bytes: setups that need more on a device have no ``seconds``, which saves the time of finding them; where
             weights and the optimizer's state alone are more, ``needed_bytes`` are only these, ``peak_bytes`` infinite.
+        most_s: setups that take longer have no ``seconds``, nor are their bytes looked at; of all, or of each row.
 
     >>> from penstock.core.config import read_architecture
     >>> from penstock.core.setup import Setup
@@ -81,12 +89,17 @@ def scores(model: Architecture, cluster: Cluster, grid: Grid, stack: Stack, most
         some = some[found.needed_bytes[some] <= most_bytes]
     for begin in range(0, len(some), AT_ONCE):
         rows = some[begin : begin + AT_ONCE]
-        made, of = _ranks(model, cluster, grid.rows(rows), stack)
+        made, of = ranks_of(model, cluster, grid.rows(rows), stack)
         found.possible[rows[of < 0]] = False
         rows, of = rows[of >= 0], of[of >= 0]
         if not len(rows):
             continue
         many = _Held.of(Ranks(model, cluster, grid.rows(rows), stack, made, of))
+        if np.isfinite(most_s).any():
+            soon = many.seconds() <= np.broadcast_to(most_s, size)[rows]
+            if not soon.any():
+                continue
+            rows, many = rows[soon], many.rows(soon)
         found.peak_bytes[rows], needed = many.bytes()
         found.needed_bytes[rows], found.fits[rows] = needed, needed <= many.ranks.device.memory_bytes
         if (light := needed <= most_bytes).any():
@@ -119,8 +132,8 @@ def _runs(model: Architecture, schedule: str, ranks: int, micros: int, chunks: i
     return SCHEDULES[schedule].copies == 1
 
 
-def _ranks(model: Architecture, cluster: Cluster, grid: Grid, stack: Stack) -> tuple[list[Rank], Ints]:
-    """The ranks whose work differs, and which of them each row has; -1 where a split does not divide the model."""
+def ranks_of(model: Architecture, cluster: Cluster, grid: Grid, stack: Stack) -> tuple[list[Rank], Ints]:
+    """Return the ranks whose work differs, and which of them each row has; -1 where it does not divide the model."""
     setups, which = shapes_of(grid, stack)
     found = [_rank(model, cluster, setup, stack) for setup in setups]
     places = np.cumsum([rank is not None for rank in found]) - 1

@@ -37,6 +37,15 @@ def nearest(space: Space) -> Choice | None:
     return None if setup is None else Choice.of(setup, predict(space.model, space.cluster, setup, space.stack))
 
 
+def too_much(one: Choice, headroom: float) -> str:
+    """Return by how much a strategy does not fit, in words."""
+    over = one.needed_bytes - (1 - headroom) * one.memory_bytes
+    return (
+        f"{human_bytes(one.needed_bytes)} of {human_bytes(one.memory_bytes)}, {human_bytes(over)} too much with "
+        f"{headroom:.0%} of headroom"
+    )
+
+
 def refusal(space: Space) -> str:
     """Return why none of the strategies can be, by the first of them."""
     grid = next(grid for share in space.shares() if len(grid := space.grid(share)))

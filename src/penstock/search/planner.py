@@ -95,7 +95,7 @@ def best_of(space: Space, *, top: int, headroom: float, first: Callable[[Choice]
         first_s = time.perf_counter() - began
         first(one)
     shares = [scored(space, share, headroom, top) for share in space.shares()]
-    choices, predicted, proven = _finals(space, shares, top, headroom)
+    choices, predicted, proven = finals(space, shares, top, headroom)
     found = Planned(
         choices=choices,
         considered=sum(share.considered for share in shares),
@@ -129,11 +129,11 @@ class Share(NamedTuple):
     scored: int
 
 
-def scored(space: Space, share: list[Split], headroom: float, top: int = 1) -> Share:
-    """Return the promising strategies of some splits."""
+def scored(space: Space, share: list[Split], headroom: float, top: int = 1, most_s: float = np.inf) -> Share:
+    """Return the promising strategies of some splits: those that cannot take more than ``most_s``."""
     grid = space.grid(share)
-    most_bytes = (1 - headroom) * (1 + OVER_BYTES) * space.cluster.device_of(0).memory_bytes
-    found = scores(space.model, space.cluster, grid, space.stack, most_bytes)
+    most = most_bytes(space, headroom), (1 + OVER_ELSE) * most_s
+    found = scores(space.model, space.cluster, grid, space.stack, *most)
     timed = np.isfinite(found.seconds)
     rows = np.flatnonzero(timed)
     order = np.argsort(at_least_s(grid.rows(rows), found.seconds[rows]), kind="stable")
@@ -141,6 +141,11 @@ def scored(space: Space, share: list[Split], headroom: float, top: int = 1) -> S
     impossible = len(grid) - int(found.possible.sum())
     too_large = len(grid) - impossible - int(timed.sum())
     return Share(grid.rows(rows), found.seconds[rows], len(grid), impossible, too_large, int(timed.sum()))
+
+
+def most_bytes(space: Space, headroom: float) -> float:
+    """Return what a device may need by the score of a strategy that may fit."""
+    return (1 - headroom) * (1 + OVER_BYTES) * space.cluster.device_of(0).memory_bytes
 
 
 def at_least_s(grid: Grid, seconds: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -161,8 +166,10 @@ def _first(space: Space, headroom: float) -> Choice | None:
     return None
 
 
-def _finals(space: Space, shares: list[Share], top: int, headroom: float) -> tuple[tuple[Choice, ...], int, bool]:
-    """The best choices, how many were predicted, and whether no other can be better than the first."""
+def finals(
+    space: Space, shares: list[Share], top: int, headroom: float, at_once: int = AT_ONCE
+) -> tuple[tuple[Choice, ...], int, bool]:
+    """Return the best choices, how many were predicted, and whether no other can be better than the first."""
     rows = [
         (float(least_s), place, row, float(share.seconds[row]))
         for place, share in enumerate(shares)
@@ -173,9 +180,9 @@ def _finals(space: Space, shares: list[Share], top: int, headroom: float) -> tup
     found: list[Choice] = []
     done = 0
     while done < len(setups):
-        if len(found) >= min(top, AT_ONCE) and rows[done][0] >= found[0].seconds:
+        if len(found) >= min(top, at_once) and rows[done][0] >= found[0].seconds:
             break
-        batch = setups[done : done + AT_ONCE]
+        batch = setups[done : done + at_once]
         made = [predicted_of(space, *one) for one in batch]
         found += [one for one in made if one is not None and one.headroom >= headroom]
         found.sort(key=lambda choice: choice.seconds)

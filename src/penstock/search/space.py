@@ -41,6 +41,7 @@ class Space:
         base: a setup with all that is not searched.
         fixed: values that searched fields may have; all others are free.
         excluded: values that they may not have.
+        used: how many of the cluster's devices are used, the first ones; 0: all.
     """
 
     model: Architecture
@@ -49,11 +50,12 @@ class Space:
     base: Setup
     fixed: Wishes
     excluded: Wishes
+    used: int = 0
 
     @property
     def devices(self) -> int:
-        """All of the cluster's."""
-        return self.cluster.devices
+        """Those that strategies take."""
+        return self.used or self.cluster.devices
 
     def _values(self, name: str, free: Iterable[Any]) -> list[Any]:
         """Values of a field: those fixed, else the free ones; less those excluded."""

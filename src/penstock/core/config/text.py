@@ -40,14 +40,27 @@ def model_of(text: str) -> Architecture:
         return read_architecture(known)
 
 
-def _of_numbers(text: str) -> Architecture:
-    types, sizes = _sizes(), dict[str, Any]()
+def sizes_of(text: str) -> dict[str, int | bool]:
+    """Return the sizes behind ``gpt:``, by the names of the arguments of ``gpt``.
+
+    Raises:
+        ValueError: a size that there is not, or a value that it cannot have.
+
+    >>> sizes_of("gpt:h=1024,kv=8,gated=yes")
+    {'hidden': 1024, 'kv_heads': 8, 'gated': True}
+    """
+    types, sizes = _sizes(), dict[str, int | bool]()
     for part in filter(None, text[len(NUMBERS) :].split(",")):
         name, equals, value = (word.strip() for word in part.partition("="))
         key = _SHORT.get(name, name)
         if not equals or key not in types:
             raise ValueError(f"model={text!r}: {part!r} is no size of a GPT; {suggest(name, [*_SHORT, *types])}")
         sizes[key] = _value(value, types[key], f"model={text!r}: {part!r}")
+    return sizes
+
+
+def _of_numbers(text: str) -> Architecture:
+    sizes: dict[str, Any] = sizes_of(text)
     if missing := [name for name in ("layers", "hidden", "heads", "vocab") if name not in sizes]:
         raise ValueError(f"model={text!r} lacks {', '.join(missing)}; write gpt:L=24,h=1024,a=16,vocab=50304")
     return gpt(**sizes, name=text)

@@ -1,0 +1,183 @@
+"""Questions of ``penstock plan`` beyond the fastest strategy: how many nodes, which cluster, how long, how large."""
+
+from __future__ import annotations
+
+import json as json_format
+import sys
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from penstock.core.setup import FRAMEWORK
+
+if TYPE_CHECKING:
+    from penstock.core.architecture import Architecture
+    from penstock.core.cluster import Cluster
+    from penstock.core.setup import Setup
+    from penstock.search.space import Space
+
+QUIET_S = 1.0
+"""Until it is told how far a search is."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asks:
+    """Flags of questions; none is asked by default."""
+
+    deadline: Annotated[
+        str | None,
+        Parameter(help="the fewest nodes that train --tokens in this time, for example 30d or 12h."),
+    ] = None
+    budget: Annotated[
+        float | None,
+        Parameter(help="US dollars that the training may cost; alone, the fastest number of nodes that costs no more."),
+    ] = None
+    nodes: Annotated[
+        str | None,
+        Parameter(
+            help="numbers of nodes to compare, for example 8..64 or 8/16/32; left out, up to those of --cluster."
+        ),
+    ] = None
+    longest: Annotated[
+        bool,
+        Parameter(negative="", help="the longest sequence that fits, at the tokens of a step of --seq and --batch."),
+    ] = False
+    largest: Annotated[
+        bool,
+        Parameter(
+            negative="",
+            help="the largest model that fits of those whose names begin as --model does, or of gpt: without layers.",
+        ),
+    ] = False
+
+
+NO_ASKS = Asks()
+
+
+@dataclass(frozen=True)
+class Training:
+    """What is planned, but for the machines; fields are flags of ``penstock plan``."""
+
+    model: str
+    framework: str
+    seq: int
+    batch: int
+    tokens: float | None
+    fix: tuple[str, ...]
+    exclude: tuple[str, ...]
+    top: int
+    headroom: float
+
+    def space(self, cluster: Cluster, model: str | Architecture = "") -> Space:
+        """The strategies on a cluster, of the model or another."""
+        from penstock.search.space import space_of
+
+        fix, exclude = self.fix, self.exclude
+        named = model or self.model
+        return space_of(named, cluster, self.framework, seq=self.seq, batch=self.batch, fix=fix, exclude=exclude)
+
+    def asked(self, cluster: str) -> dict[str, Any]:
+        """The question, by names for scripts."""
+        names = ("model", "framework", "seq", "batch", "tokens")
+        said = {name: getattr(self, name) for name in names}
+        return {"model": said.pop("model"), "cluster": cluster} | said
+
+
+def training_of(
+    model: str | None, framework: str | None, seq: int | None, batch: int | None, tokens: float | None, *others: Any
+) -> Training:
+    """Return what is planned, from flags that may be left out elsewhere; ``others`` as in ``Training``.
+
+    Raises:
+        ValueError: model, seq or batch is left out.
+    """
+    if model is None or seq is None or batch is None:
+        missing = next(name for name, given in (("model", model), ("seq", seq), ("batch", batch)) if given is None)
+        raise ValueError(f"--{missing} is missing; questions beyond one plan need --model, --seq and --batch")
+    return Training(model, framework or FRAMEWORK, seq, batch, tokens, *others)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What is printed and written: facts for scripts, a printer for people, and the best, if any, for exports."""
+
+    facts: dict[str, Any]
+    show: Callable[[], None]
+    best: tuple[Architecture, Cluster, Setup] | None
+
+
+def machines_of(clusters: Iterable[str], rents: tuple[float, ...]) -> dict[str, Cluster]:
+    """Return clusters by the words that name them, with rents of their nodes in place of the catalogue's: one for all,
+    or one for each.
+
+    Raises:
+        ValueError: an unknown name, one twice, or another number of rents.
+    """
+    from penstock.cli_machines import priced
+    from penstock.core.cluster import Cluster
+
+    names = [name.strip() for text in clusters for name in text.split(",") if name.strip()]
+    if len(set(names)) < max(1, len(names)):
+        raise ValueError(f"--cluster {','.join(names)}: name one or several different clusters")
+    if len(rents) not in (0, 1, len(names)):
+        raise ValueError(f"--usd-per-hour is given {len(rents)} times for {len(names)} clusters; give one, or one each")
+    each = (rents or (None,)) * (len(names) if len(rents) < 2 else 1)
+    return {name: priced(Cluster.read(name), rent) for name, rent in zip(names, each, strict=True)}
+
+
+def answer(
+    asks: Asks,
+    training: Training,
+    machines: dict[str, Cluster],
+    json: list[Path] | None,
+    export: list[str] | None,
+) -> None:
+    """Answer a question: print it, and write files.
+
+    Raises:
+        ValueError: questions that do not go together, something is missing for one, or there is no answer.
+    """
+    from penstock import cli_asks_limits as limits
+    from penstock import cli_asks_sizes as sizes
+    from penstock.cli_export import checked, write_exports
+    from penstock.cli_predict import one_file
+    from penstock.core.files import writable, write_whole
+
+    out, targets = one_file(json), checked(export)
+    if out is not None:
+        writable(out)
+    alone = Asks(longest=asks.longest, largest=asks.largest)
+    if (asks.longest or asks.largest) and (asks != alone or asks.longest == asks.largest or len(machines) > 1):
+        raise ValueError("--longest and --largest are questions of their own, of one cluster; ask one at a time")
+    if asks.longest:
+        found = limits.longest_answer(training, machines)
+    elif asks.largest:
+        found = limits.largest_answer(training, machines)
+    else:
+        found = sizes.sizes_answer(asks, training, machines)
+    if sys.stderr.isatty():
+        print("\r\033[K", end="", file=sys.stderr, flush=True)
+    if found.best is not None:
+        write_exports(targets, *found.best)
+    text = json_format.dumps(found.facts, indent=1) + "\n"
+    if out is not None:
+        write_whole(out, text)
+    print(text, end="") if json == [] else found.show()
+
+
+def teller(what: str) -> Callable[[object], None]:
+    """Return a function that tells a person at a terminal what is looked at, once that takes long."""
+    begun, shown = time.monotonic(), time.monotonic()
+
+    def tell(one: object) -> None:
+        nonlocal shown
+        now = time.monotonic()
+        if sys.stderr.isatty() and now - begun > QUIET_S and now - shown > QUIET_S / 4:
+            shown = now
+            print(f"\r\033[K{what} {one}", end="", file=sys.stderr, flush=True)
+
+    return tell

@@ -1,0 +1,113 @@
+"""The longest sequence and the largest model that fit."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from penstock import cli_asks_text as text
+from penstock.cli_asks import Answer, Training, teller
+from penstock.cli_planner_text import choice_facts
+from penstock.core.cluster import Cluster
+from penstock.core.config.members import family
+from penstock.search.choice import Choice
+from penstock.search.largest import Member, largest
+from penstock.search.longest import STEP, Longest, at, longest, most_seq
+from penstock.search.misses import nearest, too_much
+from penstock.search.space import Space
+from penstock.units import human_bytes
+
+
+def longest_answer(training: Training, machines: Mapping[str, Cluster]) -> Answer:
+    """Return the longest sequence that fits.
+
+    Raises:
+        ValueError: none does.
+    """
+    began = time.perf_counter()
+    ((name, cluster),) = machines.items()
+    space = training.space(cluster)
+    space.check()
+    found = longest(space, top=training.top, headroom=training.headroom, tell=teller("sequences of"))
+    if found is None:
+        raise ValueError(
+            f"no sequence of {STEP:,} tokens or more fits; {_need(nearest(at(space, STEP)), training.headroom)}"
+        )
+    here, more, asked = at(space, found.seq), found.next_choice, training.asked(name)
+    facts = {
+        "asked": asked,
+        "headroom": training.headroom,
+        "search_seconds": time.perf_counter() - began,
+        "seq": found.seq,
+        "batch": found.batch,
+        "limit": _limit(space, found, training.headroom),
+        "next": None if more is None else choice_facts(more, at(space, more.setup.seq), asked),
+        "proven": found.planned.proven,
+        "choices": [choice_facts(one, here, asked) for one in found.planned.choices],
+    }
+    show = partial(text.print_longest, facts)
+    return Answer(facts, show, (space.model, cluster, found.planned.best.setup))
+
+
+def largest_answer(training: Training, machines: Mapping[str, Cluster]) -> Answer:
+    """Return the largest model of a family that fits.
+
+    Raises:
+        ValueError: no name begins so, or none fits.
+    """
+    began = time.perf_counter()
+    ((name, cluster),) = machines.items()
+    models = family(training.model, cluster.devices * cluster.device_of(0).memory_bytes, training.seq)
+    space = training.space(cluster, models[0])
+    space.check()
+    tried = largest(space, models, top=training.top, headroom=training.headroom, tell=teller("looking at"))
+    best = tried[-1]
+    if not best.choices:
+        raise ValueError(
+            f"{best.model.name}, the smallest of its family, does not fit: {_need(best.nearest, training.headroom)}"
+        )
+    here, asked = replace(space, model=best.model), training.asked(name) | {"model": best.model.name}
+    facts = {
+        "asked": training.asked(name),
+        "headroom": training.headroom,
+        "search_seconds": time.perf_counter() - began,
+        "models": [_member_facts(one) for one in tried],
+        "smaller": [one.name for one in models if one.parameters < best.model.parameters],
+        "proven": best.proven,
+        "choices": [choice_facts(one, here, asked) for one in best.choices],
+    }
+    show = partial(text.print_largest, facts)
+    return Answer(facts, show, (best.model, cluster, best.choices[0].setup))
+
+
+def _member_facts(one: Member) -> dict[str, Any]:
+    near = one.nearest
+    return {
+        "model": one.model.name,
+        "parameters": one.model.parameters,
+        "active_parameters": one.model.active_parameters,
+        "fits": bool(one.choices),
+        "nearest": None if near is None else near.split,
+        "needed_bytes": None if near is None else near.needed_bytes,
+        "device_memory_bytes": None if near is None else near.memory_bytes,
+    }
+
+
+def _limit(space: Space, found: Longest, headroom: float) -> str:
+    """What allows no longer sequence, in words."""
+    learnt = space.model.embedding.positions
+    if found.next_seq is None:
+        return f"{space.model.name} has {learnt:,} positions" if learnt == most_seq(space) else (
+            f"a step has {space.base.seq * space.base.batch:,} tokens; a larger --batch allows more")  # fmt: skip
+    if found.next_choice is None:
+        return f"no strategy divides {found.next_seq:,} tokens"
+    most = sorted(found.next_choice.peak.parts().items(), key=lambda part: -part[1])[:2]
+    parts = " and ".join(f"{name} {human_bytes(size)}" for name, size in most)
+    return f"memory; {found.next_seq:,} tokens need {too_much(found.next_choice, headroom)}, most of it {parts}"
+
+
+def _need(one: Choice | None, headroom: float) -> str:
+    return "no strategy divides it" if one is None else f"{one.split} needs least, {too_much(one, headroom)}"

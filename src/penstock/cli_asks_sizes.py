@@ -1,0 +1,182 @@
+"""How many nodes, and which of several clusters: what was tried, for scripts, and what answers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from math import inf
+from typing import Any
+
+from penstock import cli_asks_text as text
+from penstock.cli_asks import Answer, Asks, Training, teller
+from penstock.cli_planner_text import choice_facts
+from penstock.cli_predict_text import BILLION
+from penstock.core.catalogue import find
+from penstock.core.cluster import Cluster
+from penstock.core.node import Node
+from penstock.search.choice import Choice
+from penstock.search.fleet import Fleet, Sized, fleet_of, near
+from penstock.search.misses import too_much
+from penstock.search.planner import best_of
+from penstock.search.sizing import Limits, cheapest, sized
+from penstock.search.space import Space
+from penstock.units import parse_s
+
+Facts = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What is asked of every cluster."""
+
+    asks: Asks
+    training: Training
+    limits: Limits
+
+    @property
+    def counts_nodes(self) -> bool:
+        """Whether a number of nodes is asked for."""
+        return self.asks != Asks()
+
+    def fleet(self, name: str, cluster: Cluster) -> Fleet:
+        """All numbers of nodes that are asked of a cluster."""
+        tell = teller(f"{name}: nodes")
+        return fleet_of(self.training.space, cluster, self.asks.nodes or "", headroom=self.training.headroom, tell=tell)
+
+    def facts(self, name: str) -> Facts:
+        """The question, by names for scripts."""
+        most = {"deadline_seconds": self.limits.most_s, "budget_usd": self.limits.most_usd}
+        said = {key: None if value == inf else value for key, value in most.items()}
+        return self.training.asked(name) | said | {"nodes": self.asks.nodes}
+
+    def row(self, cluster: str, space: Space, one: Sized, within_s: float = inf) -> Facts:
+        """Figures of a number of nodes, a step of which may take so long."""
+        said = None if one.choice is None else choice_facts(one.choice, space, self.training.asked(cluster))
+        per_step = None if said is None else said["usd_per_step"]
+        return {
+            "cluster": cluster,
+            "nodes": one.nodes,
+            "devices": one.devices,
+            "within": one.seconds <= within_s < inf or one.seconds < inf == within_s,
+            "least_seconds": None if one.least_s == inf else one.least_s,
+            "proven": one.proven,
+            "usd_per_billion_tokens": None if per_step is None else per_step / space.base.tokens * BILLION,
+            "choice": said,
+        }
+
+
+def sizes_answer(asks: Asks, training: Training, machines: Mapping[str, Cluster]) -> Answer:
+    """Return the answer of the numbers of nodes of one cluster, or of several clusters.
+
+    Raises:
+        ValueError: what a limit needs is not known, or nothing is within it.
+    """
+    if (asks.deadline or asks.budget is not None) and training.tokens is None:
+        raise ValueError("--tokens is missing; a deadline or a budget is for a training of so many")
+    if asks.budget is not None and asks.budget <= 0:
+        raise ValueError(f"--budget {asks.budget:g}: give US dollars, for example 2e6")
+    steps = 1.0 if training.tokens is None else training.tokens / (training.seq * training.batch)
+    most_s = inf if asks.deadline is None else parse_s(asks.deadline)
+    asked = _Asked(asks, training, Limits(steps, most_s, inf if asks.budget is None else asks.budget))
+    if len(machines) == 1:
+        return _numbers(asked, *next(iter(machines.items())))
+    return _clusters(asked, machines)
+
+
+def _numbers(asked: _Asked, name: str, cluster: Cluster) -> Answer:
+    """The answer of one cluster."""
+    began, fleet = time.perf_counter(), asked.fleet(name, cluster)
+    within = asked.limits.step_s(fleet)
+    compares = asked.limits == Limits(asked.limits.steps)
+    if compares:
+        for nodes in fleet.splits:
+            fleet.best(nodes)
+    best = sized(fleet, asked.limits)
+    rented = fleet.space.cluster.usd_per_hour is not None
+    low = cheapest(fleet) if rented and (compares or asked.asks.budget is not None) else None
+    shown = [one for one in fleet.rows() if one.choice] if compares else near(fleet, best.nodes)
+    shown += [low] if low is not None and low.nodes not in {one.nodes for one in shown} else []
+    shown.sort(key=lambda one: abs(one.nodes - best.nodes))
+
+    def row(one: Sized) -> Facts:
+        return asked.row(_named(name, cluster, one.nodes), fleet.of(one.nodes), one, within(one.nodes))
+
+    facts = {
+        "asked": asked.facts(name),
+        "headroom": fleet.headroom,
+        "search_seconds": time.perf_counter() - began,
+        "searched": fleet.searched,
+        "answer": row(best),
+        "cheapest": None if low is None else row(low),
+        "rows": [row(one) for one in fleet.rows()],
+        "without": [nodes for nodes in fleet.counts if fleet.known(nodes).least_s == inf],
+    }
+    listed = [(row(one), one.choice) for one in sorted(shown[: asked.training.top], key=lambda one: one.nodes)]
+    return Answer(facts, partial(text.print_numbers, facts, listed), _export(fleet.of(best.nodes), best.choice))
+
+
+def _clusters(asked: _Asked, machines: Mapping[str, Cluster]) -> Answer:
+    """The answer of several clusters, the cheapest first; those without one last."""
+    began, made, errors = time.perf_counter(), list[tuple[Facts, Choice | None, Space | None]](), list[ValueError]()
+    for name, cluster in machines.items():
+        try:
+            made.append(_of_cluster(asked, name, cluster))
+        except ValueError as error:
+            errors.append(error)
+            made.append(({"cluster": name, "choice": None, "why": str(error)}, None, None))
+    if len(errors) == len(machines):
+        raise errors[0]
+    made.sort(key=lambda one: _rank(one[0]))
+    rows = [facts for facts, *_ in made]
+    fitting = [facts for facts in rows if facts["choice"]]
+    priced = [facts for facts in fitting if facts["usd_per_billion_tokens"] is not None]
+    facts = {
+        "asked": asked.facts(",".join(machines)),
+        "headroom": asked.training.headroom,
+        "search_seconds": time.perf_counter() - began,
+        "cheapest": priced[0]["cluster"] if priced else None,
+        "fastest": min(fitting, key=lambda one: one["choice"]["seconds"])["cluster"] if fitting else None,
+        "rows": rows,
+    }
+    listed = [(facts, choice) for facts, choice, _ in made[: asked.training.top]]
+    _, choice, space = made[0]
+    return Answer(facts, partial(text.print_clusters, facts, listed), _export(space, choice))
+
+
+def _of_cluster(asked: _Asked, name: str, cluster: Cluster) -> tuple[Facts, Choice | None, Space | None]:
+    """One of several clusters: all of it, or as many of its nodes as answer."""
+    if asked.counts_nodes:
+        fleet = asked.fleet(name, cluster)
+        one = sized(fleet, asked.limits)
+        space = fleet.of(one.nodes)
+        return asked.row(_named(name, cluster, one.nodes), space, one) | {"why": ""}, one.choice, space
+    training = asked.training
+    space = training.space(cluster)
+    teller("looking at")(name)
+    found = best_of(space, top=1, headroom=training.headroom)
+    best = found.choices[0] if found.choices else None
+    one = Sized(cluster.nodes, cluster.devices, best, best.seconds if best else inf, found.proven)
+    near = found.nearest
+    why = "" if near is None else f"{near.split} needs least, {too_much(near, found.headroom)}"
+    return asked.row(name, space, one) | {"why": why}, best, space
+
+
+def _rank(facts: Facts) -> tuple[float, float]:
+    if facts["choice"] is None:
+        return inf, inf
+    usd = facts["usd_per_billion_tokens"]
+    return inf if usd is None else usd, facts["choice"]["seconds"]
+
+
+def _export(space: Space | None, choice: Choice | None) -> Any:
+    return None if space is None or choice is None else (space.model, space.cluster, choice.setup)
+
+
+def _named(name: str, cluster: Cluster, nodes: int) -> str:
+    """The words for so many nodes of a cluster."""
+    node = cluster.groups[0][0]
+    known = find(node.name)
+    catalogued = isinstance(known, Node) and known.devices == node.devices and not name.endswith(".toml")
+    return f"{node.name}:{nodes}" if catalogued and nodes != cluster.nodes else name

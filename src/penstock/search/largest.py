@@ -1,0 +1,70 @@
+"""The largest model of a family for which a strategy fits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+
+from penstock.core.architecture import Architecture
+from penstock.search.choice import Choice
+from penstock.search.misses import nearest
+from penstock.search.planner import finals, scored
+from penstock.search.space import Space
+
+EXPLAINED = 3
+"""Models that are too large of which it is said how much they need: the smallest ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A model of a family: its fastest strategies, or, if none fits, the one that needs least, where it was looked for.
+
+    ``proven``: whether none is faster than the first of them, as in ``Planned``.
+    """
+
+    model: Architecture
+    choices: tuple[Choice, ...]
+    proven: bool = True
+    nearest: Choice | None = None
+
+
+def largest(
+    space: Space,
+    models: Iterable[Architecture],
+    *,
+    top: int,
+    headroom: float,
+    tell: Callable[[str], None] = lambda name: None,
+) -> list[Member]:
+    """Return models from the largest on, up to the first for which a strategy fits; the last has none if none does.
+
+    Models are not taken to fit because larger ones do, nor the other way: each is asked. Those that take fewer
+    positions than a sequence has are left out.
+
+    Args:
+        space: strategies, of any model.
+        models: the largest first.
+        top: how many strategies are wanted.
+        headroom: share of a device's memory that stays free.
+        tell: is called with the names of models that are looked at.
+
+    Raises:
+        ValueError: no model takes so long sequences.
+    """
+    found: list[Member] = []
+    for model in models:
+        if 0 < model.embedding.positions < space.base.seq:
+            continue
+        tell(model.name)
+        here = replace(space, model=model)
+        shares = [scored(here, share, headroom, top) for share in here.shares()]
+        choices, _, proven = finals(here, shares, top, headroom)
+        found.append(Member(model, choices, proven))
+        if choices:
+            break
+    if not found:
+        raise ValueError(f"seq={space.base.seq} is longer than any model of the family takes; use a shorter one")
+    for place in range(max(0, len(found) - 1 - EXPLAINED), len(found)):
+        if not found[place].choices:
+            found[place] = replace(found[place], nearest=nearest(replace(space, model=found[place].model)))
+    return found
