@@ -119,7 +119,7 @@ def test_the_largest_model(capsys: pytest.CaptureFixture[str], tmp_path: Path) -
         (["--cluster", "dgx-h100:2"], "name one or several different clusters"),
         (["--usd-per-hour", "1", "--usd-per-hour", "2"], "give one, or one each"),
         (["--cluster", "dgx-h10:1"], "did you mean"),
-        (["--longest", "--pareto"], "ask for it by itself"),
+        (["--longest", "--pareto"], "--pareto is of the plan of one cluster"),
         (["--clusters", "p4d:2+p5:1", "--nodes", "1"], ""),
     ],
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json as json_format
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -127,6 +127,17 @@ def machines_of(clusters: Iterable[str], rents: tuple[float, ...]) -> dict[str, 
         raise ValueError(f"--usd-per-hour is given {len(rents)} times for {len(names)} clusters; give one, or one each")
     each = (rents or (None,)) * (len(names) if len(rents) < 2 else 1)
     return {name: priced(Cluster.read(name), rent) for name, rent in zip(names, each, strict=True)}
+
+
+def refuse(given: Mapping[str, Any]) -> None:
+    """Refuse flags that are of one plan.
+
+    Raises:
+        ValueError: one is given.
+    """
+    for name, value in given.items():
+        if value:
+            raise ValueError(f"--{name} is of the plan of one cluster; ask for that by itself")
 
 
 def answer(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from penstock.cli_asks import NO_ASKS, Asks, answer, machines_of, training_of
+from penstock.cli_asks import NO_ASKS, Asks, answer, machines_of, refuse, training_of
 from penstock.cli_planner_ask import more_facts, print_suggested, print_yours, question
 from penstock.cli_predict import one_file
 
@@ -79,8 +79,7 @@ def plan(
         raise ValueError(f"--tokens {tokens:g}: give how many are trained on, for example 15e12")
     rented = machines_of(cluster, usd_per_hour)
     if asks != NO_ASKS or len(rented) > 1:
-        if why is not None or what_if or pareto or report or start:
-            raise ValueError("--why, --what-if, --pareto, --report and --from are of one plan; ask for it by itself")
+        refuse({"why": why, "what-if": what_if, "pareto": pareto, "report": report, "from": start})
         training = training_of(model, framework, seq, batch, tokens, fix, exclude, top, headroom)
         return answer(asks, training, rented, json, export)
     ((name, machines),) = rented.items()
