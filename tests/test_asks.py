@@ -47,6 +47,7 @@ def test_the_fastest_for_a_budget_and_the_least_cost(capsys: pytest.CaptureFixtu
     seconds = {row["nodes"]: row["choice"]["seconds"] for row in whole["rows"] if row["choice"]}
     assert whole["answer"]["nodes"] == min(seconds, key=lambda nodes: seconds[nodes])
     assert whole["cheapest"]["nodes"] == min(usd, key=lambda nodes: usd[nodes])
+    assert all(row["proven"] for row in whole["rows"])
     assert set(whole["without"]) == {*range(1, 9)} - {*usd}
     middle = sorted(usd.values())[len(usd) // 2]
     found = facts(capsys, *where, "--budget", str(middle))

@@ -22,7 +22,8 @@ def print_numbers(facts: Facts, listed: Listed) -> None:
     """Print numbers of nodes, and the one that answers."""
     best, low, asked = facts["answer"], facts["cheapest"], facts["asked"]
     tried, took_s = f"{facts['searched']:,} of {len(facts['rows']):,}", facts["search_seconds"]
-    print(f"{tried} numbers of nodes searched in {took_s:.1f} s; no other can answer better\n")
+    how = "no other can answer better" if all(row["proven"] for row in facts["rows"]) else "others may answer better"
+    print(f"{tried} numbers of nodes searched in {took_s:.1f} s; {how}\n")
     what = "the fastest"
     if asked["deadline_seconds"] is not None:
         what = f"the fewest nodes for {_limits(asked)}"
