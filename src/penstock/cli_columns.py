@@ -22,3 +22,24 @@ def print_columns(rows: Iterable[Sequence[str]], left: Container[int] = (0,)) ->
 def print_listing(table: Listing) -> None:
     """Print a table of a report, without its title."""
     print_columns([table.head, *table.rows], left=table.left)
+
+
+def training(
+    tokens: float | None, tokens_per_s: float, usd_per_hour: float | None
+) -> tuple[float | None, float | None]:
+    """Return the seconds and the rent of a training on so many tokens; ``None`` for what is not known.
+
+    >>> training(3.6e9, 1e6, 10.0)
+    (3600.0, 10.0)
+    """
+    if tokens is None:
+        return None, None
+    seconds = tokens / tokens_per_s
+    return seconds, None if usd_per_hour is None else seconds / 3600 * usd_per_hour
+
+
+def training_cells(seconds: float | None, usd: float | None) -> tuple[str, ...]:
+    """Return the cells of a training's days and cost; none where no tokens were given."""
+    if seconds is None:
+        return ()
+    return f"{seconds / 86_400:,.1f}", "" if usd is None else f"$ {usd:,.0f}"

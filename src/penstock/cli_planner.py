@@ -12,6 +12,7 @@ from cyclopts import Parameter
 from penstock.cli_asks import NO_ASKS, Asks, answer, machines_of, refuse, training_of
 from penstock.cli_planner_ask import more_facts, print_suggested, print_yours, question
 from penstock.cli_predict import one_file
+from penstock.cli_special import NOT_SPECIAL, Special
 
 if TYPE_CHECKING:
     from penstock.search.choice import Choice
@@ -42,6 +43,7 @@ def plan(
     export: Annotated[list[str] | None, Parameter(negative="")] = None,
     pareto: Annotated[bool, Parameter(negative="")] = False,
     report: Annotated[list[Path] | None, Parameter(negative="")] = None,
+    special: Special = NOT_SPECIAL,
 ) -> None:
     """Plan a training: the fastest strategies that fit, why others lost, and what they take.
 
@@ -70,6 +72,7 @@ def plan(
     from penstock import cli_planner_text as text
     from penstock.cli_export import checked, write_exports
     from penstock.cli_report import report_files, reported
+    from penstock.cli_special import only_usual, special_answer, special_of
     from penstock.core.files import writable, write_whole
     from penstock.search.beside import neighbours, own
     from penstock.search.improve import changes_to
@@ -77,9 +80,9 @@ def plan(
 
     if tokens is not None and tokens <= 0:
         raise ValueError(f"--tokens {tokens:g}: give how many are trained on, for example 15e12")
-    rented = machines_of(cluster, usd_per_hour)
+    rented, kind = machines_of(cluster, usd_per_hour), special_of(special)
     if asks != NO_ASKS or len(rented) > 1:
-        refuse({"why": why, "what-if": what_if, "pareto": pareto, "report": report, "from": start})
+        refuse({"why": why, "what-if": what_if, "pareto": pareto, "report": report, "from": start, kind: kind})
         training = training_of(model, framework, seq, batch, tokens, fix, exclude, top, headroom)
         return answer(asks, training, rented, json, export)
     ((name, machines),) = rented.items()
@@ -90,6 +93,11 @@ def plan(
     flags = {"model": model, "cluster": name, "framework": framework, "seq": seq, "batch": batch, "tokens": tokens}
     ask = question(flags, machines, start, fix, exclude)
     space, asked = ask.space, ask.asked
+    if kind:
+        only_usual(
+            special, ask.suggested, why=why, export=export, what_if=what_if, pareto=pareto, report=report, start=start
+        )
+        return special_answer(special, space, asked, top=top, headroom=headroom, json=json)
     mine = ask.yours if why is None else own(space, why)
     found = best_of(space, top=top, headroom=headroom, first=_show_first if sys.stderr.isatty() else None)
     rejected = [*neighbours(space, found.best, headroom)] if found.choices else []

@@ -20,6 +20,7 @@ _BYTES = {
     "PiB": 2**50,
 }
 _SECONDS = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}
+_BITS = re.compile(r"\s*([\d.]+\s*[kKMGTP])b(?:its?)?\s*", re.ASCII)
 _AMOUNT = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([A-Za-z]*)\s*", re.ASCII)
 
 
@@ -61,6 +62,36 @@ def parse_s(text: str) -> float:
     if not found or found[2] not in _SECONDS or float(found[1]) == 0:
         raise ValueError(f"{text!r} is no time above 0; write it like 30d, 12h or 90min ({', '.join(_SECONDS)})")
     return float(found[1]) * _SECONDS[found[2]]
+
+
+def parse_rate(text: str) -> float:
+    """Return the bytes per second that ``text`` names: of bytes as ``parse_bytes`` reads them, or of bits.
+
+    Raises:
+        ValueError: no rate, or an unknown unit.
+
+    >>> parse_rate("10Gb/s"), parse_rate("100 Mbit/s"), parse_rate("25GB/s")
+    (1250000000.0, 12500000.0, 25000000000.0)
+    """
+    amount, slash, second = text.strip().rpartition("/")
+    bits = _BITS.fullmatch(amount)
+    if not slash or second != "s":
+        raise ValueError(f"{text!r} is no rate; write it like 10Gb/s (bits) or 1.25GB/s (bytes)")
+    return parse_bytes(f"{bits[1]}B") / 8 if bits else float(parse_bytes(amount))
+
+
+def human_rate(bytes_per_s: float) -> str:
+    """Return a rate as text in bits, as networks are named, with three figures.
+
+    >>> human_rate(1.25e9), human_rate(40e6 / 8)
+    ('10 Gb/s', '40 Mb/s')
+    """
+    bits, unit = 8 * bytes_per_s, "b/s"
+    for larger in ("kb/s", "Mb/s", "Gb/s", "Tb/s"):
+        if bits < 999.5:
+            break
+        bits, unit = bits / 1000, larger
+    return f"{_three_figures(bits)} {unit}"
 
 
 def human_bytes(count: float) -> str:

@@ -111,7 +111,6 @@ def test_rows_do_not_know_of_each_other() -> None:
     ("base", "columns", "says"),
     [
         ({"vocabulary": 1}, {}, "vocabulary=1 cannot be scored"),
-        ({"adapter": 8}, {}, "adapter=8 cannot be scored"),
         ({}, {"tq": [1]}, "no column 'tq'"),
         ({}, {"tp": [1, 2], "dp": [1, 2, 4]}, "columns have \\[2, 3\\] rows"),
     ],

@@ -16,19 +16,21 @@ from penstock.predict.split import Split
 Floats = NDArray[np.float64]
 
 
-def gathers_s(rank: Split, params: Floats, f: Floats, b: Floats) -> tuple[Floats, Floats]:
+def gathers_s(rank: Split, params: Floats, own: Floats, f: Floats, b: Floats) -> tuple[Floats, Floats]:
     """Return the seconds of a stage's forward and backward in which it waits for weights (ZeRO-3) or gradients
     (ZeRO-2).
 
     Args:
         rank: the setup, or setups, and the framework.
         params: parameters of each stage on one device, shape (stages,), or (setups, ranks) for many at once.
+        own: those of them that are trained, likewise.
         f, b: seconds of its forward and backward, likewise.
     """
     setup, stack = rank.setup, rank.stack
     over = (setup.sharded, setup.tp)
-    scatter_s = rank.among("reduce_scatter", params * stack.reduced_bytes, *over, setup.zero >= 2)
-    gather_s = rank.among("all_gather", params * rank.width_bytes, *over, setup.zero == 3)
+    width_bytes = min(setup.frozen_bytes, rank.width_bytes) if setup.adapter else rank.width_bytes
+    scatter_s = rank.among("reduce_scatter", own * stack.reduced_bytes, *over, setup.zero >= 2)
+    gather_s = rank.among("all_gather", params * width_bytes, *over, setup.zero == 3)
     forward = np.maximum(0.0, gather_s - f) + stack.fsdp_shown * gather_s
     return forward, np.maximum(0.0, gather_s + scatter_s - b)
 

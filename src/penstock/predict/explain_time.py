@@ -14,6 +14,7 @@ from penstock.core.parts import Experts
 from penstock.cost.constants import constants
 from penstock.cost.origins import Constant, constant, of_memory, of_stack
 from penstock.cost.passes import CLASSES, hot_share
+from penstock.predict.explain_frozen import widening
 from penstock.predict.explain_kernels import (
     PHASES,
     Kernel,
@@ -72,9 +73,10 @@ class Opened:
 
     def _device(self) -> Iterable[Figure]:
         for block, part, times in self._each():
-            added = adding(self.rank, self._work(block), self.rank.low, times)
+            work = self._work(block)
+            others = [adding(self.rank, work, self.rank.low, times), widening(self.rank, work, 2 * times)]
             yield total(
-                self.names[block], "s", [*operators(self.rank, kernels_of(self.rank, block), times), added],
+                self.names[block], "s", [*operators(self.rank, kernels_of(self.rank, block), times), *others],
                 how=self._often(block), facts={"blocks": self.blocks[block], "error_s": part.error_s},
             )  # fmt: skip
 
@@ -89,6 +91,8 @@ class Opened:
         for block, part, times in self._each():
             some = [kernel for kernel in kernels_of(self.rank, block) if kernel.again]
             found = operators(self.rank, some, times)
+            if (work := self._work(block)).launches[3] == work.launches[0]:
+                found.append(widening(self.rank, work, times))
             host_s = times * part.again_s - sum(figure.value for figure in found)
             how = "what launches by the host add to the device's time"
             if abs(host_s) > 1e-9 * times * part.again_s:

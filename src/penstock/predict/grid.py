@@ -18,7 +18,7 @@ NUMBERS = ("micro", "tp", "cp", "pp", "dp", "ep", "etp", "chunks", "zero", "sp")
 CHOICES = ("recompute", "schedule")
 DERIVED = ("devices", "stages", "micros", "replicas", "expert_replicas", "sharded")
 """What follows from columns as it does for one setup."""
-ALONE = {"adapter": 0, "vocabulary": 0, "stage_layers": ()}
+ALONE = {"vocabulary": 0, "stage_layers": ()}
 """What only single setups may have, and what it must be here."""
 
 

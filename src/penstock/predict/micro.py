@@ -25,6 +25,7 @@ from penstock.cost.model_operators import embedding_operators, head_operators, o
 from penstock.cost.operators import Kernels, Microbatch, Operator, Shard
 from penstock.cost.passes import CAST, MEMORY, ROUTING, Rows, Shares, Work, hot_share, rows_of, sustained, work
 from penstock.cost.stack import Stack
+from penstock.predict.frozen import widened_s
 from penstock.predict.part import Part
 
 Floats = NDArray[np.float64]
@@ -196,6 +197,8 @@ class Rank:
         device = (done.seconds / lasting[:, None]).sum(axis=0)
         device[2] += self.added_s(done) / lasting[MEMORY]
         device[2] *= not self.setup.adapter  # frozen matrices need no gradients of their own
+        wide_s = widened_s(self, done) / float(lasting[MEMORY]) if block is not None else 0.0
+        device[:2] += wide_s
         back_s, (f, i, w, again) = float(device[1] + device[2]), done.launches
         turn_s, ring_f, ring_b = self.messages(block, float(device[0]), back_s)
         twice = self.setup.recompute == "full" and block is not None
@@ -207,7 +210,7 @@ class Rank:
         b_s = both_s(self.device, back_s + back_too_s, (i + w) * launch_b) + routing_s
         waits_s = (f_s - float(device[0]) - there_s, b_s - back_s - back_too_s)
         stretch = 1 + waits_s[1] / back_s if back_s else 1.0
-        again_s = float((done.again / lasting).sum())
+        again_s = float((done.again / lasting).sum()) + wide_s * (again == f)
         again_s = both_s(self.device, again_s, again * launch_f) + routing_s * (again == f) if again else 0.0
         shown = {axis: (2 + twice) * seconds for axis, seconds in turn_s.items()}
         shown["context"] = ring_f * (1 + twice) + ring_b

@@ -13,6 +13,7 @@ from penstock.cost.alive import backward_bytes
 from penstock.cost.kept import kept, of_these, rerun
 from penstock.cost.model_operators import head_operators
 from penstock.cost.operators import Microbatch, Operator
+from penstock.predict.frozen import quantised
 from penstock.predict.micro import Rank, block_rows
 from penstock.predict.sizes import parameters, shapes, trained
 from penstock.predict.split import Split
@@ -147,6 +148,7 @@ def moments(rank: Split, stage: Stage) -> Iterator[Moment]:
     made, more = _backward(rank, stage)
     matrices, matrix = _matrices(rank, stage)
     steady = {"blocks made again": made, "scratch of products": stack.scratch_bytes * matrices}
+    steady |= {"a frozen matrix made wide": _wide_bytes(rank, stage)}
     there = 1.0 - stack.drops_gradients * (setup.micros == 1)
     gathered, moved = _gathered(rank, stage), _bucket(rank, stage)
     backward = {"backward of a block": more, "gradient of a matrix": stack.passing_bytes * matrix}
@@ -194,6 +196,14 @@ def _matrices(rank: Split, stage: Stage) -> tuple[Any, Any]:
     total, largest = rank.each(lambda one: _elements(one, blocks))
     head = stage.last * (rank.model.hidden * rank.model.vocab / rank.setup.tp)
     return total + head, np.maximum(largest, head)
+
+
+def _wide_bytes(rank: Split, stage: Stage) -> Any:
+    """Of the largest matrix of a block, where products read frozen ones in more bits than they are kept in."""
+    if not quantised(rank):
+        return 0.0
+    _, largest = rank.each(lambda one: _elements(one, dict.fromkeys(stage.blocks, 1)))
+    return rank.width_bytes * largest
 
 
 def _elements(rank: Rank, blocks: Mapping[Block, Any]) -> tuple[Any, Any]:

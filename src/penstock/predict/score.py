@@ -21,7 +21,7 @@ from penstock.predict.micro import Rank
 from penstock.predict.moments import Stage, of_block, sharded
 from penstock.predict.part import Part
 from penstock.predict.ranks import Layout, Ranks, layout, padded, shapes_of
-from penstock.predict.sizes import parameters
+from penstock.predict.sizes import parameters, trained
 from penstock.schedules.build import build, check_sizes
 from penstock.schedules.table import SCHEDULES
 
@@ -207,7 +207,7 @@ class _Held:
         """Of a step."""
         many, setup = self.ranks, self.ranks.setup
         times = _times(many, self.stage)
-        dense, experts = parameters(many.model, setup, *self.stage)
+        dense, experts = trained(many, *self.stage)
         dense, experts = np.broadcast_to(dense, times.f.shape), np.broadcast_to(experts, times.f.shape)
         beside_s = gradients_s(sums(many, dense, experts, times.b), times.b)
         beside_s += optimizer_s(updates_s(many, sharded(setup, (dense, experts), 1)))
@@ -225,8 +225,8 @@ def _times(many: Ranks, stage: Stage) -> _Times:
         each = many.each(partial(_seconds, name))
         f, i, w = (total + times * one for total, one in zip((f, i, w), each, strict=True))
     chunks = setup.chunks
-    params = sum(parameters(many.model, setup, *stage)) / chunks
-    gather_f, gather_b = gathers_s(many, params, f / chunks, (i + w) / chunks)
+    params, own = (sum(sizes) / chunks for sizes in (parameters(many.model, setup, *stage), trained(many, *stage)))
+    gather_f, gather_b = gathers_s(many, params, own, f / chunks, (i + w) / chunks)
     wait_s = stack.p2p_shown * many.next_stage_s + stack.micro_s / 2 / chunks
     return _Times(f + chunks * (wait_s + gather_f), i + chunks * (wait_s + gather_b), w)
 

@@ -153,8 +153,9 @@ class Step:
         return Costs(self.op_s, hop_s, kept_bytes, np.full(count, stack.w_share), boundary)
 
     def _gathers_s(self, f: Floats, b: Floats) -> tuple[Floats, Floats]:
-        sizes = parameters(self.model, self.setup, *self.of_stages)
-        return gathers_s(self.rank, np.broadcast_to(sum(sizes), len(self.stages)), f, b)
+        counts = (parameters(self.model, self.setup, *self.of_stages), trained(self.rank, *self.of_stages))
+        params, own = (np.broadcast_to(sum(sizes), len(self.stages)) for sizes in counts)
+        return gathers_s(self.rank, params, own, f, b)
 
     @cached_property
     def of_stages(self) -> Stage:

@@ -1,0 +1,92 @@
+"""Flags of ``penstock plan`` for jobs of a special kind, and what answers them."""
+
+from __future__ import annotations
+
+import json as json_format
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cyclopts import Parameter
+
+if TYPE_CHECKING:
+    from penstock.search.space import Space
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Special:
+    """A job of a special kind, planned in place of the usual one."""
+
+    tune: str | None = None
+    """Ways to fine-tune, set side by side: all, or some of full,lora,qlora."""
+    adapter_rank: int | None = None
+    """Rank of the adapters of lora and qlora [default: 16]."""
+    sites: str | None = None
+    """Sites with slow links between them: how many the cluster has, or groups for one each."""
+    between: str | None = None
+    """Rate of each site's link to the others, for example 10Gb/s or 1.25GB/s [default: the cluster's network]."""
+    delay: float | None = None
+    """Latency of a message between sites, in seconds [default: the cluster's network]."""
+    local: str | None = None
+    """Local updates to try: some of diloco,streaming-diloco,co2 [default: all]."""
+    every: int | None = None
+    """Inner steps between two outer steps [default: the published number]."""
+    lengths: str | None = None
+    """Lengths of sequences, FILE.csv with length,count, or wikipedia or squad: padded, packed, grouped."""
+
+
+NOT_SPECIAL = Special()
+
+
+def special_of(given: Special) -> str:
+    """Return which kind of job is asked for: the name of a flag, or ``""`` for the usual one.
+
+    Raises:
+        ValueError: several are, or a flag has nothing to belong to.
+    """
+    kinds = {"tune": given.tune, "sites": given.sites, "lengths": given.lengths}
+    asked = [name for name, value in kinds.items() if value is not None]
+    if len(asked) > 1:
+        raise ValueError(f"--{asked[0]} and --{asked[1]} are two questions; ask one at a time")
+    owners = {"adapter_rank": "tune"} | dict.fromkeys(("between", "delay", "local", "every"), "sites")
+    for name, owner in owners.items():
+        if getattr(given, name) is not None and owner not in asked:
+            raise ValueError(f"--{name.replace('_', '-')} belongs to --{owner}; give that too")
+    return asked[0] if asked else ""
+
+
+def only_usual(given: Special, suggested: object, **flags: Any) -> None:
+    """Do nothing, unless a flag is given that a job of a special kind has no answer to, or its batch was suggested.
+
+    Raises:
+        ValueError: that is so.
+    """
+    kind = special_of(given)
+    for name, value in flags.items():
+        if value:
+            flag = {"start": "from"}.get(name, name.replace("_", "-"))
+            raise ValueError(f"--{flag} does not go with --{kind}; plan what it prints with --fix first")
+    if suggested is not None:
+        raise ValueError(f"--batch is missing; say how many sequences a step has, for --{kind}")
+
+
+def special_answer(
+    given: Special, space: Space, asked: dict[str, Any], *, top: int, headroom: float, json: list[Path] | None
+) -> None:
+    """Answer a question of a special kind: print it, or its figures as JSON, or write these to a file beside it."""
+    from penstock.cli_lengths import lengths_answer
+    from penstock.cli_predict import one_file
+    from penstock.cli_sites import sites_answer
+    from penstock.cli_tune import tuning_answer
+    from penstock.core.files import write_whole
+
+    answers = {"tune": tuning_answer, "sites": sites_answer, "lengths": lengths_answer}
+    facts, show = answers[special_of(given)](given, space, asked, top=top, headroom=headroom)
+    written = json_format.dumps(facts, indent=1) + "\n"
+    if (out := one_file(json)) is not None:
+        write_whole(out, written)
+    if json == []:
+        print(written, end="")
+    else:
+        show()

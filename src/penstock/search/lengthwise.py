@@ -1,0 +1,156 @@
+"""The verb ``length_plans``: what sequences of many lengths take, padded, packed, balanced, and in flexible groups."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Any
+
+import numpy as np
+
+from penstock.core.lengths import Ints, Lengths
+from penstock.core.setup import Setup
+from penstock.predict.paces import Paces, paces
+from penstock.search.length_ways import WAYS, Laid, bound_s
+from penstock.search.planner import HEADROOM
+from penstock.search.space import Space
+
+BATCHES = 4
+"""Batches that are drawn from the lengths; figures are their means."""
+TRIED = 3
+"""Setups that are laid out for each way, those with the least bounds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LengthPlan:
+    """A way to put sequences on ranks, with the setup on which it is fastest; figures are means over the batches.
+
+    ``setup`` has one context rank; ``bound_s``: what no way is faster than with any of the setups; ``error``: of the
+    law of seconds by lengths, the largest at the predictions that it was made from.
+    """
+
+    name: str
+    setup: Setup
+    seconds: float
+    tokens_per_s: float
+    padding: float
+    busy: float
+    micros: float
+    degrees: Mapping[int, float]
+    bound_s: float
+    error: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LengthsPlanned:
+    """Ways to put sequences on ranks, in the order of ``WAYS``; those that do not fit are left out.
+
+    ``lengths``: as they are trained, ``cut_share`` of them cut. ``longest``: tokens of the longest drawn. ``tokens``:
+    of a step's sequences, the mean over ``batches``.
+    """
+
+    lengths: Lengths
+    longest: int
+    cut_share: float
+    batches: int
+    tokens: float
+    plans: tuple[LengthPlan, ...]
+
+
+def length_plans(space: Space, lengths: Lengths, *, headroom: float = HEADROOM) -> LengthsPlanned:
+    """Return what a step with sequences of many lengths takes.
+
+    Args:
+        space: what there is to choose from; its ``seq`` is the longest sequence (longer ones are cut to it), its batch
+            the sequences of a step. There is no pipeline, and context ranks are grouped as each way does.
+        lengths: how many tokens sequences have.
+        headroom: share of a device's memory that stays free.
+
+    Raises:
+        ValueError: no setup without a pipeline has room for the longest sequence, or none is left to choose from.
+
+    >>> from penstock.search.space import space_of
+    >>> space = space_of("gpt2-xl", "h100:4", seq=512, batch=256, fix="tp=1,recompute=none,zero=1")
+    >>> found = length_plans(space, Lengths.read("wikipedia"))
+    >>> [one.name for one in found.plans]
+    ['padded', 'packed', 'packed evenly', 'flexible groups', 'free groups']
+    >>> found.plans[0].tokens_per_s < found.plans[1].tokens_per_s < found.plans[3].tokens_per_s
+    True
+    """
+    trained, share = lengths.cut(space.base.seq)
+    drawn = [trained.draw(space.base.batch, number) for number in range(BATCHES)]
+    longest = max(int(batch.max()) for batch in drawn)
+    each = paces(space.model, space.cluster, space.stack, _setups(space), longest=space.base.seq, headroom=headroom)
+    fitting = [one for one in each if any(pace.most_tokens >= longest for pace in one.by_degree.values())]
+    if not fitting:
+        devices = f"{space.devices} device{'s' * (space.devices > 1)}"
+        raise ValueError(
+            f"no setup without a pipeline has room for a sequence of {longest:,} tokens on {devices}; give more "
+            "devices, or a smaller --seq to which longer sequences are cut"
+        )
+    bounds = [[bound_s(one, batch) for batch in drawn] for one in fitting]
+    order = np.argsort([sum(row) for row in bounds], kind="stable")[:TRIED].tolist()
+    tokens = float(np.mean([batch.sum() for batch in drawn]))
+    made = [_plan(name, [fitting[place] for place in order], drawn, trained.longest, tokens) for name in WAYS]
+    least = float(np.mean(np.min(bounds, axis=0)))
+    plans = tuple(replace(one, bound_s=least) for one in made if one is not None)
+    return LengthsPlanned(
+        lengths=trained, longest=longest, cut_share=share, batches=BATCHES, tokens=tokens, plans=plans
+    )
+
+
+def _setups(space: Space) -> list[Setup]:
+    """Setups without pipeline and with one context rank, one micro-batch a step."""
+    fixed = space.fixed
+    for name in ("pp", "cp", "chunks", "ep", "etp"):
+        if any(value != 1 for value in fixed.get(name, ())):
+            raise ValueError(
+                f"{name}={'/'.join(map(str, fixed[name]))}: sequences of many lengths are planned with {name}=1"
+            )
+    node = min(node.devices for node, _ in space.cluster.groups)
+    wanted: dict[str, Any] = {
+        "tp": [d for d in range(1, node + 1) if space.devices % d == 0],
+        "zero": space.zero_stages(1),
+        "recompute": ("none", "full"),
+    }
+    values = {
+        name: [v for v in fixed.get(name, free) if v not in space.excluded.get(name, ())]
+        for name, free in wanted.items()
+    }
+    found = []
+    for tp, zero, recompute in product(*values.values()):
+        dp, rest = divmod(space.devices, tp)
+        sp = tp > 1 and True not in space.excluded.get("sp", ()) and fixed.get("sp", (True,))[0]
+        if rest == 0:
+            found.append(replace(space.base, batch=dp, tp=tp, dp=dp, sp=bool(sp), zero=zero, recompute=recompute))
+    if not found:
+        raise ValueError("no setup is left; fix or exclude less")
+    return found
+
+
+def _plan(name: str, tried: list[Paces], drawn: list[Ints], width: int, tokens: float) -> LengthPlan | None:
+    """A way on the setup on which it is fastest over all batches."""
+    best: tuple[float, Paces, list[Laid]] | None = None
+    for one in tried:
+        laid = [WAYS[name](one, batch, width) for batch in drawn]
+        some = [each for each in laid if each is not None]
+        seconds = float(np.mean([each.seconds for each in some])) if len(some) == len(drawn) else np.inf
+        if np.isfinite(seconds) and (best is None or seconds < best[0]):
+            best = seconds, one, some
+    if best is None:
+        return None
+    seconds, one, some = best
+    degrees = {degree for each in some for degree in each.degrees}
+    return LengthPlan(
+        name=name,
+        setup=one.setup,
+        seconds=seconds,
+        tokens_per_s=tokens / seconds,
+        padding=float(np.mean([each.padding for each in some])),
+        busy=float(np.mean([each.busy for each in some])),
+        micros=float(np.mean([each.micros for each in some])),
+        degrees={d: float(np.mean([each.degrees.get(d, 0.0) for each in some])) for d in sorted(degrees)},
+        bound_s=0.0,
+        error=max(one.by_degree[degree].error for degree in degrees),
+    )
