@@ -70,6 +70,12 @@ def test_lengths_are_packed(capsys: pytest.CaptureFixture[str], tmp_path: Path) 
     assert padded["padding"] > 0.5
 
 
+def test_a_batch_is_not_suggested(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([*ASKED[:-2], *FIX, "--tune", "all"])
+    assert "--batch is missing; say how many sequences a step has, for --tune" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
@@ -86,6 +92,7 @@ def test_lengths_are_packed(capsys: pytest.CaptureFixture[str], tmp_path: Path) 
         (["--cluster", "h100:2+h100:2", "--sites", "groups", "--every", "0"], "--every 0: give how many inner steps"),
         (["--cluster", "h100:2+h100:2", "--sites", "groups", "--delay", "-1"], "latency of -1 s cannot be"),
         (["--tune", "all", "--why", "tp=2"], "--why does not go with --tune"),
+        (["--tune", "all", "--what-if"], "--what-if does not go with --tune"),
     ],
 )
 def test_what_cannot_be_asked(words: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
