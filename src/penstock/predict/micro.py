@@ -195,10 +195,9 @@ class Rank:
         now the one waits and then the other. Messages are the device's."""
         lasting = self.lasting(low, hot_share(done.seconds.sum(axis=1)))
         device = (done.seconds / lasting[:, None]).sum(axis=0)
-        device[2] += self.added_s(done) / lasting[MEMORY]
-        device[2] *= not self.setup.adapter  # frozen matrices need no gradients of their own
-        wide_s = widened_s(self, done) / float(lasting[MEMORY]) if block is not None else 0.0
-        device[:2] += wide_s
+        trained = not self.setup.adapter  # frozen matrices need no gradients of their own
+        device[2] = trained * (device[2] + self.added_s(done) / lasting[MEMORY])
+        device[:2] += (wide_s := 0.0 if block is None else widened_s(self, done) / float(lasting[MEMORY]))
         back_s, (f, i, w, again) = float(device[1] + device[2]), done.launches
         turn_s, ring_f, ring_b = self.messages(block, float(device[0]), back_s)
         twice = self.setup.recompute == "full" and block is not None

@@ -43,7 +43,7 @@ def group(lengths: Sequence[int], ranks: int, paces: Sequence[Pace]) -> Grouped 
     >>> short, long = Pace(1, 0.0, 1.0, 0.0, 0.0, 10, 0.0), Pace(2, 0.0, 0.6, 0.0, 0.0, 20, 0.0)
     >>> found = group([15, 4, 4], 4, [short, long])
     >>> found.degrees, found.seconds
-    ((2, 1, 1), 9.0)
+    ((2, 2), 9.0)
     """
     order = np.array(sorted(lengths, reverse=True), dtype=np.int64)
     facts = [(p.degree, p.each_s, p.token_s, p.square_s, p.most_tokens, p.floor_s) for p in paces]
