@@ -93,8 +93,8 @@ def _print(found: SitesPlanned, facts: dict[str, Any]) -> None:
     print_columns(_table(found, facts), left=(0, 1, 10 + 2 * (facts["asked"]["tokens"] is not None)))
     for name, why in found.impossible.items():
         print(f"{name}: {why}")
-    print("\nnot gradient-equal: sites train apart between outer steps, and the same tokens may reach another loss")
-    if any(one.outer_bytes for one in found.plans):
+    if not all(one.gradient_equal for one in found.plans):
+        print("\nnot gradient-equal: sites train apart between outer steps, and the same tokens may reach another loss")
         print("\nmemory of the fullest device for the outer optimizer")
         print_columns(_outer(found))
     shown: list[str] = next((said["predict"] for said in facts["strategies"] if said["predict"]), [])

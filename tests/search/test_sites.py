@@ -63,6 +63,16 @@ def test_sites_of_different_sizes_have_no_pipeline_over_them() -> None:
     assert found.impossible == {"pipeline over sites": "sites of 4 and 2 devices have no equal parts of it"}
 
 
+def test_what_does_not_divide_a_site_may_be_a_pipeline_over_them() -> None:
+    found = planned("h100:2+h100:2", "groups", 1e10, "pp=4,cp=1,tp=1,micro=1,recompute=full")
+    assert [one.name for one in found.plans] == ["pipeline over sites"]
+    assert found.impossible["diloco"] == (
+        "inside of a site, pp=4 does not divide 2 devices; use a product of 1, 2, or give dp"
+    )
+    with pytest.raises(ValueError, match="inside of a site, tp=8 does not divide 2 devices"):
+        planned("h100:2+h100:2", "groups", 1e10, "tp=8")
+
+
 def test_the_outer_optimizer_lives_where_there_is_room() -> None:
     machines = Cluster.read("dgx-h100:2")
     sites = sites_of(machines, "2", bytes_per_s=1e9)

@@ -63,6 +63,8 @@ def site_plans(
     tries["pipeline over sites"] = pipelined(space, sites, headroom)
     tries["a site alone"] = alone(space, sites, headroom)
     plans = sorted((one for one in tries.values() if isinstance(one, SitePlan)), key=lambda one: one.seconds)
+    if not plans:
+        raise ValueError(next(why for why in tries.values() if isinstance(why, str)))
     impossible = {name: why for name, why in tries.items() if isinstance(why, str)}
     return SitesPlanned(sites=sites, batches=tuple(batches), plans=tuple(plans), impossible=impossible)
 

@@ -33,11 +33,12 @@ SHOWN_SHARE = 0.95
 
 @dataclass(frozen=True, eq=False)
 class Inside:
-    """Strategies of a site that fit, fastest first, each with its step."""
+    """Strategies of a site that fit, fastest first, each with its step; ``why`` says why there is none to look at."""
 
     node: Node
     choices: tuple[Choice, ...]
     steps: tuple[Step, ...]
+    why: str = ""
 
     def fitting(self, each_bytes: float, headroom: float) -> int | None:
         """Return the place of the fastest with room on its devices for so many bytes more of each parameter that a
@@ -51,7 +52,10 @@ class Inside:
 
 def inside(space: Space, headroom: float) -> Inside:
     """Return the best strategies of the space of a site."""
-    found = best_of(space, top=TRIED, headroom=headroom)
+    try:
+        found = best_of(space, top=TRIED, headroom=headroom)
+    except ValueError as error:
+        return Inside(space.cluster.node_of(0), (), (), f"inside of a site, {error}")
     steps = tuple(Step(space.model, space.cluster, one.setup, space.stack) for one in found.choices)
     return Inside(space.cluster.node_of(0), found.choices, steps)
 
@@ -64,6 +68,8 @@ def local(sites: Sites, each: list[Inside], name: str, outer: Outer, headroom: f
     found = [one for place in ("device", "host") if (one := _local(sites, each, name, outer, headroom, place))]
     if found:
         return min(found, key=lambda one: one.seconds)
+    if whys := [one.why for one in each if one.why]:
+        return whys[0]
     return "no strategy of a site leaves room for the outer optimizer, on its devices or in its host's memory"
 
 
@@ -148,7 +154,7 @@ def trained_of(step: Step) -> float:
 def data_parallel(sites: Sites, each: list[Inside]) -> SitePlan | str:
     """Return the best strategy inside each site with gradients summed over all in every step; or why there is none."""
     if not all(one.choices for one in each):
-        return "no strategy fits on a site"
+        return next((one.why for one in each if one.why), "no strategy fits on a site")
     bests, steps = [one.choices[0] for one in each], [one.steps[0] for one in each]
     stack = steps[0].stack
     whole_s = sites.uplink.sum_s(trained_of(steps[0]) * stack.reduced_bytes)
@@ -172,14 +178,15 @@ def data_parallel(sites: Sites, each: list[Inside]) -> SitePlan | str:
 
 def alone(space: Space, sites: Sites, headroom: float) -> SitePlan | str:
     """Return the whole batch on the site on which it is fastest; or why it cannot be."""
-    found, seen = [], set()
+    found, whys, seen = [], ["no strategy fits on a site"], set()
     for place, cluster in enumerate(sites.clusters, 1):
         if cluster.groups not in seen:
-            planned = best_of(replace(space, cluster=cluster), top=1, headroom=headroom)
-            found += [(one, place, cluster) for one in planned.choices]
+            one = inside(replace(space, cluster=cluster), headroom)
+            found += [(choice, place, cluster) for choice in one.choices[:1]]
+            whys += [one.why] if one.why else []
         seen.add(cluster.groups)
     if not found:
-        return "no strategy fits on a site"
+        return whys[-1]
     best, place, cluster = min(found, key=lambda one: one[0].seconds)
     return SitePlan(
         name=f"site {place} alone",
