@@ -92,6 +92,10 @@ def test_a_batch_is_not_suggested(capsys: pytest.CaptureFixture[str]) -> None:
         (["--cluster", "h100:2+h100:2", "--sites", "groups", "--every", "0"], "--every 0: give how many inner steps"),
         (["--cluster", "h100:2+h100:2", "--sites", "groups", "--delay", "-1"], "latency of -1 s cannot be"),
         (["--tune", "all", "--why", "tp=2"], "--why does not go with --tune"),
+        (
+            ["--tune", "all", "--cluster", "h100:2,h100:4"],
+            "--tune is of the plan of one cluster; ask for that by itself",
+        ),
         (["--tune", "all", "--what-if"], "--what-if does not go with --tune"),
     ],
 )
