@@ -150,7 +150,13 @@ class Setup:
     @property
     def sharded(self) -> int:
         """Ranks over which ZeRO shards what it shards."""
-        return 1 + (self.zero > 0) * ((self.shards or self.replicas) - 1)
+        return 1 + (self.zero > 0) * (self.shards + (self.shards == 0) * self.replicas - 1)
+
+    @property
+    def expert_sharded(self) -> int:
+        """The same for experts: as many groups of them shard."""
+        shares = self.expert_replicas * self.sharded // self.replicas
+        return 1 + (self.zero > 0) * (shares > 1) * (shares - 1)
 
     @property
     def tokens(self) -> int:
