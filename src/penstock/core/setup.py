@@ -123,6 +123,11 @@ class Setup:
             raise ValueError(f"stage_layers has {len(self.stage_layers)} numbers; give {self.stages}, one a stage")
 
     @property
+    def ends(self) -> tuple[str, ...]:
+        """Ends of the model that are trained beside its blocks, by name."""
+        return ("embedding", "predictors", "head") if self.multi_token else ("embedding", "head")
+
+    @property
     def devices(self) -> int:
         """All of them."""
         return self.tp * self.cp * self.pp * self.dp

@@ -143,7 +143,7 @@ def _passes(many: Ranks, stage: Stage) -> Times:
     pp, split = many.setup.pp, many.setup.vocabulary > 0
     first, last = (np.where(split, 1 / pp, end) for end in (stage.first, stage.last))
     parts: list[tuple[Any, Any]] = [*stage.blocks.items(), ("embedding", first), ("head", last)]
-    if "predictors" in many.made[0].ends:
+    if "predictors" in many.grid.base.ends:
         parts.append(("predictors", np.where(split, 0, stage.last)))
     for name, times in parts:
         each = many.each(partial(_seconds, name))
@@ -160,8 +160,8 @@ def _times(many: Ranks, stage: Stage) -> Times:
 def _waiting(many: Ranks, bare: Times, sizes: Counts, own: Counts) -> Times:
     """Passes with what each rank waits for messages, for its host, and for so many weights and gradients of its own."""
     stack, chunks = many.stack, many.setup.chunks
-    each = [(dense / chunks, experts / chunks) for dense, experts in (sizes, own)]
-    gather_f, gather_b = gathers_s(many, *each, bare.f / chunks, bare.b / chunks)
+    whole, part = ((dense / chunks, experts / chunks) for dense, experts in (sizes, own))
+    gather_f, gather_b = gathers_s(many, whole, part, bare.f / chunks, bare.b / chunks)
     wait_s = stack.p2p_shown * many.next_stage_s + stack.micro_s / 2 / chunks
     return Times(bare.f + chunks * (wait_s + gather_f), bare.i + chunks * (wait_s + gather_b), bare.w)
 

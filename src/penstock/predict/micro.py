@@ -161,12 +161,7 @@ class Rank:
     @cached_property
     def parts(self) -> dict[Block | str, Part]:
         """What each kind of block, and each end of the model by name, takes."""
-        return {b: self.block(b) for b in self.model.kinds()} | {which: self.end(which) for which in self.ends}
-
-    @property
-    def ends(self) -> tuple[str, ...]:
-        """Those of the model, by name."""
-        return ("embedding", "predictors", "head") if self.setup.multi_token else ("embedding", "head")
+        return {b: self.block(b) for b in self.model.kinds()} | {which: self.end(which) for which in self.setup.ends}
 
     def block(self, block: Block) -> Part:
         """Return what one block takes."""

@@ -166,7 +166,7 @@ def _rank(model: Architecture, cluster: Cluster, setup: Setup, stack: Stack) -> 
     try:
         for block in model.kinds():
             block_rows(block, rank.batch_of(block))
-        for which in rank.ends:
+        for which in setup.ends:
             end_rows(model, rank.batch_of_end(which), which)
     except ValueError:
         return None
