@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from penstock.cli import main
+from penstock.core.plan import Plan
 
 ASKED = ["plan", "--model", "llama-3-8b", "--cluster", "dgx-h100:1", "--seq", "4096", "--batch", "64"]
 FIX = ["--fix", "zero=1/3,cp=1,sp=1"]
@@ -80,6 +81,17 @@ def test_without_a_batch_laws_suggest_one(capsys: pytest.CaptureFixture[str], tm
     assert "times 20 a parameter" in text
 
 
+def test_an_order_is_solved_for_and_written(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    order = tmp_path / "order.json"
+    words = "tp=2,pp=4,cp=1,zero=0,micro=1,recompute=full,schedule=1f1b,stage_layers=even"
+    main([*ASKED, "--framework", "torchtitan", "--fix", words, "--solve", "0.5", "--order", str(order), "--json"])
+    one = json.loads(capsys.readouterr().out)["orders"][0]
+    assert one["bound_seconds"] * (1 - 1e-12) <= one["seconds"] < one["named_seconds"]
+    assert one["gain"] == pytest.approx(1 - one["seconds"] / one["named_seconds"])
+    plan = Plan.from_json(order.read_text())
+    assert (plan.placement.ranks, plan.name) == (4, one["plan"])
+
+
 def test_where_nothing_fits(capsys: pytest.CaptureFixture[str]) -> None:
     main(["plan", "--model", "gpt3-175b", "--cluster", "dgx-h100:1", "--seq", "2048", "--batch", "64", *FIX])
     text = capsys.readouterr().out
@@ -98,6 +110,11 @@ def test_where_nothing_fits(capsys: pytest.CaptureFixture[str]) -> None:
         (["--tokens", "0"], "give how many are trained on"),
         (["--fix", "zero=7"], "zero=7"),
         (["--fix", "tp=-2"], "tp=-2 is too small; use 1 or more"),
+        (["--solve", "0"], "solve=0: give seconds above 0"),
+        (["--solve", "5"], "megatron-core runs its own schedules alone; use penstock, pytorch or torchtitan"),
+        (["--order", "order.json"], "no order is looked for; add --solve 10"),
+        (["--order", "order.csv"], "the suffix must be"),
+        (["--fix", "stage_layers=8+x"], "write even, or layers of each stage as"),
         (["--fix", "recompute=ful"], "no operator is called 'ful'; there are"),
     ],
 )

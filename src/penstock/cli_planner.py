@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json as json_format
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -38,6 +39,8 @@ def plan(
     usd_per_hour: Rents = (),
     what_if: Annotated[bool, Parameter(negative="")] = False,
     asks: Annotated[Asks, Parameter(name="*")] = NO_ASKS,
+    solve: float | None = None,
+    order: Path | None = None,
     json: Annotated[list[Path] | None, Parameter(consume_multiple=True, negative="")] = None,
     start: Annotated[Path | None, Parameter(name="--from")] = None,
     export: Annotated[list[str] | None, Parameter(negative="")] = None,
@@ -61,6 +64,8 @@ def plan(
         headroom: share of a device's memory that stays free.
         usd_per_hour: rent of one node, in place of the catalogue's; of several clusters once for all, or once each.
         what_if: also plan on faster links and products, with more memory, longer sequences, more nodes, a slow rank.
+        solve: seconds for better orders of passes of the best with a pipeline, for frameworks that run any order.
+        order: write the best of these orders as a plan (.json or .txt) that penstock simulate and run read.
         json: print all figures as one JSON object in place of the text, or write them to a file beside it.
         start: a file of another framework, as for penstock predict: its setup is set beside the best, with what to
             change.
@@ -71,11 +76,14 @@ def plan(
     from penstock import cli_planner_best as best
     from penstock import cli_planner_text as text
     from penstock.cli_export import checked, write_exports
+    from penstock.cli_order import check_order, write_order
+    from penstock.cli_progress import watching
     from penstock.cli_report import report_files, reported
     from penstock.cli_special import only_usual, special_answer, special_of
     from penstock.core.files import writable, write_whole
     from penstock.search.beside import neighbours, own
     from penstock.search.improve import changes_to
+    from penstock.search.orders import orders
     from penstock.search.planner import best_of
 
     if tokens is not None and tokens <= 0:
@@ -98,8 +106,16 @@ def plan(
             special, ask.suggested, why=why, export=export, what_if=what_if, pareto=pareto, report=report, start=start
         )
         return special_answer(special, space, asked, top=top, headroom=headroom, json=json)
+    check_order(space, solve, order)
     mine = ask.yours if why is None else own(space, why)
-    found = best_of(space, top=top, headroom=headroom, first=_show_first if sys.stderr.isatty() else None)
+    with watching() as watch:
+        first = _show_first if sys.stderr.isatty() else None
+        found = best_of(space, top=top, headroom=headroom, first=first, watch=watch)
+    if found.stopped and not found.choices:
+        raise ValueError("stopped before any strategy was found that fits; nothing is known yet")
+    if solve is not None:
+        found = replace(found, orders=orders(space, found.choices, headroom, solve))
+        write_order(order, found)
     rejected = [*neighbours(space, found.best, headroom)] if found.choices else []
     changes = changes_to(space, ask.yours, found.best, headroom) if ask.yours and found.choices else ()
     if found.choices:

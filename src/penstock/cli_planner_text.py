@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from penstock.cli_columns import print_listing
+from penstock.cli_order import print_orders
 from penstock.cli_planner_ask import predict_words
 from penstock.cli_planner_best import print_best, print_what_if
 from penstock.cli_predict_text import usd_of
@@ -35,9 +36,22 @@ def facts_of(
         "scored": found.scored,
         "predicted": found.predicted,
         "proven": found.proven,
+        "stopped": found.stopped,
         "headroom": found.headroom,
         "search_seconds": found.seconds,
         "choices": [choice(one) for one in found.choices],
+        "orders": [
+            {
+                "split": one.choice.split,
+                "seconds": one.choice.seconds,
+                "named_seconds": one.named_s,
+                "bound_seconds": one.bound_s,
+                "gain": one.gain,
+                "memory_bytes": one.choice.needed_bytes,
+                "plan": one.plan.name,
+            }
+            for one in found.orders
+        ],
         "rejected": rejected,
         "why": choice(mine),
         "nearest": choice(found.nearest),
@@ -83,6 +97,7 @@ def print_planned(found: Planned, facts: dict[str, Any], rejected: list[str], mi
         print_listing(ranking(facts))
         print(f"\nthe best\n  {facts['choices'][0]['predict']}")
         print_best(facts)
+        print_orders(found)
         print("\nwhy not")
         for line in rejected:
             print(f"  {line}")
@@ -95,6 +110,7 @@ def print_planned(found: Planned, facts: dict[str, Any], rejected: list[str], mi
 
 def _counts(facts: dict[str, Any]) -> str:
     how = "none can be faster" if facts["proven"] else "others may be as fast"
+    how = "stopped early, others may be faster" if facts["stopped"] else how
     ending = f", {facts['predicted']:,} predicted; {how}" if facts["choices"] else ""
     return (
         f"{facts['considered']:,} strategies in {facts['search_seconds']:.1f} s: {facts['impossible']:,} do not "

@@ -88,7 +88,7 @@ def solve(
     from penstock.search import solve as search
 
     ready(csv, files)
-    _check_plan_file(plan)
+    check_plan_file(plan)
     for flag, value in (("--memory", memory), ("--time", seconds)):
         if not 0 < value < math.inf:
             raise ValueError(f"{flag} {value:g}: give a positive number")
@@ -122,14 +122,19 @@ def _aim(aims: Aims) -> Aim:
     return "period"
 
 
-def _check_plan_file(path: Path | None) -> None:
+def check_plan_file(path: Path | None, flag: str = "--plan") -> None:
+    """Check that a plan can be written to a file, if one is given.
+
+    Raises:
+        ValueError: it cannot.
+    """
     from penstock.core.files import writable
     from penstock.core.job import PLAN_FILES
 
     if path is not None:
         writable(path)
         if path.suffix not in PLAN_FILES:
-            raise ValueError(f"--plan {path}: the suffix must be {' or '.join(PLAN_FILES)}")
+            raise ValueError(f"{flag} {path}: the suffix must be {' or '.join(PLAN_FILES)}")
 
 
 def _facts(found: Solution, pricing: Pricing, memory: float, took_s: float) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,9 @@ from penstock.core.config import gpt, read_architecture
 from penstock.core.setup import Setup
 from penstock.cost.stack import stack
 from penstock.predict import Grid, Scores, predict, scores
+from penstock.schedules import SCHEDULES
+from penstock.search.finer import less, variants
+from penstock.search.space import space_of
 
 DENSE = gpt(layers=24, hidden=2048, heads=16, vocab=50304, positions=2048)
 EXPERTS = gpt(layers=16, hidden=1024, heads=16, vocab=32000, gated=True, experts=8, topk=2, expert_ffn=2048)
@@ -78,6 +82,36 @@ def test_pipelines_of_unequal_blocks_are_close(model: str) -> None:
     assert found[:, 1].max() < 0.02
 
 
+@pytest.mark.parametrize(
+    ("framework", "more", "time"),
+    [
+        ("megatron-core", {"stage_layers": ((6, 6, 7, 5), (5, 7, 7, 5), ()), "pp": (4,)}, 0.02),
+        ("penstock", {"vocabulary": (1, 2), "pp": (2, 4), "zero": (0,)}, 0.02),
+        ("megatron-core", {"shards": (2, 4), "zero": (1,), "pp": (1, 2)}, 0.01),
+        ("torchtitan", {"shards": (2, 4, 8), "zero": (2, 3), "pp": (1,)}, 1e-9),
+        ("megatron-core", {"cp": (2, 4), "cp_heads": (True,), "pp": (1,)}, 1e-9),
+    ],
+)
+def test_cuts_and_shards_and_heads_are_as_predicted(framework: str, more: dict[str, Any], time: float) -> None:
+    found = errors(DENSE, grid(("1f1b",), **more), framework, seed=3)
+    assert len(found) >= 20
+    assert found[:, 0].max() < time
+    assert found[:, 1].max() < 1e-9
+
+
+@pytest.mark.parametrize("schedule", ["1f1b", "interleaved", "zb-h1", "zb-h2", "zb-v"])
+def test_no_cut_and_no_shards_are_below_what_variants_take_at_least(schedule: str) -> None:
+    chunks = 2 if SCHEDULES[schedule].chunks else 1
+    base = grid((schedule,), pp=(2, 4, 8), chunks=(chunks,), micro=(1, 2), tp=(1, 2), zero=(0, 1), sp=(0,), batch=64)
+    space = space_of(DENSE, CLUSTER, "megatron-core", seq=1024, batch=64)
+    least_s = scores(DENSE, CLUSTER, base, space.stack, less=less(space)).least_s
+    finer, of = variants(space, base)
+    found = scores(DENSE, CLUSTER, finer, space.stack)
+    assert len(finer) > 200
+    assert found.possible.mean() > 0.9
+    assert (least_s[of] / found.seconds).max() <= 1 + 1e-9
+
+
 def test_what_cannot_be_is_what_predict_refuses() -> None:
     of = grid(("1f1b", "interleaved", "zb-v", "no such"), chunks=(1, 2, 9), ep=(1, 3), pp=(1, 4, 8, 5))
     found = scores(DENSE, CLUSTER, of, stack("megatron-core"))
@@ -110,7 +144,6 @@ def test_rows_do_not_know_of_each_other() -> None:
 @pytest.mark.parametrize(
     ("base", "columns", "says"),
     [
-        ({"vocabulary": 1}, {}, "vocabulary=1 cannot be scored"),
         ({}, {"tq": [1]}, "no column 'tq'"),
         ({}, {"tp": [1, 2], "dp": [1, 2, 4]}, "columns have \\[2, 3\\] rows"),
     ],

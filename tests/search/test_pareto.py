@@ -10,8 +10,9 @@ from test_strategies import DENSE, TASK, every
 
 from penstock.core.cluster import Cluster
 from penstock.search import pareto as trades
+from penstock.search.margins import OVER_BYTES
 from penstock.search.pareto import STEP, around, undominated
-from penstock.search.planner import OVER_BYTES, plan
+from penstock.search.planner import plan
 from penstock.search.space import space_of
 
 NARROW = "tp=8,zero=1,cp=1,recompute=none,schedule=1f1b"

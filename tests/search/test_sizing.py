@@ -15,16 +15,17 @@ from penstock.core.config import gpt
 from penstock.core.config.members import family, is_scaled, members, scaled
 from penstock.predict import scores
 from penstock.predict.floor import work_s
+from penstock.search.finals import predicted_of
 from penstock.search.fleet import Fleet, counted, fewest, grown, least, near
 from penstock.search.largest import largest
 from penstock.search.longest import at, longest
-from penstock.search.planner import best_of, predicted_of
+from penstock.search.planner import best_of
 from penstock.search.sizing import Limits, cheapest, rent_of, sized
 from penstock.search.space import Space, space_of
 
 DENSE = gpt(layers=8, hidden=2048, heads=16, vocab=50304, positions=2048)
 EXPERTS = gpt(layers=8, hidden=1024, heads=16, vocab=32000, gated=True, experts=8, topk=2, expert_ffn=2048)
-FIX = "cp=1,zero=1,sp=1,micro=1,recompute=none/full,tp=1..4,schedule=1f1b"
+FIX = "cp=1,zero=1,sp=1,micro=1,recompute=none/full,tp=1..4,schedule=1f1b,stage_layers=even,shards=0"
 COUNTS = (1, 2, 3, 4, 5, 6, 7, 8)
 
 
@@ -183,7 +184,7 @@ def test_a_step_keeps_its_tokens() -> None:
 
 def test_the_largest_model_is_the_largest_that_fits() -> None:
     space = space_of(DENSE, "a10:4", seq=2048, batch=16, fix="cp=1,zero=1,micro=1,recompute=full,schedule=1f1b")
-    models = [*scaled("gpt:", 12e9, 2048)]
+    models = [*scaled("gpt:", 24e9, 2048)]
     tried = largest(space, models, top=1, headroom=0.05)
     fitting = [m for m in models if best_of(replace(space, model=m), top=1, headroom=0.05).choices]
     assert tried[-1].model == fitting[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,25 +11,31 @@ import pytest
 from penstock.core.cluster import Cluster
 from penstock.core.config import gpt
 from penstock.predict import predict, scores
-from penstock.search import planner
+from penstock.search import finals
 from penstock.search.beside import neighbours, own
 from penstock.search.choice import Choice, split_of
-from penstock.search.planner import OVER, OVER_BYTES, OVER_ELSE, plan, predicted_of
+from penstock.search.finals import predicted_of
+from penstock.search.finer import variants
+from penstock.search.margins import OVER, OVER_BYTES, OVER_ELSE, at_least_s, over_bytes
+from penstock.search.orders import orders
+from penstock.search.planner import best_of, plan
 from penstock.search.space import SCHEDULES_TRIED, Space, space_of
 from penstock.search.wishes import wishes
 
 DENSE = gpt(layers=8, hidden=2048, heads=16, vocab=50304, positions=2048)
 EXPERTS = gpt(layers=8, hidden=1024, heads=16, vocab=32000, gated=True, experts=8, topk=2, expert_ffn=2048)
 ODD = gpt(layers=8, hidden=1536, heads=12, vocab=50304, positions=2048)
+WIDE = gpt(layers=16, hidden=1024, heads=16, vocab=128256, positions=2048)
 TASK = {"seq": 2048, "batch": 32}
 
 
-def every(space: Space) -> list[Choice]:
+def every(space: Space, with_variants: bool = False) -> list[Choice]:
     """All strategies of a space that can be, predicted, the fastest first."""
     found = []
     for share in space.shares():
         grid = space.grid(share)
-        found += [predicted_of(space, grid.setup(row)) for row in range(len(grid))]
+        for one in (grid, *([variants(space, grid)[0]] if with_variants else [])):
+            found += [predicted_of(space, one.setup(row)) for row in range(len(one))]
     return sorted((one for one in found if one is not None), key=lambda one: one.seconds)
 
 
@@ -41,6 +48,7 @@ def every(space: Space) -> list[Choice]:
     ],
 )
 def test_the_best_is_the_best_of_all(model: Any, cluster: str, framework: str, fix: str) -> None:
+    fix += ",stage_layers=even,shards=0"
     found = plan(model, cluster, framework, **TASK, fix=fix, top=5)
     whole = every(space_of(model, cluster, framework, **TASK, fix=fix))
     fitting = [one for one in whole if one.headroom >= 0.05]
@@ -51,6 +59,25 @@ def test_the_best_is_the_best_of_all(model: Any, cluster: str, framework: str, f
     assert [one.seconds for one in found.choices] == sorted(one.seconds for one in found.choices)
     assert found.considered == found.impossible + found.too_large + found.scored
     assert found.predicted < len(whole)
+
+
+@pytest.mark.parametrize(
+    ("cluster", "framework", "fix"),
+    [
+        ("dgx-h100:1", "megatron-core", "tp=1..2,pp=2..8,cp=1,zero=1,micro=1,sp=1,recompute=none"),
+        ("dgx-h100:16", "torchtitan", "tp=1,cp=1,pp=1,zero=3,micro=1,recompute=none"),
+        ("dgx-h100:1", "penstock", "tp=1,cp=1,pp=4..8,zero=0,micro=1,recompute=none,schedule=1f1b/zb-h1"),
+    ],
+)
+def test_the_best_of_variants_is_the_best_of_all(cluster: str, framework: str, fix: str) -> None:
+    task = TASK | {"batch": 128 if cluster == "dgx-h100:16" else 32}
+    found = plan(WIDE, cluster, framework, **task, fix=fix, top=3)
+    whole = every(space_of(WIDE, cluster, framework, **task, fix=fix), with_variants=True)
+    fitting = [one for one in whole if one.headroom >= 0.05]
+    assert found.proven
+    assert found.best.seconds == pytest.approx(fitting[0].seconds, rel=1e-12)
+    plain = {"shards": 0, "vocabulary": 0, "stage_layers": ()}
+    assert replace(found.best.setup, **plain) != found.best.setup
 
 
 @pytest.mark.parametrize("model", [DENSE, EXPERTS], ids=["dense", "experts"])
@@ -70,11 +97,27 @@ def test_scores_are_above_predictions_by_no_more_than_planning_allows(model: Any
     assert checked >= 8
 
 
+@pytest.mark.parametrize(("schedule", "framework"), [
+    ("1f1b", "penstock"), ("interleaved", "megatron-core"), ("zb-h2", "penstock"), ("zb-v", "penstock"),
+])  # fmt: skip
+def test_scores_of_variants_are_no_further_above_predictions(schedule: str, framework: str) -> None:
+    space = space_of(WIDE, "dgx-h100:2", framework, **TASK, fix=f"schedule={schedule},pp=2..8,cp=1,tp=1,micro=1")
+    grid, _ = variants(space, space.grid(space.splits()))
+    found = scores(space.model, space.cluster, grid, space.stack)
+    rows = np.flatnonzero(found.possible)
+    least_s = np.maximum(at_least_s(grid, found.seconds), found.work_s)
+    for row in np.random.default_rng(5).choice(rows, 12, replace=False).tolist():
+        one = predicted_of(space, grid.setup(row))
+        assert one is not None
+        assert least_s[row] <= one.seconds * (1 + 1e-12)
+        assert found.needed_bytes[row] <= one.needed_bytes * (1 + over_bytes(grid)[row])
+
+
 @pytest.mark.parametrize("most", [1, 3])
 def test_a_plan_that_looks_at_few_says_whether_others_could_be_faster(most: int, monkeypatch: Any) -> None:
-    monkeypatch.setattr(planner, "FINALISTS", most)
-    monkeypatch.setattr(planner, "AT_ONCE", most)
-    fix = "schedule=zb-v,pp=2,tp=2,cp=1,sp=1"
+    monkeypatch.setattr(finals, "FINALISTS", most)
+    monkeypatch.setattr(finals, "AT_ONCE", most)
+    fix = "schedule=zb-v,pp=2,tp=2,cp=1,sp=1,stage_layers=even,shards=0"
     found = plan(DENSE, "dgx-h100:1", **TASK, fix=fix, top=1)
     assert (found.predicted, found.proven) == (most, False)
 
@@ -128,6 +171,45 @@ def test_where_nothing_fits_the_nearest_and_what_would() -> None:
         found.best  # noqa: B018
 
 
+def test_the_optimizer_waits_in_host_memory_where_nothing_else_fits() -> None:
+    task: dict[str, Any] = {"seq": 2048, "batch": 64, "fix": "pp=4,zero=1,tp=8", "top": 1}
+    found = plan("gpt3-175b", "dgx-h100:4", **task)
+    assert found.best.setup.optimizer_offload == 0.5
+    assert found.best.headroom >= 0.05
+    asked = plan(DENSE, "dgx-h100:1", **TASK, fix="optimizer_offload=0/1,tp=1,pp=1,cp=1,micro=1,zero=1", top=9).choices
+    assert {one.setup.optimizer_offload for one in asked} == {0.0, 1.0}
+
+
+def test_a_search_that_is_stopped_has_the_best_so_far() -> None:
+    told: list[int] = []
+
+    def watch(done: int, best: Choice | None) -> bool:
+        told.append(done)
+        return best is None
+
+    found = best_of(space_of(DENSE, "dgx-h100:1", **TASK), top=3, headroom=0.05, watch=watch)
+    assert found.stopped
+    assert not found.proven
+    assert len(found.choices) == 3
+    assert told == sorted(told)
+    early = best_of(space_of(DENSE, "dgx-h100:1", **TASK), top=3, headroom=0.05, watch=lambda done, best: done == 0)
+    assert early.considered < found.considered
+
+
+def test_orders_are_no_slower_than_schedules_nor_faster_than_bounds() -> None:
+    fix = "pp=4,tp=2,schedule=1f1b,recompute=none,micro=1,zero=0"
+    space = space_of(WIDE, "dgx-h100:1", "penstock", **TASK, fix=fix)
+    found = best_of(space, top=2, headroom=0.05)
+    made = orders(space, found.choices, 0.05, 1.0, processes=1)
+    assert len(made) == len(found.choices)
+    for one in made:
+        assert one.bound_s * (1 - 1e-12) <= one.choice.seconds <= one.named_s
+        assert one.choice.headroom >= 0.05
+    assert max(one.gain for one in made) > 0.01
+    with pytest.raises(ValueError, match="megatron-core runs its own schedules alone"):
+        orders(space_of(WIDE, "dgx-h100:1", **TASK), found.choices, 0.05, 1.0)
+
+
 def test_neighbours_lost_for_their_reasons() -> None:
     space = space_of(DENSE, "dgx-h100:1", **TASK)
     best = plan(DENSE, "dgx-h100:1", **TASK).best
@@ -164,7 +246,8 @@ def test_a_choice_of_one_s_own_is_predicted() -> None:
         ("tp=8..2", "empty range; write tp=2..8"),
         ("schedule=zb-z", "did you mean 'zb-v'"),
         ("schedule=chimera", "schedule=chimera cannot be planned yet"),
-        ("vocabulary=1", "vocabulary cannot be planned yet"),
+        ("vocabulary=4", "vocabulary=4 is no way to split it"),
+        ("stage_layers=7+x", "stage_layers=7\\+x: write even, or layers"),
         ("batch=8", "give --batch"),
         ("sp=maybe", "neither yes nor no"),
         ("tp=0/2", "tp=0 is too small; use 1 or more"),

@@ -123,6 +123,11 @@ class Setup:
             raise ValueError(f"stage_layers has {len(self.stage_layers)} numbers; give {self.stages}, one a stage")
 
     @property
+    def ends(self) -> tuple[str, ...]:
+        """Ends of the model that are trained beside its blocks, by name."""
+        return ("embedding", "predictors", "head") if self.multi_token else ("embedding", "head")
+
+    @property
     def devices(self) -> int:
         """All of them."""
         return self.tp * self.cp * self.pp * self.dp
@@ -150,7 +155,13 @@ class Setup:
     @property
     def sharded(self) -> int:
         """Ranks over which ZeRO shards what it shards."""
-        return 1 + (self.zero > 0) * ((self.shards or self.replicas) - 1)
+        return 1 + (self.zero > 0) * (self.shards + (self.shards == 0) * self.replicas - 1)
+
+    @property
+    def expert_sharded(self) -> int:
+        """The same for experts: as many groups of them shard."""
+        shares = self.expert_replicas * self.sharded // self.replicas
+        return 1 + (self.zero > 0) * (shares > 1) * (shares - 1)
 
     @property
     def tokens(self) -> int:

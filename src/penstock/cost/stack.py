@@ -65,6 +65,12 @@ class Stack:
         recompute: what is made again unless told otherwise.
         zero_stages, piped_zero_stages: stages of ZeRO that it has, without and with a pipeline.
         schedules: those that it has, of those that a search tries; none: all.
+        own_orders: whether it runs any order of passes that a file gives it.
+        uneven: whether any stage may have any number of layers.
+        vocabularies: ways in which it splits embedding and head over pipeline ranks, as in ``Setup.vocabulary``.
+        hybrid: whether ZeRO may shard over a part of the replicas (``Setup.shards``).
+        context_heads: of the values of ``Setup.cp_heads`` those that it has.
+        optimizer_offloads: shares of the optimizer's state that it can keep in host memory.
         fused_loss: whether the loss is fused (``Setup.fused_loss``) unless told otherwise.
         dropout: whether models without gates are trained with it unless told otherwise.
         counts: what the framework prints as memory: ``allocated``, ``reserved`` or ``device``.
@@ -118,6 +124,12 @@ class Stack:
     zero_stages: tuple[int, ...] = (0, 1, 2, 3)
     piped_zero_stages: tuple[int, ...] = (0, 1)
     schedules: tuple[str, ...] = ()
+    own_orders: bool = False
+    uneven: bool = True
+    vocabularies: tuple[int, ...] = (0,)
+    hybrid: bool = True
+    context_heads: tuple[bool, ...] = (False, True)
+    optimizer_offloads: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0)
     fused_loss: bool = False
     dropout: bool = False
     counts: str = "allocated"

@@ -15,14 +15,13 @@ from penstock.cost.stack import Stack
 from penstock.cost.stack_file import named
 from penstock.export.read import Read, read_file
 from penstock.predict import predict
-from penstock.predict.grid import ALONE
 from penstock.search.choice import Choice, Planned
 from penstock.search.improve import Change, changes_to
 from penstock.search.planner import HEADROOM, best_of
 from penstock.search.space import Space, space_of
 from penstock.search.wishes import SEARCHED, Wished, wishes
 
-APART = ("seq", "batch", "shards", *ALONE)
+APART = ("seq", "batch")
 """Fields that are not searched, but that the best need not have as the file has them."""
 
 

@@ -14,25 +14,57 @@ from penstock.cost.kernels import memory_bound
 from penstock.predict.split import Split
 
 Floats = NDArray[np.float64]
+Counts = tuple[Any, Any]
+"""Parameters: all but experts, and experts."""
 
 
-def gathers_s(rank: Split, params: Floats, own: Floats, f: Floats, b: Floats) -> tuple[Floats, Floats]:
+class Group(NamedTuple):
+    """Replicas of a kind of parameters: ``size`` ranks, ``stride`` apart, of which ``shards`` next to each other share
+    what ZeRO shards."""
+
+    name: str
+    size: Any
+    stride: Any
+    shards: Any
+
+    @property
+    def across(self) -> tuple[Any, Any]:
+        """Ranks with the same shard, and how far they are apart."""
+        return self.size // self.shards, self.stride * self.shards
+
+
+def groups(setup: Any) -> tuple[Group, Group]:
+    """Return the replicas of what is no expert, and of experts."""
+    return (
+        Group("dense", setup.replicas, setup.tp, setup.sharded),
+        Group("experts", setup.expert_replicas, setup.ep * setup.etp, setup.expert_sharded),
+    )
+
+
+def gathers_s(rank: Split, counts: Counts, own: Counts, f: Floats, b: Floats) -> tuple[Floats, Floats]:
     """Return the seconds of a stage's forward and backward in which it waits for weights (ZeRO-3) or gradients
-    (ZeRO-2).
+    (ZeRO-2); several groups of shards sum theirs in each backward, as PyTorch's hybrid sharding does.
 
     Args:
         rank: the setup, or setups, and the framework.
-        params: parameters of each stage on one device, shape (stages,), or (setups, ranks) for many at once.
+        counts: parameters of each stage on one device, all but experts, and experts: shape (stages,), or (setups,
+            ranks) for many at once.
         own: those of them that are trained, likewise.
         f, b: seconds of its forward and backward, likewise.
     """
     setup, stack = rank.setup, rank.stack
-    over = (setup.sharded, setup.tp)
+    gather_s, sum_s = np.zeros(f.shape), np.zeros(f.shape)
     width_bytes = min(setup.frozen_bytes, rank.width_bytes) if setup.adapter else rank.width_bytes
-    scatter_s = rank.among("reduce_scatter", own * stack.reduced_bytes, *over, setup.zero >= 2)
-    gather_s = rank.among("all_gather", params * width_bytes, *over, setup.zero == 3)
+    for group, params, trained in zip(groups(setup), counts, own, strict=True):
+        over = (group.shards, group.stride)
+        whole_bytes, reduced_bytes = (
+            np.broadcast_to(each, f.shape) for each in (params * width_bytes, trained * stack.reduced_bytes)
+        )
+        gather_s += rank.among("all_gather", whole_bytes, *over, setup.zero == 3)
+        sum_s += rank.among("reduce_scatter", reduced_bytes, *over, setup.zero >= 2)
+        sum_s += rank.among("all_reduce", reduced_bytes / group.shards, *group.across, setup.zero >= 2)
     forward = np.maximum(0.0, gather_s - f) + stack.fsdp_shown * gather_s
-    return forward, np.maximum(0.0, gather_s + scatter_s - b)
+    return forward, np.maximum(0.0, gather_s + sum_s - b)
 
 
 class Sum(NamedTuple):
@@ -56,22 +88,19 @@ def sums(rank: Split, dense: Floats, experts: Floats, backward_s: Floats) -> lis
         dense, experts: parameters of each pipeline rank on one device, shape (ranks,), or (setups, ranks).
         backward_s: seconds of one backward of all its stages, likewise.
     """
-    setup, stack, found = rank.setup, rank.stack, []
-    groups = (
-        ("dense", dense, setup.replicas, setup.tp),
-        ("experts", experts, setup.expert_replicas, setup.ep * setup.etp),
-    )
-    wanted: tuple[tuple[str, Collective, float, float, Any], ...] = (
-        ("gradients", "all_reduce", stack.reduced_bytes, 1.0, setup.zero == 0),
-        ("gradients", "reduce_scatter", stack.reduced_bytes, 1.0, setup.zero == 1),
-        ("weights", "all_gather", rank.width_bytes, 0.5, setup.zero == 1),
-    )
-    for what, count, size, stride in groups:
-        for name, kind, width, part, when in wanted:
-            whole_s = rank.among(kind, count * width, size, stride, when)
+    setup, stack, found, width = rank.setup, rank.stack, [], rank.stack.reduced_bytes
+    for group, count in zip(groups(setup), (dense, experts), strict=True):
+        inside, one = (group.shards, group.stride), setup.zero == 1
+        wanted: tuple[tuple[str, Collective, Floats, tuple[Any, Any], float, Any], ...] = (
+            ("gradients", "reduce_scatter", count * width, inside, 1.0, one),
+            ("gradients", "all_reduce", count * width / group.shards, group.across, 1.0, setup.zero <= 1),
+            ("weights", "all_gather", count * rank.width_bytes, inside, 0.5, one),
+        )
+        for name, kind, whole_bytes, over, part, when in wanted:
+            whole_s = rank.among(kind, whole_bytes, *over, when)
             if whole_s.any():
                 shown_s = np.maximum(whole_s - part * stack.dp_hidden * backward_s, (1 - stack.dp_most) * whole_s)
-                found.append(Sum(f"{name}, {what}", kind, count * width, size, stride, whole_s, shown_s))
+                found.append(Sum(f"{name}, {group.name}", kind, whole_bytes, *over, whole_s, shown_s))
     return found
 
 

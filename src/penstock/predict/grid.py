@@ -14,12 +14,14 @@ from numpy.typing import NDArray
 from penstock.core.setup import Setup
 from penstock.core.words import suggest
 
-NUMBERS = ("micro", "tp", "cp", "pp", "dp", "ep", "etp", "chunks", "zero", "sp")
-CHOICES = ("recompute", "schedule")
-DERIVED = ("devices", "stages", "micros", "replicas", "expert_replicas", "sharded")
+NUMBERS = (
+    "micro", "tp", "cp", "pp", "dp", "ep", "etp", "chunks", "zero", "sp", "shards", "cp_heads", "vocabulary",
+)  # fmt: skip
+FROM_0 = ("zero", "sp", "shards", "cp_heads", "vocabulary")
+"""Those of them that may be 0."""
+CHOICES = ("recompute", "schedule", "stage_layers")
+DERIVED = ("devices", "stages", "micros", "replicas", "expert_replicas", "sharded", "expert_sharded")
 """What follows from columns as it does for one setup."""
-ALONE = {"vocabulary": 0, "stage_layers": ()}
-"""What only single setups may have, and what it must be here."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +34,7 @@ class Grid:
         choices: what the places of a choice stand for.
 
     Raises:
-        ValueError: a column that there is not, columns of different lengths, or a base that is not for grids.
+        ValueError: a column that there is not, or columns of different lengths.
 
     >>> grid = Grid.of(Setup(seq=2048, batch=64), tp=[1, 2, 4], pp=2, schedule=["1f1b", "zb-h1", "1f1b"])
     >>> len(grid), grid.devices.tolist(), grid.setup(1).schedule
@@ -42,11 +44,6 @@ class Grid:
     base: Setup
     columns: Mapping[str, NDArray[Any]]
     choices: Mapping[str, tuple[Any, ...]]
-
-    def __post_init__(self) -> None:
-        for name, only in ALONE.items():
-            if getattr(self.base, name) != only:
-                raise ValueError(f"{name}={getattr(self.base, name)} cannot be scored in a grid; predict it by itself")
 
     @classmethod
     def of(cls, base: Setup, **columns: Any) -> Grid:
@@ -109,7 +106,8 @@ class Grid:
         """
         numbers: dict[str, Any] = {name: int(self.columns[name][row]) for name in NUMBERS}
         chosen = {name: self.choices[name][int(self.columns[name][row])] for name in CHOICES}
-        return replace(self.base, **numbers | {"sp": bool(numbers["sp"])} | chosen)
+        flags = {name: bool(numbers[name]) for name in ("sp", "cp_heads")}
+        return replace(self.base, **numbers | flags | chosen)
 
     def values(self, name: str) -> list[Any]:
         """Return the value of a choice in each row."""
@@ -134,7 +132,8 @@ def _check_names(names: Iterable[str]) -> None:
 
 def _column(name: str, values: Any) -> Any:
     if name in CHOICES:
-        one = isinstance(values, str) or (isinstance(values, tuple) and all(isinstance(v, str) for v in values))
+        single = int if name == "stage_layers" else str
+        one = isinstance(values, str) or (isinstance(values, tuple) and all(isinstance(v, single) for v in values))
         return [values] if one else [*values]
     return values
 
@@ -142,8 +141,8 @@ def _column(name: str, values: Any) -> Any:
 def can_be(grid: Grid, devices: int) -> NDArray[np.bool_]:
     """Return which rows are setups, and take no more than ``devices``."""
     ranks = grid.dp * grid.cp * grid.tp
-    least = np.min([grid.columns[name] for name in NUMBERS if name not in ("zero", "sp")], axis=0)
-    found = (least >= 1) & (grid.zero >= 0) & (grid.zero <= 3) & (grid.devices <= devices)
+    least = np.min([grid.columns[name] - (name not in FROM_0) for name in NUMBERS], axis=0)
+    found = (least >= 0) & (grid.zero <= 3) & (grid.vocabulary <= 3) & (grid.devices <= devices)
     each = np.maximum(grid.dp * grid.micro, 1)
     found &= (grid.batch % each == 0) & (ranks % np.maximum(grid.ep * grid.etp, 1) == 0)
-    return np.asarray(found & ((grid.shards == 0) | (grid.replicas % max(1, grid.shards) == 0)))
+    return np.asarray(found & (grid.replicas % np.maximum(1, grid.shards) == 0))

@@ -114,7 +114,8 @@ def least_bytes(rank: Split) -> Any:
 
 def vocabulary_waits(rank: Split) -> Any:
     """Return how much more than the pipeline's activations wait where the vocabulary is split, relative to them."""
-    return VOCABULARY_WAITS[rank.setup.vocabulary](rank.setup.pp) / rank.setup.pp
+    way, ranks = rank.setup.vocabulary, rank.setup.pp
+    return sum((way == one) * waits(ranks) for one, waits in VOCABULARY_WAITS.items()) / ranks
 
 
 def _at_peak(rank: Split, stage: Stage, held_bytes: Floats) -> Room:

@@ -161,9 +161,7 @@ class Rank:
     @cached_property
     def parts(self) -> dict[Block | str, Part]:
         """What each kind of block, and each end of the model by name, takes."""
-        ends = ("embedding", "predictors", "head") if self.setup.multi_token else ("embedding", "head")
-        blocks: dict[Block | str, Part] = {block: self.block(block) for block in self.model.kinds()}
-        return blocks | {which: self.end(which) for which in ends}
+        return {b: self.block(b) for b in self.model.kinds()} | {which: self.end(which) for which in self.setup.ends}
 
     def block(self, block: Block) -> Part:
         """Return what one block takes."""
@@ -174,8 +172,7 @@ class Rank:
 
     def end(self, which: str) -> Part:
         """Return what the embedding, the head with its loss, or multi-token heads take."""
-        done = end_work(self.model, self.batch_of_end(which), which, self.device, self.wide)
-        return self.part(done, self.wide)
+        return self.part(end_work(self.model, self.batch_of_end(which), which, self.device, self.wide), self.wide)
 
     def lasting(self, low: str, hot: float) -> NDArray[np.float64]:
         """Return the share of the rate of single kernels that the stack reaches through a step, for each of

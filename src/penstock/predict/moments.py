@@ -179,7 +179,7 @@ def _loss(rank: Split, last: Any) -> Any:
     """Of head and loss, where they are; split over the vocabulary, each rank has its part."""
     setup = rank.setup
     whole = rank.each(lambda one: loss_bytes(one.model, one.dense_batch, logit_bytes(one)))
-    return whole / setup.pp if setup.vocabulary else whole * last
+    return whole * (last + (setup.vocabulary > 0) * (1 / setup.pp - last))
 
 
 def logit_bytes(rank: Split) -> float:
@@ -218,8 +218,10 @@ def _elements(rank: Rank, blocks: Mapping[Block, Any]) -> tuple[Any, Any]:
 def sharded(setup: Any, counts: tuple[Any, Any], stage: int) -> Any:
     """Return the parameters of which a device holds what ZeRO shards from ``stage`` on."""
     dense, experts = counts
-    shares = 1 + (setup.zero >= stage) * (setup.sharded - 1)
-    return dense / shares + experts / np.maximum(1, np.minimum(shares, setup.expert_replicas))
+    dense_shares, expert_shares = (
+        1 + (setup.zero >= stage) * (shards - 1) for shards in (setup.sharded, setup.expert_sharded)
+    )
+    return dense / dense_shares + experts / expert_shares
 
 
 def _bucket(rank: Split, stage: Stage) -> dict[str, Any]:

@@ -22,8 +22,10 @@ from penstock.schedules.build import placement_of
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-SHAPES = ("tp", "cp", "ep", "etp", "micro", "sp", "recompute")
+SHAPES = ("tp", "cp", "ep", "etp", "micro", "sp", "cp_heads", "recompute")
 """What shapes the work on one micro-batch."""
+ALIKE: dict[str, Any] = {"pp": 1, "chunks": 1, "shards": 0, "zero": 0, "vocabulary": 0, "stage_layers": ()}
+"""What does not."""
 
 
 def shapes_of(grid: Grid, stack: Stack) -> tuple[list[Setup], Ints]:
@@ -35,11 +37,11 @@ def shapes_of(grid: Grid, stack: Stack) -> tuple[list[Setup], Ints]:
     first, which = grid.kinds(*SHAPES, *(("micros",) if adds else ()))
     each, found = grid.rows(first), []
     for row, micros in enumerate(each.micros.tolist() if adds else [1] * len(first)):
-        shape = {name: int(each.columns[name][row]) for name in SHAPES[:-2]}
+        shape: dict[str, Any] = {name: int(each.columns[name][row]) for name in SHAPES[:-3]}
         dp = shape["ep"] * shape["etp"]
-        more = {"sp": bool(each.sp[row]), "recompute": each.choices["recompute"][int(each.columns["recompute"][row])]}
-        batch = dp * shape["micro"] * micros
-        found.append(replace(grid.base, **shape | more, dp=dp, pp=1, chunks=1, shards=0, zero=0, batch=batch))
+        shape |= {"sp": bool(each.sp[row]), "cp_heads": bool(each.cp_heads[row])}
+        shape["recompute"] = each.choices["recompute"][int(each.columns["recompute"][row])]
+        found.append(replace(grid.base, **ALIKE | shape, dp=dp, batch=dp * shape["micro"] * micros))
     return found, which
 
 
@@ -54,7 +56,9 @@ class Ranks:
 
     def rows(self, at: Any) -> Ranks:
         """Return those of some rows."""
-        return Ranks(self.model, self.cluster, self.grid.rows(at), self.stack, self.made, self.of[at])
+        used, of = np.unique(self.of[at], return_inverse=True)
+        made = [self.made[place] for place in used.tolist()]
+        return Ranks(self.model, self.cluster, self.grid.rows(at), self.stack, made, of)
 
     def each(self, of: Callable[[Rank], Any]) -> Any:
         """What a function of a rank gives in each row: a number, or a tuple of numbers."""
@@ -88,8 +92,8 @@ class Layout:
     """Pipeline ranks that hold the same are one class.
 
     ``counts``: blocks of each kind, shape (classes, kinds). ``first``, ``last``: embedding and head. ``low``, ``high``:
-    the first and the last rank of a class. ``before``, ``after``: ranks of each class before and behind ``high``, shape
-    (classes, classes); ``ahead``: before ``low``.
+    the first and the last rank of a class, ``count``: how many it has. ``before``, ``after``: ranks of each class
+    before and behind ``high``, shape (classes, classes); ``ahead``: before ``low``.
     """
 
     counts: Floats
@@ -97,19 +101,22 @@ class Layout:
     last: Floats
     low: Ints
     high: Ints
+    count: Floats
     before: Floats
     after: Floats
     ahead: Floats
 
 
-@lru_cache(maxsize=1024)
-def layout(model: Architecture, schedule: str, ranks: int, chunks: int) -> Layout:
-    """Return the classes of ranks of a model that is split evenly.
+@lru_cache(maxsize=4096)
+def layout(model: Architecture, schedule: str, ranks: int, chunks: int, sizes: tuple[int, ...] = ()) -> Layout:
+    """Return the classes of ranks of a model whose stages have so many layers; evenly, where none are given.
 
     Raises:
-        ValueError: too few layers, or no such schedule.
+        ValueError: too few layers, sizes of other stages or layers, or no such schedule.
     """
-    sizes, placement = even(model.layers, ranks * chunks), placement_of(schedule, ranks, chunks)
+    sizes, placement = sizes or even(model.layers, ranks * chunks), placement_of(schedule, ranks, chunks)
+    if len(sizes) != ranks * chunks or sum(sizes) != model.layers:
+        raise ValueError(f"stage_layers={sizes} are not {model.layers} layers on {ranks * chunks} stages")
     ends, kinds = np.cumsum([0, *sizes]), [*model.kinds()]
     part = [placement.part_of[stage] for stage in range(placement.stages)]
     held: dict[tuple[Any, ...], list[int]] = {}
@@ -128,9 +135,34 @@ def layout(model: Architecture, schedule: str, ranks: int, chunks: int) -> Layou
             dtype=np.float64,
         )
 
-    return Layout(
-        table[:, :-2], table[:, -2], table[:, -1], low, high, among(high, True), among(high, False), among(low, True)
-    )
+    sides = (among(high, True), among(high, False), among(low, True))
+    count = np.array([len(members) for members in held.values()], dtype=np.float64)
+    return Layout(table[:, :-2], table[:, -2], table[:, -1], low, high, count, *sides)
+
+
+@lru_cache(maxsize=4096)
+def staying(
+    model: Architecture, schedule: str, ranks: int, chunks: int, sizes: tuple[int, ...], less: tuple[int, int]
+) -> Floats:
+    """Return which share of its heaviest layers each class of ``layout`` keeps at least if the first and the last stage
+    give away so many layers: shape (classes,).
+
+    Others have no fewer layers then, but theirs may begin up to so many layers earlier or later.
+    """
+    heavy = max(model.kinds(), key=lambda block: block.parameters)
+    until = np.cumsum([0, *(block == heavy for block in model.blocks)])
+    sizes, placement = sizes or even(model.layers, ranks * chunks), placement_of(schedule, ranks, chunks)
+    begins, held, kept = np.cumsum([0, *sizes]), np.zeros(ranks), np.zeros(ranks)
+    for stage, size in enumerate(sizes):
+        first, last = stage == 0, stage == len(sizes) - 1
+        size -= min(size, less[0] * first + less[1] * last)
+        low, high = max(0, begins[stage] - less[0]), min(begins[stage] + less[1], model.layers - size)
+        starts = np.array([0]) if first else np.array([model.layers - size]) if last else np.arange(low, high + 1)
+        held[placement.rank_of[stage]] += until[begins[stage + 1]] - until[begins[stage]]
+        kept[placement.rank_of[stage]] += (until[starts + size] - until[starts]).min()
+    shares = kept / np.maximum(held, 1)
+    found = layout(model, schedule, ranks, chunks, sizes)
+    return np.array([max(shares[low], shares[high]) for low, high in zip(found.low, found.high, strict=True)])
 
 
 def padded(layouts: list[Layout]) -> Layout:
@@ -140,11 +172,13 @@ def padded(layouts: list[Layout]) -> Layout:
     def column(name: str) -> NDArray[Any]:
         found = []
         for one in layouts:
-            value, places = getattr(one, name), np.arange(most) * (np.arange(most) < len(one.low))
-            value = value[places]
-            if name in ("before", "after", "ahead"):
-                value = np.pad(value, ((0, 0), (0, most - value.shape[1])))
-            found.append(value)
+            value, size = getattr(one, name), len(one.low)
+            wide = (most,) if name in ("before", "after", "ahead") else value.shape[1:]
+            whole = np.zeros((most, *wide), dtype=value.dtype)
+            whole[(slice(size), *map(slice, value.shape[1:]))] = value
+            if name != "count":
+                whole[size:] = whole[0]
+            found.append(whole)
         return np.array(found)
 
     return Layout(*(column(name) for name in Layout.__dataclass_fields__))

@@ -26,12 +26,11 @@ def parameters(model: Architecture, setup: Any, mine: Mapping[Block, Any], first
     for block, times in mine.items():
         counts = _counts(block)
         dense, experts = dense + times * counts[0], experts + times * counts[1]
-    if setup.vocabulary:
-        tables = model.embedding.parameters + (0 if model.head.tied else model.hidden * model.vocab)
-        return (dense + tables / setup.pp) / setup.tp, experts / (setup.ep * setup.etp)
     head = (model.norm.parameters if model.norm else 0) + model.head.parameters
     shared = model.head.inputs * model.vocab * model.head.tied
     ends = first * model.embedding.parameters + last * (head + shared * (1 - first))
+    tables = model.embedding.parameters + (0 if model.head.tied else model.hidden * model.vocab)
+    ends = ends + (setup.vocabulary > 0) * (tables / setup.pp - ends)
     return (dense + ends) / setup.tp, experts / (setup.ep * setup.etp)
 
 

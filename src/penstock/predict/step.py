@@ -12,6 +12,7 @@ from penstock.core.architecture import Architecture, Block
 from penstock.core.cluster import Cluster
 from penstock.core.costs import Costs
 from penstock.core.op import Kind
+from penstock.core.plan import Plan
 from penstock.core.setup import MOMENTS_BYTES, Setup
 from penstock.core.timeline import Timeline
 from penstock.cost.passes import Shares
@@ -66,18 +67,25 @@ ROUNDING = 1e-12
 class Step:
     """A step under way: its parts, the pipeline's timeline, and what comes after the last backward.
 
-    All arrays have one entry per stage or per pipeline rank. ``shares``: of rates that last.
+    All arrays have one entry per stage or per pipeline rank. ``shares``: of rates that last. ``plan``: an order of
+    passes, in place of that of the setup's schedule.
     """
 
     def __init__(
-        self, model: Architecture, cluster: Cluster, setup: Setup, stack: Stack, shares: Shares = None
+        self,
+        model: Architecture,
+        cluster: Cluster,
+        setup: Setup,
+        stack: Stack,
+        shares: Shares = None,
+        plan: Plan | None = None,
     ) -> None:
         self.model, self.cluster, self.setup, self.stack = model, cluster, setup, stack
         self.rank = rank = Rank(model, cluster, setup, stack, shares)
         self.stages = [Counter(model.blocks[layers.start : layers.stop]) for layers in setup.layers_of(model.layers)]
         self.kinds = {block: part for block, part in rank.parts.items() if isinstance(block, Block)}
         self.ends = {end: part for end, part in rank.parts.items() if isinstance(end, str)}
-        self.plan = pipeline(setup.schedule, setup.pp, setup.micros, setup.chunks)
+        self.plan = plan or pipeline(setup.schedule, setup.pp, setup.micros, setup.chunks)
         placement = self.plan.placement
         self.on = [list(placement.on(r)) for r in range(placement.ranks)]
         sizes = trained(rank, *self.held(self.on))
@@ -154,8 +162,7 @@ class Step:
 
     def _gathers_s(self, f: Floats, b: Floats) -> tuple[Floats, Floats]:
         counts = (parameters(self.model, self.setup, *self.of_stages), trained(self.rank, *self.of_stages))
-        params, own = (np.broadcast_to(sum(sizes), len(self.stages)) for sizes in counts)
-        return gathers_s(self.rank, params, own, f, b)
+        return gathers_s(self.rank, *counts, f, b)
 
     @cached_property
     def of_stages(self) -> Stage:
@@ -200,17 +207,17 @@ class Step:
 
     def seconds(self) -> Floats:
         """Seconds until each rank is done."""
-        return np.asarray(self.timeline.last_s + self._after_s)
+        return np.asarray(self.timeline.last_s + self.after_s)
 
     @property
-    def _after_s(self) -> Floats:
+    def after_s(self) -> Floats:
         """Seconds of each rank behind its last backward."""
         return np.asarray(self.gradients_s + self.optimizer_s + self.stack.step_s)
 
     def seconds_alone(self) -> float:
         """Seconds of the step, without a timeline and its memory."""
         ends_s = last_s(self.plan, self._costs(np.zeros(len(self.stages))))
-        return float((ends_s + self._after_s).max())
+        return float((ends_s + self.after_s).max())
 
     @property
     def slowest(self) -> int:

@@ -11,8 +11,11 @@ from penstock.predict import predict
 from penstock.schedules import SCHEDULES
 from penstock.search.choice import Choice
 from penstock.search.space import Space
-from penstock.search.wishes import RECOMPUTE, SEARCHED, wishes
+from penstock.search.wishes import COLUMNS, RECOMPUTE, layers_text, wishes
 from penstock.units import human_bytes, human_s
+
+PLAIN: dict[str, Any] = {"shards": 0, "vocabulary": 0, "stage_layers": (), "optimizer_offload": 0.0}
+"""What variants are variants of."""
 
 
 def own(space: Space, given: str) -> Choice:
@@ -26,7 +29,7 @@ def own(space: Space, given: str) -> Choice:
     for name, values in said.items():
         if len(values) > 1:
             raise ValueError(f"{name} has {len(values)} values; a choice has one of each")
-    rest = {each.name: getattr(space.base, each.name) for each in fields(Setup) if each.name not in SEARCHED}
+    rest = {each.name: getattr(space.base, each.name) for each in fields(Setup) if each.name not in COLUMNS}
     usual = rest | {"recompute": space.stack.recompute}
     setup = filling(space.devices, **usual | {name: values[0] for name, values in said.items()})
     return Choice.of(setup, predict(space.model, space.cluster, setup, space.stack))
@@ -37,7 +40,7 @@ def neighbours(space: Space, best: Choice, headroom: float) -> Iterator[str]:
     for change in _steps(space, best.setup):
         if space.fixed.keys() & change.keys():
             continue
-        said = ", ".join(f"{name}={int(value) if isinstance(value, bool) else value}" for name, value in change.items())
+        said = ", ".join(f"{name}={_said(value)}" for name, value in change.items())
         try:
             setup = changed(space, best.setup, change)
             other = Choice.of(setup, predict(space.model, space.cluster, setup, space.stack))
@@ -62,6 +65,13 @@ def _steps(space: Space, setup: Setup) -> Iterator[dict[str, Any]]:
     yield from ({"zero": stage} for stage in space.zero_stages(setup.pp) if stage != setup.zero)
     if setup.tp > 1:
         yield {"sp": not setup.sp}
+    if (not setup.cp_heads) in space.context_heads(setup.tp, setup.cp):
+        yield {"cp_heads": not setup.cp_heads}
+    yield from ({name: plain} for name, plain in PLAIN.items() if getattr(setup, name) != plain)
+
+
+def _said(value: Any) -> str:
+    return layers_text(value) if isinstance(value, tuple) else str(int(value) if isinstance(value, bool) else value)
 
 
 def changed(space: Space, setup: Setup, change: Mapping[str, Any]) -> Setup:
@@ -75,6 +85,10 @@ def changed(space: Space, setup: Setup, change: Mapping[str, Any]) -> Setup:
         more |= {"schedule": "1f1b", "chunks": 1}
     if "schedule" in more:
         more.setdefault("chunks", 1)
+    if more.keys() & {"pp", "chunks", "schedule"}:
+        more["stage_layers"] = ()
+    if more.keys() & {"tp", "cp", "pp"}:
+        more |= {"shards": 0, "cp_heads": setup.cp_heads and more.get("cp", setup.cp) > 1}
     size = 1
     for name in ("tp", "cp", "pp"):
         size *= more.get(name, getattr(setup, name))

@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from penstock.core.plan import Plan
 from penstock.core.setup import Setup
 from penstock.cost.laws import Suggested
 from penstock.predict import Prediction, Room
+from penstock.search.wishes import layers_text
 
 MESSAGES = ("messages", "between stages", "gathering weights", "gradients and weights")
 """Words of those parts of a step in which a rank waits for others' bytes."""
@@ -83,10 +85,15 @@ def split_of(setup: Setup) -> str:
     >>> split_of(Setup(seq=4096, batch=64, tp=4, pp=2, zero=1, sp=True))
     'tp=4 pp=2 dp=1 micro=1 sp=1 zero=1 recompute=none schedule=1f1b'
     """
-    names = ("tp", "cp", "pp", "dp", "ep", "etp", "micro", "chunks", "sp", "zero", "recompute", "schedule")
-    usual: dict[str, Any] = {"sp": False, "zero": 0, "recompute": None, "dp": None, "micro": None}
+    names = (
+        "tp", "cp", "cp_heads", "pp", "dp", "ep", "etp", "micro", "chunks", "sp", "zero", "shards", "recompute",
+        "optimizer_offload", "schedule", "stage_layers", "vocabulary",
+    )  # fmt: skip
+    usual: dict[str, Any] = {"dp": None, "micro": None, "recompute": None, "stage_layers": ()}
+    usual |= dict.fromkeys(("sp", "zero", "cp_heads", "shards", "optimizer_offload", "vocabulary"), 0)
     usual["schedule"] = setup.schedule if setup.pp == 1 else ""
     values = {name: getattr(setup, name) for name in names}
+    values["stage_layers"] = layers_text(setup.stage_layers) if setup.stage_layers else ()
     return " ".join(f"{name}={_word(value)}" for name, value in values.items() if value != usual.get(name, 1))
 
 
@@ -115,6 +122,25 @@ def flags_of(setup: Setup, usual: Mapping[str, Any]) -> str:
     return " ".join(words)
 
 
+@dataclass(frozen=True, slots=True)
+class Ordered:
+    """An order of passes for a plan.
+
+    ``choice``: the plan as it is predicted with the order; ``named_s``: the step with its named schedule; ``bound_s``:
+    what no order of it beats; ``plan``: the order itself, the named one if none is faster.
+    """
+
+    choice: Choice
+    named_s: float
+    bound_s: float
+    plan: Plan
+
+    @property
+    def gain(self) -> float:
+        """Share of the step that the order saves."""
+        return 1 - self.choice.seconds / self.named_s
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Planned:
     """The best strategies for a model, machines and a batch.
@@ -124,11 +150,13 @@ class Planned:
         considered: strategies looked at; ``impossible`` of them divide the model or the batch in no way, ``too_large``
             need more than a device has, ``scored`` have a time by closed forms, ``predicted`` one with their timeline.
         proven: whether no other can be faster, as far as scores are right within what tests allow them.
+        stopped: whether the search ended early because its watcher said so.
         seconds: what it took.
         first_s: until the first answer; ``None`` where none was found early.
         nearest: the strategy that needs least memory, if none fits.
         changes: the smallest changes with which one fits, then.
         suggested: the batch that laws suggest, where none was given.
+        orders: of the best that have a pipeline, where orders were solved for.
     """
 
     choices: tuple[Choice, ...]
@@ -144,6 +172,8 @@ class Planned:
     nearest: Choice | None = None
     changes: tuple[str, ...] = ()
     suggested: Suggested | None = None
+    orders: tuple[Ordered, ...] = ()
+    stopped: bool = False
 
     @property
     def best(self) -> Choice:

@@ -15,7 +15,8 @@ from penstock.core.cluster import Cluster
 from penstock.predict import scores
 from penstock.predict.floor import work_s
 from penstock.search.choice import Choice
-from penstock.search.planner import OVER_ELSE, at_least_s, finals, most_bytes, scored
+from penstock.search.finals import finals, most_bytes, scored
+from penstock.search.margins import OVER_ELSE, at_least_s
 from penstock.search.space import Space, Split
 
 AT_ONCE = 8

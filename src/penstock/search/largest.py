@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 
 from penstock.core.architecture import Architecture
 from penstock.search.choice import Choice
+from penstock.search.finals import Going
 from penstock.search.misses import nearest
-from penstock.search.planner import finals, scored
+from penstock.search.planner import looked
 from penstock.search.space import Space
 
 EXPLAINED = 3
@@ -57,10 +58,9 @@ def largest(
             continue
         tell(model.name)
         here = replace(space, model=model)
-        shares = [scored(here, share, headroom, top) for share in here.shares()]
-        choices, _, proven = finals(here, shares, top, headroom)
-        found.append(Member(model, choices, proven))
-        if choices:
+        seen = looked(here, top, headroom, Going(lambda done, best: True))
+        found.append(Member(model, seen.choices, seen.proven))
+        if seen.choices:
             break
     if not found:
         raise ValueError(f"seq={space.base.seq} is longer than any model of the family takes; use a shorter one")

@@ -13,8 +13,9 @@ import numpy as np
 from penstock.core.setup import Setup
 from penstock.predict import scores
 from penstock.search.choice import Choice, Planned
+from penstock.search.finals import most_bytes, predicted_of
 from penstock.search.misses import nearest
-from penstock.search.planner import best_of, most_bytes, predicted_of
+from penstock.search.planner import best_of
 from penstock.search.space import LEAST_TOKENS, Space
 
 STEP = 1024

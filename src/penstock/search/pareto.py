@@ -18,7 +18,9 @@ from penstock.core.setup import FRAMEWORK, Setup
 from penstock.cost.stack import Stack
 from penstock.predict import scores
 from penstock.search.choice import Choice, Planned
-from penstock.search.planner import HEADROOM, OVER_BYTES, at_least_s, best_of, predicted_of
+from penstock.search.finals import predicted_of
+from penstock.search.margins import OVER_BYTES, at_least_s
+from penstock.search.planner import HEADROOM, best_of
 from penstock.search.space import Space, space_of
 from penstock.search.wishes import Wished
 

@@ -8,32 +8,37 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
 from penstock.core.architecture import Architecture
 from penstock.core.cluster import Cluster
 from penstock.core.config.text import model_of
 from penstock.core.setup import FRAMEWORK, Setup
 from penstock.cost.laws import suggested
 from penstock.cost.stack import Stack
-from penstock.predict import Grid, predict, scores
 from penstock.search.choice import Choice, Planned
+from penstock.search.finals import (
+    FINALISTS,
+    OPEN,
+    Going,
+    Share,
+    Watch,
+    best_of_all,
+    finals,
+    predicted_of,
+    scored,
+    scored_grid,
+)
+from penstock.search.finer import variants
 from penstock.search.misses import changes, nearest, refusal
-from penstock.search.space import Space, Split, space_of
+from penstock.search.orders import check, orders
+from penstock.search.space import Space, space_of
 from penstock.search.wishes import Wished
 
 HEADROOM = 0.05
 """Share of a device's memory that stays free."""
-OVER = {"gpipe": 0.01, "1f1b": 0.01, "interleaved": 0.04, "interleaved-zb": 0.04, "zb-h1": 0.08, "zb-h2": 0.08}
-OVER_ELSE = 0.15
-"""By how much a score may be above the prediction, relative, by schedule; tests/search/test_strategies.py holds it."""
-OVER_BYTES = 0.06
-"""The same of memory."""
-AT_ONCE = 48
-"""Finalists that are predicted before it is looked whether others may be better."""
-FINALISTS = 384
-"""Most that are predicted."""
+OPEN_AT_ONCE = 256
+"""Strategies whose variants are scored at a time."""
+FEW = 8
+"""Variants that are predicted before it is looked whether others may be better."""
 
 
 def plan(
@@ -49,6 +54,7 @@ def plan(
     top: int = 20,
     headroom: float = HEADROOM,
     first: Callable[[Choice], None] | None = None,
+    solve_s: float = 0.0,
 ) -> Planned:
     """Return the fastest strategies that fit.
 
@@ -65,6 +71,7 @@ def plan(
         top: how many are wanted.
         headroom: share of a device's memory that stays free.
         first: is called with a first answer, as soon as there is one.
+        solve_s: seconds for better orders of passes of the best that have a pipeline; 0: none are looked for.
 
     Raises:
         ValueError: a name that is not known, or nothing is left to choose from.
@@ -81,77 +88,82 @@ def plan(
         laws = suggested(model, seq, cluster.devices, tokens)
         batch = laws.batch
     space = space_of(model, cluster, framework, seq=seq, batch=batch, fix=fix, exclude=exclude)
-    return replace(best_of(space, top=top, headroom=headroom, first=first), suggested=laws)
+    if solve_s:
+        check(space, solve_s)
+    found = replace(best_of(space, top=top, headroom=headroom, first=first), suggested=laws)
+    return replace(found, orders=orders(space, found.choices, headroom, solve_s)) if solve_s else found
 
 
-def best_of(space: Space, *, top: int, headroom: float, first: Callable[[Choice], None] | None = None) -> Planned:
-    """Return the fastest strategies of a space that fit; arguments and errors are those of ``plan``."""
+def best_of(
+    space: Space,
+    *,
+    top: int,
+    headroom: float,
+    first: Callable[[Choice], None] | None = None,
+    watch: Watch = lambda done, best: True,
+) -> Planned:
+    """Return the fastest strategies of a space that fit; arguments and errors are those of ``plan``.
+
+    ``watch`` is told how many strategies were looked at and of the best; the search ends when it says ``False``.
+    """
     began = time.perf_counter()
     if top < 1 or not 0 <= headroom < 1:
         raise ValueError(f"top={top}, headroom={headroom}: give 1 or more, and a share from 0 to below 1")
     space.check()
     first_s = None
-    if first is not None and (one := _first(space, headroom)) is not None:
+    if first is not None and (early := _first(space, headroom)) is not None:
         first_s = time.perf_counter() - began
-        first(one)
-    shares = [scored(space, share, headroom, top) for share in space.shares()]
-    choices, predicted, proven = finals(space, shares, top, headroom)
+        first(early)
+    going = Going(watch)
+    finer = looked(space, top, headroom, going)
+    choices, shares = finer.choices, finer.shares
     found = Planned(
         choices=choices,
         considered=sum(share.considered for share in shares),
         impossible=sum(share.impossible for share in shares),
         too_large=sum(share.too_large for share in shares),
         scored=sum(share.scored for share in shares),
-        predicted=predicted,
-        proven=proven,
+        predicted=finer.predicted,
+        proven=finer.proven and going.on and bool(choices),
+        stopped=not going.on,
         headroom=headroom,
         seconds=time.perf_counter() - began,
         first_s=first_s,
     )
-    if choices:
+    if choices or found.stopped:
         return found
-    if (near := nearest(space)) is None:
+    last = space.offloads()[-1][-1]
+    if (near := nearest(last)) is None:
         raise ValueError(refusal(space))
-    return replace(found, nearest=near, changes=changes(space, headroom), seconds=time.perf_counter() - began)
+    return replace(found, nearest=near, changes=changes(last, headroom), seconds=time.perf_counter() - began)
 
 
-class Share(NamedTuple):
-    """A part of the space, scored: the promising rows of its grid, their seconds, and how many there were.
+class Finer(NamedTuple):
+    """What variants of strategies came to: the best choices with them, their shares, how many were predicted, and
+    whether none can be better."""
 
-    One row more than may be predicted tells whether others could be better.
-    """
-
-    grid: Grid
-    seconds: NDArray[np.float64]
-    considered: int
-    impossible: int
-    too_large: int
-    scored: int
+    choices: tuple[Choice, ...]
+    shares: list[Share]
+    predicted: int
+    proven: bool
 
 
-def scored(space: Space, share: list[Split], headroom: float, top: int = 1, most_s: float = np.inf) -> Share:
-    """Return the promising strategies of some splits: those that cannot take more than ``most_s``."""
-    grid = space.grid(share)
-    most = most_bytes(space, headroom), (1 + OVER_ELSE) * most_s
-    found = scores(space.model, space.cluster, grid, space.stack, *most)
-    timed = np.isfinite(found.seconds)
-    rows = np.flatnonzero(timed)
-    order = np.argsort(at_least_s(grid.rows(rows), found.seconds[rows]), kind="stable")
-    rows = rows[order[: max(FINALISTS, top) + 1]]
-    impossible = len(grid) - int(found.possible.sum())
-    too_large = len(grid) - impossible - int(timed.sum())
-    return Share(grid.rows(rows), found.seconds[rows], len(grid), impossible, too_large, int(timed.sum()))
-
-
-def most_bytes(space: Space, headroom: float) -> float:
-    """Return what a device may need by the score of a strategy that may fit."""
-    return (1 - headroom) * (1 + OVER_BYTES) * space.cluster.device_of(0).memory_bytes
-
-
-def at_least_s(grid: Grid, seconds: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return what predictions are at least, by their scores."""
-    over = np.array([OVER.get(name, OVER_ELSE) for name in grid.choices["schedule"]])
-    return np.asarray(seconds / (1 + over[grid.columns["schedule"]]))
+def looked(space: Space, top: int, headroom: float, going: Going) -> Finer:
+    """Return the best strategies that fit, with the optimizer on devices if any do, and the shares of all."""
+    shares, predicted = list[Share](), 0
+    for spaces in space.offloads():
+        new: list[Share] = []
+        parts = [(one, splits) for one in spaces for splits in one.shares()]
+        for part, splits in parts:
+            if going(0):
+                new.append(scored(part, splits, headroom, top))
+                going(new[-1].considered)
+        choices, done, proven = finals(space, new, top, headroom, going=going)
+        finer = _refined(space, new, choices, top, headroom, going)
+        shares, predicted = [*shares, *new, *finer.shares], predicted + done + finer.predicted
+        if finer.choices or not going.on:
+            break
+    return Finer(finer.choices, shares, predicted, proven and finer.proven)
 
 
 def _first(space: Space, headroom: float) -> Choice | None:
@@ -166,34 +178,39 @@ def _first(space: Space, headroom: float) -> Choice | None:
     return None
 
 
-def finals(
-    space: Space, shares: list[Share], top: int, headroom: float, at_once: int = AT_ONCE
-) -> tuple[tuple[Choice, ...], int, bool]:
-    """Return the best choices, how many were predicted, and whether no other can be better than the first."""
-    rows = [
-        (float(least_s), place, row, float(share.seconds[row]))
-        for place, share in enumerate(shares)
-        for row, least_s in enumerate(at_least_s(share.grid, share.seconds))
-    ]
-    rows.sort()
-    setups = [(shares[place].grid.setup(row), score_s) for _, place, row, score_s in rows[: max(FINALISTS, top)]]
-    found: list[Choice] = []
-    done = 0
-    while done < len(setups):
-        if len(found) >= min(top, at_once) and rows[done][0] >= found[0].seconds:
+def _refined(
+    space: Space, shares: list[Share], choices: tuple[Choice, ...], top: int, headroom: float, going: Going
+) -> Finer:
+    """Look for variants of strategies that are better than the best; of each strategy the best stays.
+
+    Strategies go in the order of what their variants take at least, until that is more than the best takes.
+    """
+    found, made, predicted, proven = [*choices], list[Share](), 0, True
+    order = sorted(
+        (float(least_s), place, row) for place, share in enumerate(shares) for row, least_s in enumerate(share.open[1])
+    )
+    for begin in range(0, len(order), OPEN_AT_ONCE):
+        best_s = best_of_all(found)
+        if order[begin][0] >= best_s or not going(0, found):
             break
-        batch = setups[done : done + at_once]
-        made = [predicted_of(space, *one) for one in batch]
-        found += [one for one in made if one is not None and one.headroom >= headroom]
-        found.sort(key=lambda choice: choice.seconds)
-        done += len(batch)
-    proven = bool(found) and (done >= len(rows) or rows[done][0] >= found[0].seconds)
-    return tuple(found[:top]), done, proven
+        if begin >= OPEN or predicted >= FINALISTS:
+            proven = False
+            break
+        new = [one for one in order[begin : begin + OPEN_AT_ONCE] if one[0] < best_s]
+        for place, share in enumerate(shares):
+            rows = [row for _, where, row in new if where == place]
+            grid, of = variants(space, share.open[0].rows(rows))
+            if len(grid):
+                made.append(scored_grid(space, grid, headroom, top, of=of))
+                going(len(grid), found)
+                better, count, sure = finals(space, made[-1:], top, headroom, FEW, best_of_all(found))
+                found, predicted, proven = _merged(found, better), predicted + count, proven and sure
+    return Finer(tuple(found[:top]), made, predicted, proven)
 
 
-def predicted_of(space: Space, setup: Setup, score_s: float = 0.0) -> Choice | None:
-    """Return a setup predicted with its timeline; ``None`` if it cannot be."""
-    try:
-        return Choice.of(setup, predict(space.model, space.cluster, setup, space.stack), score_s)
-    except ValueError:
-        return None
+def _merged(found: list[Choice], better: tuple[Choice, ...]) -> list[Choice]:
+    """Choices with others, the fastest first, of each strategy one."""
+    each: dict[Setup, Choice] = {}
+    for one in sorted((*found, *better), key=lambda choice: choice.seconds):
+        each.setdefault(replace(one.setup, shards=0, vocabulary=0, stage_layers=()), one)
+    return [*each.values()]

@@ -13,6 +13,7 @@ import numpy as np
 from penstock.core.architecture import Architecture
 from penstock.core.cluster import Cluster
 from penstock.core.config.text import model_of
+from penstock.core.mixers import Attention
 from penstock.core.parts import Experts
 from penstock.core.setup import FRAMEWORK, Setup, filling
 from penstock.cost.stack import Stack
@@ -20,7 +21,7 @@ from penstock.cost.stack_file import named
 from penstock.predict import Grid
 from penstock.predict.micro import Rank
 from penstock.schedules import SCHEDULES
-from penstock.search.wishes import RECOMPUTE, SEARCHED, Wished, Wishes, wishes
+from penstock.search.wishes import COLUMNS, RECOMPUTE, SEARCHED, Wished, Wishes, wishes
 
 SCHEDULES_TRIED = ("1f1b", "interleaved", "zb-h1", "zb-h2", "zb-v", "interleaved-zb")
 """Unless schedules are fixed: those whose scores are close to their timelines."""
@@ -62,6 +63,14 @@ class Space:
         chosen = dict.fromkeys(self.fixed.get(name, free))
         return [value for value in chosen if value not in self.excluded.get(name, ())]
 
+    def free(self, name: str) -> bool:
+        """Whether nobody fixed a field."""
+        return name not in self.fixed
+
+    def bars(self, **values: Any) -> bool:
+        """Return whether any of some values is excluded."""
+        return bool(self.excluded) and any(value in self.excluded.get(name, ()) for name, value in values.items())
+
     def splits(self, any_batch: bool = False) -> list[Split]:
         """Return all (tp, cp, pp, dp) that take all devices, and whose ``dp`` divides the batch unless any may."""
         divisors = [d for d in range(1, self.devices + 1) if self.devices % d == 0]
@@ -86,6 +95,18 @@ class Space:
             found.setdefault(split[0], []).append(split)
         return [*found.values()]
 
+    def offloads(self) -> list[tuple[Space, ...]]:
+        """Return the space, or one for each share of the optimizer that waits in host memory if shares are asked for;
+        and then, one by one, those that follow where nothing fits."""
+        asked = self._values("optimizer_offload", (self.base.optimizer_offload,))
+        later = self._values("optimizer_offload", self.stack.optimizer_offloads)
+        groups = [tuple(asked), *((share,) for share in sorted(later) if share not in asked)]
+        return [
+            tuple(replace(self, base=replace(self.base, optimizer_offload=float(share))) for share in group)
+            for group in groups
+            if group
+        ]
+
     @property
     def schedules(self) -> tuple[str, ...]:
         """Those of ``SCHEDULES_TRIED`` that the framework has."""
@@ -100,38 +121,50 @@ class Space:
         choices = {
             "schedule": tuple(self._values("schedule", self.schedules)) or ("1f1b",),
             "recompute": tuple(self._values("recompute", RECOMPUTE)),
+            "stage_layers": tuple(self._values("stage_layers", ((),))),
         }
         tables = [self._rows(split, choices) for split in splits]
-        whole = np.concatenate(tables, axis=1) if tables else np.zeros((len(SEARCHED), 0), dtype=np.int64)
-        return Grid(self.base, dict(zip(SEARCHED, whole, strict=True)), choices)
+        whole = np.concatenate(tables, axis=1) if tables else np.zeros((len(COLUMNS), 0), dtype=np.int64)
+        return Grid(self.base, dict(zip(COLUMNS, whole, strict=True)), choices)
 
     def _rows(self, split: Split, choices: dict[str, tuple[Any, ...]]) -> Any:
-        """Columns of all strategies of a split, in the order of ``SEARCHED``."""
+        """Columns of all strategies of a split, in the order of ``COLUMNS``."""
         tp, cp, pp, dp = split
         orders = self._orders(pp)
         experts = self._experts(tp, cp * dp)
-        axes = [
-            self._micros(cp, dp),
-            range(len(orders)),
-            range(len(experts)),
-            self._values("zero", self.zero_stages(pp) if dp * cp > 1 else (0,)),
-            self._values("sp", (False, True) if tp > 1 else (False,)),
-            range(len(choices["recompute"])),
-        ]
-        at = np.indices([len(axis) for axis in axes]).reshape(len(axes), -1)
-        micro, order, expert, zero, sp, recompute = (
-            np.array([*axis], dtype=np.int64)[place] for axis, place in zip(axes, at, strict=True)
-        )
-        schedule, chunks = np.array(orders, dtype=np.int64).reshape(-1, 2)[order].T
-        ep, etp = np.array(experts, dtype=np.int64).reshape(-1, 2)[expert].T
-        same = (np.full(len(micro), size) for size in split)
-        return np.stack([micro, *same, ep, etp, chunks, zero, sp, recompute, schedule])
+        axes = {
+            "micro": self._micros(cp, dp),
+            "order": range(len(orders)),
+            "expert": range(len(experts)),
+            "zero": self._values("zero", self.zero_stages(pp) if dp * cp > 1 else (0,)),
+            "sp": self._values("sp", (False, True) if tp > 1 else (False,)),
+            "cp_heads": self._values("cp_heads", self.context_heads(tp, cp)),
+            "shards": self._values("shards", (0,)),
+            "vocabulary": self._values("vocabulary", (0,)),
+            "recompute": range(len(choices["recompute"])),
+            "stage_layers": range(len(choices["stage_layers"])),
+        }
+        at = np.indices([len(axis) for axis in axes.values()]).reshape(len(axes), -1)
+        found = {
+            name: np.array([*axis], dtype=np.int64)[place] for (name, axis), place in zip(axes.items(), at, strict=True)
+        }
+        found["schedule"], found["chunks"] = np.array(orders, dtype=np.int64).reshape(-1, 2)[found["order"]].T
+        found["ep"], found["etp"] = np.array(experts, dtype=np.int64).reshape(-1, 2)[found["expert"]].T
+        found |= {name: np.full(at.shape[1], size) for name, size in zip(("tp", "cp", "pp", "dp"), split, strict=True)}
+        return np.stack([found[name] for name in COLUMNS])
 
     def _micros(self, cp: int, dp: int) -> list[int]:
         each = self.base.batch // dp
         most = max(1, MOST_TOKENS * cp // self.base.seq)
         free = [size for size in range(1, min(each, most) + 1) if size & (size - 1) == 0]
         return [size for size in self._values("micro", free) if each % size == 0]
+
+    def context_heads(self, tp: int, cp: int) -> list[bool]:
+        """Return the ways of context parallelism; for that by heads, all ranks get some of keys and values."""
+        mixers = (block.attention for block in self.model.kinds())
+        kv_heads = [mixer.kv_heads for mixer in mixers if isinstance(mixer, Attention)]
+        even = bool(kv_heads) and all(heads % (tp * cp) == 0 for heads in kv_heads)
+        return [heads for heads in self.stack.context_heads if not heads or even] if cp > 1 else [False]
 
     def _orders(self, pp: int) -> list[tuple[int, int]]:
         """Pairs of a place among the schedules and a number of chunks; without a pipeline one is enough."""
@@ -173,7 +206,7 @@ class Space:
         Raises:
             ValueError: there are none; it names the nearest that there would be.
         """
-        if any(len(self.grid([split])) for split in self.splits()):
+        if self.offloads() and any(len(self.grid([split])) for split in self.splits()):
             return
         sizes = sorted({dp for *_, dp in self.splits(any_batch=True)})
         batch = self.base.batch
@@ -211,7 +244,9 @@ def space_of(
         if len(values) > 1 or name in excluded:
             raise ValueError(f"{name}={'/'.join(map(str, values))}: {name} is not searched; fix one value of it")
     usual = {name: value for name, value in software.usual.items() if name not in SEARCHED}
-    base = Setup(seq=seq, batch=batch, **usual | {name: values[0] for name, values in single.items()})
+    usual |= {name: values[0] for name, values in single.items()}
+    usual["optimizer_offload"] = float(fixed.get("optimizer_offload", (0.0,))[0])
+    base = Setup(seq=seq, batch=batch, **usual)
     for policy in fixed.get("recompute", ()):
         Rank(architecture, machines, replace(base, recompute=policy), software).parts  # noqa: B018
     searched = {name: values for name, values in fixed.items() if name in SEARCHED}

@@ -11,8 +11,9 @@ from penstock.core.setup import Setup
 from penstock.predict.step import begun
 from penstock.predict.straggler import slow_rank_s
 from penstock.search.choice import Choice
+from penstock.search.finals import predicted_of
 from penstock.search.misses import grown
-from penstock.search.planner import best_of, predicted_of
+from penstock.search.planner import best_of
 from penstock.search.space import Space
 from penstock.units import human_bytes
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
+from itertools import groupby
 from typing import Any, get_type_hints
 
 from penstock.core.setup import Setup
 from penstock.core.words import suggest
-from penstock.predict.grid import ALONE, CHOICES, NUMBERS
+from penstock.predict.grid import CHOICES, NUMBERS
 from penstock.schedules import SCHEDULES
 from penstock.schedules.table import options_of
 
-SEARCHED = (*NUMBERS, *CHOICES)
+COLUMNS = (*NUMBERS, *CHOICES)
+SEARCHED = (*COLUMNS, "optimizer_offload")
 """Fields that are searched where nobody fixes them; all others are as a setup has them unless they are fixed."""
 RECOMPUTE = ("none", "selective", "full")
 SHORT = {"micro_batch": "micro", "vpp": "chunks"}
@@ -37,7 +39,7 @@ def wishes(given: Wished) -> Wishes:
     {'tp': (2, 3, 4), 'recompute': ('none', 'full'), 'sp': (True,)}
     """
     if isinstance(given, Mapping):
-        pairs = [(name, _values(value)) for name, value in given.items()]
+        pairs = [(name, _values(name, value)) for name, value in given.items()]
     else:
         words = [given] if isinstance(given, str) else given or ()
         pairs = [_read(part.strip()) for word in words for part in word.split(",") if part.strip()]
@@ -58,9 +60,7 @@ def known_field(name: str) -> str:
     field = SHORT.get(field, field)
     if field in ("seq", "batch"):
         raise ValueError(f"{name} is what is asked, no choice; give --{field}")
-    if field in ALONE or field == "shards":
-        raise ValueError(f"{name} cannot be planned yet; penstock predict takes it for one setup")
-    names = [each.name for each in fields(Setup) if each.name not in ("seq", "batch", "shards", *ALONE)]
+    names = [each.name for each in fields(Setup) if each.name not in ("seq", "batch")]
     if field not in names:
         raise ValueError(f"{name!r} is no field of a strategy; {suggest(name, [*names, *SHORT])}")
     return field
@@ -85,7 +85,9 @@ def _spread(field: str, word: str) -> Iterable[Any]:
     return range(first, last + 1)
 
 
-def _values(value: Any) -> tuple[Any, ...]:
+def _values(name: str, value: Any) -> tuple[Any, ...]:
+    if name == "stage_layers" and isinstance(value, list | tuple) and all(isinstance(each, int) for each in value):
+        return (value,)
     return tuple(value) if isinstance(value, list | tuple | set | range) else (value,)
 
 
@@ -96,6 +98,8 @@ def _checked(field: str, value: Any) -> Any:
         return _schedule(str(value))
     if field == "recompute":
         return _recompute(str(value))
+    if field == "stage_layers":
+        return layers_of(value) if isinstance(value, str) else tuple(value)
     if kind is bool:
         if str(value).lower() not in _YES:
             raise ValueError(f"{field}={value} says neither yes nor no; use 1 or 0")
@@ -133,6 +137,37 @@ def can_be_planned(schedule: str) -> bool:
     """Return whether a schedule trains as one process would, with one copy of the weights and whole micro-batches."""
     one = SCHEDULES[schedule]
     return one.gradient_equal and one.copies == 1 and "slices" not in options_of(one.lane)
+
+
+def layers_of(text: str) -> tuple[int, ...]:
+    """Return the layers of each stage by a text, none for ``even``.
+
+    Raises:
+        ValueError: it is no such text.
+
+    >>> layers_of("7+2*9+7"), layers_of("even")
+    ((7, 9, 9, 7), ())
+    """
+    if text == "even":
+        return ()
+    found: list[int] = []
+    try:
+        for word in text.split("+"):
+            times, star, count = word.rpartition("*")
+            found += [int(count)] * (int(times) if star else 1)
+    except ValueError:
+        raise ValueError(f"stage_layers={text}: write even, or layers of each stage as 7+9+9+7 or 7+2*9+7") from None
+    return tuple(found)
+
+
+def layers_text(sizes: Iterable[int]) -> str:
+    """Return the text of which ``layers_of`` gives the layers of each stage.
+
+    >>> layers_text((7, 9, 9, 7)), layers_text(())
+    ('7+2*9+7', 'even')
+    """
+    runs = [(size, len([*same])) for size, same in groupby(sizes)]
+    return "+".join(f"{times}*{size}" if times > 1 else str(size) for size, times in runs) or "even"
 
 
 def _recompute(text: str) -> str | tuple[str, ...]:

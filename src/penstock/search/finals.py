@@ -1,0 +1,160 @@
+"""Strategies from scores to predictions: the promising ones of a grid, and the best of them by timelines."""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from penstock.core.setup import Setup
+from penstock.predict import Grid, scores
+from penstock.predict.held import Less
+from penstock.predict.step import begun
+from penstock.search.choice import Choice
+from penstock.search.finer import less
+from penstock.search.margins import OVER_BYTES, OVER_ELSE, at_least_s, over_bytes, over_of
+from penstock.search.space import Space, Split
+
+Watch = Callable[[int, Choice | None], bool]
+"""Is told how many strategies were looked at, and of the best so far; says whether to look on."""
+AT_ONCE = 24
+"""Finalists that are predicted before it is looked whether others may be better."""
+FINALISTS = 384
+"""Most that are predicted."""
+OPEN = 4096
+"""Most strategies of which variants may be looked for."""
+
+
+class Going:
+    """Whether a search goes on, by what its watcher says."""
+
+    def __init__(self, watch: Watch) -> None:
+        self.watch, self.on, self.done = watch, True, 0
+
+    def __call__(self, more: int, best: Sequence[Choice] = ()) -> bool:
+        """Tell the watcher of so many more strategies."""
+        self.done += more
+        self.on = self.on and self.watch(self.done, best[0] if best else None)
+        return self.on
+
+
+class Share(NamedTuple):
+    """A part of the space, scored: the promising rows of its grid, their seconds, and how many there were.
+
+    ``least_s``: what predictions are at least. One row more than may be predicted tells whether others could be better.
+    ``open``: strategies of which variants may be better, and what these take at least. ``of``: numbers that variants of
+    one strategy have in common.
+    """
+
+    grid: Grid
+    seconds: NDArray[np.float64]
+    least_s: NDArray[np.float64]
+    considered: int
+    impossible: int
+    too_large: int
+    scored: int
+    open: tuple[Grid, NDArray[np.float64]]
+    of: NDArray[np.int64]
+
+
+def most_bytes(space: Space, headroom: float) -> float:
+    """Return what a device may need by the score of a strategy that may fit."""
+    return (1 - headroom) * (1 + OVER_BYTES) * space.cluster.device_of(0).memory_bytes
+
+
+def scored(space: Space, share: list[Split], headroom: float, top: int = 1, most_s: float = np.inf) -> Share:
+    """Return the promising strategies of some splits: those that cannot take more than ``most_s``."""
+    return scored_grid(space, space.grid(share), headroom, top, less(space), most_s=most_s)
+
+
+def scored_grid(
+    space: Space,
+    grid: Grid,
+    headroom: float,
+    top: int,
+    less: Less = Less(),  # noqa: B008
+    of: NDArray[np.int64] | None = None,
+    most_s: float = np.inf,
+) -> Share:
+    """Return the promising strategies of a grid; of variants, ``of`` says which have the same row."""
+    over, room = over_bytes(grid), (1 - headroom) * space.cluster.device_of(0).memory_bytes
+    most = (1 + float(over.max(initial=0.0))) * room, (1 + OVER_ELSE) * most_s
+    found = scores(space.model, space.cluster, grid, space.stack, *most, less)
+    found.seconds[found.needed_bytes > (1 + over) * room] = np.inf
+    least_s = np.maximum(at_least_s(grid, found.seconds), found.work_s)
+    rows = _fastest(least_s, max(FINALISTS, top) + 1 if of is None else len(grid))
+    open_s = found.least_s / (1 + over_of(grid, 1, len(space.stack.vocabularies) - 1))
+    open_to = _fastest(open_s, OPEN + 1)
+    timed, possible = int(np.isfinite(found.seconds).sum()), int(found.possible.sum())
+    counts = (len(grid), len(grid) - possible, possible - timed, timed)
+    own = rows if of is None else of[rows]
+    variable = grid.rows(open_to), open_s[open_to]
+    return Share(grid.rows(rows), found.seconds[rows], least_s[rows], *counts, variable, own)
+
+
+def _fastest(seconds: NDArray[np.float64], most: int) -> NDArray[np.int64]:
+    """The rows of so many."""
+    rows = np.flatnonzero(np.isfinite(seconds))
+    return rows[np.argsort(seconds[rows], kind="stable")[:most]]
+
+
+def finals(
+    space: Space,
+    shares: list[Share],
+    top: int,
+    headroom: float,
+    at_once: int = 0,
+    best_s: float = np.inf,
+    going: Going | None = None,
+) -> tuple[tuple[Choice, ...], int, bool]:
+    """Return the best choices, how many were predicted, and whether no other can be better than the first, or than one
+    that is known and takes ``best_s``; then only better ones are looked for. So many are predicted ``at_once``."""
+    at_once = at_once or AT_ONCE
+    rows = [
+        (float(least_s), place, row, float(share.seconds[row]))
+        for place, share in enumerate(shares)
+        for row, least_s in enumerate(share.least_s)
+    ]
+    rows.sort()
+    found: list[Choice] = []
+    settled: set[tuple[int, int]] = set()
+    done = predicted = 0
+    while done < len(rows) and predicted < max(FINALISTS, top):
+        enough = np.isfinite(best_s) or len(found) >= min(top, at_once)
+        if enough and rows[done][0] >= best_of_all(found, best_s):
+            break
+        batch = rows[done : done + at_once]
+        for least_s, place, row, score_s in batch:
+            one = place, int(shares[place].of[row])
+            if one in settled or least_s >= best_s:
+                continue
+            most_s = min(best_s, found[top - 1].seconds if len(found) >= top else np.inf)
+            made = predicted_of(space, shares[place].grid.setup(row), score_s, most_s)
+            predicted += 1
+            if made is None or made.headroom >= headroom:
+                settled.add(one)
+            if made is not None and made.headroom >= headroom:
+                insort(found, made, key=lambda choice: choice.seconds)
+        done += len(batch)
+        if going and found and not going(0, found):
+            break
+    proven = done >= len(rows) or rows[done][0] >= best_of_all(found, best_s)
+    return tuple(found[:top]), predicted, proven
+
+
+def best_of_all(found: Sequence[Choice], best_s: float = np.inf) -> float:
+    """Return the seconds of the first of some choices, or of one that is known if that takes less."""
+    return min(best_s, found[0].seconds) if found else best_s
+
+
+def predicted_of(space: Space, setup: Setup, score_s: float = 0.0, most_s: float = np.inf) -> Choice | None:
+    """Return a setup predicted with its timeline; ``None`` if it cannot be, or takes more than ``most_s``."""
+    try:
+        step = begun(space.model, space.cluster, setup, space.stack)
+        slow = np.isfinite(most_s) and step.seconds_alone() > most_s
+        return None if slow else Choice.of(setup, step.prediction(), score_s)
+    except ValueError:
+        return None
