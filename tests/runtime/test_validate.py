@@ -197,7 +197,9 @@ def test_killed_and_resumed(tmp_path: Path) -> None:
         PostValidation.settle = then_die  # type: ignore[method-assign]
 
     folder, spec = prepared(tmp_path, **flags)
-    assert run_forked(folder, spec, before).codes == [-signal.SIGKILL] * 2
+    codes = run_forked(folder, spec, before).codes
+    assert -signal.SIGKILL in codes
+    assert set(codes) <= {-signal.SIGKILL, 1}  # a rank may hear of the other's end before it comes to its own
     assert checkpoints(folder) == [3]
     assert max(losses(folder)) == 4
     folder, spec = prepared(tmp_path, resume=True, **flags)
