@@ -101,7 +101,9 @@ def test_scores_are_above_predictions_by_no_more_than_planning_allows(model: Any
     ("1f1b", "penstock"), ("interleaved", "megatron-core"), ("zb-h2", "penstock"), ("zb-v", "penstock"),
 ])  # fmt: skip
 def test_scores_of_variants_are_no_further_above_predictions(schedule: str, framework: str) -> None:
-    space = space_of(WIDE, "dgx-h100:2", framework, **TASK, fix=f"schedule={schedule},pp=2..8,cp=1,tp=1,micro=1")
+    space = space_of(
+        WIDE, "dgx-h100:2", framework, **TASK, fix=f"schedule={schedule},pp=2..8,cp=1,tp=1,dp=1..8,micro=1"
+    )
     grid, _ = variants(space, space.grid(space.splits()))
     found = scores(space.model, space.cluster, grid, space.stack)
     rows = np.flatnonzero(found.possible)
@@ -125,6 +127,15 @@ def test_a_plan_that_looks_at_few_says_whether_others_could_be_faster(most: int,
 def test_plans_do_not_depend_on_luck() -> None:
     one, other = (plan(DENSE, "dgx-h100:1", **TASK, top=7) for _ in range(2))
     assert one.choices == other.choices
+
+
+def test_axes_that_a_framework_lacks_are_not_searched_but_may_be_fixed() -> None:
+    found = plan(DENSE, "dgx-h100:1", framework="penstock", **TASK, top=50)
+    assert {(one.setup.tp, one.setup.cp, one.setup.pp, one.setup.dp) for one in found.choices} == {(1, 1, 8, 1)}
+    fixed = plan(DENSE, "dgx-h100:1", framework="penstock", **TASK, top=50, fix="dp=2")
+    assert {one.setup.dp for one in fixed.choices} == {2}
+    with pytest.raises(ValueError, match=r"and penstock splits pp alone; fix or exclude less, or take another"):
+        plan(DENSE, "dgx-h100:4", framework="penstock", **TASK)
 
 
 def test_what_is_fixed_or_excluded_stays_so() -> None:

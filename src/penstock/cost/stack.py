@@ -65,6 +65,7 @@ class Stack:
         recompute: what is made again unless told otherwise.
         zero_stages, piped_zero_stages: stages of ZeRO that it has, without and with a pipeline.
         schedules: those that it has, of those that a search tries; none: all.
+        axes: those that it can split over several ranks, of ``tp``, ``cp``, ``pp``, ``dp``; none: all.
         own_orders: whether it runs any order of passes that a file gives it.
         uneven: whether any stage may have any number of layers.
         vocabularies: ways in which it splits embedding and head over pipeline ranks, as in ``Setup.vocabulary``.
@@ -124,6 +125,7 @@ class Stack:
     zero_stages: tuple[int, ...] = (0, 1, 2, 3)
     piped_zero_stages: tuple[int, ...] = (0, 1)
     schedules: tuple[str, ...] = ()
+    axes: tuple[str, ...] = ()
     own_orders: bool = False
     uneven: bool = True
     vocabularies: tuple[int, ...] = (0,)

@@ -82,9 +82,15 @@ class Space:
             "pp": [d for d in divisors if d <= self.model.layers],
         }
         found = []
-        for tp, cp, pp in product(*(self._values(name, free) for name, free in ranges.items())):
+        axes = self.stack.axes or (*ranges, "dp")
+        able = {name: values if name in axes else [1] for name, values in ranges.items()}
+        for tp, cp, pp in product(*(self._values(name, free) for name, free in able.items())):
             dp, rest = divmod(self.devices, max(1, tp * cp * pp))
-            if rest == 0 and dp in self._values("dp", (dp,)) and (any_batch or self.base.batch % dp == 0):
+            if (
+                rest == 0
+                and dp in self._values("dp", (dp,) if "dp" in axes else (1,))
+                and (any_batch or self.base.batch % dp == 0)
+            ):
                 found.append((tp, cp, pp, dp))
         return found
 
@@ -215,8 +221,10 @@ class Space:
             raise ValueError(f"batch={batch} is no multiple of a dp that {self.devices} devices leave; use {near}")
         first = {name: values[0] for name, values in self.fixed.items() if len(values) == 1}
         filling(self.devices, **{"seq": self.base.seq, "batch": self.base.batch} | first)
+        axes = f", and {self.stack.name} splits {' and '.join(self.stack.axes)} alone" if self.stack.axes else ""
         raise ValueError(
-            f"no strategy for {self.devices} devices is left by {_said(self.fixed, self.excluded)}; fix or exclude less"
+            f"no strategy for {self.devices} devices is left by {_said(self.fixed, self.excluded)}{axes}; fix or "
+            f"exclude less{', or take another --framework' if axes else ''}"
         )
 
 
