@@ -68,8 +68,8 @@ def changes(space: Space, headroom: float) -> tuple[str, ...]:
 
 
 def frugal(space: Space) -> Space:
-    """Return the part of the space in which strategies need least: small micro-batches, made again, sharded."""
-    wanted = {"micro": (1,), "recompute": ("full",), "schedule": ("1f1b",), "zero": (1, 3)}
+    """Return the part of the space in which strategies need least: small micro-batches, made again, 1F1B."""
+    wanted = {"micro": (1,), "recompute": ("full",), "schedule": ("1f1b",)}
     return replace(space, fixed=wanted | space.fixed)
 
 
@@ -80,7 +80,7 @@ def _others(space: Space, headroom: float) -> Iterator[tuple[str, Space, float]]
         yield f"leave {name} free", replace(space, fixed=rest), headroom
     if headroom > 0:
         yield "headroom=0", space, 0.0
-    if space.base.optimizer_offload < 1:
+    if space.base.optimizer_offload < 1 and 1.0 in space.stack.optimizer_offloads:
         base = replace(space.base, optimizer_offload=1.0)
         yield "optimizer_offload=1: the optimizer's state in host memory", replace(space, base=base), headroom
 
