@@ -250,7 +250,9 @@ SAVING: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize(
     ("schedule", "saving"),
     [
-        *[("gpipe", "to a limit"), ("gpipe", "offload"), ("zb-h1", "both")],
+        ("gpipe", "to a limit"),
+        ("gpipe", "offload"),
+        ("zb-h1", "both"),
         *(
             pytest.param("gpipe", saving, marks=pytest.mark.slow)
             for saving in ("full", "selective", "one stage", "half", "both")

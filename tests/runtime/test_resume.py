@@ -50,9 +50,8 @@ def wait_for_rows(folder: Path, count: int, run: object) -> None:
     raise AssertionError("the run does not get on")
 
 
-@pytest.mark.parametrize("seed", [0])
-def test_killed_at_random_moments(seed: int, untouched: dict[int, float], tmp_path: Path) -> None:
-    folder, struck = killed_until_done(tmp_path, seed, 3)
+def test_killed_at_random_moments(untouched: dict[int, float], tmp_path: Path) -> None:
+    folder, struck = killed_until_done(tmp_path, 0, 3)
     assert struck >= 2
     assert losses(folder) == untouched
     assert checkpoints(folder) == [10, 12]

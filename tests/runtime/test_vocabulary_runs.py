@@ -33,7 +33,8 @@ def run(where: Path, config: dict[str, Any] | None = None, **flags: Any) -> dict
 @pytest.mark.parametrize(
     ("kind", "schedule", "algorithm", "ranks"),
     [
-        *[("tied", "zb-h1", 2, 2), ("untied", "interleaved", 1, 2)],
+        ("tied", "zb-h1", 2, 2),
+        ("untied", "interleaved", 1, 2),
         *(pytest.param(*other, marks=pytest.mark.slow) for other in (("untied", "1f1b", 1, 2), ("gpt2", "1f1b", 2, 2))),
     ],
 )

@@ -208,7 +208,7 @@ def test_a_vee_fits_any_limit_and_more_memory_helps(limit):
 @pytest.mark.parametrize(
     "times",
     [
-        *[(1.0, 1.1, 0.9, 0.05)],
+        (1.0, 1.1, 0.9, 0.05),
         *(pytest.param(other, marks=pytest.mark.slow) for other in ((1.0, 2.0, 0.5, 3.0), (5.0, 1.0, 0.2, 0.0))),
     ],
 )
