@@ -13,7 +13,7 @@ from test_round_trip import HUNDRED
 
 from penstock.core.config import read_architecture
 from penstock.export.frameworks import export
-from penstock.export.shell import script_arguments
+from penstock.export.shell import arguments, script_words
 from penstock.export.torchtitan import FLAVORS, IN_V, ORDERS
 
 PARSERS = {
@@ -51,7 +51,8 @@ def test_megatron_takes_every_argument(tmp_path, monkeypatch):
     @given(asked())
     def check(what):
         setup = written("megatron", file, what)
-        given_ = {key: value for key, value in script_arguments(file.read_text()).items() if key not in TORCHRUN}
+        found = arguments(script_words(file.read_text()))
+        given_ = {key: value for key, value in found.items() if key not in TORCHRUN}
         words = [word for key, value in given_.items() for word in (f"--{key}", *_values(key, value))]
         got = made.parse_args([*words, "--train-iters", "10", "--lr", "1e-4"])
         assert (got.tensor_model_parallel_size, got.pipeline_model_parallel_size) == (setup.tp, setup.pp)

@@ -3,7 +3,7 @@
 import pytest
 
 from penstock.calibrate.megatron import fields_of, layout_of, layout_sizes
-from penstock.export.shell import script_arguments
+from penstock.export.shell import arguments, script_words
 
 
 @pytest.mark.parametrize(
@@ -16,6 +16,7 @@ from penstock.export.shell import script_arguments
             "N=4\nrun --ranks $((N * 2)) --half $((N/2)) --odd $((N**2))",
             {"ranks": "8", "half": "2", "odd": "$"},
         ),
+        ("run --a $((2 + 3 * 4 - 8 / 3)) --b $((7/2*2))", {"a": "12", "b": "6"}),
         ("run --a ${X:-3} --b ${Y=4} --c $Z ${ARGS[@]}", {"a": "3", "b": "4", "c": "$Z"}),
         ("# --no 1\nrun --yes 1 # --no 2", {"yes": "1"}),
         ("TP=2\nTP=4\nrun --tp ${TP} \\\n  --pp 3", {"tp": "4", "pp": "3"}),
@@ -23,22 +24,28 @@ from penstock.export.shell import script_arguments
     ],
 )
 def test_arguments(text, found):
-    assert script_arguments(text) == found
+    assert arguments(script_words(text)) == found
 
 
 def test_a_quotation_that_does_not_end_is_an_error():
     with pytest.raises(ValueError, match="quotation"):
-        script_arguments("run --a 'b")
+        arguments(script_words("run --a 'b"))
 
 
 def test_a_variable_without_a_value_is_named():
     with pytest.raises(ValueError, match=r"--tensor-model-parallel-size \$TP is no whole number"):
-        fields_of(script_arguments("run --tensor-model-parallel-size $TP"), 8)
+        fields_of(arguments(script_words("run --tensor-model-parallel-size $TP")), 8)
 
 
 @pytest.mark.parametrize("sizes", [(1, 2), (0, 3, 3, 0), (2, 2, 2, 1)])
 def test_layouts_come_back(sizes):
     assert layout_sizes(layout_of(sizes)) == sizes
+
+
+def test_layouts_have_as_many_stages_for_each_rank():
+    words = "run --num-layers 3 --pipeline-model-parallel-size 2 --pipeline-model-parallel-layout 'Et|t|tL'"
+    with pytest.raises(ValueError, match="layout has 3 stages; give a multiple of 2"):
+        fields_of(arguments(script_words(words)), 8)
 
 
 @pytest.mark.parametrize("layout", ["", "Ex|L", "E[t]|L"])

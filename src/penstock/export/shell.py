@@ -16,24 +16,11 @@ DEEP = 10
 """Variables that stand in one another, at most."""
 
 
-def script_arguments(text: str) -> Arguments:
-    """Return the arguments that a script (or a file with nothing else) gives, of all its commands and arrays together.
+def script_words(text: str) -> list[str]:
+    """Return the words of a script (or a file with nothing else), of all its commands and arrays together.
 
     Values of variables, ``${X:-value}`` and sums and products of whole numbers are put in; what only running would
-    tell, such as ``$1``, stays as it stands, and every branch counts. Of an argument that is there twice the last one
-    counts.
-
-    Raises:
-        ValueError: a quotation does not end.
-
-    >>> script_arguments('TP=2\\nA=(--tensor-model-parallel-size $TP --bf16)')
-    {'tensor-model-parallel-size': '2', 'bf16': 'true'}
-    """
-    return arguments(script_words(text))
-
-
-def script_words(text: str) -> list[str]:
-    """Return the words of a script, of all its commands and arrays together, as ``script_arguments`` reads them.
+    tell, such as ``$1``, stays as it stands, and every branch counts.
 
     Raises:
         ValueError: a quotation does not end.
@@ -87,16 +74,23 @@ def _known(known: Mapping[str, str]) -> Callable[[re.Match[str]], str]:
 
 
 def _result(sum_: str, otherwise: str) -> str:
-    """A product or quotient of whole numbers, from left to right."""
-    parts = re.findall(r"\d+|[*/+-]", sum_)
-    if "".join(parts) != re.sub(r"\s", "", sum_) or not parts or len(parts) % 2 == 0:
+    """A sum or difference of products and quotients of whole numbers."""
+    plain = re.sub(r"\s", "", sum_)
+    if not re.fullmatch(r"\d+([*/+-]\d+)*", plain):
         return otherwise
-    value = int(parts[0])
-    for sign, number in zip(parts[1::2], map(int, parts[2::2]), strict=True):
-        if sign == "/" and not number:
-            return otherwise
-        value = {"*": value * number, "+": value + number, "-": value - number, "/": value // (number or 1)}[sign]
-    return str(value)
+    try:
+        return str(sum(int(f"{sign}1") * _product(term) for sign, term in re.findall(r"([+-]?)([^+-]+)", plain)))
+    except ZeroDivisionError:
+        return otherwise
+
+
+def _product(term: str) -> int:
+    """Whole numbers multiplied and divided, from left to right."""
+    first, *rest = re.findall(r"[*/]?\d+", term)
+    value = int(first)
+    for part in rest:
+        value = value * int(part[1:]) if part[0] == "*" else value // int(part[1:])
+    return value
 
 
 def _words(line: str) -> list[str]:
@@ -110,7 +104,11 @@ def _words(line: str) -> list[str]:
 
 
 def arguments(words: Iterable[str]) -> Arguments:
-    """Return names and the values that follow them, up to the next name."""
+    """Return names and the values that follow them, up to the next name; of one that is there twice the last counts.
+
+    >>> arguments(script_words('TP=2\\nA=(--tensor-model-parallel-size $TP --bf16)'))
+    {'tensor-model-parallel-size': '2', 'bf16': 'true'}
+    """
     found, name = Arguments(), ""
     for word in words:
         if re.match(r"--[A-Za-z]", word):
