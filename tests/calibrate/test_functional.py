@@ -95,6 +95,12 @@ def test_ends_that_count_as_layers(tmp_path):
     first = {"decoder_first_pipeline_num_layers": 2, "decoder_last_pipeline_num_layers": 4}
     (launch,), _ = launched(tmp_path, pipeline_model_parallel_size=4, **first)
     assert launch.setup.stage_layers == (2, 3, 3, 4)
+    only = {"decoder_first_pipeline_num_layers": 3}
+    (launch,), _ = launched(tmp_path, pipeline_model_parallel_size=4, **only)
+    assert launch.setup.stage_layers == (3, 3, 3, 3)
+    chunks = {"num_virtual_stages_per_pipeline_rank": 2, "decoder_last_pipeline_num_layers": 4}
+    (launch,), _ = launched(tmp_path, num_layers=28, pipeline_model_parallel_size=4, **chunks)
+    assert launch.setup.stage_layers == (4, 4, 4, 2, 4, 4, 4, 2)
     both = {"decoder_first_pipeline_num_layers": 5, "decoder_last_pipeline_num_layers": 7}
     (launch,), _ = launched(tmp_path, pipeline_model_parallel_size=2, **both)
     assert launch.setup.stage_layers == (5, 7)
@@ -113,6 +119,7 @@ def test_experts_are_split_over_ranks_as_columns_are(tmp_path):
     [
         ("t5", {}, "family t5 is no decoder with attention alone"),
         ("gpt", {"hybrid-layer-pattern": "M*"}, "--hybrid-layer-pattern: hybrid layers cannot be read"),
+        ("moe", {"moe-layer-freq": "2"}, "--moe-layer-freq 2: only first layers without experts are read"),
     ],
 )
 def test_what_cannot_be_read_is_named(tmp_path, family, arguments, why):

@@ -12,21 +12,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from penstock.calibrate.megatron import Arguments, fields_of, model_of
+from penstock.calibrate.megatron import LACKS, Arguments, dense_layers, fields_of, model_of
 from penstock.core.architecture import Architecture
 from penstock.core.cluster import Cluster
 from penstock.core.setup import Setup
 from penstock.cost.stack import Stack, stack
 
 NODES = {"a100": "dgx-a100-80gb", "h100": "dgx-h100", "gb200": "gb200-nvl72"}
-NOT_READ = (
-    ("multi-latent-attention", "latent attention"),
-    ("hybrid-layer-pattern", "hybrid layers"),
-    ("mtp-num-layers", "multi-token heads"),
-    ("perform-rl-step", "reinforcement learning"),
-    ("pipeline-model-parallel-layout", "a layout of its own"),
-    ("defer-embedding-wgrad-compute", "gradients of logits that wait for the end of a step"),
-)
+NOT_READ = LACKS | {
+    "perform-rl-step": "reinforcement learning",
+    "pipeline-model-parallel-layout": "a layout of its own",
+    "defer-embedding-wgrad-compute": "gradients of logits that wait for the end of a step",
+}
 """Arguments that change what is trained in ways that are not read here."""
 
 
@@ -61,9 +58,11 @@ def _launch(name: str, row: Mapping[str, str]) -> Launch:
     if not row["mem_max_allocated_bytes"]:
         raise ValueError("no memory was recorded")
     arguments = Arguments(json.loads(row["all_args"]))
-    for argument, why in NOT_READ:
+    for argument, why in NOT_READ.items():
         if argument in arguments:
             raise ValueError(f"--{argument}: {why} cannot be read")
+    if dense_layers(arguments) is None:
+        raise ValueError(f"--moe-layer-freq {arguments['moe-layer-freq']}: only first layers without experts are read")
     devices = int(row["devices"] or 8)
     node = NODES[row["platform"]]
     model, setup = model_of(arguments), Setup(**fields_of(arguments, devices))

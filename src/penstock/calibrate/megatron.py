@@ -34,6 +34,12 @@ MOMENTS = {"adam-bf16": "bf16", "adam-8bit": "fp8"}
 """Values of ``--exp-avg-dtype`` and ``--exp-avg-sq-dtype`` for an optimizer of ours."""
 PADDED = 128
 """A vocabulary is filled up to a multiple of it times the tensor-parallel ranks, unless told otherwise."""
+LACKS = {
+    "multi-latent-attention": "latent attention",
+    "hybrid-layer-pattern": "hybrid layers",
+    "mtp-num-layers": "multi-token heads",
+}
+"""Arguments that make a model which ``model_of`` does not, and what it has."""
 
 
 class Arguments(dict[str, str]):
@@ -96,7 +102,7 @@ def model_of(given: Arguments) -> Architecture:
         topk=given.whole("moe-router-topk", 2),
         expert_ffn=given.whole("moe-ffn-hidden-size", given.whole("ffn-hidden-size", 4 * hidden)),
         shared_ffn=given.whole("moe-shared-expert-intermediate-size", 0),
-        dense_layers=_dense_layers(given),
+        dense_layers=dense_layers(given) or 0,
     )
     if not given.says("qk-layernorm"):
         return made
@@ -108,10 +114,14 @@ def model_of(given: Arguments) -> Architecture:
     return replace(made, blocks=normed)
 
 
-def _dense_layers(given: Arguments) -> int:
-    """Layers without experts, where they are the first ones."""
-    said = re.fullmatch(r"\(?\[0\]\*(\d+)\+\[1\]\*\d+\)?", given.get("moe-layer-freq", "").replace(" ", ""))
-    return int(said[1]) if said else 0
+def dense_layers(given: Arguments) -> int | None:
+    """How many layers have no experts, where they are the first ones; ``None`` where they lie in another way.
+
+    >>> dense_layers(Arguments({"moe-layer-freq": "([0]*3+[1]*29)"})), dense_layers(Arguments({"moe-layer-freq": "2"}))
+    (3, None)
+    """
+    said = re.fullmatch(r"1|\(?(?:\[0\]\*(\d+)\+)?\[1\]\*\d+\)?", given.get("moe-layer-freq", "1").replace(" ", ""))
+    return int(said[1] or 0) if said else None
 
 
 def fields_of(given: Arguments, devices: int) -> dict[str, Any]:
@@ -123,6 +133,8 @@ def fields_of(given: Arguments, devices: int) -> dict[str, Any]:
     tp, pp, cp = (given.whole(f"{axis}-parallel-size", 1) for axis in ("tensor-model", "pipeline-model", "context"))
     layers, micro = given.whole("num-layers", 1), given.whole("micro-batch-size", 1)
     sizes = layout_sizes(given["pipeline-model-parallel-layout"]) if "pipeline-model-parallel-layout" in given else ()
+    if len(sizes) % pp:
+        raise ValueError(f"--pipeline-model-parallel-layout has {len(sizes)} stages; give a multiple of {pp}")
     chunks = len(sizes) // pp if sizes else _chunks(given, layers, pp)
     dp = max(1, devices // (tp * pp * cp))
     copies = given.whole("num-distributed-optimizer-instances", 1)
@@ -147,7 +159,7 @@ def fields_of(given: Arguments, devices: int) -> dict[str, Any]:
         "precision": _precision(given),
         "optimizer": _optimizer(given),
         "multi_token": given.whole("mtp-num-layers", 0) > 0,
-        "stage_layers": _uneven(sizes, layers) if sizes else _stage_layers(given, layers, pp * chunks),
+        "stage_layers": _uneven(sizes, layers) if sizes else _stage_layers(given, layers, pp, chunks),
         **_kernels(given),
     }
 
@@ -223,17 +235,19 @@ def _optimizer(given: Arguments) -> str:
     return next((ours for ours, theirs in MOMENTS.items() if named == "adam" and theirs == moments), named)
 
 
-def _stage_layers(given: Arguments, layers: int, stages: int) -> tuple[int, ...]:
-    """Layers of each stage, where the first or the last has its own number or an end of the model counts as one."""
+def _stage_layers(given: Arguments, layers: int, pp: int, chunks: int) -> tuple[int, ...]:
+    """Layers of each stage, where an end of the model counts as one or the first or the last rank has its own number,
+    which its chunks share."""
     ends = [given.says(f"account-for-{end}-in-pipeline-split") for end in ("embedding", "loss")]
     if any(ends):
-        each = [(layers + sum(ends)) // stages] * stages
+        each = [(layers + sum(ends)) // (pp * chunks)] * (pp * chunks)
         return (each[0] - ends[0], *each[1:-1], each[-1] - ends[1])
     first, last = (given.whole(f"decoder-{end}-pipeline-num-layers", 0) for end in ("first", "last"))
-    if not first or not last:
+    if not first and not last:
         return ()
-    between = max(0, stages - 2)
-    return (first, *[(layers - first - last) // max(1, between)] * between, last)
+    between = max(0, pp - bool(first) - bool(last))
+    ranks = [first] * bool(first) + [(layers - first - last) // max(1, between)] * between + [last] * bool(last)
+    return tuple(rank // chunks for rank in ranks) * chunks
 
 
 def _again(given: Arguments) -> str | tuple[str, ...]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from penstock.calibrate.megatron import Arguments, fields_of, model_of
+from penstock.calibrate.megatron import LACKS, Arguments, dense_layers, fields_of, model_of
 from penstock.core.architecture import Architecture
 from penstock.core.config import read_architecture
 from penstock.export.bridge_read import bridge_arguments, is_bridge
@@ -23,29 +23,19 @@ HARMLESS = re.compile(
     r"^(lr|min-lr|weight|adam-beta|adam-eps|clip|init-method|save|load|log|eval|data|split|mock|train-iters|train-sam"
     r"|tokenizer|vocab-file|merge|seed|tensorboard|wandb|exit|ckpt|dist-ckpt|num-workers|distributed-(backend|timeout)"
     r"|finetune|no-load|no-save|override|use-checkpoint|master|rdzv|node-rank|standalone|nnodes|nproc|rotary|norm-eps"
-    r"|attention-softmax|no-masked|timing|manual-gc|profile|use-pytorch-prof|override-opt|moe-aux|moe-router-(load|dt|"
+    r"|attention-softmax|no-masked|timing|manual-gc|profile|use-pytorch-prof|moe-aux|moe-router-(load|dt|"
     r"score|bias|pre|group|num|top.*scal|enable)|moe-z|overlap|no-async|use-mcore|legacy|async|apply|use-flash|"
-    r"moe-grouped|moe-token|moe-perm|bias-|no-bias|accumulate|start-w|lr-|test-mode|num-dataset|no-create|no-mmap"
+    r"moe-grouped|moe-token|moe-perm|bias-|no-bias|accumulate|start-w|test-mode|num-dataset|no-create|no-mmap"
     r"|decoupled|no-position|calculate-per|empty-unused|fp8-amax|no-check-for|help|deterministic|tiktoken|no-rope-fusion|hf-)"
 )
 """Arguments of Megatron-LM that are for optimizer, data, files and logs, or that change little."""
-MODEL_LACKS = {
-    "multi-latent-attention": "latent attention",
-    "hybrid-layer-pattern": "hybrid layers",
-    "window-size": "windows",
-    "mtp-num-layers": "multi-token heads",
-}
+MODEL_LACKS = LACKS | {"window-size": "windows"}
 """Arguments that make a model which sizes alone do not say."""
-ALONG = frozenset(
-    ("fp8-recipe", "fp4-recipe", "exp-avg-sq-dtype", "recompute-method", "recompute-num-layers", "add-qkv-bias")
-) | {
-    "bf16",
-    "use-distributed-optimizer",
-    "use-precision-aware-optimizer",
-    "padded-vocab-size",
-    "num-query-groups",
+ALONG = frozenset((
+    *("fp8-recipe", "fp4-recipe", "exp-avg-sq-dtype", "recompute-method", "recompute-num-layers", "add-qkv-bias"),
+    *("bf16", "use-distributed-optimizer", "use-precision-aware-optimizer", "padded-vocab-size", "num-query-groups"),
     "optimizer-offload-fraction",
-}
+))  # fmt: skip
 """Arguments that another one says already, or that change little."""
 JOB = {"strategy", "run"}
 """Tables by which a TOML file is a job of ``penstock run``."""
@@ -143,6 +133,7 @@ def _megatron(given: _Asked, devices: int) -> Read:
     if "num-layers" not in given and "tensor-model-parallel-size" not in given:
         raise ValueError("neither --num-layers nor --tensor-model-parallel-size stands in it; is it a launch script?")
     lacks = [what for name, what in MODEL_LACKS.items() if name in given]
+    lacks += ["experts in other layers than all but the first"] if dense_layers(given) is None else []
     fields, sized = fields_of(given, devices), model_of(given) if "hidden-size" in given else None
     unread = given.unread() + ([f"the model, which has {', '.join(lacks)}; give --model"] if lacks else [])
     return Read(framework="megatron-core", fields=fields, model=None if lacks else sized, unread=tuple(unread))
