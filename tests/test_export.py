@@ -54,6 +54,15 @@ def test_a_script_is_read_without_running_it(penstock, tmp_path):
     assert err == f"penstock: not read from {tmp_path / 'train.sh'}: --moe-shiny-thing\n"
 
 
+def test_a_model_that_sizes_do_not_say_is_asked_for(penstock, tmp_path):
+    (tmp_path / "train.sh").write_text(f"{SCRIPT.strip()} --num-experts 8 --moe-layer-freq 2\n")
+    code, _, err = penstock(f"predict --from {tmp_path / 'train.sh'} --cluster dgx-h100:2")
+    assert code == 2
+    assert "the model, which has experts in other layers than all but the first; give --model" in err
+    found, _ = facts(penstock, f"predict --from {tmp_path / 'train.sh'} --cluster dgx-h100:2 --model {GPT}")
+    assert found["setup"]["tp"] == 2
+
+
 def test_flags_win_over_the_file_and_data_parallelism_follows(penstock, tmp_path):
     (tmp_path / "train.sh").write_text(SCRIPT)
     found, _ = facts(penstock, f"predict --from {tmp_path / 'train.sh'} --cluster dgx-h100:2 --pp 2 --seq 4096")

@@ -75,6 +75,27 @@ def test_a_command_with_flags_and_overrides_is_read(tmp_path):
     assert read.unread == ("model.apply_rope_fusion",)
 
 
+def test_words_of_python_are_those_of_yaml(tmp_path):
+    file, flags = tmp_path / "run.sh", "-tp 1 -mb 1 -gb 8 -sl 2048"
+    words = {"model.num_layers": 2, "model.hidden_size": 64, "model.num_attention_heads": 2, "train.global_batch_size": 8}
+    words |= {"model.add_bias_linear": "True", "model.sequence_parallel": "False", "mixed_precision": "None"}
+    words |= {"optimizer.exp_avg_dtype": "bfloat16", "optimizer.exp_avg_sq_dtype": "torch.bfloat16"}
+    said = " ".join(f"{key}={value}" for key, value in words.items())
+    file.write_text(f"python scripts/training/run_recipe.py --recipe {PLAIN} {flags} {said}\n")
+    read = read_file(file, 8)
+    assert read.unread == ()
+    assert read.model.blocks[0].attention.out_bias
+    assert [read.fields[name] for name in ("sp", "precision", "optimizer")] == [False, "fp32", "adam-bf16"]
+
+
+def test_a_plain_model_with_more_than_sizes_say_is_asked_for(tmp_path):
+    file, sizes = tmp_path / "run.sh", "model.num_layers=4 model.hidden_size=64 model.num_attention_heads=2"
+    file.write_text(f"python x/run_recipe.py --recipe {PLAIN} {sizes} model.moe_layer_freq=[1,0,1,0] -tp 1 -mb 1 -gb 8\n")
+    read = read_file(file, 8)
+    assert read.model is None
+    assert read.unread[-1] == "the model, which has experts in other layers than all but the first; give --model"
+
+
 def test_what_a_recipe_sets_by_itself_is_said(tmp_path):
     file = tmp_path / "run.sh"
     file.write_text("python scripts/training/run_recipe.py --recipe llama3_8b_pretrain_config -tp 2 -cp 2\n")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from itertools import groupby
+from itertools import pairwise
 
 from penstock.calibrate.megatron import Arguments
 from penstock.core.words import suggest
 from penstock.export.bridge import NO, PLAIN, RECIPES, SIZES, STATES, YES
+from penstock.export.megatron_model import runs
 
 WORD = re.compile(r"^\+{0,2}((?:model|train|dataset|ddp|optimizer|tokenizer|checkpoint|comm_overlap)\.[\w.]+|"
                   r"mixed_precision)=(.*)$", re.DOTALL)  # fmt: skip
@@ -80,6 +81,8 @@ HARMLESS = re.compile(
 """Keys that are for optimizer, data and files, or that change little."""
 BY_RECIPE = ("tensor-model-parallel-size", "micro-batch-size", "global-batch-size", "seq-length")
 """Arguments that a recipe sets by itself; what it sets is not known here."""
+PYTHON = {"True": "true", "False": "false", "None": "null"}
+"""Words of Python for those of YAML; Hydra takes both."""
 
 
 def is_bridge(words: Iterable[str]) -> bool:
@@ -103,11 +106,12 @@ def bridge_arguments(words: list[str], given: Arguments) -> tuple[Arguments, str
     found, unread = Arguments((USUAL if model else {"bf16": "true"}) | flags), list[str]()
     if recipe and "fp8" in recipe:
         found["fp8-format"] = "hybrid"
-    for place, word in enumerate(words[:-1]):
+    for word, value in pairwise(words):
         if word.startswith("-") and word[1:] in SHORT:
-            found[SHORT[word[1:]]] = words[place + 1]
+            found[SHORT[word[1:]]] = value
     for key, value in (match.groups() for word in words if (match := WORD.match(word))):
-        if not _take(found, key, value.strip("\"'")) and not HARMLESS.match(key):
+        plain = value.strip("\"'")
+        if not _take(found, key, PYTHON.get(plain, plain)) and not HARMLESS.match(key):
             unread.append(key)
     if "num-experts" not in found and found.get("expert-model-parallel-size", "1") != "1":
         found["num-experts"] = "0"
@@ -124,11 +128,11 @@ def _take(found: Arguments, key: str, value: str) -> bool:
     elif key in NO.values():
         _set(found, next(word for word, no in NO.items() if no == key), "false" if value == "true" else "true")
     elif key == "model.moe_layer_freq":
-        runs = [(one, len([*same])) for one, same in groupby(value.strip("[]").replace(" ", "").split(","))]
-        found["moe-layer-freq"] = "(" + "+".join(f"[{one}]*{count}" for one, count in runs) + ")"
+        found["moe-layer-freq"] = runs(value.strip("[]").replace(" ", "").split(","))
     elif key in ("optimizer.exp_avg_dtype", "optimizer.exp_avg_sq_dtype"):
         word = key.removeprefix("optimizer.").replace("_", "-")
-        _set(found, word, next((ours for ours, theirs in STATES.items() if theirs.endswith(value[-8:])), "fp32"))
+        known = {theirs.removeprefix("torch."): ours for ours, theirs in STATES.items()}
+        _set(found, word, known.get(value.removeprefix("torch."), "fp32"))
     elif key in SAME:
         _set(found, SAME[key], value)
         if key == "model.num_query_groups":
@@ -140,10 +144,10 @@ def _take(found: Arguments, key: str, value: str) -> bool:
 
 def _set(found: Arguments, word: str, value: str) -> None:
     """Set an argument; what is null or false is not there."""
-    if value in ("null", "None", "none", "false", "False"):
+    if value in ("null", "none", "false"):
         found.pop(word, None)
     else:
-        found[word] = "true" if value == "True" else value
+        found[word] = value
 
 
 def _precision(found: Arguments, value: str) -> None:

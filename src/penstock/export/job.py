@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from penstock.core.jobfile import make_spec
 from penstock.core.keys import shipped_models
 from penstock.core.setup import Setup
 from penstock.core.words import suggest
-from penstock.export.written import Left, Written, comments, named, refuse, unsaid
+from penstock.export.written import Left, Written, comments, named, refuse, toml, unsaid
 from penstock.schedules.table import SCHEDULES
 
 PRECISIONS = {"bf16": "bfloat16", "fp32": "float32"}
@@ -48,18 +47,12 @@ def job(model: Architecture, cluster: Cluster, setup: Setup) -> Written:
     fix = ",".join(f"{name}=1" for name in SPLIT if getattr(setup, name) > 1)
     refuse("job", {f"penstock run splits a model over pipeline ranks alone, and this has {split}; fix {fix}": split})
     left = job_left(model, setup)
-    tables: dict[str, list[str]] = {"": [], "job": [], "strategy": []}
+    tables: dict[str, dict[str, object]] = {"": {}, "job": {}, "strategy": {}}
     known = settings()
     for name, value in job_keys(model, setup).items():
-        tables[known[name].table].append(f"{name} = {_toml(known[name].type, value)}")
-    lines = [*comments(left, "penstock run"), *tables.pop("")]
-    for table, rows in tables.items():
-        lines += ["", f"[{table}]", *rows]
-    return Written({"": "\n".join(lines) + "\n"}, tuple(left))
-
-
-def _toml(kind: Any, value: object) -> str:
-    return json.dumps(str(value) if kind is str else value)
+        tables[known[name].table][name] = str(value) if known[name].type is str else value
+    notes = "\n".join(comments(left, "penstock run"))
+    return Written({"": f"{notes}\n{toml(tables)}"}, tuple(left))
 
 
 def job_left(model: Architecture, setup: Setup) -> list[Left]:

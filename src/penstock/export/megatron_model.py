@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from itertools import groupby
 
 from penstock.core.architecture import Architecture, Block
 from penstock.core.mask import CAUSAL
@@ -105,7 +106,7 @@ def _window(model: Architecture) -> Words:
     for size in sizes:
         yield "--window-size", f"{size - 1},0"
         if not all(windows):
-            yield "--window-attn-skip-freq", _runs(int(window > 0) for window in windows)
+            yield "--window-attn-skip-freq", runs(int(window > 0) for window in windows)
 
 
 def _linears(model: Architecture, attention: Attention, mlp: Mlp | Experts | None) -> Words:
@@ -135,17 +136,13 @@ def _experts(model: Architecture, experts: Experts) -> Words:
         yield "--moe-router-score-function", "sigmoid"
     mixed = [int(isinstance(block.mlp, Experts)) for block in model.blocks]
     if not all(mixed):
-        yield "--moe-layer-freq", _runs(mixed)
+        yield "--moe-layer-freq", runs(mixed)
 
 
-def _runs(values: Iterable[int]) -> str:
-    """Zeros and ones as the list of Python that the arguments take.
+def runs(values: Iterable[object]) -> str:
+    """Return zeros and ones as the list of Python that the arguments take.
 
-    >>> _runs([0, 1, 1])
+    >>> runs([0, 1, 1])
     '([0]*1+[1]*2)'
     """
-    runs: list[tuple[int, int]] = []
-    for value in values:
-        again = runs and runs[-1][0] == value
-        runs[-1:] = [(value, runs[-1][1] + 1)] if again else [*runs[-1:], (value, 1)]
-    return "(" + "+".join(f"[{value}]*{count}" for value, count in runs) + ")"
+    return "(" + "+".join(f"[{value}]*{len([*same])}" for value, same in groupby(values)) + ")"

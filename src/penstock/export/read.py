@@ -132,17 +132,22 @@ def _script(text: str, devices: int) -> Read:
 def _megatron(given: _Asked, devices: int) -> Read:
     if "num-layers" not in given and "tensor-model-parallel-size" not in given:
         raise ValueError("neither --num-layers nor --tensor-model-parallel-size stands in it; is it a launch script?")
+    fields, (model, lacks) = fields_of(given, devices), _sized(given)
+    return Read(framework="megatron-core", fields=fields, model=model, unread=(*given.unread(), *lacks))
+
+
+def _sized(given: Arguments) -> tuple[Architecture | None, list[str]]:
+    """The model that sizes say; none where it has more than they say, and what that is."""
     lacks = [what for name, what in MODEL_LACKS.items() if name in given]
     lacks += ["experts in other layers than all but the first"] if dense_layers(given) is None else []
-    fields, sized = fields_of(given, devices), model_of(given) if "hidden-size" in given else None
-    unread = given.unread() + ([f"the model, which has {', '.join(lacks)}; give --model"] if lacks else [])
-    return Read(framework="megatron-core", fields=fields, model=None if lacks else sized, unread=tuple(unread))
+    model = model_of(given) if "hidden-size" in given else None
+    return (None, [f"the model, which has {', '.join(lacks)}; give --model"]) if lacks else (model, [])
 
 
 def _bridge(words: list[str], flags: Arguments, devices: int) -> Read:
     given, name, unread = bridge_arguments(words, flags)
     if name is not None:
         given.setdefault("num-layers", str(read_architecture(name).layers))
+    model, lacks = (name, list[str]()) if name else _sized(given)
     fields = fields_of(given, devices)
-    model = name or (model_of(given) if "hidden-size" in given else None)
-    return Read(framework="megatron-bridge", fields=fields, model=model, unread=tuple(unread))
+    return Read(framework="megatron-bridge", fields=fields, model=model, unread=(*unread, *lacks))

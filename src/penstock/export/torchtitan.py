@@ -5,8 +5,7 @@ Keys are those of ``JobConfig`` of torchtitan 0.2, the last one that reads TOML;
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from penstock.core.architecture import Architecture
@@ -15,7 +14,7 @@ from penstock.core.placement import Placement
 from penstock.core.setup import Setup
 from penstock.export.launch import torchrun
 from penstock.export.torch_csv import to_csv
-from penstock.export.written import FACT, Left, Written, comments, named, refuse, shards_of, unsaid
+from penstock.export.written import FACT, Left, Written, comments, named, refuse, shards_of, toml, unsaid
 from penstock.predict.pipelines import pipeline
 from penstock.schedules.table import SCHEDULES
 
@@ -80,7 +79,7 @@ def torchtitan(model: Architecture, cluster: Cluster, setup: Setup, folder: str 
     _refuse(setup)
     left = [*unsaid(setup, NEVER), *_left(model, setup)]
     notes = "\n".join(comments(left, "torchtitan"))
-    files = {FILE: f"{notes}\n{_toml(_tables(model, setup, folder))}"}
+    files = {FILE: f"{notes}\n{toml(_tables(model, setup, folder))}"}
     start = torchrun(cluster, setup)
     lines = ("#!/bin/bash", *start.lines, f'{start.command} -m torchtitan.train --job.config_file {folder}/{FILE} "$@"')
     files[SCRIPT] = "\n".join(lines) + "\n"
@@ -204,12 +203,3 @@ def _modules(model: Architecture, setup: Setup) -> list[list[str]]:
     """Names of the modules of each stage."""
     parts = [[f"layers.{layer}" for layer in layers] for layers in setup.layers_of(model.layers)]
     return [["tok_embeddings", *parts[0]], *parts[1:-1], [*parts[-1], "norm", "output"]]
-
-
-def _toml(tables: Mapping[str, Mapping[str, Any]]) -> str:
-    """Tables of plain values as TOML."""
-    blocks = []
-    for name, table in tables.items():
-        lines = [f"{key} = {json.dumps(value)}" for key, value in table.items()]
-        blocks.append("\n".join([f"[{name}]", *lines]))
-    return "\n\n".join(blocks) + "\n"

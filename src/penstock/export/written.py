@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 
@@ -93,3 +94,19 @@ def comments(left: Iterable[Left], framework: str) -> list[str]:
     lines = [f"#   {each}" for each in left]
     head = "# Not said, or only nearly, since {} has no words for it:" if lines else "# {} has words for all of it."
     return [head.format(framework), *lines]
+
+
+def toml(tables: Mapping[str, Mapping[str, object]]) -> str:
+    """Return tables of plain values as TOML; that without a name comes first.
+
+    >>> print(toml({"": {"model": "gpt2"}, "job": {"batch": 8}}), end="")
+    model = "gpt2"
+    <BLANKLINE>
+    [job]
+    batch = 8
+    """
+    blocks = []
+    for name, table in tables.items():
+        rows = [f"{key} = {json.dumps(value)}" for key, value in table.items()]
+        blocks.append("\n".join([f"[{name}]", *rows] if name else rows))
+    return "\n\n".join(blocks) + "\n"
