@@ -77,7 +77,12 @@ def test_a_command_with_flags_and_overrides_is_read(tmp_path):
 
 def test_words_of_python_are_those_of_yaml(tmp_path):
     file, flags = tmp_path / "run.sh", "-tp 1 -mb 1 -gb 8 -sl 2048"
-    words = {"model.num_layers": 2, "model.hidden_size": 64, "model.num_attention_heads": 2, "train.global_batch_size": 8}
+    words = {
+        "model.num_layers": 2,
+        "model.hidden_size": 64,
+        "model.num_attention_heads": 2,
+        "train.global_batch_size": 8,
+    }
     words |= {"model.add_bias_linear": "True", "model.sequence_parallel": "False", "mixed_precision": "None"}
     words |= {"optimizer.exp_avg_dtype": "bfloat16", "optimizer.exp_avg_sq_dtype": "torch.bfloat16"}
     said = " ".join(f"{key}={value}" for key, value in words.items())
@@ -90,7 +95,7 @@ def test_words_of_python_are_those_of_yaml(tmp_path):
 
 def test_a_plain_model_with_more_than_sizes_say_is_asked_for(tmp_path):
     file, sizes = tmp_path / "run.sh", "model.num_layers=4 model.hidden_size=64 model.num_attention_heads=2"
-    file.write_text(f"python x/run_recipe.py --recipe {PLAIN} {sizes} model.moe_layer_freq=[1,0,1,0] -tp 1 -mb 1 -gb 8\n")
+    file.write_text(f"python run_recipe.py --recipe {PLAIN} {sizes} model.moe_layer_freq=[1,0,1,0] -tp 1 -mb 1 -gb 8\n")
     read = read_file(file, 8)
     assert read.model is None
     assert read.unread[-1] == "the model, which has experts in other layers than all but the first; give --model"

@@ -20,16 +20,15 @@ def slurm(model: Architecture, cluster: Cluster, setup: Setup) -> Written:
         ValueError: the nodes cannot be filled evenly.
     """
     nodes, each = nodes_of(cluster, setup)
-    piped = setup.pp == setup.devices
-    left = (
-        job_left(model, setup)
-        if piped
-        else [
-            Left("setup", "all but nodes and devices; give sbatch the script of another export, sbatch FILE train.sh")
-        ]
-    )
-    said = comments(left, "penstock run") if piped else ["# Give the script of another export: sbatch FILE train.sh"]
-    command = [f"srun {torchrun(cluster, setup).command} \\", f"    -m penstock run {_flags(model, setup)}"]
+    if setup.pp == setup.devices:
+        left = job_left(model, setup)
+        said = comments(left, "penstock run")
+        command = [f"srun {torchrun(cluster, setup).command} \\", f"    -m penstock run {_flags(model, setup)}"]
+    else:
+        give = "the script of another export"
+        left = [Left("setup", f"all but nodes and devices; give sbatch {give}, sbatch FILE train.sh")]
+        said = [f"# Give {give}: sbatch FILE train.sh"]
+        command = ['srun bash "$@"']
     text = "\n".join([
         "#!/bin/bash",
         f"#SBATCH --nodes={nodes}",
@@ -38,7 +37,7 @@ def slurm(model: Architecture, cluster: Cluster, setup: Setup) -> Written:
         *said,
         f"export NODES={nodes} DEVICES_PER_NODE={each}",
         'export HEAD=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)',
-        *(command if piped else ['srun bash "$@"']),
+        *command,
         "",
     ])  # fmt: skip
     return Written({"": text}, tuple(left))

@@ -60,9 +60,10 @@ def torchtitan_fields(table: Mapping[str, Any], devices: int) -> tuple[dict[str,
     """
     split = part(table, "parallelism")
     training = part(table, "training")
-    fields = _degrees(split, devices) | _batches(training, split, devices)
-    pipelined = _pipeline(split) if fields["pp"] > 1 else {}
-    return fields | pipelined | _rest(table, training), _unread(table)
+    fields = _degrees(split, devices)
+    if fields["pp"] > 1:
+        fields |= _pipeline(split, fields["pp"])
+    return fields | _batches(training, split, fields) | _rest(table, training), _unread(table)
 
 
 def _degrees(split: Mapping[str, Any], devices: int) -> dict[str, Any]:
@@ -86,8 +87,8 @@ def _degrees(split: Mapping[str, Any], devices: int) -> dict[str, Any]:
     }
 
 
-def _batches(training: Mapping[str, Any], split: Mapping[str, Any], devices: int) -> dict[str, Any]:
-    local, degrees = degree(training, "local_batch_size", 8), _degrees(split, devices)
+def _batches(training: Mapping[str, Any], split: Mapping[str, Any], degrees: Mapping[str, Any]) -> dict[str, Any]:
+    local = degree(training, "local_batch_size", 8)
     whole = value(training, "global_batch_size", -1)
     return {
         "seq": degree(training, "seq_len", 2048),
@@ -96,7 +97,7 @@ def _batches(training: Mapping[str, Any], split: Mapping[str, Any], devices: int
     }
 
 
-def _pipeline(split: Mapping[str, Any]) -> dict[str, Any]:
+def _pipeline(split: Mapping[str, Any], pp: int) -> dict[str, Any]:
     """Schedule, chunks and layers of stages."""
     named = value(split, "pipeline_parallel_schedule", "1F1B")
     file = value(split, "pipeline_parallel_schedule_csv", "")
@@ -110,11 +111,9 @@ def _pipeline(split: Mapping[str, Any]) -> dict[str, Any]:
     else:
         raise ValueError(f"pipeline_parallel_schedule = {named!r} is unknown; {suggest(named, known)}")
     key = "module_fqns_per_model_part"
-    pp = degree(split, "pipeline_parallel_degree")
     parts: list[Any] = value(split, key, [])
     if not parts:
-        chunks = 1 if named in ("1F1B", "GPipe", "PipelineScheduleSingle") else 2
-        return {"schedule": schedule, "chunks": chunks}
+        return {"schedule": schedule, "chunks": 2 if SCHEDULES[schedule].chunks else 1}
     if len(parts) % pp:
         raise ValueError(f"{key} has {len(parts)} parts; give a multiple of {pp}")
     sizes = tuple(sum(name.startswith("layers.") for name in words({key: names}, key)) for names in parts)
