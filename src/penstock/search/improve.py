@@ -10,6 +10,7 @@ from penstock.core.setup import Setup
 from penstock.predict import predict
 from penstock.search.beside import changed, reason
 from penstock.search.choice import Choice
+from penstock.search.in_words import word
 from penstock.search.space import Space
 from penstock.units import human_s
 
@@ -94,9 +95,8 @@ def _means(name: str, best: Setup) -> bool:
 
 def _with(space: Space, setup: Setup, change: Mapping[str, Any]) -> Choice | None:
     """The setup with a change, predicted; ``None`` where it cannot be. Sizes of stages are those of one pipeline."""
-    cut: dict[str, Any] = {"stage_layers": ()} if {"pp", "chunks"} & change.keys() else {}
     try:
-        new = changed(space, replace(setup, shards=0, **cut), change)
+        new = changed(space, replace(setup, shards=0), change)
         return Choice.of(new, predict(space.model, space.cluster, new, space.stack))
     except ValueError:
         return None
@@ -120,10 +120,4 @@ def words(values: Mapping[str, Any]) -> str:
     >>> words({"recompute": ("mlp", "attention.core"), "sp": True})
     'recompute=mlp+attention.core sp=1'
     """
-    return " ".join(f"{name}={_word(value)}" for name, value in values.items())
-
-
-def _word(value: Any) -> str:
-    if isinstance(value, tuple):
-        return "+".join(map(str, value)) or "even"
-    return str(int(value)) if isinstance(value, bool) else str(value)
+    return " ".join(f"{name}={word(value)}" for name, value in values.items())

@@ -7,13 +7,15 @@ from typing import Any
 
 from penstock.core.setup import Setup
 from penstock.search.space import Space
+from penstock.search.wishes import layers_text
 
 SHARDED = {
     0: "every replica holds all weights, gradients and the optimizer's state",
-    1: "the optimizer's state is shared out among the replicas (ZeRO-1)",
-    2: "gradients and the optimizer's state are shared out among the replicas (ZeRO-2)",
-    3: "weights, gradients and the optimizer's state are shared out among the replicas (ZeRO-3)",
+    1: "the optimizer's state is shared out {} (ZeRO-1)",
+    2: "gradients and the optimizer's state are shared out {} (ZeRO-2)",
+    3: "weights, gradients and the optimizer's state are shared out {} (ZeRO-3)",
 }
+"""By ZeRO's stage, what is shared out, and a place for among whom."""
 AGAIN = {
     "none": "Nothing is made again in the backward.",
     "selective": "Attention's inner part is made again in the backward (selective recompute).",
@@ -41,11 +43,19 @@ def question(space: Space, tokens: float | None, headroom: float) -> list[str]:
 
 
 def _wishes(wished: Mapping[str, tuple[Any, ...]]) -> str:
-    return ", ".join(f"{name}={'/'.join(map(_word, values))}" for name, values in wished.items())
+    return ", ".join(f"{name}={'/'.join(map(word, values))}" for name, values in wished.items())
 
 
-def _word(value: Any) -> str:
-    return "+".join(value) if isinstance(value, tuple) else str(int(value) if isinstance(value, bool) else value)
+def word(value: Any) -> str:
+    """Return the value of a field as ``--fix`` takes it.
+
+    >>> word(("mlp", "attention.core")), word((7, 9, 9, 7)), word(()), word(True)
+    ('mlp+attention.core', '7+2*9+7', 'even', '1')
+    """
+    if isinstance(value, tuple):
+        names = [each for each in value if isinstance(each, str)]
+        return "+".join(names) if names else layers_text(value)
+    return str(int(value) if isinstance(value, bool) else value)
 
 
 def strategy(setup: Setup) -> list[str]:
@@ -74,17 +84,24 @@ def _replica(setup: Setup) -> Iterator[str]:
         yield f"{setup.cp} share the tokens of each sequence (context parallelism; {how})."
     if setup.pp > 1:
         chunks = f", {setup.chunks} chunks of layers each" if setup.chunks > 1 else ""
-        yield f"The layers are cut over {setup.pp} pipeline ranks{chunks}; micro-batches run as {setup.schedule}."
+        sizes = f" ({word(setup.stage_layers)} layers)" if setup.stage_layers else ""
+        cut = f"{setup.pp} pipeline ranks{chunks}{sizes}"
+        yield f"The layers are cut over {cut}; micro-batches run as {setup.schedule}."
+    if setup.vocabulary:
+        yield f"All pipeline ranks share embedding and head (vocabulary={setup.vocabulary})."
 
 
 def _replicas(setup: Setup) -> Iterator[str]:
     each, micros = setup.batch // setup.dp, f"{setup.micros:,} micro-batch{'' if setup.micros == 1 else 'es'}"
+    whose = "among the replicas" if setup.dp > 1 else f"among the {setup.cp} ranks that share tokens"
+    held = SHARDED[setup.zero].format(f"within groups of {setup.shards} ranks" if setup.shards else whose)
     if setup.dp == 1:
-        yield f"The one replica takes all {each:,} sequences of a step, as {micros} of {setup.micro}."
+        shared = f"; {held}" if setup.sharded > 1 else ""
+        yield f"The one replica takes all {each:,} sequences of a step, as {micros} of {setup.micro}{shared}."
     else:
         yield (
             f"{setup.dp:,} replicas take {each:,} sequence{'' if each == 1 else 's'} of a step each, as {micros} of "
-            f"{setup.micro} (data parallelism); {SHARDED[setup.zero]}."
+            f"{setup.micro} (data parallelism); {held}."
         )
     if setup.ep > 1:
         columns = f", and {setup.etp} the columns of each" if setup.etp > 1 else ""
@@ -93,9 +110,9 @@ def _replicas(setup: Setup) -> Iterator[str]:
 
 def _rest(setup: Setup) -> Iterator[str]:
     again = setup.recompute
-    yield AGAIN[again] if isinstance(again, str) and again in AGAIN else f"Made again in the backward: {_word(again)}."
+    yield AGAIN[again] if isinstance(again, str) and again in AGAIN else f"Made again in the backward: {word(again)}."
     if setup.offload:
-        yield f"Of what forwards keep, in host memory meanwhile: {_word(setup.offload)}."
+        yield f"Of what forwards keep, in host memory meanwhile: {word(setup.offload)}."
     if setup.optimizer_offload:
         yield f"{setup.optimizer_offload:.0%} of the optimizer's state lives in host memory."
     yield f"Products are in {setup.precision}, the optimizer is {setup.optimizer}."
