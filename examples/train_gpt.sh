@@ -1,5 +1,5 @@
 #!/bin/bash
-# A launch of Megatron-LM's pretrain_gpt.py, as many write it: penstock plan --from examples/train_gpt.sh
+# A launch of Megatron-LM's pretrain_gpt.py, as many write it: penstock plan --from examples/train_gpt.sh --cluster dgx-h100:2
 TP=${TP:-8}
 PP=2
 GPUS_PER_NODE=8

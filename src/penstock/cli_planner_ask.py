@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from penstock.cli_columns import print_columns
 from penstock.core.setup import FRAMEWORK
-from penstock.units import human_bytes, human_s
+from penstock.units import human_s
 
 if TYPE_CHECKING:
     from penstock.core.cluster import Cluster
@@ -128,10 +128,10 @@ def print_yours(mine: Choice, best: Choice | None, changes: Sequence[Change], he
 
 
 def _stands(mine: Choice, best: Choice | None, headroom: float) -> str:
-    took, lacks = human_s(mine.seconds), ""
-    if mine.headroom < headroom:
-        free = f" less {headroom:.0%} of headroom" if mine.headroom >= 0 else ""
-        lacks = f", but needs {human_bytes(mine.needed_bytes)} of {human_bytes(mine.memory_bytes)}{free}"
+    from penstock.search.beside import reason
+
+    took = human_s(mine.seconds)
+    lacks = f", but {reason(mine, mine, headroom)}" if mine.headroom < headroom else ""
     if best is None:
         return f"yours: {took}{lacks}"
     by = 1 - best.seconds / mine.seconds

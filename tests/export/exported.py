@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from penstock.core.cluster import Cluster
 from penstock.core.config import gpt
 from penstock.core.setup import Setup, even
+from penstock.export.megatron import has_experts
 
 CLUSTER = Cluster.read("dgx-h100:64")
 LOOPS = ("1f1b", "gpipe", "eager-1f1b", "zb-h1")
@@ -53,9 +54,8 @@ def pipelines(draw, layers):
 def setups(draw, model):
     """Of every field something that is not its default, now and then."""
     split = {name: draw(POWERS) for name in ("tp", "cp", "dp")}
-    has_experts = len({type(block.mlp) for block in model.kinds()}) > 1 or hasattr(model.blocks[-1].mlp, "experts")
     ranks = split["tp"] * split["cp"] * split["dp"]
-    ep = draw(st.sampled_from([n for n in (1, 2, 4) if ranks % n == 0])) if has_experts else 1
+    ep = draw(st.sampled_from([n for n in (1, 2, 4) if ranks % n == 0])) if has_experts(model) else 1
     etp = draw(st.sampled_from([n for n in {1, split["tp"]} if ranks % (n * ep) == 0])) if ep > 1 else 1
     micro = draw(st.sampled_from((1, 2)))
     replicas = split["dp"] * split["cp"]

@@ -6,6 +6,7 @@ import pytest
 
 from penstock import improve
 from penstock.core.cluster import Cluster
+from penstock.core.config.text import model_of
 from penstock.core.setup import Setup
 from penstock.export.begin import begin
 from penstock.export.frameworks import export
@@ -105,8 +106,7 @@ def test_each_framework_s_file_begins_a_plan(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     cluster = Cluster.read("dgx-h100:1")
     setup = Setup(seq=4096, batch=64, micro=1, dp=8, zero=3, recompute="full", precision="bf16")
-    model = begin(read_file(_script(tmp_path), 8), "x", cluster, "llama-3-8b").model
-    export(name, model, cluster, setup)
+    export(name, model_of("llama-3-8b"), cluster, setup)
     file = tmp_path / ("ds.json" if name.startswith("deepspeed") else "titan/train.toml")
     found = improve(file, cluster, model="llama-3-8b", seq=4096, fix={"cp": 1, "pp": 1, "micro": [1, 2]}, top=1)
     assert found.mine.setup.zero == 3
@@ -131,12 +131,6 @@ def test_a_batch_of_deepspeed_follows_from_the_devices_or_is_asked_for(text, bat
             begin(read, str(file), cluster, "llama-3-8b", None, {"seq": 4096})
     begun = begin(read, str(file), cluster, "llama-3-8b", None, {"seq": 4096, "batch": 32})
     assert (begun.setup.batch, begun.setup.dp) == (32, 8)
-
-
-def _script(folder):
-    file = folder / "any.sh"
-    file.write_text(SCRIPT)
-    return file
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,7 @@ def test_a_pipeline_is_a_job_and_is_read_again_but_for_what_is_left(fields, tmp_
     assert (spec.model, spec.strategy.ranks, spec.strategy.micro_batches) == ("tiny-llama", 4, setup.micros)
     lacking = {name: getattr(setup, name) for name in left if name not in read.fields}
     assert differing(setup, Setup(**read.fields | lacking)) <= left <= {*fields, "optimizer"}
+    assert ("optimizer" in left) == (setup.optimizer != read.fields["optimizer"])
     assert all(f"#   {name}: " in file.read_text() for name in left)
 
 

@@ -140,16 +140,19 @@ def suggested(model: Architecture, seq: int, devices: int, tokens: float | None 
     enough = usual.of({"parameters": model.active_parameters})
     whole = enough if tokens is None else float(tokens)
     quantities = quantities_of(model, seq, whole)
-    both = [law for law in known.values() if law.batch and law.rate]
-    best = min(both, key=lambda law: law.distance(quantities))
-    assert best.batch is not None
-    batch = rounded(best.batch.of(quantities) / seq, devices)
+    both = [(law, law.batch, law.rate) for law in known.values() if law.batch and law.rate]
+    best, sizes, rates = min(both, key=lambda each: each[0].distance(quantities))
+    batch = rounded(sizes.of(quantities) / seq, devices)
     quantities["batch"] = batch * seq
     said = tuple(_said(law, quantities) for law in known.values() if law.name != OVER)
-    rate = next(one.rate for one in said if one.law is best)
-    assert rate is not None
     return Suggested(
-        batch=batch, rate=rate, law=best.name, tokens=whole, assumed=tokens is None, over=whole / enough, said=said
+        batch=batch,
+        rate=rates.of(quantities),
+        law=best.name,
+        tokens=whole,
+        assumed=tokens is None,
+        over=whole / enough,
+        said=said,
     )
 
 

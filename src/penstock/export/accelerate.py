@@ -98,7 +98,6 @@ def _fsdp(setup: Setup) -> dict[str, Any]:
 
 
 def _axes(setup: Setup) -> dict[str, Any]:
-    """Degrees."""
     replicas, shards = shards_of(setup)
     table: dict[str, Any] = {
         "parallelism_config_dp_replicate_size": replicas,

@@ -49,8 +49,6 @@ class Begun:
             self.model, self.cluster, self.stack, seq=given.seq, batch=given.batch, fix=fix, exclude=exclude
         )
         free = {field.name for field in fields(Setup)} - {*SEARCHED, *APART, *wishes(fix)}
-        if given.cp == 1:
-            free.discard("cp_heads")
         return replace(space, base=replace(space.base, **{name: getattr(given, name) for name in sorted(free)}))
 
     def mine(self) -> Choice:
@@ -89,7 +87,7 @@ def improve(
     """Return the setup of another framework's file beside the fastest that fits, and what to change.
 
     Args:
-        file: a torchtitan TOML, a DeepSpeed JSON, or a script with Megatron-LM's arguments.
+        file: as ``read_file`` takes it: of torchtitan, DeepSpeed, Megatron-LM, Megatron-Bridge or ``penstock run``.
         cluster: where it runs, on all of its devices.
         model, framework, seq, batch: in place of those that the file says.
         fix, exclude, top, headroom: as ``plan`` takes them.

@@ -22,7 +22,7 @@ HARMLESS = frozenset((
 """Keys that change neither layout nor memory by much."""
 ZERO_KEYS = frozenset((
     *("stage", "offload_optimizer", "overlap_comm", "contiguous_gradients", "reduce_scatter", "reduce_bucket_size"),
-    *("allgather_partitions", "allgather_bucket_size", "round_robin_gradients", "sub_group_size", "param_persistence"),
+    *("allgather_partitions", "allgather_bucket_size", "round_robin_gradients", "sub_group_size"),
     *("stage3_prefetch_bucket_size", "stage3_param_persistence_threshold", "stage3_max_live_parameters"),
     *("stage3_max_reuse_distance", "stage3_gather_16bit_weights_on_model_save", "ignore_unused_parameters"),
     *("load_from_fp32_weights", "elastic_checkpoint", "legacy_stage1", "memory_efficient_linear"),

@@ -24,7 +24,6 @@ NEVER = {
     "optimizer_offload": "the optimizer's state stays on the device",
     "flash": "PyTorch chooses the kernel",
     "graphs": "no graphs",
-    "optimizer": "it trains with AdamW",
     "dropout": "it trains without",
     "fused_loss": "the loss reads a copy",
     "adapter": "all weights are trained",
@@ -65,8 +64,9 @@ def _left(model: Architecture, setup: Setup) -> Iterator[Left]:
         yield Left("model", "penstock run reads a config.json; put its path in place of the name")
     if setup.precision not in PRECISIONS:
         yield Left("precision", f"it trains in {' or '.join(PRECISIONS.values())}; written as bfloat16")
-    if setup.precision != "fp32" and setup.optimizer == "adam":
-        yield Left("optimizer", "AdamW's moments are in bfloat16 as the weights are")
+    if setup.optimizer != ("adam" if setup.precision == "fp32" else "adam-bf16"):
+        kind = PRECISIONS.get(setup.precision, "bfloat16")
+        yield Left("optimizer", f"AdamW with moments in {kind}, as the weights, in place of {setup.optimizer}")
     if named(setup):
         yield Left("recompute", "operators cannot be named; written as selective")
     if isinstance(setup.offload, tuple):
