@@ -15,7 +15,7 @@ from penstock.predict.held import Less
 from penstock.predict.step import begun
 from penstock.search.choice import Choice
 from penstock.search.finer import less
-from penstock.search.margins import OVER_BYTES, OVER_ELSE, at_least_s, over_bytes, over_of
+from penstock.search.margins import OVER_ELSE, at_least_s, over_bytes, over_of
 from penstock.search.space import Space, Split
 
 Watch = Callable[[int, Choice | None], bool]
@@ -60,9 +60,9 @@ class Share(NamedTuple):
     of: NDArray[np.int64]
 
 
-def most_bytes(space: Space, headroom: float) -> float:
-    """Return what a device may need by the score of a strategy that may fit."""
-    return (1 - headroom) * (1 + OVER_BYTES) * space.cluster.device_of(0).memory_bytes
+def most_bytes(space: Space, grid: Grid, headroom: float) -> float:
+    """Return what a device may need by the score of any of some strategies that may fit."""
+    return (1 - headroom) * (1 + float(over_bytes(grid).max(initial=0.0))) * space.cluster.device_of(0).memory_bytes
 
 
 def scored(space: Space, share: list[Split], headroom: float, top: int = 1, most_s: float = np.inf) -> Share:
@@ -81,7 +81,7 @@ def scored_grid(
 ) -> Share:
     """Return the promising strategies of a grid; of variants, ``of`` says which have the same row."""
     over, room = over_bytes(grid), (1 - headroom) * space.cluster.device_of(0).memory_bytes
-    most = (1 + float(over.max(initial=0.0))) * room, (1 + OVER_ELSE) * most_s
+    most = most_bytes(space, grid, headroom), (1 + OVER_ELSE) * most_s
     found = scores(space.model, space.cluster, grid, space.stack, *most, less)
     found.seconds[found.needed_bytes > (1 + over) * room] = np.inf
     least_s = np.maximum(at_least_s(grid, found.seconds), found.work_s)

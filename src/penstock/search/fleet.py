@@ -118,7 +118,8 @@ class Fleet:
             return 0
         row_nodes = grid.devices // size
         most_s = np.array([(1 + OVER_ELSE) * seeks[n] for n in row_nodes.tolist()])
-        found = scores(space.model, space.cluster, grid, space.stack, most_bytes(space, self.headroom), most_s)
+        room = most_bytes(space, grid, self.headroom)
+        found = scores(space.model, space.cluster, grid, space.stack, room, most_s)
         low_s = at_least_s(grid, found.seconds)
         for nodes, most in seeks.items():
             self.tell(nodes)

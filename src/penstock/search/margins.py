@@ -21,12 +21,12 @@ may be those of few layers."""
 
 def at_least_s(grid: Grid, seconds: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return what predictions are at least, by their scores."""
-    return np.asarray(seconds / (1 + over_of(grid, grid.columns["stage_layers"] > 0, grid.columns["vocabulary"])))
+    return np.asarray(seconds / (1 + over_of(grid, _uneven(grid), grid.columns["vocabulary"])))
 
 
 def over_bytes(grid: Grid) -> NDArray[np.float64]:
     """Return by how much memory by scores may be above that of predictions."""
-    uneven = (grid.columns["stage_layers"] > 0) & (grid.chunks > 1)
+    uneven = _uneven(grid) & (grid.chunks > 1)
     return np.asarray(OVER_BYTES + uneven * OVER_BYTES_UNEVEN / grid.chunks)
 
 
@@ -34,3 +34,8 @@ def over_of(grid: Grid, uneven: Any, vocabulary: Any) -> NDArray[np.float64]:
     """Return by how much scores may be above predictions, by whether stages are uneven or the vocabulary is split."""
     plain = np.array([OVER.get(name, OVER_ELSE) for name in grid.choices["schedule"]])[grid.columns["schedule"]]
     return np.where(vocabulary, OVER_ELSE, plain + OVER_UNEVEN * uneven)
+
+
+def _uneven(grid: Grid) -> NDArray[np.bool_]:
+    """Which rows say how many layers each stage has."""
+    return np.array([bool(layers) for layers in grid.choices["stage_layers"]], dtype=bool)[grid.columns["stage_layers"]]

@@ -18,8 +18,8 @@ from penstock.core.setup import FRAMEWORK, Setup
 from penstock.cost.stack import Stack
 from penstock.predict import scores
 from penstock.search.choice import Choice, Planned
-from penstock.search.finals import predicted_of
-from penstock.search.margins import OVER_BYTES, at_least_s
+from penstock.search.finals import most_bytes, predicted_of
+from penstock.search.margins import at_least_s
 from penstock.search.planner import HEADROOM, best_of
 from penstock.search.space import Space, space_of
 from penstock.search.wishes import Wished
@@ -205,11 +205,10 @@ def _apart(front: Sequence[Choice]) -> Iterator[Choice]:
 
 def _light(space: Space, headroom: float) -> list[tuple[Setup, float]]:
     """Setups whose scores are on the front of time and memory, or would be if they were as fast as they may be."""
-    most_bytes = (1 - headroom) * (1 + OVER_BYTES) * space.cluster.device_of(0).memory_bytes
     found: list[tuple[float, float, float, Setup]] = []
     for share in space.shares():
         grid = space.grid(share)
-        scored = scores(space.model, space.cluster, grid, space.stack, most_bytes)
+        scored = scores(space.model, space.cluster, grid, space.stack, most_bytes(space, grid, headroom))
         rows = np.flatnonzero(np.isfinite(scored.seconds))
         seconds, needed = scored.seconds[rows], scored.needed_bytes[rows]
         early = at_least_s(grid.rows(rows), seconds)
