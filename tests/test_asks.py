@@ -121,6 +121,9 @@ def test_the_largest_model(capsys: pytest.CaptureFixture[str], tmp_path: Path) -
         (["--usd-per-hour", "1", "--usd-per-hour", "2"], "give one, or one each"),
         (["--cluster", "dgx-h10:1"], "did you mean"),
         (["--longest", "--pareto"], "--pareto is of the plan of one cluster"),
+        (["--largest", "--top", "0"], "top=0, headroom=0.05: give 1 or more"),
+        (["--longest", "--headroom", "2"], "headroom=2.0: give 1 or more, and a share from 0 to below 1"),
+        (["--nodes", "1..2", "--top", "0"], "top=0, headroom=0.05: give 1 or more"),
         (["--clusters", "p4d:2+p5:1", "--nodes", "1"], ""),
     ],
 )

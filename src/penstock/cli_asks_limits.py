@@ -30,7 +30,6 @@ def longest_answer(training: Training, machines: Mapping[str, Cluster]) -> Answe
     began = time.perf_counter()
     ((name, cluster),) = machines.items()
     space = training.space(cluster)
-    space.check()
     found = longest(space, top=training.top, headroom=training.headroom, tell=teller("sequences of"))
     if found is None:
         raise ValueError(
@@ -62,7 +61,6 @@ def largest_answer(training: Training, machines: Mapping[str, Cluster]) -> Answe
     ((name, cluster),) = machines.items()
     models = family(training.model, cluster.devices * cluster.device_of(0).memory_bytes, training.seq)
     space = training.space(cluster, models[0])
-    space.check()
     tried = largest(space, models, top=training.top, headroom=training.headroom, tell=teller("looking at"))
     best = tried[-1]
     if not best.choices:

@@ -19,7 +19,7 @@ from penstock.core.node import Node
 from penstock.search.choice import Choice
 from penstock.search.fleet import Fleet, Sized, fleet_of, near
 from penstock.search.misses import too_much
-from penstock.search.planner import best_of
+from penstock.search.planner import best_of, check_wanted
 from penstock.search.sizing import Limits, cheapest, sized
 from penstock.search.space import Space
 from penstock.units import parse_s
@@ -73,6 +73,7 @@ def sizes_answer(asks: Asks, training: Training, machines: Mapping[str, Cluster]
     Raises:
         ValueError: what a limit needs is not known, or nothing is within it.
     """
+    check_wanted(training.top, training.headroom)
     if (asks.deadline or asks.budget is not None) and training.tokens is None:
         raise ValueError("--tokens is missing; a deadline or a budget is for a training of so many")
     if asks.budget is not None and asks.budget <= 0:

@@ -15,7 +15,7 @@ from penstock.core.config.members import family, is_scaled, members, scaled
 from penstock.predict import scores
 from penstock.predict.floor import work_s
 from penstock.search.finals import predicted_of
-from penstock.search.fleet import Fleet, counted, fewest, grown, least, near
+from penstock.search.fleet import Fleet, counted, fewest, fleet_of, grown, least, near
 from penstock.search.largest import largest
 from penstock.search.longest import at, longest
 from penstock.search.planner import best_of
@@ -103,6 +103,18 @@ def test_neighbours_are_the_next_that_have_strategies(fleet: Fleet, brute: dict[
     found = [one.nodes for one in near(fleet, 4, each=1)]
     place = known.index(4)
     assert found == sorted({2, 8, *known[place - 1 : place + 2]} & set(known))
+
+
+def test_memory_that_stays_free_is_a_share() -> None:
+    space = space_of(DENSE, "dgx-h100:1", seq=2048, batch=8)
+    questions = (
+        lambda headroom: fleet_of(lambda cluster: space, space.cluster, headroom=headroom),
+        lambda headroom: longest(space, top=1, headroom=headroom),
+        lambda headroom: largest(space, [DENSE], top=1, headroom=headroom),
+    )
+    for ask in questions:
+        with pytest.raises(ValueError, match=r"headroom=-0.1: give 1 or more, and a share from 0 to below 1"):
+            ask(-0.1)
 
 
 def test_numbers_are_read() -> None:

@@ -17,6 +17,7 @@ from penstock.predict.floor import work_s
 from penstock.search.choice import Choice
 from penstock.search.finals import finals, most_bytes, scored
 from penstock.search.margins import OVER_ELSE, at_least_s
+from penstock.search.planner import check_wanted
 from penstock.search.space import Space, Split
 
 AT_ONCE = 8
@@ -173,8 +174,9 @@ def fleet_of(
         headroom, tell: as in ``Fleet``.
 
     Raises:
-        ValueError: nodes of several kinds, or no strategy on any of the numbers.
+        ValueError: nodes of several kinds, no strategy on any of the numbers, or no share of a whole as headroom.
     """
+    check_wanted(1, headroom)
     bare = find(cluster.name) is not None and cluster.measured is None
     counts = tuple(counted(nodes) if nodes else range(1, (MOST_NODES if bare else cluster.nodes) + 1))
     fleet = Fleet(space_on(grown(cluster, counts[-1])), counts, headroom, tell)

@@ -9,7 +9,7 @@ from penstock.core.architecture import Architecture
 from penstock.search.choice import Choice
 from penstock.search.finals import Going
 from penstock.search.misses import nearest
-from penstock.search.planner import looked
+from penstock.search.planner import check_wanted, looked
 from penstock.search.space import Space
 
 EXPLAINED = 3
@@ -43,15 +43,17 @@ def largest(
     positions than a sequence has are left out.
 
     Args:
-        space: strategies, of any model.
+        space: strategies, of any of the models.
         models: the largest first.
         top: how many strategies are wanted.
         headroom: share of a device's memory that stays free.
         tell: is called with the names of models that are looked at.
 
     Raises:
-        ValueError: no model takes so long sequences.
+        ValueError: no model takes so long sequences, there is no strategy, or ``top`` or ``headroom`` cannot be.
     """
+    check_wanted(top, headroom)
+    space.check()
     found: list[Member] = []
     for model in models:
         if 0 < model.embedding.positions < space.base.seq:

@@ -15,7 +15,7 @@ from penstock.predict import scores
 from penstock.search.choice import Choice, Planned
 from penstock.search.finals import most_bytes, predicted_of
 from penstock.search.misses import nearest
-from penstock.search.planner import best_of
+from penstock.search.planner import best_of, check_wanted
 from penstock.search.space import LEAST_TOKENS, Space
 
 STEP = 1024
@@ -52,7 +52,12 @@ def longest(
         top: how many strategies are wanted.
         headroom: share of a device's memory that stays free.
         tell: is called with sequences that are looked at.
+
+    Raises:
+        ValueError: there is no strategy for the space's own sequence, or ``top`` or ``headroom`` cannot be.
     """
+    check_wanted(top, headroom)
+    space.check()
     best = 0
     for low, high in _ranges(space):
         for step, start, cps in _classes(space, low, high):

@@ -107,8 +107,7 @@ def best_of(
     ``watch`` is told how many strategies were looked at and of the best; the search ends when it says ``False``.
     """
     began = time.perf_counter()
-    if top < 1 or not 0 <= headroom < 1:
-        raise ValueError(f"top={top}, headroom={headroom}: give 1 or more, and a share from 0 to below 1")
+    check_wanted(top, headroom)
     space.check()
     first_s = None
     if first is not None and (early := _first(space, headroom)) is not None:
@@ -136,6 +135,16 @@ def best_of(
     if (near := nearest(last)) is None:
         raise ValueError(refusal(space))
     return replace(found, nearest=near, changes=changes(last, headroom), seconds=time.perf_counter() - began)
+
+
+def check_wanted(top: int, headroom: float) -> None:
+    """Do nothing where so many strategies that leave such a share of the memory free can be looked for.
+
+    Raises:
+        ValueError: no strategies, or no share of a whole.
+    """
+    if top < 1 or not 0 <= headroom < 1:
+        raise ValueError(f"top={top}, headroom={headroom}: give 1 or more, and a share from 0 to below 1")
 
 
 class Finer(NamedTuple):

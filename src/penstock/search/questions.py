@@ -90,7 +90,6 @@ def longest_sequence(
         (262144, 1)
     """
     space = space_of(model, cluster, framework, seq=seq, batch=batch, fix=fix, exclude=exclude)
-    space.check()
     return longest(space, top=top, headroom=headroom)
 
 
@@ -124,5 +123,4 @@ def largest_model(
     machines = cluster if isinstance(cluster, Cluster) else Cluster.read(cluster)
     models = family(name, machines.devices * machines.device_of(0).memory_bytes, seq)
     space = space_of(models[0], machines, framework, seq=seq, batch=batch, fix=fix, exclude=exclude)
-    space.check()
     return largest(space, models, top=top, headroom=headroom)
