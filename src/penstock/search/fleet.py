@@ -69,7 +69,7 @@ class Fleet:
     counts: tuple[int, ...]
     headroom: float
     tell: Callable[[int], None] = lambda nodes: None
-    _known: dict[int, Sized] = field(default_factory=dict)
+    _known: dict[int, Sized] = field(default_factory=dict, init=False, repr=False)
 
     def of(self, nodes: int) -> Space:
         """The strategies on so many of the nodes."""
@@ -133,19 +133,19 @@ class Fleet:
         return [split for split in splits if self.work_s[split[:2]] <= most_s * self.of(nodes).devices]
 
     def _found(self, nodes: int, most_s: float) -> Sized:
-        """The same, not looked up."""
+        """Look for the fastest strategy on so many nodes, if it takes no more than ``most_s``."""
         self.tell(nodes)
         space = self.of(nodes)
         soon = (self._soon(nodes, most_s, share) for share in space.shares())
         shares = [scored(space, share, self.headroom, most_s=most_s) for share in soon]
         low_s = min(float(at_least_s(share.grid, share.seconds).min(initial=inf)) for share in shares)
-        if low_s > most_s or low_s == inf:
-            return Sized(nodes, space.devices, None, nextafter(most_s, inf))
-        choices, done, proven = finals(space, shares, 1, self.headroom, AT_ONCE)
+        above = Sized(nodes, space.devices, None, nextafter(most_s, inf))
+        if low_s > most_s:
+            return above
+        choices, _, proven = finals(space, shares, 1, self.headroom, AT_ONCE)
         if choices and choices[0].seconds <= most_s:
             return Sized(nodes, space.devices, choices[0], choices[0].seconds if proven else low_s, proven)
-        all_done = done == sum(len(share.grid) for share in shares)
-        return Sized(nodes, space.devices, None, most_s if proven or all_done else low_s, proven or all_done)
+        return above if proven else Sized(nodes, space.devices, None, low_s, proven)
 
     def rows(self) -> list[Sized]:
         """What is known of every number of nodes that has a strategy which divides the model."""
@@ -251,7 +251,7 @@ def grown(cluster: Cluster, nodes: int) -> Cluster:
     return replace(cluster, groups=((node, nodes),), measured=measured)
 
 
-def counted(text: str) -> Iterable[int]:
+def counted(text: str) -> list[int]:
     """Return numbers that text gives: ``8..64``, ``8/16/32``, or both.
 
     Raises:
