@@ -7,8 +7,7 @@ from typing import Any
 from penstock.cli_columns import print_columns, print_listing
 from penstock.cli_predict_text import BILLION
 from penstock.search.choice import Choice
-from penstock.units import human_bytes, human_s
-from penstock.view.charts import DAY_S
+from penstock.units import DAY_S, human_bytes, human_s
 from penstock.view.report_parts import ranking
 
 Facts = dict[str, Any]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
+HOUR_S, DAY_S = 3600.0, 86_400.0
 _BYTES = {
     "B": 1,
     "kB": 10**3,
@@ -19,7 +20,7 @@ _BYTES = {
     "TiB": 2**40,
     "PiB": 2**50,
 }
-_SECONDS = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}
+_SECONDS = {"s": 1.0, "min": 60.0, "h": HOUR_S, "d": DAY_S, "w": 7 * DAY_S}
 _BITS = re.compile(r"\s*([\d.]+\s*[kKMGTP])b(?:its?)?\s*", re.ASCII)
 _AMOUNT = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([A-Za-z]*)\s*", re.ASCII)
 

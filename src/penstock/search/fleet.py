@@ -111,8 +111,8 @@ class Fleet:
     def screen(self, counts: Iterable[int], limit: Limit) -> int:
         """Rule out those of some numbers of nodes by scores on which no step is within a limit: all at once, which
         takes much less time than one by one; return how many strategies were scored."""
-        seeks = {n: limit(n) for n in counts if limit(n) < inf and self.known(n).choice is None}
-        seeks = {nodes: most_s for nodes, most_s in seeks.items() if self.known(nodes).least_s <= most_s}
+        seeks = {nodes: limit(nodes) for nodes in counts if self.known(nodes).choice is None}
+        seeks = {nodes: most_s for nodes, most_s in seeks.items() if self.known(nodes).least_s <= most_s < inf}
         space, size = self.space, self.of(1).devices
         grid = space.grid(split for n, s in seeks.items() for split in self._soon(n, s, self.splits[n]))
         if not len(grid):

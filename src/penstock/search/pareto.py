@@ -23,6 +23,7 @@ from penstock.search.margins import at_least_s
 from penstock.search.planner import HEADROOM, best_of
 from penstock.search.space import Space, space_of
 from penstock.search.wishes import Wished
+from penstock.units import HOUR_S
 
 NODES = tuple(map(Fraction, ("1/4", "1/2", "2", "4")))
 """Shares of the nodes that are tried beside all of them."""
@@ -30,7 +31,6 @@ STEP = 0.05
 """Next to each other on the front of memory differ by so much of it, at least."""
 MOST = 48
 """Strategies that are predicted for the front of memory, beside those of the plan."""
-HOUR_S = 3600.0
 Pair = tuple[float, float]
 
 

@@ -8,8 +8,7 @@ from math import inf
 
 from penstock.search.fleet import Fleet, Sized, fewest, least
 from penstock.search.misses import nearest, refusal, too_much
-
-DAY_S, HOUR_S = 86_400.0, 3600.0
+from penstock.units import DAY_S, HOUR_S
 
 
 @dataclass(frozen=True, slots=True)
