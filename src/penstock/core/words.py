@@ -1,10 +1,26 @@
-"""Words for error messages: the nearest name, the choices, the divisors a user may have meant."""
+"""Words that users write for yes and no, and those of error messages: the nearest name, choices, and divisors."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
 from math import isqrt
+
+_YES = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
+
+
+def yes_or_no(text: str, what: str) -> bool:
+    """Return what a word for yes or no means, in upper or lower case; ``what`` names it in an error.
+
+    Raises:
+        ValueError: it is no such word.
+
+    >>> yes_or_no("Yes", "sp=Yes"), yes_or_no("0", "sp=0")
+    (True, False)
+    """
+    if text.lower() not in _YES:
+        raise ValueError(f"{what} says neither yes nor no; use 1 or 0")
+    return _YES[text.lower()]
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:

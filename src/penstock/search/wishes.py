@@ -8,7 +8,7 @@ from itertools import groupby
 from typing import Any, get_type_hints
 
 from penstock.core.setup import Setup
-from penstock.core.words import suggest
+from penstock.core.words import suggest, yes_or_no
 from penstock.predict.grid import CHOICES, NUMBERS
 from penstock.schedules import SCHEDULES
 from penstock.schedules.table import options_of
@@ -19,7 +19,6 @@ SEARCHED = (*COLUMNS, "optimizer_offload")
 RECOMPUTE = ("none", "selective", "full")
 SHORT = {"micro_batch": "micro", "vpp": "chunks"}
 _TYPES = get_type_hints(Setup)
-_YES = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 Wished = str | Iterable[str] | Mapping[str, Any] | None
 """As users write it."""
 Wishes = dict[str, tuple[Any, ...]]
@@ -101,9 +100,7 @@ def _checked(field: str, value: Any) -> Any:
     if field == "stage_layers":
         return layers_of(value) if isinstance(value, str) else tuple(value)
     if kind is bool:
-        if str(value).lower() not in _YES:
-            raise ValueError(f"{field}={value} says neither yes nor no; use 1 or 0")
-        return _YES[str(value).lower()]
+        return yes_or_no(str(value), f"{field}={value}")
     try:
         return value if not isinstance(value, str) else int(value) if kind is int else _number(kind, value)
     except ValueError:

@@ -18,8 +18,6 @@ VOCABULARY = 51_200
 """Of a scaled GPT, unless it is given (Narayanan et al. 2021, arXiv:2104.04473, section 5)."""
 DEPTHS = 8
 """Depths of a scaled GPT are multiples of it, so that its heads divide over the devices of most nodes."""
-
-
 LEAST_BYTES = 2.0
 """Of a parameter, on all devices together: less than any training needs."""
 _SIZE = re.compile(r"-a?\d+(\.\d+)?[mbt](-|$)")

@@ -10,11 +10,10 @@ from penstock.core.architecture import Architecture
 from penstock.core.config.described import known_name
 from penstock.core.config.numbers import gpt
 from penstock.core.config.read import read_architecture
-from penstock.core.words import suggest
+from penstock.core.words import suggest, yes_or_no
 
 NUMBERS = "gpt:"
 _SHORT = {"L": "layers", "h": "hidden", "a": "heads", "v": "vocab", "kv": "kv_heads"}
-_YES = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 
 
 def model_of(text: str) -> Architecture:
@@ -68,9 +67,7 @@ def _of_numbers(text: str) -> Architecture:
 
 def _value(value: str, kind: str, what: str) -> int | bool:
     if "bool" in kind:
-        if value.lower() not in _YES:
-            raise ValueError(f"{what} says neither yes nor no; use 1 or 0")
-        return _YES[value.lower()]
+        return yes_or_no(value, what)
     if not value.isdecimal():
         raise ValueError(f"{what} is no whole number")
     return int(value)
