@@ -76,15 +76,13 @@ class Training:
         """The strategies on a cluster, of the model or another."""
         from penstock.search.space import space_of
 
-        fix, exclude = self.fix, self.exclude
-        named = model or self.model
-        return space_of(named, cluster, self.framework, seq=self.seq, batch=self.batch, fix=fix, exclude=exclude)
+        sizes = {"seq": self.seq, "batch": self.batch}
+        return space_of(model or self.model, cluster, self.framework, **sizes, fix=self.fix, exclude=self.exclude)
 
     def asked(self, cluster: str) -> dict[str, Any]:
         """The question, by names for scripts."""
-        names = ("model", "framework", "seq", "batch", "tokens")
-        said = {name: getattr(self, name) for name in names}
-        return {"model": said.pop("model"), "cluster": cluster} | said
+        names = ("framework", "seq", "batch", "tokens")
+        return {"model": self.model, "cluster": cluster} | {name: getattr(self, name) for name in names}
 
 
 def training_of(

@@ -13,7 +13,6 @@ from penstock.cli_asks import Answer, Training, teller
 from penstock.cli_planner_text import choice_facts
 from penstock.core.cluster import Cluster
 from penstock.core.config.members import family
-from penstock.search.choice import Choice
 from penstock.search.largest import Member, largest
 from penstock.search.longest import STEP, Longest, at, longest, most_seq
 from penstock.search.misses import nearest, too_much
@@ -33,7 +32,7 @@ def longest_answer(training: Training, machines: Mapping[str, Cluster]) -> Answe
     found = longest(space, top=training.top, headroom=training.headroom, tell=teller("sequences of"))
     if found is None:
         raise ValueError(
-            f"no sequence of {STEP:,} tokens or more fits; {_need(nearest(at(space, STEP)), training.headroom)}"
+            f"no sequence of {STEP:,} tokens or more fits; {text.need(nearest(at(space, STEP)), training.headroom)}"
         )
     here, more, asked = at(space, found.seq), found.next_choice, training.asked(name)
     facts = {
@@ -65,7 +64,7 @@ def largest_answer(training: Training, machines: Mapping[str, Cluster]) -> Answe
     best = tried[-1]
     if not best.choices:
         raise ValueError(
-            f"{best.model.name}, the smallest of its family, does not fit: {_need(best.nearest, training.headroom)}"
+            f"{best.model.name}, the smallest of its family, does not fit: {text.need(best.nearest, training.headroom)}"
         )
     here, asked = replace(space, model=best.model), training.asked(name) | {"model": best.model.name}
     facts = {
@@ -105,7 +104,3 @@ def _limit(space: Space, found: Longest, headroom: float) -> str:
     most = sorted(found.next_choice.peak.parts().items(), key=lambda part: -part[1])[:2]
     parts = " and ".join(f"{name} {human_bytes(size)}" for name, size in most)
     return f"memory; {found.next_seq:,} tokens need {too_much(found.next_choice, headroom)}, most of it {parts}"
-
-
-def _need(one: Choice | None, headroom: float) -> str:
-    return "no strategy divides it" if one is None else f"{one.split} needs least, {too_much(one, headroom)}"

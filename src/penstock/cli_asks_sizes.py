@@ -10,7 +10,7 @@ from math import inf
 from typing import Any
 
 from penstock import cli_asks_text as text
-from penstock.cli_asks import Answer, Asks, Training, teller
+from penstock.cli_asks import NO_ASKS, Answer, Asks, Training, teller
 from penstock.cli_planner_text import choice_facts
 from penstock.cli_predict_text import BILLION
 from penstock.core.catalogue import find
@@ -18,7 +18,6 @@ from penstock.core.cluster import Cluster
 from penstock.core.node import Node
 from penstock.search.choice import Choice
 from penstock.search.fleet import Fleet, Sized, fleet_of, near
-from penstock.search.misses import too_much
 from penstock.search.planner import best_of, check_wanted
 from penstock.search.sizing import Limits, cheapest, sized
 from penstock.search.space import Space
@@ -38,7 +37,7 @@ class _Asked:
     @property
     def counts_nodes(self) -> bool:
         """Whether a number of nodes is asked for."""
-        return self.asks != Asks()
+        return self.asks != NO_ASKS
 
     def fleet(self, name: str, cluster: Cluster) -> Fleet:
         """All numbers of nodes that are asked of a cluster."""
@@ -100,21 +99,23 @@ def _numbers(asked: _Asked, name: str, cluster: Cluster) -> Answer:
     shown = [one for one in fleet.rows() if one.choice] if compares else near(fleet, best.nodes)
     shown += [low] if low is not None and low.nodes not in {one.nodes for one in shown} else []
     shown.sort(key=lambda one: abs(one.nodes - best.nodes))
-
-    def row(one: Sized) -> Facts:
-        return asked.row(_named(name, cluster, one.nodes), fleet.of(one.nodes), one, within(one.nodes))
-
+    search_s = time.perf_counter() - began
+    rows = {
+        one.nodes: asked.row(_named(name, cluster, one.nodes), fleet.of(one.nodes), one, within(one.nodes))
+        for one in fleet.rows()
+    }
     facts = {
         "asked": asked.facts(name),
         "headroom": fleet.headroom,
-        "search_seconds": time.perf_counter() - began,
+        "search_seconds": search_s,
         "searched": fleet.searched,
-        "answer": row(best),
-        "cheapest": None if low is None else row(low),
-        "rows": [row(one) for one in fleet.rows()],
+        "answer": rows[best.nodes],
+        "cheapest": None if low is None else rows[low.nodes],
+        "rows": [*rows.values()],
         "without": [nodes for nodes in fleet.counts if fleet.known(nodes).least_s == inf],
     }
-    listed = [(row(one), one.choice) for one in sorted(shown[: asked.training.top], key=lambda one: one.nodes)]
+    some = sorted(shown[: asked.training.top], key=lambda one: one.nodes)
+    listed = [(rows[one.nodes], one.choice) for one in some if one.choice]
     return Answer(facts, partial(text.print_numbers, facts, listed), _export(fleet.of(best.nodes), best.choice))
 
 
@@ -159,8 +160,7 @@ def _of_cluster(asked: _Asked, name: str, cluster: Cluster) -> tuple[Facts, Choi
     found = best_of(space, top=1, headroom=training.headroom)
     best = found.choices[0] if found.choices else None
     one = Sized(cluster.nodes, cluster.devices, best, best.seconds if best else inf, found.proven)
-    near = found.nearest
-    why = "" if near is None else f"{near.split} needs least, {too_much(near, found.headroom)}"
+    why = "" if found.nearest is None else text.need(found.nearest, found.headroom)
     return asked.row(name, space, one) | {"why": why}, best, space
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from penstock.cli_columns import print_columns, print_listing
 from penstock.cli_predict_text import BILLION
 from penstock.search.choice import Choice
+from penstock.search.misses import too_much
 from penstock.units import DAY_S, human_bytes, human_s
 from penstock.view.report_parts import ranking
 
@@ -15,6 +16,11 @@ Listed = list[tuple[Facts, Choice | None]]
 """Figures of rows, and their choices."""
 MANY = 12
 """Numbers that are listed in a line."""
+
+
+def need(one: Choice | None, headroom: float) -> str:
+    """Return what the strategy that needs least needs, where none fits."""
+    return "no strategy divides it" if one is None else f"{one.split} needs least, {too_much(one, headroom)}"
 
 
 def print_numbers(facts: Facts, listed: Listed) -> None:
@@ -120,9 +126,7 @@ def print_longest(facts: Facts) -> None:
     print(f"what limits it: {facts['limit']}")
     if more is not None:
         print(f"  {more['split']}")
-    print()
-    print_listing(ranking(facts))
-    print(f"\nthe best\n  {facts['choices'][0]['predict']}")
+    _print_choices(facts)
 
 
 def print_largest(facts: Facts) -> None:
@@ -139,6 +143,11 @@ def print_largest(facts: Facts) -> None:
         needed = f"{human_bytes(row['needed_bytes'])} of {human_bytes(row['device_memory_bytes'])}"
         size = f"{row['parameters'] / BILLION:,.4g}e9 parameters"
         print(f"too large: {row['model']}, {size}, needs {needed}: {row['nearest']}")
+    _print_choices(facts)
+
+
+def _print_choices(facts: Facts) -> None:
+    """The ranking, and the command that predicts the first."""
     print()
     print_listing(ranking(facts))
     print(f"\nthe best\n  {facts['choices'][0]['predict']}")

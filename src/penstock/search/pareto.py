@@ -143,10 +143,9 @@ def around(space: Space, found: Planned, say: Callable[[str], None] | None = Non
         found: the plan.
         say: is told what is looked at next.
     """
-    numbers = [*_others(space.cluster)]
     own = [Point.of(found.best, space.cluster)] if found.choices else []
     refused = [] if found.choices else [(space.devices, "nothing fits")]
-    for cluster in numbers:
+    for cluster in _others(space.cluster):
         if say is not None:
             say(f"looking at {cluster.devices:,} devices")
         try:

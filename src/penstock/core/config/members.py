@@ -94,6 +94,6 @@ def scaled(text: str, most_parameters: float, positions: int) -> Iterator[Archit
 def _of_depth(given: dict[str, int | bool], layers: int, positions: int) -> Architecture:
     hidden = given.get("hidden", WIDTH * layers)
     usual = {"L": layers, "h": hidden, "a": max(1, hidden // WIDTH), "vocab": VOCABULARY, "positions": positions}
-    short = {"hidden": "h", "heads": "a", "vocab": "vocab", "positions": "positions"}
+    short = {"hidden": "h", "heads": "a"}
     sizes = usual | {short.get(name, name): int(size) for name, size in given.items()}
     return model_of(NUMBERS + ",".join(f"{name}={size}" for name, size in sizes.items()))
