@@ -142,7 +142,7 @@ def _clusters(asked: _Asked, machines: Mapping[str, Cluster]) -> Answer:
         "fastest": min(fitting, key=lambda one: one["choice"]["seconds"])["cluster"] if fitting else None,
         "rows": rows,
     }
-    listed = [(facts, choice) for facts, choice, _ in made[: asked.training.top]]
+    listed = [(facts, choice) for facts, choice, _ in made[: asked.training.top] if choice]
     _, choice, space = made[0]
     return Answer(facts, partial(text.print_clusters, facts, listed), _export(space, choice))
 

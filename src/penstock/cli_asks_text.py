@@ -12,8 +12,8 @@ from penstock.units import DAY_S, human_bytes, human_s
 from penstock.view.report_parts import ranking
 
 Facts = dict[str, Any]
-Listed = list[tuple[Facts, Choice | None]]
-"""Figures of rows, and their choices."""
+Listed = list[tuple[Facts, Choice]]
+"""Figures of rows that have a choice, and it."""
 MANY = 12
 """Numbers that are listed in a line."""
 
@@ -49,7 +49,7 @@ def print_clusters(facts: Facts, listed: Listed) -> None:
     """Print clusters, the cheapest first."""
     rows = facts["rows"]
     print(f"{len(rows)} clusters in {facts['search_seconds']:.1f} s\n")
-    _print_table("cluster", facts["asked"], [one for one in listed if one[1]])
+    _print_table("cluster", facts["asked"], listed)
     for row in rows:
         if row["choice"] is None:
             print(f"{row['cluster']}: {row['why']}")
@@ -96,7 +96,7 @@ def _print_table(name: str, asked: Facts, listed: Listed) -> None:
     whole, named = asked["tokens"] is not None, name == "cluster"
     money = "cost" if whole else "$ per 1e9 tokens"
     head = (name, "devices", "step time", *(("days",) if whole else ()), money, "tokens/s", "MFU", "left", "", "split")
-    rows = [_cells(row, choice, whole, named, asked) for row, choice in listed if choice]
+    rows = [_cells(row, choice, whole, named, asked) for row, choice in listed]
     print_columns([head, *rows], left=(0, len(head) - 2, len(head) - 1) if named else (len(head) - 2, len(head) - 1))
 
 

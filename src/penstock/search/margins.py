@@ -38,4 +38,5 @@ def over_of(grid: Grid, uneven: Any, vocabulary: Any) -> NDArray[np.float64]:
 
 def _uneven(grid: Grid) -> NDArray[np.bool_]:
     """Which rows say how many layers each stage has."""
-    return np.array([bool(layers) for layers in grid.choices["stage_layers"]], dtype=bool)[grid.columns["stage_layers"]]
+    said = np.array([bool(layers) for layers in grid.choices["stage_layers"]], dtype=bool)
+    return np.asarray(said[grid.columns["stage_layers"]])
