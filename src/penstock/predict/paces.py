@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,9 +47,12 @@ class Pace:
         >>> Pace(1, 1.0, 0.5, 0.25, 1.5, 100, 0.0).seconds([3, 4])
         10.75
         """
-        found = np.asarray(lengths, dtype=np.float64)
-        work_s = self.each_s + self.token_s * (found.sum() + padding) + self.square_s * (found**2).sum()
-        return float(max(self.floor_s, work_s))
+        work_s = self.work_s(np.asarray(lengths, dtype=np.float64)).sum() + self.token_s * padding
+        return float(max(self.floor_s, self.each_s + work_s))
+
+    def work_s(self, length: Any) -> Any:
+        """Return what a sequence of a length adds to a micro-batch, or each of many: seconds, floor left aside."""
+        return self.token_s * length + self.square_s * length**2
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +85,7 @@ def paces(
 
     Args:
         model, cluster, stack: as ``predict`` takes them.
-        setups: of one ``seq`` and ``batch``; they differ in columns of a ``Grid``.
+        setups: they differ in columns of a ``Grid`` and in their batch, ``dp``.
         longest: tokens of the longest sequence.
         headroom: share of a device's memory that stays free.
     """

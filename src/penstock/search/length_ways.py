@@ -83,7 +83,7 @@ def packed_evenly(paces: Paces, lengths: Ints, width: int) -> Laid | None:
     for pace, groups in _uniform(paces, longest):
         fewest = ceil(float(lengths.sum()) / (groups * pace.most_tokens))
         for micros in range(fewest, fewest + MORE + 1):
-            bins = balanced(lengths.tolist(), groups * micros, pace.most_tokens, _cost(pace))
+            bins = balanced(lengths.tolist(), groups * micros, pace.most_tokens, pace.work_s)
             if bins is None:
                 continue
             times = [pace.seconds(each) for each in bins if each]
@@ -145,10 +145,6 @@ def _uniform(paces: Paces, least_tokens: int) -> Iterator[tuple[Pace, int]]:
             yield pace, paces.ranks // degree
 
 
-def _cost(pace: Pace) -> Callable[[int], float]:
-    return lambda length: pace.token_s * length + pace.square_s * length**2
-
-
 def _best(found: list[Laid]) -> Laid | None:
     return min(found, key=lambda one: one.seconds, default=None)
 
@@ -174,17 +170,11 @@ def _uniformly(paces: Paces, pace: Pace, times: list[float], rank_of: Ints, comp
 def _parts(lengths: Ints, micros: int, all_paces: list[Pace]) -> Iterator[list[list[int]]]:
     """Sequences of each micro-batch: of like lengths, and of all lengths; about equal work in each."""
     order = np.sort(lengths)[::-1]
-    cost = _cost(all_paces[0])
-    work = np.cumsum([cost(length) for length in order.tolist()])
-    if micros == 1:
-        yield [order.tolist()]
-        return
-    place = np.minimum((work - work[0] / 2) / work[-1] * micros, micros - 1).astype(int)
-    yield [part for n in range(micros) if (part := order[place == n].tolist())]
-    tokens = int(lengths.sum())
-    mixed = balanced(order.tolist(), micros, tokens, cost)
-    if mixed is not None:
-        yield mixed
+    work = all_paces[0].work_s(order)
+    until = np.cumsum(work)
+    like = np.minimum((until - until[0] / 2) / until[-1] * micros, micros - 1).astype(int)
+    for place in (like, spread(work, micros)) if micros > 1 else (like,):
+        yield [part for n in range(micros) if (part := order[place == n].tolist())]
 
 
 def _grouped(paces: Paces, all_paces: list[Pace], parts: list[list[int]], lengths: Ints) -> Laid | None:
