@@ -110,6 +110,16 @@ def test_what_has_no_room_says_so() -> None:
         length_plans(space, Lengths.of([2048]))
     with pytest.raises(ValueError, match="pp=2: sequences of many lengths are planned with pp=1"):
         planned(fix="pp=2")
+    with pytest.raises(ValueError, match="micro=4: sequences of many lengths are planned with micro=1"):
+        planned(fix="micro=4")
+
+
+def test_setups_keep_to_what_is_fixed_and_to_what_the_framework_splits() -> None:
+    found = planned(LONG.cut(4096)[0], fix="dp=4", seq=4096)
+    assert {(one.setup.tp, one.setup.dp) for one in found.plans} == {(2, 4)}
+    space = space_of("gpt2-xl", CLUSTER, "llm-foundry", seq=4096, batch=64)
+    for one in length_plans(space, LONG).plans:
+        assert (one.setup.tp, [*one.degrees]) == (1, [1])
 
 
 def test_small_models_are_bound_by_their_launches() -> None:
