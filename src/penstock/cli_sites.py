@@ -26,9 +26,7 @@ def sites_answer(
     rate = None if given.between is None else parse_rate(given.between)
     sites = sites_of(space.cluster, str(given.sites), bytes_per_s=rate, latency_s=given.delay)
     names = LOCAL if given.local is None else [name.strip() for name in given.local.split(",")]
-    if given.every is not None and given.every < 1:
-        raise ValueError(f"--every {given.every}: give how many inner steps lie between two outer steps, 1 or more")
-    found = site_plans(space, sites, names, every=given.every or 0, headroom=headroom)
+    found = site_plans(space, sites, names, every=given.every, headroom=headroom)
     facts = {
         "asked": asked,
         "sites": [

@@ -216,7 +216,7 @@ def _setups(space: Space, sites: Sites, headroom: float) -> Iterator[Setup]:
     wanted = tuple(p for p in ranks if p in space.fixed.get("pp", ranks))
     if not wanted:
         return
-    plain = "schedule" not in space.fixed and "chunks" not in space.fixed
+    plain = space.free("schedule") and space.free("chunks")
     fixed = space.fixed | {"pp": wanted} | ({"schedule": ("1f1b",)} if plain else {})
     part = replace(space, cluster=replace(space.cluster, groups=((node, nodes),), measured=None), fixed=fixed)
     if not any(len(part.grid([split])) for split in part.splits()):
