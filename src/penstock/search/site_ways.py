@@ -10,6 +10,7 @@ from penstock.core.node import Node
 from penstock.core.op import Kind
 from penstock.core.setup import Setup
 from penstock.cost.kernels import memory_bound
+from penstock.cost.stack import Stack
 from penstock.predict.across import Across, across
 from penstock.predict.after import on_host_s, unhidden_s
 from penstock.predict.outer import WIDE_BYTES, Outer, outer_cost, rate_for
@@ -133,6 +134,8 @@ def data_parallel(sites: Sites, each: list[Inside]) -> SitePlan | str:
         return next((one.why for one in each if one.why), "no strategy fits on a site")
     bests, steps = ([getattr(one.tried[0], name) for one in each] for name in ("choice", "step"))
     stack = steps[0].stack
+    if why := _lacks(stack, "dp"):
+        return why
     whole_s = sites.uplink.sum_s(steps[0].trained * stack.reduced_bytes)
     backward_s = min(max(step.op_s[Kind.B, stages].sum() for stages in step.on) for step in steps)
     shown_s = float(unhidden_s(stack, whole_s, backward_s))
@@ -180,6 +183,8 @@ def pipelined(space: Space, sites: Sites, headroom: float) -> SitePlan | str:
     """Return the best pipeline whose ranks are dealt to the sites; or why there is none."""
     if len({cluster.devices for cluster in sites.clusters}) > 1:
         return f"sites of {' and '.join(str(c.devices) for c in sites.clusters)} devices have no equal parts of it"
+    if space.free("pp") and (why := _lacks(space.stack, "pp")):
+        return why
     found: list[Across] = []
     for setup in _setups(space, sites, headroom):
         try:
@@ -206,6 +211,11 @@ def pipelined(space: Space, sites: Sites, headroom: float) -> SitePlan | str:
         memory_bytes=memory_bytes,
         link_share=min(1.0, best.message_s * best.setup.micros * best.setup.chunks / best.seconds),
     )
+
+
+def _lacks(stack: Stack, axis: str) -> str:
+    """Why a framework cannot split an axis; empty where it can."""
+    return f"{stack.name} splits {' and '.join(stack.axes)} alone" if axis not in (stack.axes or (axis,)) else ""
 
 
 def _setups(space: Space, sites: Sites, headroom: float) -> Iterator[Setup]:
