@@ -113,13 +113,8 @@ def _table(found: SitesPlanned, facts: dict[str, Any]) -> Iterable[tuple[str, ..
             human_s(one.seconds), human_s(one.exposed_s), f"{said['tokens_per_s']:,.0f}", f"{one.link_share:.0%}",
             "" if needed is None else human_rate(needed), human_bytes(one.needed_bytes), f"{one.headroom:.0%}",
             *training_cells(said["training_seconds"], said["training_usd"]),
-            "; ".join(dict.fromkeys(_split(setup) for setup in one.setups)),
+            "; ".join(dict.fromkeys(map(split_of, one.setups))),
         )  # fmt: skip
-
-
-def _split(setup: Any) -> str:
-    layers = f" layers={'/'.join(map(str, setup.stage_layers))}" if setup.stage_layers else ""
-    return split_of(setup) + layers
 
 
 def _outer(found: SitesPlanned) -> Iterable[tuple[str, ...]]:
