@@ -117,6 +117,8 @@ def test_what_has_no_room_says_so() -> None:
 def test_setups_keep_to_what_is_fixed_and_to_what_the_framework_splits() -> None:
     found = planned(LONG.cut(4096)[0], fix="dp=4", seq=4096)
     assert {(one.setup.tp, one.setup.dp) for one in found.plans} == {(2, 4)}
+    space = space_of(LLAMA, CLUSTER, seq=4096, batch=64, fix="tp=1", exclude="cp=2/8")
+    assert {d for one in length_plans(space, LONG).plans for d in one.degrees} <= {1, 4}
     space = space_of("gpt2-xl", CLUSTER, "llm-foundry", seq=4096, batch=64)
     for one in length_plans(space, LONG).plans:
         assert (one.setup.tp, [*one.degrees]) == (1, [1])

@@ -83,6 +83,7 @@ def length_plans(space: Space, lengths: Lengths, *, headroom: float = HEADROOM) 
     drawn = [trained.draw(space.base.batch, number) for number in range(BATCHES)]
     longest = max(int(batch.max()) for batch in drawn)
     each = paces(space.model, space.cluster, space.stack, _setups(space), longest=space.base.seq, headroom=headroom)
+    each = [replace(one, by_degree={d: p for d, p in one.by_degree.items() if not space.bars(cp=d)}) for one in each]
     fitting = [one for one in each if any(pace.most_tokens >= longest for pace in one.by_degree.values())]
     if not fitting:
         devices = f"{space.devices} device{'s' * (space.devices > 1)}"
