@@ -86,9 +86,9 @@ def _table(found: LengthsPlanned, facts: dict[str, Any]) -> Iterable[tuple[str, 
     for one, said in zip(found.plans, facts["ways"], strict=False):
         shares = [(degree, f"{share:.0%}") for degree, share in one.degrees.items() if share >= 0.005]
         ranks = str(shares[0][0]) if len(shares) == 1 else " ".join(f"{degree}: {share}" for degree, share in shares)
-        split = split_of(one.setup).replace(f" dp={one.setup.dp}", "").replace(f"dp={one.setup.dp} ", "")
+        words = (word for word in split_of(one.setup).split() if not word.startswith(("dp=", "micro=")))
         yield (
             one.name, human_s(one.seconds), f"{one.tokens_per_s:,.0f}", f"{one.tokens_per_s / first:.2f} x",
             f"{one.padding:.1%}", f"{one.busy:.0%}", f"{one.micros:.3g}",
-            *training_cells(said["training_seconds"], said["training_usd"]), ranks, split.replace("micro=1 ", ""),
+            *training_cells(said["training_seconds"], said["training_usd"]), ranks, " ".join(words),
         )  # fmt: skip

@@ -26,9 +26,7 @@ def sites_answer(
     rate = None if given.between is None else parse_rate(given.between)
     sites = sites_of(space.cluster, str(given.sites), bytes_per_s=rate, latency_s=given.delay)
     names = LOCAL if given.local is None else [name.strip() for name in given.local.split(",")]
-    if given.every is not None and given.every < 1:
-        raise ValueError(f"--every {given.every}: give how many inner steps lie between two outer steps, 1 or more")
-    found = site_plans(space, sites, names, every=given.every or 0, headroom=headroom)
+    found = site_plans(space, sites, names, every=given.every, headroom=headroom)
     facts = {
         "asked": asked,
         "sites": [
@@ -115,13 +113,8 @@ def _table(found: SitesPlanned, facts: dict[str, Any]) -> Iterable[tuple[str, ..
             human_s(one.seconds), human_s(one.exposed_s), f"{said['tokens_per_s']:,.0f}", f"{one.link_share:.0%}",
             "" if needed is None else human_rate(needed), human_bytes(one.needed_bytes), f"{one.headroom:.0%}",
             *training_cells(said["training_seconds"], said["training_usd"]),
-            "; ".join(dict.fromkeys(_split(setup) for setup in one.setups)),
+            "; ".join(dict.fromkeys(map(split_of, one.setups))),
         )  # fmt: skip
-
-
-def _split(setup: Any) -> str:
-    layers = f" layers={'/'.join(map(str, setup.stage_layers))}" if setup.stage_layers else ""
-    return split_of(setup) + layers
 
 
 def _outer(found: SitesPlanned) -> Iterable[tuple[str, ...]]:

@@ -16,9 +16,6 @@ from penstock.units import human_bytes, human_s
 if TYPE_CHECKING:
     from penstock.cli_special import Special
 
-PARTS = ("weights", "gradients", "optimizer", "activations", "loss", "working", "messages", "context")
-"""Of what must fit on a device, as in ``Room``."""
-
 
 def tuning_answer(
     given: Special, space: Space, asked: dict[str, Any], *, top: int, headroom: float
@@ -92,7 +89,7 @@ def _memory(found: list[Tuned]) -> Iterable[tuple[str, ...]]:
     yield ("", *(one.name for one in found))
     each = [one.planned.best if one.planned.choices else one.planned.nearest for one in found]
     those = [one for one in each if one is not None]
-    for part in PARTS:
+    for part in (name for name in those[0].peak.parts() if name != "reserve"):
         yield (part, *(human_bytes(getattr(one.peak, part)) for one in those))
     yield ("needed", *(human_bytes(one.needed_bytes) for one in those))
     yield (f"left of {human_bytes(those[0].memory_bytes)}", *(f"{one.headroom:.0%}" for one in those))

@@ -13,7 +13,8 @@ from penstock.core.lengths import Lengths
 from penstock.core.setup import Setup
 from penstock.cost.stack import stack
 from penstock.predict import predict
-from penstock.predict.paces import paces
+from penstock.predict.paces import Pace, Paces, paces
+from penstock.search.length_ways import WAYS, bound_s
 from penstock.search.lengthwise import LengthsPlanned, length_plans
 from penstock.search.space import space_of
 
@@ -61,6 +62,34 @@ def test_each_way_is_faster_than_the_one_before() -> None:
         assert one.tokens_per_s == pytest.approx(found.tokens / one.seconds)
 
 
+@pytest.mark.parametrize("seed", range(12))
+def test_ways_keep_to_the_bound_and_have_room_where_rows_have(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    most, micro_s = int(rng.choice([4096, 16384, 65536])), float(rng.choice([0, 1e-3]))
+    lost, square_s, spread = rng.uniform(1.02, 1.4), rng.uniform(0, 2e-10), rng.uniform(0.1, 1.5)
+    lengths = np.clip(np.exp(rng.normal(rng.uniform(5, 9), spread, 100)).astype(int), 8, most)
+    by_degree = {
+        d: Pace(d, micro_s * lost**n, 1e-6 / d * lost**n, square_s / d * lost**n, 1e-3, most * d, 0.0)
+        for n, d in enumerate((1, 2, 4, 8))
+    }
+    made = Paces(Setup(seq=most, batch=8, dp=8), by_degree, 0.01, together=bool(seed % 2))
+    found = {name: way(made, lengths, most) for name, way in WAYS.items()}
+    assert (found["free groups"] is None) == made.together
+    laid = {name: one for name, one in found.items() if one is not None}
+    assert {*laid} >= {*WAYS} - {"free groups"}
+    for one in laid.values():
+        assert one.seconds >= bound_s(made, lengths) * (1 - 1e-9)
+        assert sum(one.degrees.values()) == pytest.approx(1)
+    assert laid["flexible groups"].seconds <= laid["packed evenly"].seconds < 1.15 * laid["packed"].seconds
+
+
+def test_sequences_of_which_no_two_have_room_together_go_one_by_one() -> None:
+    alone = Paces(Setup(seq=100, batch=1), {1: Pace(1, 0.1, 1e-3, 0.0, 0.0, 100, 0.0)}, 0.0, together=False)
+    found = WAYS["packed evenly"](alone, np.full(10, 60), 100)
+    assert found is not None
+    assert (found.micros, found.seconds) == (10, pytest.approx(10 * 0.16))
+
+
 def test_sequences_of_one_length_gain_nothing() -> None:
     found = planned(Lengths.of([4096]), seq=4096)
     padded, *others = found.plans
@@ -81,6 +110,18 @@ def test_what_has_no_room_says_so() -> None:
         length_plans(space, Lengths.of([2048]))
     with pytest.raises(ValueError, match="pp=2: sequences of many lengths are planned with pp=1"):
         planned(fix="pp=2")
+    with pytest.raises(ValueError, match="micro=4: sequences of many lengths are planned with micro=1"):
+        planned(fix="micro=4")
+
+
+def test_setups_keep_to_what_is_fixed_and_to_what_the_framework_splits() -> None:
+    found = planned(LONG.cut(4096)[0], fix="dp=4", seq=4096)
+    assert {(one.setup.tp, one.setup.dp) for one in found.plans} == {(2, 4)}
+    space = space_of(LLAMA, CLUSTER, seq=4096, batch=64, fix="tp=1", exclude="cp=2/8")
+    assert {d for one in length_plans(space, LONG).plans for d in one.degrees} <= {1, 4}
+    space = space_of("gpt2-xl", CLUSTER, "llm-foundry", seq=4096, batch=64)
+    for one in length_plans(space, LONG).plans:
+        assert (one.setup.tp, [*one.degrees]) == (1, [1])
 
 
 def test_small_models_are_bound_by_their_launches() -> None:

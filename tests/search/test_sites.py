@@ -63,6 +63,17 @@ def test_sites_of_different_sizes_have_no_pipeline_over_them() -> None:
     assert found.impossible == {"pipeline over sites": "sites of 4 and 2 devices have no equal parts of it"}
 
 
+@pytest.mark.parametrize(
+    ("framework", "impossible", "axis"),
+    [("llm-foundry", "pipeline over sites", "dp"), ("penstock", "data parallel over sites", "pp")],
+)
+def test_a_framework_without_an_axis_has_none_over_sites(framework: str, impossible: str, axis: str) -> None:
+    machines = Cluster.read("h100:2+h100:2")
+    space = space_of("gpt2-xl", machines, framework, seq=1024, batch=16)
+    found = site_plans(space, sites_of(machines, bytes_per_s=1e9), ())
+    assert found.impossible == {impossible: f"{framework} splits {axis} alone"}
+
+
 def test_what_does_not_divide_a_site_may_be_a_pipeline_over_them() -> None:
     found = planned("h100:2+h100:2", "groups", 1e10, "pp=4,cp=1,tp=1,micro=1,recompute=full")
     assert [one.name for one in found.plans] == ["pipeline over sites"]

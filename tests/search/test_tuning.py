@@ -75,6 +75,14 @@ def test_the_fewest_devices_are_the_fewest() -> None:
     assert full.trained == full.parameters
 
 
+@pytest.mark.parametrize("exclude", ["recompute=full", "micro=1"])
+def test_what_needs_least_may_be_excluded(exclude: str) -> None:
+    space = space_of("llama-3-8b", "dgx-h100:1", seq=2048, batch=16, fix="cp=1,pp=1", exclude=exclude)
+    (lora,) = tune_plans(space, ("lora",))
+    assert lora.fewest is not None
+    assert lora.fewest.setup.devices == 1
+
+
 def test_names_and_ranks_that_cannot_be() -> None:
     with pytest.raises(ValueError, match="did you mean 'qlora'"):
         tunings_of("full,qlor")

@@ -42,10 +42,15 @@ class Across:
     memory_bytes: tuple[float, ...]
 
     @property
+    def fullest(self) -> tuple[Room, float]:
+        """Memory of the device with the least share left, and how much it has."""
+        return max(zip(self.rooms, self.memory_bytes, strict=True), key=lambda one: one[0].needed / one[1])
+
+    @property
     def headroom(self) -> float:
         """Least share of a device's memory that is left."""
-        each = zip(self.rooms, self.memory_bytes, strict=True)
-        return min(1 - (room.total - room.reserve) / size for room, size in each)
+        room, memory_bytes = self.fullest
+        return 1 - room.needed / memory_bytes
 
 
 def across(model: Architecture, clusters: Sequence[Cluster], uplink: Uplink, setup: Setup, stack: Stack) -> Across:
@@ -72,8 +77,7 @@ def across(model: Architecture, clusters: Sequence[Cluster], uplink: Uplink, set
     rank_of = np.array(first.plan.placement.rank_of)
     column = site_of[rank_of]
     op_s = np.stack([step.op_s for step in steps])[column, :, np.arange(len(column))].T
-    after_s = np.array([step.gradients_s + step.optimizer_s + stack.step_s for step in steps])
-    after_s = after_s[site_of, np.arange(setup.pp)]
+    after_s = np.array([step.after_s for step in steps])[site_of, np.arange(setup.pp)]
     sharing = 2 if len(clusters) > 2 or setup.chunks > 1 else 1
     size_bytes = sharing * first.rank.boundary_bytes * setup.devices / setup.pp
     message_s = size_bytes / uplink.bytes_per_s + uplink.latency_s

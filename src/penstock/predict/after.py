@@ -8,9 +8,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from penstock.core.node import Node
 from penstock.cost.collectives import Collective
 from penstock.cost.constants import constants
 from penstock.cost.kernels import memory_bound
+from penstock.cost.stack import Stack
 from penstock.predict.split import Split
 
 Floats = NDArray[np.float64]
@@ -99,9 +101,14 @@ def sums(rank: Split, dense: Floats, experts: Floats, backward_s: Floats) -> lis
         for name, kind, whole_bytes, over, part, when in wanted:
             whole_s = rank.among(kind, whole_bytes, *over, when)
             if whole_s.any():
-                shown_s = np.maximum(whole_s - part * stack.dp_hidden * backward_s, (1 - stack.dp_most) * whole_s)
+                shown_s = unhidden_s(stack, whole_s, part * backward_s)
                 found.append(Sum(f"{name}, {group.name}", kind, whole_bytes, *over, whole_s, shown_s))
     return found
+
+
+def unhidden_s(stack: Stack, whole_s: Any, backward_s: Any) -> Floats:
+    """Return the seconds of sums of gradients that the backward before them does not hide."""
+    return np.asarray(np.maximum(whole_s - stack.dp_hidden * backward_s, (1 - stack.dp_most) * whole_s))
 
 
 def gradients_s(found: Iterable[Sum], like: Floats) -> Floats:
@@ -120,11 +127,16 @@ def updates_s(rank: Split, own: Any) -> dict[str, Floats]:
     stack, share = rank.stack, rank.setup.optimizer_offload
     found = {"on the device": (1 - share) * memory_bound(rank.device, own * stack.optimizer_bytes).seconds}
     if share:
-        node = rank.cluster.node_of(0)
-        moved_s = own * (stack.reduced_bytes + rank.width_bytes) / node.host_link.bytes_per_s
-        rate = constants("host")["optimizer_share"] * node.host_bytes_per_s / node.devices
-        found["on the host"] = share * np.maximum(moved_s, own * stack.optimizer_bytes / rate)
+        moved = own * (stack.reduced_bytes + rank.width_bytes)
+        found["on the host"] = share * on_host_s(rank.cluster.node_of(0), moved, own * stack.optimizer_bytes)
     return found
+
+
+def on_host_s(node: Node, moved_bytes: Any, touched_bytes: Any) -> Floats:
+    """Return the seconds of an optimizer in a node's host memory, all devices at once: for each, bytes ``moved`` over
+    its link to the host, and bytes read and written there."""
+    rate = constants("host")["optimizer_share"] * node.host_bytes_per_s / node.devices
+    return np.asarray(np.maximum(moved_bytes / node.host_link.bytes_per_s, touched_bytes / rate))
 
 
 def optimizer_s(updates: Mapping[str, Floats]) -> Floats:

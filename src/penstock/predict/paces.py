@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,9 +47,12 @@ class Pace:
         >>> Pace(1, 1.0, 0.5, 0.25, 1.5, 100, 0.0).seconds([3, 4])
         10.75
         """
-        found = np.asarray(lengths, dtype=np.float64)
-        work_s = self.each_s + self.token_s * (found.sum() + padding) + self.square_s * (found**2).sum()
-        return float(max(self.floor_s, work_s))
+        work_s = self.work_s(np.asarray(lengths, dtype=np.float64)).sum() + self.token_s * padding
+        return float(max(self.floor_s, self.each_s + work_s))
+
+    def work_s(self, length: Any) -> Any:
+        """Return what a sequence of a length adds to a micro-batch, or each of many: seconds, floor left aside."""
+        return self.token_s * length + self.square_s * length**2
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,11 +85,11 @@ def paces(
 
     Args:
         model, cluster, stack: as ``predict`` takes them.
-        setups: of one ``seq`` and ``batch``; they differ in columns of a ``Grid``.
+        setups: they differ in columns of a ``Grid`` and in their batch, ``dp``.
         longest: tokens of the longest sequence.
         headroom: share of a device's memory that stays free.
     """
-    rows = [(place, degree) for place, setup in enumerate(setups) for degree in _degrees(setup, longest)]
+    rows = [(place, degree) for place, setup in enumerate(setups) for degree in _degrees(setup, stack, longest)]
     points = _points(longest, max(degree for _, degree in rows))
     once, twice = zip(*(_scored(model, cluster, stack, setups, rows, *point) for point in points), strict=True)
     micros = np.array([setups[place].tp * degree for place, degree in rows], dtype=np.float64)
@@ -119,9 +123,10 @@ def _points(longest: int, top: int) -> list[tuple[int, int]]:
     return [*dict.fromkeys([*some, (part, 1), (part, 4 * many), (least, 1), (least, 16 * many)])]
 
 
-def _degrees(setup: Setup, longest: int) -> list[int]:
-    """Powers of two that divide the ranks, with no more ranks than pairs of tokens."""
-    return [d for d in (2**n for n in range(20)) if setup.dp % d == 0 and 2 * d <= longest]
+def _degrees(setup: Setup, stack: Stack, longest: int) -> list[int]:
+    """Powers of two that divide the ranks, no more ranks than pairs of tokens; 1 if the framework has no more."""
+    most = 20 if "cp" in (stack.axes or ("cp",)) else 1
+    return [d for d in (2**n for n in range(most)) if setup.dp % d == 0 and 2 * d <= longest]
 
 
 def _scored(

@@ -145,7 +145,8 @@ class Step:
                 i[stage] += share * (part.i_s + part.again_s)
                 w[stage] += share * part.w_s
         wait_s = stack.p2p_shown * rank.next_stage_s + stack.micro_s / 2 / setup.chunks
-        gather_f, gather_b = self.gathers_s = self._gathers_s(f, i + w)
+        counts = (parameters(self.model, setup, *self.of_stages), trained(rank, *self.of_stages))
+        gather_f, gather_b = self.gathers_s = gathers_s(rank, *counts, f, i + w)
         seconds = np.zeros((len(Kind), count))
         seconds[Kind.F] = f + wait_s + gather_f
         seconds[Kind.I], seconds[Kind.W] = i + wait_s + gather_b, w
@@ -159,10 +160,6 @@ class Step:
         np.fill_diagonal(hop_s, 0.0)
         boundary = np.full(count, rank.boundary_bytes)
         return Costs(self.op_s, hop_s, kept_bytes, np.full(count, stack.w_share), boundary)
-
-    def _gathers_s(self, f: Floats, b: Floats) -> tuple[Floats, Floats]:
-        counts = (parameters(self.model, self.setup, *self.of_stages), trained(self.rank, *self.of_stages))
-        return gathers_s(self.rank, *counts, f, b)
 
     @cached_property
     def of_stages(self) -> Stage:
@@ -252,11 +249,15 @@ class Step:
         )
 
     @property
+    def trained(self) -> float:
+        """Parameters of the whole model that are trained."""
+        return float(self.dense.sum() * self.setup.tp + self.experts.sum() * self.setup.ep * self.setup.etp)
+
+    @property
     def stored_bytes(self) -> float:
         """Of a checkpoint of what is trained: weights as products read them, the optimizer's copy and its moments."""
-        rank, setup = self.rank, self.setup
-        each = rank.width_bytes + self.stack.master_bytes + MOMENTS_BYTES[setup.optimizer]
-        return each * float(self.dense.sum() * setup.tp + self.experts.sum() * setup.ep * setup.etp)
+        each = self.rank.width_bytes + self.stack.master_bytes + MOMENTS_BYTES[self.setup.optimizer]
+        return each * self.trained
 
     def checkpoint_s(self, stored_bytes: float) -> float:
         """Seconds in which all devices write their part of a checkpoint through their hosts to the nodes' disks."""

@@ -21,7 +21,7 @@ LOCAL = tuple(outers(1))
 
 
 def site_plans(
-    space: Space, sites: Sites, names: Iterable[str] = LOCAL, *, every: int = 0, headroom: float = HEADROOM
+    space: Space, sites: Sites, names: Iterable[str] = LOCAL, *, every: int | None = None, headroom: float = HEADROOM
 ) -> SitesPlanned:
     """Return what strategies over several sites take, fastest first.
 
@@ -33,7 +33,7 @@ def site_plans(
         space: what there is to choose from inside a site; its batch is that of all sites together.
         sites: the clusters and their links.
         names: local updates to try, of ``LOCAL``.
-        every: inner steps between outer steps; 0: the published number.
+        every: inner steps between outer steps; left out, the published number.
         headroom: share of a device's memory that stays free.
 
     Raises:
@@ -47,8 +47,8 @@ def site_plans(
     >>> [one.name for one in found.plans if one.gradient_equal]
     ['site 1 alone', 'pipeline over sites', 'data parallel over sites']
     """
-    if every < 0:
-        raise ValueError(f"--every {every}: give how many inner steps lie between two outer steps")
+    if every is not None and every < 1:
+        raise ValueError(f"--every {every}: give how many inner steps lie between two outer steps, 1 or more")
     published = outers(space.model.layers)
     for name in names:
         if name not in published:

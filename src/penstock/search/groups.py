@@ -150,7 +150,7 @@ def least_s(lengths: Sequence[int], ranks: int, paces: Sequence[Pace]) -> float:
     alone, work = np.full(len(sizes), np.inf), np.full(len(sizes), np.inf)
     for pace in paces:
         fits = sizes <= pace.most_tokens
-        own = pace.token_s * sizes + pace.square_s * sizes**2
+        own = pace.work_s(sizes)
         alone = np.where(fits, np.minimum(alone, np.maximum(pace.floor_s, pace.each_s + own)), alone)
         shared = pace.each_s * sizes / pace.most_tokens  # of a micro-batch that is as full as can be
         work = np.where(fits, np.minimum(work, pace.degree * (own + shared)), work)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import chain, count
 from math import ceil
 
 import numpy as np
@@ -16,7 +16,7 @@ from penstock.search.groups import group, least_s
 from penstock.search.packing import balanced, best_fit, spread
 
 MORE = 2
-"""Micro-batches beyond the fewest that are tried."""
+"""Micro-batches beyond the fewest that are tried, and more where none of these has room."""
 CLOSE = 1.01
 """Of the bound: equal groups that are so fast need no others."""
 
@@ -82,13 +82,14 @@ def packed_evenly(paces: Paces, lengths: Ints, width: int) -> Laid | None:
     longest, found = int(lengths.max()), []
     for pace, groups in _uniform(paces, longest):
         fewest = ceil(float(lengths.sum()) / (groups * pace.most_tokens))
-        for micros in range(fewest, fewest + MORE + 1):
-            bins = balanced(lengths.tolist(), groups * micros, pace.most_tokens, _cost(pace))
-            if bins is None:
-                continue
-            times = [pace.seconds(each) for each in bins if each]
-            rank_of = spread(times, groups)
-            found.append(_uniformly(paces, pace, times, rank_of, int(lengths.sum()), lengths))
+        for micros in count(fewest):  # ends at the latest with a bin for each sequence
+            bins = balanced(lengths.tolist(), groups * micros, pace.most_tokens, pace.work_s)
+            if bins is not None:
+                times = [pace.seconds(each) for each in bins if each]
+                rank_of = spread(times, groups)
+                found.append(_uniformly(paces, pace, times, rank_of, int(lengths.sum()), lengths))
+                if micros >= fewest + MORE:
+                    break
     return _best(found)
 
 
@@ -135,7 +136,7 @@ WAYS: dict[str, Callable[[Paces, Ints, int], Laid | None]] = {
     "flexible groups": flexible,
     "free groups": free,
 }
-"""Ways by name, each but the last open to all that the one before is."""
+"""Ways by name, in the order of their freedom; rules find them, which need not use all of it."""
 
 
 def _uniform(paces: Paces, least_tokens: int) -> Iterator[tuple[Pace, int]]:
@@ -143,10 +144,6 @@ def _uniform(paces: Paces, least_tokens: int) -> Iterator[tuple[Pace, int]]:
     for degree, pace in paces.by_degree.items():
         if pace.most_tokens >= least_tokens:
             yield pace, paces.ranks // degree
-
-
-def _cost(pace: Pace) -> Callable[[int], float]:
-    return lambda length: pace.token_s * length + pace.square_s * length**2
 
 
 def _best(found: list[Laid]) -> Laid | None:
@@ -174,17 +171,11 @@ def _uniformly(paces: Paces, pace: Pace, times: list[float], rank_of: Ints, comp
 def _parts(lengths: Ints, micros: int, all_paces: list[Pace]) -> Iterator[list[list[int]]]:
     """Sequences of each micro-batch: of like lengths, and of all lengths; about equal work in each."""
     order = np.sort(lengths)[::-1]
-    cost = _cost(all_paces[0])
-    work = np.cumsum([cost(length) for length in order.tolist()])
-    if micros == 1:
-        yield [order.tolist()]
-        return
-    place = np.minimum((work - work[0] / 2) / work[-1] * micros, micros - 1).astype(int)
-    yield [part for n in range(micros) if (part := order[place == n].tolist())]
-    tokens = int(lengths.sum())
-    mixed = balanced(order.tolist(), micros, tokens, cost)
-    if mixed is not None:
-        yield mixed
+    work = all_paces[0].work_s(order)
+    until = np.cumsum(work)
+    like = np.minimum((until - until[0] / 2) / until[-1] * micros, micros - 1).astype(int)
+    for place in (like, spread(work, micros)) if micros > 1 else (like,):
+        yield [part for n in range(micros) if (part := order[place == n].tolist())]
 
 
 def _grouped(paces: Paces, all_paces: list[Pace], parts: list[list[int]], lengths: Ints) -> Laid | None:

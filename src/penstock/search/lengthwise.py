@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import Any
 
 import numpy as np
 
@@ -20,6 +19,8 @@ BATCHES = 4
 """Batches that are drawn from the lengths; figures are their means."""
 TRIED = 3
 """Setups that are laid out for each way, those with the least bounds."""
+CHOSEN = ("tp", "dp", "sp", "zero", "recompute")
+"""Fields that a setup is chosen by, or that may be fixed; all others are as without a pipeline."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +83,7 @@ def length_plans(space: Space, lengths: Lengths, *, headroom: float = HEADROOM) 
     drawn = [trained.draw(space.base.batch, number) for number in range(BATCHES)]
     longest = max(int(batch.max()) for batch in drawn)
     each = paces(space.model, space.cluster, space.stack, _setups(space), longest=space.base.seq, headroom=headroom)
+    each = [replace(one, by_degree={d: p for d, p in one.by_degree.items() if not space.bars(cp=d)}) for one in each]
     fitting = [one for one in each if any(pace.most_tokens >= longest for pace in one.by_degree.values())]
     if not fitting:
         devices = f"{space.devices} device{'s' * (space.devices > 1)}"
@@ -92,9 +94,9 @@ def length_plans(space: Space, lengths: Lengths, *, headroom: float = HEADROOM) 
     bounds = [[bound_s(one, batch) for batch in drawn] for one in fitting]
     order = np.argsort([sum(row) for row in bounds], kind="stable")[:TRIED].tolist()
     tokens = float(np.mean([batch.sum() for batch in drawn]))
-    made = [_plan(name, [fitting[place] for place in order], drawn, trained.longest, tokens) for name in WAYS]
-    least = float(np.mean(np.min(bounds, axis=0)))
-    plans = tuple(replace(one, bound_s=least) for one in made if one is not None)
+    tried, least = [fitting[place] for place in order], float(np.mean(np.min(bounds, axis=0)))
+    made = [_plan(name, tried, drawn, trained.longest, tokens, least) for name in WAYS]
+    plans = tuple(one for one in made if one is not None)
     return LengthsPlanned(
         lengths=trained, longest=longest, cut_share=share, batches=BATCHES, tokens=tokens, plans=plans
     )
@@ -102,34 +104,30 @@ def length_plans(space: Space, lengths: Lengths, *, headroom: float = HEADROOM) 
 
 def _setups(space: Space) -> list[Setup]:
     """Setups without pipeline and with one context rank, one micro-batch a step."""
-    fixed = space.fixed
-    for name in ("pp", "cp", "chunks", "ep", "etp"):
-        if any(value != 1 for value in fixed.get(name, ())):
+    for name, values in space.fixed.items():
+        plain = getattr(space.base, name)
+        if name not in CHOSEN and any(value != plain for value in values):
             raise ValueError(
-                f"{name}={'/'.join(map(str, fixed[name]))}: sequences of many lengths are planned with {name}=1"
+                f"{name}={'/'.join(map(str, values))}: sequences of many lengths are planned with {name}={plain}"
             )
-    node = min(node.devices for node, _ in space.cluster.groups)
-    wanted: dict[str, Any] = {
-        "tp": [d for d in range(1, node + 1) if space.devices % d == 0],
-        "zero": space.zero_stages(1),
-        "recompute": ("none", "full"),
-    }
-    values = {
-        name: [v for v in fixed.get(name, free) if v not in space.excluded.get(name, ())]
-        for name, free in wanted.items()
-    }
-    found = []
-    for tp, zero, recompute in product(*values.values()):
-        dp, rest = divmod(space.devices, tp)
-        sp = tp > 1 and True not in space.excluded.get("sp", ()) and fixed.get("sp", (True,))[0]
-        if rest == 0:
-            found.append(replace(space.base, batch=dp, tp=tp, dp=dp, sp=bool(sp), zero=zero, recompute=recompute))
+    wanted = {"zero": space.zero_stages(1), "recompute": ("none", "full")}
+    zeros, recomputes = (
+        [v for v in space.fixed.get(name, free) if not space.bars(**{name: v})] for name, free in wanted.items()
+    )
+    sp = not space.bars(sp=True) and space.fixed.get("sp", (True,))[0]
+    splits = replace(space, fixed=space.fixed | {"pp": (1,), "cp": (1,)}).splits(any_batch=True)
+    found = [
+        replace(space.base, batch=dp, tp=tp, dp=dp, sp=bool(sp and tp > 1), zero=zero, recompute=recompute)
+        for (tp, _, _, dp), zero, recompute in product(splits, zeros, recomputes)
+    ]
     if not found:
         raise ValueError("no setup is left; fix or exclude less")
     return found
 
 
-def _plan(name: str, tried: list[Paces], drawn: list[Ints], width: int, tokens: float) -> LengthPlan | None:
+def _plan(
+    name: str, tried: list[Paces], drawn: list[Ints], width: int, tokens: float, least_s: float
+) -> LengthPlan | None:
     """A way on the setup on which it is fastest over all batches."""
     best: tuple[float, Paces, list[Laid]] | None = None
     for one in tried:
@@ -151,6 +149,6 @@ def _plan(name: str, tried: list[Paces], drawn: list[Ints], width: int, tokens: 
         busy=float(np.mean([each.busy for each in some])),
         micros=float(np.mean([each.micros for each in some])),
         degrees={d: float(np.mean([each.degrees.get(d, 0.0) for each in some])) for d in sorted(degrees)},
-        bound_s=0.0,
+        bound_s=least_s,
         error=max(one.by_degree[degree].error for degree in degrees),
     )

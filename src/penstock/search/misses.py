@@ -68,9 +68,11 @@ def changes(space: Space, headroom: float) -> tuple[str, ...]:
 
 
 def frugal(space: Space) -> Space:
-    """Return the part of the space in which strategies need least: small micro-batches, made again, 1F1B."""
-    wanted = {"micro": (1,), "recompute": ("full",), "schedule": ("1f1b",)}
-    return replace(space, fixed=wanted | space.fixed)
+    """Return the part of the space in which strategies need least: small micro-batches, made again, 1F1B, as far as
+    they are not excluded."""
+    wanted = {"micro": 1, "recompute": "full", "schedule": "1f1b"}
+    usual = {name: (value,) for name, value in wanted.items() if not space.bars(**{name: value})}
+    return replace(space, fixed=usual | space.fixed)
 
 
 def _others(space: Space, headroom: float) -> Iterator[tuple[str, Space, float]]:

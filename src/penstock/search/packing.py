@@ -11,12 +11,14 @@ from numpy.typing import NDArray
 from penstock.core.compiled import native
 
 Bins = list[list[int]]
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
 
 
 def best_fit(lengths: Sequence[int], most: int) -> Bins:
     """Return bins of at most ``most`` tokens: each sequence, longest first, into the fullest bin that has room for it.
 
-    No more than 11/9 of the fewest bins and 6/9 are made (Johnson 1973; Dósa 2007 for first fit, which bins alike).
+    No more than 11/9 of the fewest bins and 4 are made (Johnson 1973).
 
     Raises:
         ValueError: a sequence is longer than a bin.
@@ -59,7 +61,7 @@ def balanced(lengths: Sequence[int], count: int, most: int, cost: Callable[[int]
     return bins
 
 
-def _evenly(order: NDArray[np.int64], costs: NDArray[np.float64], count: int, most: int) -> NDArray[np.int64]:
+def _evenly(order: Ints, costs: Floats, count: int, most: int) -> Ints:
     """The bin of each sequence: that with least cost of those with room; -1 where none has."""
     done, tokens = np.zeros(count), np.zeros(count, dtype=np.int64)
     found = np.full(len(order), -1, dtype=np.int64)
@@ -76,15 +78,14 @@ def _evenly(order: NDArray[np.int64], costs: NDArray[np.float64], count: int, mo
     return found
 
 
-def spread(costs: Sequence[float], ranks: int) -> NDArray[np.int64]:
+def spread(costs: Sequence[float] | Floats, ranks: int) -> Ints:
     """Return the rank of each piece of work, dealt longest first to the rank with least; its longest rank has at most
     4/3 of the shortest possible (Graham 1969).
 
     >>> spread([3.0, 2.0, 2.0, 1.0], 2).tolist()
     [0, 1, 1, 0]
     """
-    done, found = np.zeros(ranks), np.zeros(len(costs), dtype=np.int64)
-    for place in np.argsort(-np.asarray(costs), kind="stable").tolist():
-        found[place] = rank = int(done.argmin())
-        done[rank] += costs[place]
+    each = np.asarray(costs, dtype=np.float64)
+    order, found = np.argsort(-each, kind="stable"), np.zeros(len(each), dtype=np.int64)
+    found[order] = native(_evenly)(np.zeros(len(each), dtype=np.int64), each[order], ranks, 0)
     return found

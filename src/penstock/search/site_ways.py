@@ -9,10 +9,11 @@ from math import inf
 from penstock.core.node import Node
 from penstock.core.op import Kind
 from penstock.core.setup import Setup
-from penstock.cost.constants import constants
 from penstock.cost.kernels import memory_bound
+from penstock.cost.stack import Stack
 from penstock.predict.across import Across, across
-from penstock.predict.outer import WIDE_BYTES, Outer, OuterCost, outer_cost, rate_for
+from penstock.predict.after import on_host_s, unhidden_s
+from penstock.predict.outer import WIDE_BYTES, Outer, outer_cost, rate_for
 from penstock.predict.step import Step
 from penstock.search.choice import Choice
 from penstock.search.planner import best_of
@@ -32,22 +33,39 @@ SHOWN_SHARE = 0.95
 
 
 @dataclass(frozen=True, eq=False)
+class Tried:
+    """A strategy of a site, and its step."""
+
+    choice: Choice
+    step: Step
+
+    @property
+    def owned(self) -> float:
+        """Parameters that the optimizer of the fullest device updates."""
+        return float(self.step.owned.max())
+
+    @property
+    def node(self) -> Node:
+        """Of the site."""
+        return self.step.cluster.node_of(0)
+
+    def headroom(self, each_bytes: float) -> float:
+        """Return the share of a device's memory that is left beside so many bytes of each parameter ``owned``."""
+        return self.choice.headroom - each_bytes * self.owned / self.choice.memory_bytes
+
+    def update_s(self, place: Place) -> float:
+        """Return the seconds of the outer optimizer on the fullest device, or through its host's memory and link."""
+        if place == "device":
+            return float(memory_bound(self.node.device, self.owned * MOVED_BYTES).seconds)
+        return float(on_host_s(self.node, self.owned * 2 * WIDE_BYTES, self.owned * MOVED_BYTES))
+
+
+@dataclass(frozen=True, eq=False)
 class Inside:
-    """Strategies of a site that fit, fastest first, each with its step; ``why`` says why there is none to look at."""
+    """Strategies of a site that fit, fastest first; ``why`` says why there is none to look at."""
 
-    node: Node
-    choices: tuple[Choice, ...]
-    steps: tuple[Step, ...]
+    tried: tuple[Tried, ...]
     why: str = ""
-
-    def fitting(self, each_bytes: float, headroom: float) -> int | None:
-        """Return the place of the fastest with room on its devices for so many bytes more of each parameter that a
-        device's optimizer updates."""
-        for place, (one, step) in enumerate(zip(self.choices, self.steps, strict=True)):
-            needed = one.needed_bytes + each_bytes * float(step.owned.max())
-            if needed <= (1 - headroom) * one.memory_bytes:
-                return place
-        return None
 
 
 def inside(space: Space, headroom: float) -> Inside:
@@ -55,9 +73,9 @@ def inside(space: Space, headroom: float) -> Inside:
     try:
         found = best_of(space, top=TRIED, headroom=headroom)
     except ValueError as error:
-        return Inside(space.cluster.node_of(0), (), (), f"inside of a site, {error}")
-    steps = tuple(Step(space.model, space.cluster, one.setup, space.stack) for one in found.choices)
-    return Inside(space.cluster.node_of(0), found.choices, steps)
+        return Inside((), f"inside of a site, {error}")
+    steps = (Step(space.model, space.cluster, one.setup, space.stack) for one in found.choices)
+    return Inside(tuple(map(Tried, found.choices, steps)))
 
 
 # -- local updates
@@ -74,78 +92,37 @@ def local(sites: Sites, each: list[Inside], name: str, outer: Outer, headroom: f
 
 
 def _local(sites: Sites, each: list[Inside], name: str, outer: Outer, headroom: float, place: Place) -> SitePlan | None:
-    """The same in one place."""
+    """The same in one place, each site with its fastest strategy that leaves room there."""
     state = sum(outer.state_bytes.values())
-    at = [one.fitting(state if place == "device" else 0.0, headroom) for one in each]
-    picked = [(one, n) for one, n in zip(each, at, strict=True) if n is not None]
+    here = state if place == "device" else 0.0
+    fitting = [(one for one in site.tried if one.headroom(here) >= headroom) for site in each]
+    picked = [one for some in fitting if (one := next(some, None))]
     if len(picked) < len(each):
         return None
-    if place == "host" and any(_host_bytes(one, n, state) > one.node.host_bytes for one, n in picked):
+    if place == "host" and any(state * one.owned * one.node.devices > one.node.host_bytes for one in picked):
         return None
-    inner_s = max(one.choices[n].seconds for one, n in picked)
-    update_s = max(_update_s(one, n, place) for one, n in picked)
-    parameters = trained_of(picked[0][0].steps[picked[0][1]])
+    inner_s = max(one.choice.seconds for one in picked)
+    update_s, parameters = max(one.update_s(place) for one in picked), picked[0].step.trained
     cost = outer_cost(outer, sites.uplink, inner_s=inner_s, parameters=parameters, update_s=update_s)
-    return _plan(sites, picked, name, cost, place, inner_s, parameters)
-
-
-def _plan(
-    sites: Sites,
-    picked: list[tuple[Inside, int]],
-    name: str,
-    cost: OuterCost,
-    place: Place,
-    inner_s: float,
-    parameters: float,
-) -> SitePlan:
-    outer = cost.outer
-    owned = [float(one.steps[n].owned.max()) for one, n in picked]
-    state = sum(outer.state_bytes.values()) if place == "device" else 0.0
-    fullest = max(range(len(picked)), key=lambda s: _share(picked[s], state * owned[s]))
-    one, n = picked[fullest]
-    needed = rate_for(outer, sites.uplink, SHOWN_SHARE, inner_s=inner_s, parameters=parameters)
+    fullest = min(picked, key=lambda one: one.headroom(here))
     return SitePlan(
         name=name,
         gradient_equal=False,
         seconds=cost.seconds,
         exposed_s=cost.exposed_s,
         update_s=cost.update_s,
-        setups=tuple(one.choices[n].setup for one, n in picked),
+        setups=tuple(one.choice.setup for one in picked),
         devices=sites.devices,
         usd_per_hour=sites.usd_per_hour,
-        room=one.choices[n].peak,
-        memory_bytes=one.choices[n].memory_bytes,
-        every=outer.every,
-        outer_bytes={what: size * owned[fullest] for what, size in outer.state_bytes.items()},
+        room=fullest.choice.peak,
+        memory_bytes=fullest.choice.memory_bytes,
+        every=cost.outer.every,
+        outer_bytes={what: size * fullest.owned for what, size in outer.state_bytes.items()},
         outer_place=place,
         link_share=cost.link_share,
-        needed_bytes_per_s=needed,
+        needed_bytes_per_s=rate_for(cost.outer, sites.uplink, SHOWN_SHARE, inner_s=inner_s, parameters=parameters),
         source=outer.source,
     )
-
-
-def _share(picked: tuple[Inside, int], more_bytes: float) -> float:
-    one = picked[0].choices[picked[1]]
-    return (one.needed_bytes + more_bytes) / one.memory_bytes
-
-
-def _host_bytes(one: Inside, n: int, state: float) -> float:
-    return state * float(one.steps[n].owned.max()) * one.node.devices
-
-
-def _update_s(one: Inside, n: int, place: Place) -> float:
-    """Seconds of the outer optimizer on the fullest device, or through its host's memory and link."""
-    owned, node = float(one.steps[n].owned.max()), one.node
-    if place == "device":
-        return float(memory_bound(node.device, owned * MOVED_BYTES).seconds)
-    rate = constants("host")["optimizer_share"] * node.host_bytes_per_s / node.devices
-    return max(owned * 2 * WIDE_BYTES / node.host_link.bytes_per_s, owned * MOVED_BYTES / rate)
-
-
-def trained_of(step: Step) -> float:
-    """Return the parameters of the whole model that a step trains."""
-    setup = step.setup
-    return float(step.dense.sum() * setup.tp + step.experts.sum() * setup.ep * setup.etp)
 
 
 # -- synchronous ones
@@ -153,15 +130,17 @@ def trained_of(step: Step) -> float:
 
 def data_parallel(sites: Sites, each: list[Inside]) -> SitePlan | str:
     """Return the best strategy inside each site with gradients summed over all in every step; or why there is none."""
-    if not all(one.choices for one in each):
+    if not all(one.tried for one in each):
         return next((one.why for one in each if one.why), "no strategy fits on a site")
-    bests, steps = [one.choices[0] for one in each], [one.steps[0] for one in each]
+    bests, steps = ([getattr(one.tried[0], name) for one in each] for name in ("choice", "step"))
     stack = steps[0].stack
-    whole_s = sites.uplink.sum_s(trained_of(steps[0]) * stack.reduced_bytes)
-    backward_s = min(float(max(step.op_s[Kind.B, stages].sum() for stages in step.on)) for step in steps)
-    shown_s = max(whole_s - stack.dp_hidden * backward_s, (1 - stack.dp_most) * whole_s)
+    if why := _lacks(stack, "dp"):
+        return why
+    whole_s = sites.uplink.sum_s(steps[0].trained * stack.reduced_bytes)
+    backward_s = min(max(step.op_s[Kind.B, stages].sum() for stages in step.on) for step in steps)
+    shown_s = float(unhidden_s(stack, whole_s, backward_s))
     seconds = max(one.seconds for one in bests) + shown_s
-    fullest = max(bests, key=lambda one: one.needed_bytes / one.memory_bytes)
+    fullest = min(bests, key=lambda one: one.headroom)
     return SitePlan(
         name="data parallel over sites",
         gradient_equal=True,
@@ -182,7 +161,7 @@ def alone(space: Space, sites: Sites, headroom: float) -> SitePlan | str:
     for place, cluster in enumerate(sites.clusters, 1):
         if cluster.groups not in seen:
             one = inside(replace(space, cluster=cluster), headroom)
-            found += [(choice, place, cluster) for choice in one.choices[:1]]
+            found += [(best.choice, place, cluster) for best in one.tried[:1]]
             whys += [one.why] if one.why else []
         seen.add(cluster.groups)
     if not found:
@@ -204,6 +183,8 @@ def pipelined(space: Space, sites: Sites, headroom: float) -> SitePlan | str:
     """Return the best pipeline whose ranks are dealt to the sites; or why there is none."""
     if len({cluster.devices for cluster in sites.clusters}) > 1:
         return f"sites of {' and '.join(str(c.devices) for c in sites.clusters)} devices have no equal parts of it"
+    if space.free("pp") and (why := _lacks(space.stack, "pp")):
+        return why
     found: list[Across] = []
     for setup in _setups(space, sites, headroom):
         try:
@@ -217,8 +198,7 @@ def pipelined(space: Space, sites: Sites, headroom: float) -> SitePlan | str:
     best = min(found, key=lambda one: one.seconds)
     instant = replace(sites.uplink, bytes_per_s=inf, latency_s=0.0)
     free = across(space.model, sites.clusters, instant, best.setup, space.stack)
-    each = zip(best.rooms, best.memory_bytes, strict=True)
-    room, size = max(each, key=lambda pair: (pair[0].total - pair[0].reserve) / pair[1])
+    room, memory_bytes = best.fullest
     return SitePlan(
         name="pipeline over sites",
         gradient_equal=True,
@@ -228,9 +208,14 @@ def pipelined(space: Space, sites: Sites, headroom: float) -> SitePlan | str:
         devices=sites.devices,
         usd_per_hour=sites.usd_per_hour,
         room=room,
-        memory_bytes=size,
+        memory_bytes=memory_bytes,
         link_share=min(1.0, best.message_s * best.setup.micros * best.setup.chunks / best.seconds),
     )
+
+
+def _lacks(stack: Stack, axis: str) -> str:
+    """Why a framework cannot split an axis; empty where it can."""
+    return f"{stack.name} splits {' and '.join(stack.axes)} alone" if axis not in (stack.axes or (axis,)) else ""
 
 
 def _setups(space: Space, sites: Sites, headroom: float) -> Iterator[Setup]:
@@ -241,7 +226,7 @@ def _setups(space: Space, sites: Sites, headroom: float) -> Iterator[Setup]:
     wanted = tuple(p for p in ranks if p in space.fixed.get("pp", ranks))
     if not wanted:
         return
-    plain = "schedule" not in space.fixed and "chunks" not in space.fixed
+    plain = space.free("schedule") and space.free("chunks")
     fixed = space.fixed | {"pp": wanted} | ({"schedule": ("1f1b",)} if plain else {})
     part = replace(space, cluster=replace(space.cluster, groups=((node, nodes),), measured=None), fixed=fixed)
     if not any(len(part.grid([split])) for split in part.splits()):

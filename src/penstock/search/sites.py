@@ -113,6 +113,8 @@ def shares_of(batch: int, speeds: list[float]) -> list[int]:
     """
     if batch < len(speeds):
         raise ValueError(f"batch={batch} is too small for {len(speeds)} sites; use {len(speeds)} or more")
+    if len(set(speeds)) == 1 and batch % len(speeds) == 0:
+        return [batch // len(speeds)] * len(speeds)
     grain = 1
     while batch % (2 * grain) == 0 and batch // (2 * grain) >= 8 * len(speeds):
         grain *= 2
@@ -122,6 +124,4 @@ def shares_of(batch: int, speeds: list[float]) -> list[int]:
         found[int(np.argmax(each * grains - found))] += 1
     for _ in range(int(found.sum()) - grains):
         found[int(np.argmax(found))] -= 1
-    if len(set(speeds)) == 1 and len(set(found.tolist())) > 1 and batch % len(speeds) == 0:
-        return [batch // len(speeds)] * len(speeds)
     return [int(one) * grain for one in found]

@@ -12,12 +12,12 @@ from penstock.predict.micro import Rank
 from penstock.predict.moments import Stage
 from penstock.predict.sizes import parameters, trained
 from penstock.search.choice import Choice, Planned
-from penstock.search.misses import MOST_TIMES, grown, least
+from penstock.search.misses import MOST_TIMES, frugal, grown, least
 from penstock.search.planner import HEADROOM, best_of
 from penstock.search.space import Space
 
 RANK = 16
-"""Of adapters, where none is given: that of NeMo's and Megatron-Bridge's recipes for LoRA."""
+"""Of adapters, where none is given: that of Megatron-Bridge's recipe for LoRA of Llama 3 70B; the 8B has 8 there."""
 HALF_BYTES = 2.0
 NF4_BYTES = (4 + 8 / 64 + 32 / (64 * 256)) / 8
 """Of a parameter in NF4 with double quantisation: 4 bits, a scale of 8 bits for each 64 parameters, and one of 32 bits
@@ -129,16 +129,13 @@ def _tuned(space: Space, name: str, top: int, headroom: float) -> Tuned:
 
 def _fewest(space: Space, headroom: float) -> Choice | None:
     """The best strategy on the fewest devices: parts of a node, then whole nodes, twice as many at a time."""
-    needs = replace(space, fixed={"micro": (1,), "recompute": ("full",), "schedule": ("1f1b",)} | space.fixed)
     for cluster in _clusters(space.cluster):
-        if not any(len(space.grid([split])) for split in replace(space, cluster=cluster).splits()):
-            continue
-        needed, _ = least(replace(needs, cluster=cluster))
-        if needed > cluster.device_of(0).memory_bytes:
-            continue
-        found = best_of(replace(space, cluster=cluster), top=1, headroom=headroom)
-        if found.choices:
-            return found.best
+        part = replace(space, cluster=cluster)
+        needed, _ = least(frugal(part))
+        if needed <= cluster.device_of(0).memory_bytes:
+            found = best_of(part, top=1, headroom=headroom)
+            if found.choices:
+                return found.best
     return None
 
 
