@@ -24,6 +24,7 @@ from penstock.cost.origins import Constant
 
 SOURCE = ROOT / "src" / "penstock"
 WITHOUT_COMMENT = {
+    "src/penstock/view/page/head.html": "The head of every page.",
     "src/penstock/view/page/page.html": "The page of timelines.",
     "src/penstock/view/page/page.css": "How the page looks, in the light, in the dark and on paper.",
     "src/penstock/view/page/report.css": "What reports have beyond timelines: sentences, charts, trees.",
