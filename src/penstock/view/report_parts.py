@@ -42,7 +42,7 @@ def figures(facts: Facts) -> dict[str, str]:
         found["days"] = f"{one['training_seconds'] / DAY_S:,.1f}"
     usd = one["training_usd"] or one["usd_per_step"]
     if usd is not None:
-        found["cost" if one["training_usd"] else "cost of a step"] = f"$ {usd:,.0f}" if usd >= 100 else f"$ {usd:,.3g}"
+        found["cost" if one["training_usd"] else "cost of a step"] = charts.dollars(usd)
     return found
 
 

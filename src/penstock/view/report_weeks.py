@@ -49,7 +49,7 @@ def _row(answer: Facts) -> tuple[str, ...]:
 
 
 def section(facts: Facts) -> Section:
-    """The part of the report; of the best, and empty where nothing fits."""
+    """The part of the report, of the best; there must be one that fits."""
     over, best = facts["goodput"], facts["choices"][0]
     lines = [f"{efficiency(best)}."]
     rows = []
