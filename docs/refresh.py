@@ -19,8 +19,7 @@ from pathlib import Path
 
 from blocks import NOT_RUN, ROOT, SLOW, Block, blocks, commands, pages, run, run_python, same, shown_below, tidy
 
-from penstock.cli_explain_text import shown
-from penstock.cost.origins import Constant
+from penstock.cost.origins import Constant, shown
 
 SOURCE = ROOT / "src" / "penstock"
 WITHOUT_COMMENT = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from math import sqrt
 
-from penstock.units import human_bytes, human_s
+from penstock.units import DAY_S, human_bytes, human_s, human_si
 from penstock.view.report_section import Facts
 from penstock.view.roofline import COLOURS
 from penstock.view.svg import (
@@ -34,7 +34,6 @@ NAMED = 5
 """Operators with a name in the roofline."""
 LARGEST, LEAST = 13.0, 2.5
 """Radius of points in the roofline."""
-DAY_S = 86_400.0
 
 
 def memory(ranks: Sequence[Facts], device_bytes: float) -> str:
@@ -190,7 +189,4 @@ def _plain(value: float) -> str:
 
 
 def _si(value: float) -> str:
-    for scale, prefix in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= scale:
-            return f"{value / scale:,.4g} {prefix}"
-    return f"{value:,.4g} "
+    return human_si(value, figures=4)
