@@ -28,6 +28,8 @@ from penstock.cost.laws import Power
 from penstock.cost.laws import laws as published_laws
 from penstock.cost.profiles import LETTERS, profiles
 from penstock.cost.stack import stacks
+from penstock.predict import failures
+from penstock.units import HOUR_S
 
 COLUMNS = 96
 """Of the commands' help."""
@@ -120,6 +122,19 @@ def _power(power: Power | None, unit: str = "") -> str:
     each = [f"({n} / {power.per[n]:,.0f})^{p:g}" if n in power.per else f"{n}^{p:g}" for n, p in power.powers.items()]
     words = " × ".join([f"{power.scale * power.unit:g}", *(word.removesuffix("^1") for word in each)])
     return words + unit
+
+
+def failure_rates() -> str:
+    """Published rates of interruptions, as hours of one device."""
+    rows = []
+    for name, one in failures.table()["rates"].items():
+        counted = "days" in one
+        often = f"{one['interruptions']} in {one['days']} days" if counted else f"every {one['hours_between']:g} hours"
+        hours = f"{failures.published_mtbf_s(name) / HOUR_S:,.0f}"
+        rows.append(
+            (f"`{name}`", hours, f"{often} on {one['devices']:,} {one.get('device', 'devices')}", one["source"])
+        )
+    return table(("name", "hours", "interruptions", "source"), rows)
 
 
 def prediction_errors() -> str:
@@ -227,6 +242,7 @@ GENERATORS: dict[str, Callable[[], str]] = {
     "peers": peer_files,
     "frameworks": frameworks,
     "laws": laws,
+    "failure rates": failure_rates,
     "prediction errors": prediction_errors,
     "left out errors": left_out,
     "devices": devices,

@@ -24,6 +24,12 @@ def test_every_part_has_its_place() -> None:
     assert sorted(mark for mark in MARKS if not mark.startswith("help")) == sorted(GENERATORS)
 
 
+def test_rates_of_failures_are_those_of_one_device() -> None:
+    made = generated("failure rates")
+    assert f"| `llama-3-405b` | {16_384 * 54 * 24 / 419:,.0f} | 419 in 54 days on 16,384 h100-80gb-sxm | Llama" in made
+    assert f"| `nebius` | {3000 * 56.6:,.0f} | every 56.6 hours on 3,000 devices | Nebius" in made
+
+
 def test_kinds_say_where_what_they_need_is_made() -> None:
     assert {need.at for rule in NEEDS.values() for need in rule} == set(Hop)
     rows = dict(re.findall(r"^\| `(\w+)` \|.* \| (.*) \|$", generated("kinds"), re.MULTILINE))
