@@ -66,12 +66,19 @@ def sections(facts: Facts, timeline_note: str) -> list[Section]:
     ]
 
 
+def proof(facts: Facts) -> str:
+    """Whether others may be faster, in words."""
+    if facts["stopped"]:
+        return "stopped early, others may be faster"
+    return "none can be faster" if facts["proven"] else "others may be as fast"
+
+
 def _plan(facts: Facts) -> Section:
     more = facts["report"]
     counts = (
         f"{facts['considered']:,} strategies were looked at: {facts['impossible']:,} do not divide the model, "
         f"{facts['too_large']:,} need too much memory, {facts['scored']:,} were scored, {facts['predicted']:,} "
-        f"predicted with their timelines{'; none can be faster' if facts['proven'] else '; others may be as fast'}."
+        f"predicted with their timelines; {proof(facts)}."
         if facts["choices"]
         else f"Nothing fits: of {facts['considered']:,} strategies this one needs least, and that is too much."
     )
@@ -132,7 +139,7 @@ def _others(facts: Facts) -> Section:
         tables.append(beside(facts["why"], best(facts)))
     if facts["choices"]:
         lines = ["The strategies that were predicted to be fastest, and why neighbours of the first lost."]
-        return Section(name="others", title="Alternatives", heading="Why not", items=facts["rejected"],
+        return Section(name="others", title="Alternatives", lines=lines, heading="Why not", items=facts["rejected"],
                        tables=tables)  # fmt: skip
     lines = ["With each of these a strategy would fit." if facts["changes"] else "No single change would do."]
     return Section(name="others", title="What would fit", lines=lines, items=facts["changes"], tables=tables)
