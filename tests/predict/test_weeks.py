@@ -179,7 +179,7 @@ def test_published_rates():
         ({"node_share": 1.1}, "node_share=1.1 is no share; use 0 to 1"),
         ({"slow_share": 0.1}, "say which share of nodes is slow"),
         ({"stop_s": 11.0}, "stop_s=11 is longer than writing takes, 10 s"),
-        ({"stop_s": 1.0, "every_s": 5.0}, "every_s=5 is less than the 9 s"),
+        ({"stop_s": 1.0, "every_s": 5.0}, "every_s=5 is less than the 9 s in which .*; give as much or more"),
         ({"mtbf_s": 512 * 1.0}, "interrupted every 1 s, and a checkpoint is reached after"),
     ],
 )

@@ -94,7 +94,10 @@ def goodput_of(step_s: float, stored_bytes: float, devices: int, cluster: Cluste
     best_s = max(best_interval_s(stop_s, mtbf_s), late_s)
     wanted_s = best_s if failures.every_s is None else failures.every_s
     if wanted_s < late_s:
-        raise ValueError(f"every_s={wanted_s:g} is less than the {late_s:g} s in which a checkpoint is written beside")
+        raise ValueError(
+            f"every_s={wanted_s:g} is less than the {late_s:g} s in which a checkpoint is written beside the training; "
+            "give as much or more"
+        )
     steps = max(1, ceil(late_s / (slowed * step_s)), round(wanted_s / (slowed * step_s)))
     turn = _Turn(
         work_s=steps * slowed * step_s,
