@@ -19,11 +19,11 @@ from pathlib import Path
 
 from blocks import NOT_RUN, ROOT, SLOW, Block, blocks, commands, pages, run, run_python, same, shown_below, tidy
 
-from penstock.cli_explain_text import shown
-from penstock.cost.origins import Constant
+from penstock.cost.origins import Constant, shown
 
 SOURCE = ROOT / "src" / "penstock"
 WITHOUT_COMMENT = {
+    "src/penstock/view/page/head.html": "The head of every page.",
     "src/penstock/view/page/page.html": "The page of timelines.",
     "src/penstock/view/page/page.css": "How the page looks, in the light, in the dark and on paper.",
     "src/penstock/view/page/report.css": "What reports have beyond timelines: sentences, charts, trees.",

@@ -69,6 +69,11 @@ def test_flags_are_the_fields_in_their_units(penstock):
     assert not [name for name in table()["rates"] if name not in out]
     assert all(f"[default: {each['value']}]" in " ".join(out.replace("│", "").split())
                for name, each in table()["defaults"].items() if name != "rate")  # fmt: skip
+    page = (Path(__file__).parent.parent / "docs" / "goodput.md").read_text()
+    named = table()["defaults"].items()
+    assert not [name for name, each in named if f"`--{name.replace('_', '-')}` | {each['value']} |" not in page
+                and name != "rate"]  # fmt: skip
+    assert f"`--failures` | `{table()['defaults']['rate']['value']}` |" in page
 
 
 def test_a_plan_says_the_same_of_its_best(penstock):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable, Sequence
 
-from penstock.units import DAY_S, HOUR_S
+from penstock.units import HOUR_S
 from penstock.view.columns import columns
 from penstock.view.report_section import Listing
 
@@ -37,10 +37,3 @@ def training(
         return None, None
     seconds = tokens / tokens_per_s
     return seconds, None if usd_per_hour is None else seconds / HOUR_S * usd_per_hour
-
-
-def training_cells(seconds: float | None, usd: float | None) -> tuple[str, ...]:
-    """Return the cells of a training's days and cost; none where no tokens were given."""
-    if seconds is None:
-        return ()
-    return f"{seconds / DAY_S:,.1f}", "" if usd is None else f"$ {usd:,.0f}"

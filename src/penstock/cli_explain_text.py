@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from penstock.cost.origins import Constant, Value
+from penstock.cost.origins import Constant, shown
 from penstock.predict.explain_kernels import PHASES
 from penstock.predict.figure import Figure
-from penstock.units import human_bytes, human_s
+from penstock.units import human_bytes, human_s, human_si
 
 if TYPE_CHECKING:
     from penstock.predict.explain import Explanation
@@ -65,7 +65,7 @@ def _time_row(figure: Figure, depth: int, whole: float) -> Iterator[str]:
         yield human_s(value) if value else ""
     each = [part.facts for part in figure.parts if "kind" in part.facts]
     facts = max(each, key=lambda facts: facts["each_s"])
-    yield _si(sum(facts["flops"] for facts in each)).rstrip()
+    yield human_si(sum(facts["flops"] for facts in each)).rstrip()
     yield human_bytes(sum(facts["bytes"] for facts in each))
     yield from (facts["bound"], f"{facts['of_peak']:.0%}", f"{facts['shape']}{_in(facts)}")
 
@@ -138,8 +138,9 @@ def _print_one(figure: Figure, depth: int, first: bool) -> None:
     facts = figure.facts
     if "bounds_s" in facts:
         bounds = ", ".join(f"{name} {human_s(value)}" for name, value in facts["bounds_s"].items())
-        print(f"{pad}{facts['kind'].replace('_', ' ')} {facts['shape']} in {facts['precision']}: "
-              f"{_si(facts['flops'])}FLOPs, {human_bytes(facts['bytes'])}, error {facts['error']:.0%}")  # fmt: skip
+        work = f"{human_si(facts['flops'])}FLOPs, {human_bytes(facts['bytes'])}"
+        print(f"{pad}{facts['kind'].replace('_', ' ')} {facts['shape']} in {facts['precision']}: {work}, "
+              f"error {facts['error']:.0%}")  # fmt: skip
         print(f"{pad}at least: {bounds}; bound by {facts['bound']}, {facts['of_peak']:.1%} of that peak")
         return
     words = [f"{name.removesuffix('_s').replace('_', ' ')} {_fact(name, value)}" for name, value in facts.items()]
@@ -157,22 +158,8 @@ def _fact(name: str, value: Any) -> str:
     return f"{value:,.6g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def _si(size: float) -> str:
-    for scale, prefix in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if size >= scale:
-            return f"{size / scale:.3g} {prefix}"
-    return f"{size:.3g} "
-
-
 def _human(figure: Figure) -> str:
     return human_s(figure.value) if figure.unit == "s" else human_bytes(figure.value)
-
-
-def shown(value: Value) -> str:
-    """Return the value of a constant in words."""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return value if isinstance(value, str) else f"{value:.6g}"
 
 
 def _print(lines: Sequence[tuple[str, ...]]) -> None:

@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from penstock.cli_predict import NO_FLAGS, Flags, asked_for, one_file
+from penstock.units import HOUR_S
 
 if TYPE_CHECKING:
     from penstock.predict.failures import Failures
 
-UNITS_S = {"hours": 3600.0, "minutes": 60.0, "seconds": 1.0}
+UNITS_S = {"hours": HOUR_S, "minutes": 60.0, "seconds": 1.0}
 FIELDS = {
     "checkpoint_minutes": "every_s",
     "write_mb_per_s": "write_bytes_per_s",
     "load_mb_per_s": "load_bytes_per_s",
 }
 """Flags that are not called like the field of the failures that they set, but for its unit."""
-NOT_ZERO = ("mtbf_hours", *FIELDS)
 
 
 @Parameter(name="*")
@@ -114,7 +114,7 @@ def failures_of(rate: str | None, weeks: Weeks) -> Failures:
     Raises:
         ValueError: a name is unknown, a number cannot be, or two say the same.
     """
-    from penstock.predict.failures import MB, Failures, published_mtbf_s
+    from penstock.predict.failures import ABOVE_ZERO, MB, Failures, published_mtbf_s
 
     given = {each.name: value for each in fields(Weeks) if (value := getattr(weeks, each.name)) is not None}
     if rate is not None and "mtbf_hours" in given:
@@ -122,11 +122,12 @@ def failures_of(rate: str | None, weeks: Weeks) -> Failures:
     found: dict[str, Any] = {} if rate is None else {"mtbf_s": published_mtbf_s(rate)}
     for name, value in given.items():
         first, _, unit = name.rpartition("_")
+        field = FIELDS.get(name, f"{first}_s" if unit in UNITS_S else name)
         flag = f"--{name.replace('_', '-')} {value:g}"
         if not 0 <= value < float("inf"):
             raise ValueError(f"{flag}: give a number that is not below 0")
-        if value == 0 and name in NOT_ZERO:
+        if value == 0 and field in ABOVE_ZERO:
             raise ValueError(f"{flag}: give a number above 0")
         size = MB if name.endswith("_mb_per_s") else UNITS_S.get(unit, 1)
-        found[FIELDS.get(name, f"{first}_s" if unit in UNITS_S else name)] = value * size
+        found[field] = value * size
     return Failures(**found)

@@ -16,9 +16,8 @@ from penstock.predict import Prediction
 from penstock.predict.energy import JOULES_PER_KWH, joules
 from penstock.predict.failures import Failures, published_mtbf_s, table
 from penstock.predict.goodput import Goodput, goodput
-from penstock.units import human_bytes, human_s
+from penstock.units import DAY_S, HOUR_S, human_bytes, human_s
 
-DAY_S, HOUR_S = 86_400.0, 3600.0
 SPARES = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256)
 INSTEAD = {"write_mb_per_s": "write_seconds", "load_mb_per_s": "load_minutes"}
 """Flags with which a default is not needed."""
@@ -45,14 +44,16 @@ def facts_of(found: Prediction, asked: Asked, failures: Failures, tokens: float 
         "failures": asdict(failures),
         "goodput": asdict(over),
         "training_seconds_unbroken": unbroken_s,
-        "training": None if unbroken_s is None else training(over, unbroken_s, found.devices, asked.cluster),
+        "training": training(over, unbroken_s, found.devices, asked.cluster),
         "by_spares": [*_by_spares(found, asked.cluster, failures, unbroken_s)],
     }
 
 
-def training(over: Goodput, unbroken_s: float, devices: int, cluster: Cluster) -> dict[str, Any]:
-    """Return what the whole of a training takes that would take ``unbroken_s`` without failures; spare nodes and those
-    that stand still cost and draw as if they trained."""
+def training(over: Goodput, unbroken_s: float | None, devices: int, cluster: Cluster) -> dict[str, Any] | None:
+    """Return what the whole of a training takes that would take ``unbroken_s`` without failures, ``None`` if nobody
+    said how long it is; spare nodes and those that stand still cost and draw as if they trained."""
+    if unbroken_s is None:
+        return None
     seconds = unbroken_s / over.share
     times = 1 + over.spares / over.nodes
     usd, energy = usd_of(cluster, devices, seconds), joules(cluster, devices, seconds)
@@ -71,7 +72,7 @@ def _by_spares(
     for spares in sorted({*SPARES, failures.spares}):
         over = goodput(found, cluster, replace(failures, spares=spares))
         waiting = over.parts["waiting for nodes"]
-        whole = {} if unbroken_s is None else training(over, unbroken_s, found.devices, cluster)
+        whole = training(over, unbroken_s, found.devices, cluster) or {}
         yield {"spares": spares, "goodput": over.share, "waiting": waiting, **whole}
         if waiting < ENOUGH and spares >= failures.spares:
             return
@@ -85,8 +86,10 @@ def print_goodput(facts: dict[str, Any], setup: Setup, assumed: list[tuple[str, 
     print("\nwhere the time goes")
     parts = sorted(facts["goodput"]["parts"].items(), key=lambda part: -part[1])
     whole = facts["training"]
-    for_days = [(f"{whole['seconds'] * part / DAY_S:,.1f} days",) if whole else () for _, part in parts]
-    print_columns((f"  {name}", f"{part:.2%}", *days) for (name, part), days in zip(parts, for_days, strict=True))
+    print_columns(
+        (f"  {name}", f"{part:.2%}", *([f"{whole['seconds'] * part / DAY_S:,.1f} days"] if whole else []))
+        for name, part in parts
+    )
     print("\nspare nodes")
     print_columns(_spares(facts["by_spares"]))
     if assumed:

@@ -36,7 +36,7 @@ def _weeks(best: Choice, space: Space, tokens: float | None, predict: str) -> di
     except ValueError:
         return None
     unbroken_s = None if tokens is None else tokens / best.setup.tokens * best.seconds
-    whole = None if unbroken_s is None else training(over, unbroken_s, devices, space.cluster)
+    whole = training(over, unbroken_s, devices, space.cluster)
     asked = "" if tokens is None else f" --tokens {tokens:g}"
     return asdict(over) | {"training": whole, "command": predict.replace("predict", "goodput", 1) + asked}
 

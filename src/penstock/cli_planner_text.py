@@ -15,7 +15,7 @@ from penstock.predict.energy import JOULES_PER_KWH, joules
 from penstock.search.choice import Choice, Planned
 from penstock.search.misses import too_much
 from penstock.search.space import Space
-from penstock.view.report_parts import beside, ranking
+from penstock.view.report_parts import beside, proof, ranking
 
 
 def facts_of(
@@ -109,9 +109,7 @@ def print_planned(found: Planned, facts: dict[str, Any], rejected: list[str], mi
 
 
 def _counts(facts: dict[str, Any]) -> str:
-    how = "none can be faster" if facts["proven"] else "others may be as fast"
-    how = "stopped early, others may be faster" if facts["stopped"] else how
-    ending = f", {facts['predicted']:,} predicted; {how}" if facts["choices"] else ""
+    ending = f", {facts['predicted']:,} predicted; {proof(facts)}" if facts["choices"] else ""
     return (
         f"{facts['considered']:,} strategies in {facts['search_seconds']:.1f} s: {facts['impossible']:,} do not "
         f"divide the model, {facts['too_large']:,} need too much memory, {facts['scored']:,} scored{ending}"

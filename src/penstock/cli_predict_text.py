@@ -13,10 +13,9 @@ from penstock.core.setup import Setup
 from penstock.predict import Prediction
 from penstock.predict.energy import JOULES_PER_KWH, joules, rated_w
 from penstock.predict.flops import model_flops
-from penstock.units import human_bytes, human_s
+from penstock.units import HOUR_S, human_bytes, human_s
 
 Rows = Sequence[tuple[str, ...]]
-HOUR_S = 3600.0
 BILLION = 1e9
 
 

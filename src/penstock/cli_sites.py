@@ -7,13 +7,14 @@ from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from penstock.cli_columns import print_columns, training, training_cells
+from penstock.cli_columns import print_columns, training
 from penstock.search.apart import LOCAL, site_plans
 from penstock.search.choice import flags_of, split_of
 from penstock.search.site_plan import SitePlan, SitesPlanned
 from penstock.search.sites import sites_of
 from penstock.search.space import Space
 from penstock.units import human_bytes, human_rate, human_s, parse_rate
+from penstock.view.columns import training_cells
 
 if TYPE_CHECKING:
     from penstock.cli_special import Special

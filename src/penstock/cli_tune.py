@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from penstock.cli_columns import print_columns, training_cells
+from penstock.cli_columns import print_columns
 from penstock.cli_planner_text import choice_facts
 from penstock.search.choice import Choice
 from penstock.search.space import Space
 from penstock.search.tuning import RANK, Tuned, tune_plans, tunings_of
 from penstock.units import human_bytes, human_s
+from penstock.view.columns import training_cells
 
 if TYPE_CHECKING:
     from penstock.cli_special import Special

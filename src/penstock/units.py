@@ -109,6 +109,18 @@ def human_bytes(count: float) -> str:
     return f"{_three_figures(size)} {unit}"
 
 
+def human_si(size: float, figures: int = 3) -> str:
+    """Return a number as text with a decimal prefix, behind which its unit can stand.
+
+    >>> human_si(989.4e12), human_si(989.4e12, figures=4), human_si(12)
+    ('989 T', '989.4 T', '12 ')
+    """
+    for scale, prefix in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if size >= scale:
+            return f"{size / scale:,.{figures}g} {prefix}"
+    return f"{size:,.{figures}g} "
+
+
 def human_s(seconds: float) -> str:
     """Return ``seconds`` as text: two units above a minute, three figures and a prefix below.
 

@@ -72,6 +72,7 @@ def test_every_part_of_the_plan_is_there() -> None:
         assert all(choice["split"] in said and choice["predict"] in said for choice in facts["choices"])
         assert all(line in said for line in facts["rejected"])
         assert facts["why"]["split"] in said
+        assert "why neighbours of the first lost" in said
     for name in ("time_memory", "time_devices", "time_cost"):
         assert all(point["split"] in read.of("trades") for point in facts["pareto"][name])
     assert f"HFU {facts['choices'][0]['hfu']:.1%}" in read.of("weeks")
@@ -164,6 +165,13 @@ def test_what_would_change_is_a_table_of_the_report() -> None:
     read = _Reader(report.page(facts, timeline_of(facts["choices"][0])))
     at = read.words["weeks"].index(what)
     assert read.words["weeks"][at : at + 4] == [what, "-25.0%", "+25.0%", "+50.0% tokens/s: tp=4 pp=1"]
+
+
+def test_a_search_that_was_stopped_says_so() -> None:
+    facts = made()[0]
+    assert "stopped early" not in made()[2]
+    stopped = facts | {"stopped": True, "proven": False}
+    assert "; stopped early, others may be faster." in report.text(stopped, timeline_of(facts["choices"][0]))
 
 
 def test_a_long_timeline_is_cut_and_says_so() -> None:

@@ -14,6 +14,7 @@ from penstock.cost.kernels import memory_bound
 from penstock.cost.stack import Stack, stack, stacks, tables
 
 Value = float | str | bool
+"""Of a constant."""
 UNKNOWN = ("guess", "estimate", "not measured")
 """Words in the source of what nobody measured."""
 KEPT_APART = ("name", "kernels", "source", "aliases")
@@ -36,6 +37,13 @@ class Constant:
     range: str = ""
     error: float | None = None
     guessed: bool = False
+
+
+def shown(value: Value) -> str:
+    """Return the value of a constant in words."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return value if isinstance(value, str) else f"{value:.6g}"
 
 
 def constant(part: str, name: str) -> Constant:

@@ -10,11 +10,13 @@ from typing import Any
 
 from penstock.core.tables import read_toml
 from penstock.core.words import suggest
+from penstock.units import HOUR_S
 
-HOUR_S = 3600.0
 MINUTE_S = 60.0
 MB = 1e6
-MAY_BE_ZERO = ("restart_s", "load_s", "warm_up_s", "write_s", "stop_s", "repair_s", "spares", "slow_by")
+ABOVE_ZERO = ("mtbf_s", "write_bytes_per_s", "load_bytes_per_s", "every_s")
+SHARES = ("node_share", "slow_share")
+"""All other figures may be 0 or more."""
 
 
 @cache
@@ -85,17 +87,14 @@ class Failures:
             value = getattr(self, each.name)
             if value is None:
                 continue
-            if each.name in ("node_share", "slow_share"):
+            if each.name in SHARES:
                 if not 0 <= value <= 1:
                     raise ValueError(f"{each.name}={value:g} is no share; use 0 to 1")
-            elif not (value >= 0 if each.name in MAY_BE_ZERO else value > 0) or value == inf:
-                raise ValueError(f"{each.name}={value:g} must be {_least(each.name)}")
+            elif not 0 <= value < inf or (value == 0 and each.name in ABOVE_ZERO):
+                least = "above 0" if each.name in ABOVE_ZERO else "0 or more"
+                raise ValueError(f"{each.name}={value:g} must be {least}, and finite")
         if bool(self.slow_share) != bool(self.slow_by):
             raise ValueError(
                 f"slow_share={self.slow_share:g}, slow_by={self.slow_by:g}: "
                 "say which share of nodes is slow, and by how much"
             )
-
-
-def _least(name: str) -> str:
-    return "0 or more, and finite" if name in MAY_BE_ZERO else "above 0, and finite"

@@ -83,18 +83,16 @@ def goodput_of(step_s: float, stored_bytes: float, devices: int, cluster: Cluste
     """
     nodes = ceil(devices * cluster.nodes / cluster.devices)
     slowed = 1 + failures.slow_by * (1 - (1 - failures.slow_share) ** nodes)
-    own_bytes = stored_bytes / devices
-    write_s = own_bytes / failures.write_bytes_per_s if failures.write_s is None else failures.write_s
-    load_s = own_bytes / failures.load_bytes_per_s if failures.load_s is None else failures.load_s
-    stop_s = write_s if failures.stop_s is None else failures.stop_s
-    if stop_s > write_s:
-        raise ValueError(f"stop_s={stop_s:g} is longer than writing takes, {write_s:.4g} s; give less, or write_s too")
+    write_s, stop_s, load_s = _checkpoint(stored_bytes / devices, failures)
     late_s = write_s - stop_s
     mtbf_s = failures.mtbf_s / devices
     best_s = max(best_interval_s(stop_s, mtbf_s), late_s)
     wanted_s = best_s if failures.every_s is None else failures.every_s
     if wanted_s < late_s:
-        raise ValueError(f"every_s={wanted_s:g} is less than the {late_s:g} s in which a checkpoint is written beside")
+        raise ValueError(
+            f"every_s={wanted_s:g} is less than the {late_s:g} s in which a checkpoint is written beside the training; "
+            "give as much or more"
+        )
     steps = max(1, ceil(late_s / (slowed * step_s)), round(wanted_s / (slowed * step_s)))
     turn = _Turn(
         work_s=steps * slowed * step_s,
@@ -129,6 +127,16 @@ def goodput_of(step_s: float, stored_bytes: float, devices: int, cluster: Cluste
         nodes=nodes,
         spares=failures.spares,
     )
+
+
+def _checkpoint(own_bytes: float, failures: Failures) -> tuple[float, float, float]:
+    """Seconds until a checkpoint is written of which a device has so many bytes, what of it training stands still, and
+    seconds to read it."""
+    write_s = own_bytes / failures.write_bytes_per_s if failures.write_s is None else failures.write_s
+    stop_s = write_s if failures.stop_s is None else failures.stop_s
+    if stop_s > write_s:
+        raise ValueError(f"stop_s={stop_s:g} is longer than writing takes, {write_s:.4g} s; give less, or write_s too")
+    return write_s, stop_s, own_bytes / failures.load_bytes_per_s if failures.load_s is None else failures.load_s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

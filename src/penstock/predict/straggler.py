@@ -25,9 +25,9 @@ def slow_rank_s(step: Step, by: float) -> float:
     """
     slowest = 0.0
     for r, stages in enumerate(step.on):
-        op_s, optimizer_s = step.op_s.copy(), step.optimizer_s.copy()
+        op_s = step.op_s.copy()
         op_s[:, stages] *= 1 + by
-        optimizer_s[r] *= 1 + by
-        done_s = last_s(step.plan, replace(step.costs, seconds=op_s)) + step.gradients_s + optimizer_s
-        slowest = max(slowest, float(done_s.max()) + step.stack.step_s)
+        done_s = last_s(step.plan, replace(step.costs, seconds=op_s)) + step.after_s
+        done_s[r] += by * step.optimizer_s[r]
+        slowest = max(slowest, float(done_s.max()))
     return slowest

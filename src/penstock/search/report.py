@@ -11,7 +11,7 @@ from typing import Any
 
 from penstock.core.curves import Curves
 from penstock.core.timeline import Timeline
-from penstock.cost.origins import Constant, of_framework
+from penstock.cost.origins import of_framework
 from penstock.predict.explain import Explanation, explain
 from penstock.predict.figure import Figure
 from penstock.predict.roofline import Ceiling, Roofline
@@ -81,9 +81,9 @@ def _assumptions(space: Space, found: Explanation, one: Choice) -> Facts:
     stack, devices = space.stack, dict.fromkeys(node.device for node, _ in space.cluster.groups)
     return {
         "guessed": list(found.prediction.guessed),
-        "constants": [_constant(each) | {"part_s": seconds.get(each, 0.0), "part_bytes": sizes.get(each, 0.0)}
+        "constants": [asdict(each) | {"part_s": seconds.get(each, 0.0), "part_bytes": sizes.get(each, 0.0)}
                       for each in dict.fromkeys((*seconds, *sizes))],
-        "framework": {"name": stack.name, "source": stack.source, "constants": [*map(_constant, of_framework(stack))]},
+        "framework": {"name": stack.name, "source": stack.source, "constants": [*map(asdict, of_framework(stack))]},
         "devices": [{"name": each.name, "source": each.source} for each in devices],
         "measured": _measured(space),
         "nodes": [
@@ -97,10 +97,6 @@ def _assumptions(space: Space, found: Explanation, one: Choice) -> Facts:
         "made": datetime.now(UTC).date().isoformat(),
         "versions": {name: version(name) for name in PACKAGES} | {"python": platform.python_version()},
     }  # fmt: skip
-
-
-def _constant(one: Constant) -> Facts:
-    return asdict(one)
 
 
 def _measured(space: Space) -> list[Facts]:

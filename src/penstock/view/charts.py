@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import count
+from collections.abc import Callable, Iterator, Sequence
 from math import sqrt
-from typing import Any
 
-from penstock.units import human_bytes, human_s
+from penstock.units import DAY_S, human_bytes, human_s, human_si
+from penstock.view.report_section import Facts
 from penstock.view.roofline import COLOURS
 from penstock.view.svg import (
     LEFT,
@@ -23,7 +22,6 @@ from penstock.view.svg import (
     upwards,
 )
 
-Facts = Mapping[str, Any]
 HELD = {
     "weights": "#2f6fb7", "gradients": "#56b4e9", "optimizer": "#1aa3a3", "activations": "#e69f00", "loss": "#f0d442",
     "working": "#d9722e", "messages": "#8a9a3b", "reserve": "#9aa4b2", "context": "#7d5ba6",
@@ -36,7 +34,6 @@ NAMED = 5
 """Operators with a name in the roofline."""
 LARGEST, LEAST = 13.0, 2.5
 """Radius of points in the roofline."""
-DAY_S = 86_400.0
 
 
 def memory(ranks: Sequence[Facts], device_bytes: float) -> str:
@@ -84,7 +81,7 @@ def _roofline(found: Facts) -> Iterator[str]:
     yield from frame(x, y)
     for which, kind in (("peak", "roof"), ("lasting", "roof lasting")):
         tops = [one[f"{which}_flops_per_s"] for one in used]
-        rate = slope[f"{which}_bytes_per_s"] or slope["peak_bytes_per_s"]
+        rate = slope[f"{which}_bytes_per_s"]
         start = max(x.low, y.low / rate)
         yield line([(x.at(start), y.at(start * rate)), (x.at(max(tops) / rate), y.at(max(tops)))], kind)
         for one, top in zip(used, tops, strict=True):
@@ -113,7 +110,7 @@ def letters(points: Sequence[Facts]) -> list[str]:
     >>> letters([{}] * 28)[-3:]
     ['Z', 'A1', 'B1']
     """
-    return [f"{'ABCDEFGHIJKLMNOPQRSTUVWXYZ'[place % 26]}{place // 26 or ''}" for place, _ in zip(count(), points)]
+    return [f"{'ABCDEFGHIJKLMNOPQRSTUVWXYZ'[place % 26]}{place // 26 or ''}" for place in range(len(points))]
 
 
 def of_memory(points: Sequence[Facts]) -> str:
@@ -122,7 +119,10 @@ def of_memory(points: Sequence[Facts]) -> str:
         Dot(p["needed_bytes"] / 2**30, p["seconds"], name, f"{name}: {_said(p)}, {p['split']}", p["front"])
         for name, p in zip(letters(points), points, strict=True)
     ]
-    return _drawn(dots, "memory of a device, GiB", _plain, "Step time against memory of a device")
+    times = [dot.y for dot in dots]
+    x = across("memory of a device, GiB", [dot.x for dot in dots], _plain)
+    y = upwards("step time", times, human_s, log=_far(times))
+    return scatter(dots, x, y, "Step time against memory of a device")
 
 
 def of_devices(points: Sequence[Facts]) -> str:
@@ -156,7 +156,16 @@ def cost_name(points: Sequence[Facts]) -> tuple[str, Callable[[float], str]]:
     of = "a step" if points[0]["training_seconds"] is None else "the training"
     if points[0]["usd_per_step"] is None:
         return f"device-hours of {of}", lambda value: f"{value:,.4g} device-hours"
-    return f"$ of {of}", lambda value: f"$ {value:,.0f}" if value >= 100 else f"$ {value:,.3g}"
+    return f"$ of {of}", dollars
+
+
+def dollars(usd: float) -> str:
+    """An amount in words.
+
+    >>> dollars(82_988_776.2), dollars(0.01234)
+    ('$ 82,988,776', '$ 0.0123')
+    """
+    return f"$ {usd:,.0f}" if usd >= 100 else f"$ {usd:,.3g}"
 
 
 def cost_of(point: Facts) -> float:
@@ -164,12 +173,6 @@ def cost_of(point: Facts) -> float:
     known = "device_hours" if point["usd_per_step"] is None else "usd"
     of_training = point[f"training_{known}"]
     return float(point[f"{known}_per_step"] if of_training is None else of_training)
-
-
-def _drawn(dots: Sequence[Dot], name: str, word: Callable[[float], str], words: str) -> str:
-    times = [dot.y for dot in dots]
-    x = across(name, [dot.x for dot in dots], word)
-    return scatter(dots, x, upwards("step time", times, human_s, log=_far(times)), words)
 
 
 def _far(values: Sequence[float]) -> bool:
@@ -186,7 +189,4 @@ def _plain(value: float) -> str:
 
 
 def _si(value: float) -> str:
-    for scale, prefix in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= scale:
-            return f"{value / scale:,.4g} {prefix}"
-    return f"{value:,.4g} "
+    return human_si(value, figures=4)

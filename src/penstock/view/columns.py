@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable, Iterator, Sequence
 
+from penstock.units import DAY_S
+
 
 def columns(rows: Iterable[Sequence[str]], left: Container[int] = (0,)) -> Iterator[str]:
     """Give rows of equally many cells, those of the columns ``left`` set to the left, all others to the right.
@@ -20,3 +22,10 @@ def columns(rows: Iterable[Sequence[str]], left: Container[int] = (0,)) -> Itera
             for place, (cell, width) in enumerate(zip(line, widths, strict=True))
         )
         yield "  ".join(cells).rstrip()
+
+
+def training_cells(seconds: float | None, usd: float | None) -> tuple[str, ...]:
+    """Return the cells of a training's days and cost; none where no tokens were given."""
+    if seconds is None:
+        return ()
+    return f"{seconds / DAY_S:,.1f}", "" if usd is None else f"$ {usd:,.0f}"

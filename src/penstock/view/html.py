@@ -10,7 +10,7 @@ import base64
 import json
 import re
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from importlib.resources import files
@@ -96,8 +96,13 @@ def page(
     Raises:
         ValueError: x and y of a curve differ in length.
     """
-    parts = {"title": escape(title), "facts": _facts(facts), "css": part("page.css")}
-    return filled("page.html", parts | {"viewer": viewer(timelines, curves, unit)})
+    words = {"title": escape(title), "facts": _facts(facts), "viewer": viewer(timelines, curves, unit)}
+    return filled("page.html", words | {"head": head(title)})
+
+
+def head(title: str, *styles: str) -> str:
+    """The head of a page: its title and ``page.css``, with more files of styles behind it."""
+    return filled("head.html", {"title": escape(title), "css": "".join(map(part, ("page.css", *styles)))})
 
 
 def viewer(
@@ -180,16 +185,19 @@ def _facts(facts: Mapping[str, str] | Sequence[Table]) -> str:
     if isinstance(facts, Mapping):
         pairs = "".join(f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in facts.items())
         return f"<dl>{pairs}</dl>" if pairs else ""
-    return "".join(map(_table, facts))
+    return "".join(drawn_table(table.title, table.columns, table.rows) for table in facts)
 
 
-def _table(table: Table) -> str:
-    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in table.columns)
-    body = "".join(f"<tr>{''.join(_cells(row))}</tr>" for row in table.rows)
-    caption = f"<caption>{escape(table.title)}</caption>"
-    return f'<div class="table"><table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+def drawn_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], words: Collection[int] = ()) -> str:
+    """A table of text; the first column names the rows, some columns are of ``words``. An empty title is not shown."""
+    kinds = [' class="words"' if column in words else "" for column in range(len(columns))]
+    caption = f"<caption>{escape(title)}</caption>" if title else ""
+    names = "".join(f'<th scope="col"{kind}>{escape(name)}</th>' for kind, name in zip(kinds, columns, strict=True))
+    body = "".join(f"<tr>{_cells(row, kinds)}</tr>" for row in rows)
+    return f'<div class="table"><table>{caption}<thead><tr>{names}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
-def _cells(row: Sequence[str]) -> list[str]:
+def _cells(row: Sequence[str], kinds: Sequence[str]) -> str:
     first, *others = row
-    return [f'<th scope="row">{escape(first)}</th>', *(f"<td>{escape(cell)}</td>" for cell in others)]
+    cells = (f"<td{kind}>{escape(cell)}</td>" for kind, cell in zip(kinds[1:], others, strict=True))
+    return f'<th scope="row">{escape(first)}</th>{"".join(cells)}'

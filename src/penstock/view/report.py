@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from html import escape
-from typing import Any
 
 from penstock.core.timeline import Timeline
 from penstock.units import human_s
 from penstock.view import text as as_text
 from penstock.view.columns import columns
-from penstock.view.html import filled, part, viewer
+from penstock.view.html import drawn_table, filled, head, part, viewer
 from penstock.view.report_parts import figures, sections, title
 from penstock.view.report_section import Facts, Listing, Section
 from penstock.view.window import beginning
@@ -34,13 +33,13 @@ def page(facts: Facts, timeline: Timeline) -> str:
     """
     shown, until_s = beginning(timeline, MOST_OPS), _legible_s(timeline)
     drawn, note = viewer([shown], until_s=until_s), _note(timeline, shown, until_s)
-    parts = [_section(one, drawn if one.name == "timeline" else "") for one in sections(facts, note)]
+    parts = sections(facts, note)
     words = {
+        "head": head(title(facts), "report.css"),
         "title": escape(title(facts)),
-        "css": part("page.css") + part("report.css"),
         "figures": "".join(f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in figures(facts).items()),
-        "contents": "".join(f'<a href="#{one.name}">{escape(one.title)}</a>' for one in sections(facts, "")),
-        "sections": "".join(parts),
+        "contents": "".join(f'<a href="#{one.name}">{escape(one.title)}</a>' for one in parts),
+        "sections": "".join(_section(one, drawn if one.name == "timeline" else "") for one in parts),
         "script": part("report.js"),
     }
     return filled("report.html", words)
@@ -98,22 +97,11 @@ def _swatch(named: tuple[str, str]) -> str:
 
 
 def _table(table: Listing) -> str:
-    side = [' class="words"' if column in table.left else "" for column in range(len(table.head))]
-    head = "".join(f'<th scope="col"{of}>{escape(name)}</th>' for of, name in zip(side, table.head, strict=True))
-    rows = "".join(f"<tr>{_cells(row, side)}</tr>" for row in table.rows)
-    caption = "" if table.folded else f"<caption>{escape(table.title)}</caption>"
-    body = f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
-    whole = f'<div class="table">{body}</div>'
-    return f"<details><summary>{escape(table.title)}</summary>{whole}</details>" if table.folded else whole
+    drawn = drawn_table("" if table.folded else table.title, table.head, table.rows, table.left)
+    return f"<details><summary>{escape(table.title)}</summary>{drawn}</details>" if table.folded else drawn
 
 
-def _cells(row: Any, side: list[str]) -> str:
-    first, *others = row
-    cells = (f"<td{of}>{escape(cell)}</td>" for of, cell in zip(side[1:], others, strict=True))
-    return f'<th scope="row">{escape(first)}</th>{"".join(cells)}'
-
-
-def _tree(figure: Mapping[str, Any], whole: float, opened: bool = False) -> str:
+def _tree(figure: Facts, whole: float, opened: bool = False) -> str:
     share = figure["seconds"] / whole
     words = f"<span>{escape(figure['name'])}</span><b>{human_s(figure['seconds'])}</b><i>{share:.1%}</i>"
     bar = f'<u style="width:{100 * max(share, 0):.2f}%"></u>'

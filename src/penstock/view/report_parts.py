@@ -4,11 +4,11 @@ makes a page or text of them."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
-from penstock.units import human_bytes, human_s
+from penstock.cost.origins import shown
+from penstock.units import DAY_S, human_bytes, human_s
 from penstock.view import charts, report_trades, report_weeks
-from penstock.view.charts import DAY_S
+from penstock.view.columns import training_cells
 from penstock.view.report_section import Facts, Listing, Section
 from penstock.view.roofline import COLOURS
 
@@ -42,7 +42,7 @@ def figures(facts: Facts) -> dict[str, str]:
         found["days"] = f"{one['training_seconds'] / DAY_S:,.1f}"
     usd = one["training_usd"] or one["usd_per_step"]
     if usd is not None:
-        found["cost" if one["training_usd"] else "cost of a step"] = f"$ {usd:,.0f}" if usd >= 100 else f"$ {usd:,.3g}"
+        found["cost" if one["training_usd"] else "cost of a step"] = charts.dollars(usd)
     return found
 
 
@@ -66,12 +66,19 @@ def sections(facts: Facts, timeline_note: str) -> list[Section]:
     ]
 
 
+def proof(facts: Facts) -> str:
+    """Whether others may be faster, in words."""
+    if facts["stopped"]:
+        return "stopped early, others may be faster"
+    return "none can be faster" if facts["proven"] else "others may be as fast"
+
+
 def _plan(facts: Facts) -> Section:
     more = facts["report"]
     counts = (
         f"{facts['considered']:,} strategies were looked at: {facts['impossible']:,} do not divide the model, "
         f"{facts['too_large']:,} need too much memory, {facts['scored']:,} were scored, {facts['predicted']:,} "
-        f"predicted with their timelines{'; none can be faster' if facts['proven'] else '; others may be as fast'}."
+        f"predicted with their timelines; {proof(facts)}."
         if facts["choices"]
         else f"Nothing fits: of {facts['considered']:,} strategies this one needs least, and that is too much."
     )
@@ -132,7 +139,7 @@ def _others(facts: Facts) -> Section:
         tables.append(beside(facts["why"], best(facts)))
     if facts["choices"]:
         lines = ["The strategies that were predicted to be fastest, and why neighbours of the first lost."]
-        return Section(name="others", title="Alternatives", heading="Why not", items=facts["rejected"],
+        return Section(name="others", title="Alternatives", lines=lines, heading="Why not", items=facts["rejected"],
                        tables=tables)  # fmt: skip
     lines = ["With each of these a strategy would fit." if facts["changes"] else "No single change would do."]
     return Section(name="others", title="What would fit", lines=lines, items=facts["changes"], tables=tables)
@@ -144,13 +151,11 @@ def ranking(facts: Facts) -> Listing:
     head = ("", "step time", "interval", "tokens/s", "MFU", "bubble", "messages", "memory", "left")
     rows = []
     for place, one in enumerate(facts["choices"], 1):
-        usd = one["training_usd"]
-        more = (f"{one['training_seconds'] / DAY_S:,.1f}", "" if usd is None else f"$ {usd:,.0f}") if whole else ()
         rows.append((
             str(place), human_s(one["seconds"]), " to ".join(map(human_s, one["seconds_interval"])),
             f"{one['tokens_per_s_per_device']:,.0f}", f"{one['mfu']:.1%}", f"{one['bubble']:.1%}",
-            human_s(one["messages_s"]), human_bytes(one["memory_bytes"]["needed"]), f"{one['headroom']:.0%}", *more,
-            one["split"],
+            human_s(one["messages_s"]), human_bytes(one["memory_bytes"]["needed"]), f"{one['headroom']:.0%}",
+            *training_cells(one["training_seconds"], one["training_usd"]), one["split"],
         ))  # fmt: skip
     head = (*head, *(("days", "cost") if whole else ()), "split")
     return Listing(title="The fastest that fit", head=head, rows=rows, left=(len(head) - 1,))
@@ -189,15 +194,15 @@ def _assumptions(facts: Facts) -> Section:
     head = ("constant", "value", "part of the step", "error", "", "meaning", "source")
     constants = [
         (
-            one["name"], _value(one["value"]), f"{one['part_s'] / whole:.1%}" if one["part_s"] else "",
+            one["name"], shown(one["value"]), f"{one['part_s'] / whole:.1%}" if one["part_s"] else "",
             "" if one["error"] is None else f"{one['error']:.0%}", _guessed(one), one["meaning"], one["source"],
         )
         for one in sorted(found["constants"], key=lambda one: -one["part_s"])
     ]  # fmt: skip
-    table = [(one["name"], _value(one["value"]), _guessed(one), one["meaning"], one["source"])
+    table = [(one["name"], shown(one["value"]), _guessed(one), one["meaning"], one["source"])
              for one in stack["constants"]]  # fmt: skip
     words = [f"guessed: {text}" for text in found["guessed"]]
-    words += [f"guessed: {one['name']} = {_value(one['value'])}, {one['source']}, in {one['part_s'] / whole:.1%} of "
+    words += [f"guessed: {one['name']} = {shown(one['value'])}, {one['source']}, in {one['part_s'] / whole:.1%} of "
               "the step" for one in found["constants"] if one["guessed"] and one["part_s"]]  # fmt: skip
     return Section(
         name="assumptions", title="What this stands on", lines=lines, heading="Guessed", items=words,
@@ -223,9 +228,3 @@ def _machines(found: Facts) -> Iterator[str]:
 
 def _guessed(one: Facts) -> str:
     return "guessed" if one["guessed"] else ""
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return f"{value:.6g}" if isinstance(value, int | float) else str(value)

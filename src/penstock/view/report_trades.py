@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from penstock.units import human_bytes, human_s
+from penstock.units import DAY_S, human_bytes, human_s
 from penstock.view import charts
 from penstock.view.report_section import Facts, Listing, Section
 
@@ -31,7 +31,7 @@ def _devices(points: Sequence[Facts], by_cost: Sequence[Facts]) -> Listing:
     rows = [
         (
             f"{p['devices']:,}", human_s(p["seconds"]),
-            *([f"{p['training_seconds'] / charts.DAY_S:,.1f}"] if whole else []),
+            *([f"{p['training_seconds'] / DAY_S:,.1f}"] if whole else []),
             f"{p['tokens_per_s_per_device']:,.0f}", f"{p['mfu']:.1%}", human_bytes(p["needed_bytes"]),
             word(charts.cost_of(p)), _star(p), _star(c), p["split"],
         )

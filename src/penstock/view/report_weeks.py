@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from penstock.predict.energy import JOULES_PER_KWH
-from penstock.units import human_s
-from penstock.view.charts import DAY_S
+from penstock.units import DAY_S, human_s
 from penstock.view.report_section import Facts, Listing, Section
 
 BILLION = 1e9
@@ -49,7 +48,7 @@ def _row(answer: Facts) -> tuple[str, ...]:
 
 
 def section(facts: Facts) -> Section:
-    """The part of the report; of the best, and empty where nothing fits."""
+    """The part of the report, of the best; there must be one that fits."""
     over, best = facts["goodput"], facts["choices"][0]
     lines = [f"{efficiency(best)}."]
     rows = []

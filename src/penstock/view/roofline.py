@@ -10,6 +10,7 @@ import numpy as np
 
 from penstock.predict.roofline import Ceiling, Point, Roofline
 from penstock.view.plot import STYLE, suffix_of, write
+from penstock.view.svg import Box, touch
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -150,7 +151,7 @@ def _labels(axes: Axes, points: Sequence[Point], whole: float) -> None:
     for point in sorted(points, key=lambda point: -point.flops_per_byte):
         text, (x, y) = f"{point.name}  {point.seconds / whole:.1%}", places[point]
         right, down = RIGHT_PX, DOWN_PX
-        while any(_touch(_box(x + right, y - down, text), other) for other in taken):
+        while any(touch(_box(x + right, y - down, text), other) for other in taken):
             down += 2.0
         taken.append(_box(x + right, y - down, text))
         axes.annotate(
@@ -165,13 +166,5 @@ def _area(share: float) -> float:
     return max(LEAST_AREA, LARGEST_AREA * share)
 
 
-Box = tuple[float, float, float, float]
-"""Left, bottom, right, top, in pixels."""
-
-
 def _box(x: float, y: float, text: str) -> Box:
     return x, y - HIGH_PX / 2, x + WIDE_PX * len(text), y + HIGH_PX / 2
-
-
-def _touch(one: Box, other: Box) -> bool:
-    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]

@@ -12,8 +12,8 @@ from typing import NamedTuple
 WIDE, HIGH = 440.0, 280.0
 """Of a chart, in its own pixels; pages scale it, so that letters can be read where it is as wide as a phone."""
 LEFT, RIGHT, TOP, BOTTOM = 66.0, 12.0, 14.0, 40.0
-LETTER = 6.6
-"""How wide a letter is, about."""
+LETTER, CAPITAL = 6.6, 9.0
+"""How wide a letter is, about, and the widest of the capitals that name points."""
 FEW = 6
 """Ticks of an axis, at most about."""
 SPOTS = (
@@ -98,7 +98,7 @@ def _around(values: Sequence[float], log: bool) -> tuple[float, float]:
 
 
 Box = tuple[float, float, float, float]
-"""Left, top, right, bottom."""
+"""Least x, least y, greatest x, greatest y."""
 
 
 class Dot(NamedTuple):
@@ -174,10 +174,10 @@ def marked(places: Sequence[tuple[float, float, Dot]], besides: Sequence[Box] = 
     for at_x, at_y, dot in places:
         for aside, down, anchor in SPOTS if dot.name else ():
             right = aside + (dot.radius if aside > 0 else -dot.radius)
-            wide = LETTER * len(dot.name)
+            wide = sum(CAPITAL if letter.isupper() else LETTER for letter in dot.name)
             left = at_x + right - (wide if anchor == "end" else 0)
             box = (left, at_y + down - 9, left + wide, at_y + down + 2)
-            if box[0] >= LEFT - 10 and box[2] <= WIDE and not any(_touch(box, other) for other in taken):
+            if box[0] >= LEFT - 10 and box[2] <= WIDE and not any(touch(box, other) for other in taken):
                 taken.append(box)
                 if not -20 < down < 20:
                     yield line([(at_x, at_y), (at_x + right, at_y + down - 4)], "leader")
@@ -185,5 +185,6 @@ def marked(places: Sequence[tuple[float, float, Dot]], besides: Sequence[Box] = 
                 break
 
 
-def _touch(one: Box, other: Box) -> bool:
+def touch(one: Box, other: Box) -> bool:
+    """Whether two boxes have room in common."""
     return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]

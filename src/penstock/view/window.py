@@ -13,7 +13,7 @@ from penstock.core.timeline import MemoryCurve, Timeline
 def beginning(timeline: Timeline, most_ops: int) -> Timeline:
     """Return a timeline up to a time, the latest before which at most so many ops begin; all of it if that is all.
 
-    Every op that one of them waited for is among them.
+    In a plan without sends, every op that one of them waited for is among them.
 
     Example:
         >>> from penstock import Costs, build, simulate
