@@ -45,7 +45,7 @@ class Across:
     def headroom(self) -> float:
         """Least share of a device's memory that is left."""
         each = zip(self.rooms, self.memory_bytes, strict=True)
-        return min(1 - (room.total - room.reserve) / size for room, size in each)
+        return min(1 - room.needed / size for room, size in each)
 
 
 def across(model: Architecture, clusters: Sequence[Cluster], uplink: Uplink, setup: Setup, stack: Stack) -> Across:

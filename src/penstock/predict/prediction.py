@@ -44,6 +44,11 @@ class Room:
         """All of it."""
         return self.counted("device")
 
+    @property
+    def needed(self) -> float:
+        """What must fit: the allocator gives back its reserve before it fails."""
+        return self.total - self.reserve
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Prediction:
@@ -120,5 +125,5 @@ class Prediction:
 
     @property
     def fits(self) -> bool:
-        """Whether every rank's memory is enough; the allocator gives back what it does not use before it fails."""
-        return max(room.total - room.reserve for room in self.rooms) <= self.memory_bytes
+        """Whether every rank's memory is enough."""
+        return max(room.needed for room in self.rooms) <= self.memory_bytes

@@ -48,7 +48,7 @@ class Choice:
             low_s=found.low_s,
             high_s=found.high_s,
             parts=dict(found.parts),
-            peak=max(found.rooms, key=lambda room: room.total - room.reserve),
+            peak=max(found.rooms, key=lambda room: room.needed),
             memory_bytes=found.memory_bytes,
             mfu=found.mfu,
             hfu=found.hfu,
@@ -60,8 +60,8 @@ class Choice:
 
     @property
     def needed_bytes(self) -> float:
-        """What must fit on a device; the allocator gives back its reserve before it fails."""
-        return self.peak.total - self.peak.reserve
+        """What must fit on a device."""
+        return self.peak.needed
 
     @property
     def headroom(self) -> float:

@@ -53,7 +53,7 @@ class SitePlan:
     def needed_bytes(self) -> float:
         """What must fit on the device, the outer optimizer's part included if it lives there."""
         outer = sum(self.outer_bytes.values()) if self.outer_place == "device" else 0.0
-        return self.room.total - self.room.reserve + outer
+        return self.room.needed + outer
 
     @property
     def headroom(self) -> float:

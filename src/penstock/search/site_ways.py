@@ -218,7 +218,7 @@ def pipelined(space: Space, sites: Sites, headroom: float) -> SitePlan | str:
     instant = replace(sites.uplink, bytes_per_s=inf, latency_s=0.0)
     free = across(space.model, sites.clusters, instant, best.setup, space.stack)
     each = zip(best.rooms, best.memory_bytes, strict=True)
-    room, size = max(each, key=lambda pair: (pair[0].total - pair[0].reserve) / pair[1])
+    room, size = max(each, key=lambda pair: pair[0].needed / pair[1])
     return SitePlan(
         name="pipeline over sites",
         gradient_equal=True,
