@@ -244,6 +244,15 @@ def test_neighbours_lost_for_their_reasons() -> None:
     assert next(neighbours(space, best, 0.999)).endswith("less 100% of headroom")
 
 
+@pytest.mark.parametrize("framework", ["penstock", "llm-foundry", "megatron-core"])
+def test_neighbours_split_what_the_framework_splits(framework: str) -> None:
+    space = space_of(DENSE, "dgx-h100:1", framework, **TASK)
+    best = best_of(space, top=1, headroom=0.05).best
+    named = {line.partition("=")[0] for line in neighbours(space, best, 0.05)}
+    assert named & {"tp", "pp", "cp"} == ({"tp", "pp", "cp"} if framework == "megatron-core" else set())
+    assert ("zero" in named) == (best.setup.dp > 1)
+
+
 def test_experts_have_neighbours_with_other_ranks_of_experts() -> None:
     best = plan(EXPERTS, "dgx-h100:1", **TASK, fix="ep=4").best
     lines = [*neighbours(space_of(EXPERTS, "dgx-h100:1", **TASK), best, 0.05)]

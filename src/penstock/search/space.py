@@ -58,6 +58,11 @@ class Space:
         """Those that strategies take."""
         return self.used or self.cluster.devices
 
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """Those that the framework splits over several ranks."""
+        return self.stack.axes or ("tp", "cp", "pp", "dp")
+
     def _values(self, name: str, free: Iterable[Any]) -> list[Any]:
         """Values of a field: those fixed, else the free ones; less those excluded."""
         chosen = dict.fromkeys(self.fixed.get(name, free))
@@ -82,13 +87,12 @@ class Space:
             "pp": [d for d in divisors if d <= self.model.layers],
         }
         found = []
-        axes = self.stack.axes or (*ranges, "dp")
-        able = {name: values if name in axes else [1] for name, values in ranges.items()}
+        able = {name: values if name in self.axes else [1] for name, values in ranges.items()}
         for tp, cp, pp in product(*(self._values(name, free) for name, free in able.items())):
             dp, rest = divmod(self.devices, max(1, tp * cp * pp))
             if (
                 rest == 0
-                and dp in self._values("dp", (dp,) if "dp" in axes else (1,))
+                and dp in self._values("dp", (dp,) if "dp" in self.axes else (1,))
                 and (any_batch or self.base.batch % dp == 0)
             ):
                 found.append((tp, cp, pp, dp))
