@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json as json_format
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ def json_file(json: list[Path] | None) -> Path | None:
     return json[0] if json else None
 
 
-def write_facts(facts: Mapping[str, Any], json: list[Path] | None, show: Callable[[], None]) -> None:
+def write_facts(facts: dict[str, Any], json: list[Path] | None, show: Callable[[], None]) -> None:
     """Print figures as JSON if ``--json`` names no file; else write them to the one that it names, if any, and show
     them as text."""
     from penstock.core.files import write_whole

@@ -101,8 +101,7 @@ def changed(space: Space, setup: Setup, change: Mapping[str, Any]) -> Setup:
 
 
 def _place(space: Space, change: Mapping[str, Any]) -> str:
-    node = min(node.devices for node, _ in space.cluster.groups)
-    return " leaves the node:" if change.get("tp", 1) > node else ":"
+    return " leaves the node:" if change.get("tp", 1) > space.node_devices else ":"
 
 
 def reason(best: Choice, other: Choice, headroom: float) -> str:

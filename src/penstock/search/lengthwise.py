@@ -108,7 +108,7 @@ def _setups(space: Space) -> list[Setup]:
             raise ValueError(
                 f"{name}={'/'.join(map(str, fixed[name]))}: sequences of many lengths are planned with {name}=1"
             )
-    node = min(node.devices for node, _ in space.cluster.groups)
+    node = space.node_devices
     wanted: dict[str, Any] = {
         "tp": [d for d in range(1, node + 1) if space.devices % d == 0],
         "zero": space.zero_stages(1),

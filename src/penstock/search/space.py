@@ -59,6 +59,11 @@ class Space:
         return self.used or self.cluster.devices
 
     @property
+    def node_devices(self) -> int:
+        """Those of the smallest node."""
+        return min(node.devices for node, _ in self.cluster.groups)
+
+    @property
     def axes(self) -> tuple[str, ...]:
         """Those that the framework splits over several ranks."""
         return self.stack.axes or ("tp", "cp", "pp", "dp")
@@ -79,10 +84,9 @@ class Space:
     def splits(self, any_batch: bool = False) -> list[Split]:
         """Return all (tp, cp, pp, dp) that take all devices, and whose ``dp`` divides the batch unless any may."""
         divisors = [d for d in range(1, self.devices + 1) if self.devices % d == 0]
-        node = min(node.devices for node, _ in self.cluster.groups)
         longest = max(1, self.base.seq // LEAST_TOKENS)
         ranges = {
-            "tp": [d for d in divisors if d <= node],
+            "tp": [d for d in divisors if d <= self.node_devices],
             "cp": [d for d in divisors if (d <= longest and self.base.seq % (2 * d) == 0) or d == 1],
             "pp": [d for d in divisors if d <= self.model.layers],
         }
