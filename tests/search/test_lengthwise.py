@@ -69,6 +69,11 @@ def test_sequences_of_one_length_gain_nothing() -> None:
         assert one.seconds == pytest.approx(padded.seconds, rel=0.05)
 
 
+def test_what_is_fixed_stays_so() -> None:
+    found = planned(Lengths.of([4096]), fix="dp=4,zero=1,recompute=full", seq=4096)
+    assert {(one.setup.tp, one.setup.dp) for one in found.plans} == {(2, 4)}
+
+
 def test_longer_sequences_are_cut() -> None:
     found = planned(seq=8192)
     assert found.lengths.longest == 8192
@@ -81,6 +86,8 @@ def test_what_has_no_room_says_so() -> None:
         length_plans(space, Lengths.of([2048]))
     with pytest.raises(ValueError, match="pp=2: sequences of many lengths are planned with pp=1"):
         planned(fix="pp=2")
+    with pytest.raises(ValueError, match="no setup is left, and penstock splits pp alone; fix or exclude less"):
+        length_plans(space_of(LLAMA, CLUSTER, "penstock", seq=2048, batch=8), Lengths.of([2048]))
 
 
 def test_small_models_are_bound_by_their_launches() -> None:

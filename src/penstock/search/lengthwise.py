@@ -108,24 +108,18 @@ def _setups(space: Space) -> list[Setup]:
             raise ValueError(
                 f"{name}={'/'.join(map(str, fixed[name]))}: sequences of many lengths are planned with {name}=1"
             )
-    node = space.node_devices
-    wanted: dict[str, Any] = {
-        "tp": [d for d in range(1, node + 1) if space.devices % d == 0],
-        "zero": space.zero_stages(1),
-        "recompute": ("none", "full"),
-    }
+    wanted: dict[str, Any] = {"zero": space.zero_stages(1), "recompute": ("none", "full")}
     values = {
         name: [v for v in fixed.get(name, free) if v not in space.excluded.get(name, ())]
         for name, free in wanted.items()
     }
+    splits = replace(space, fixed=fixed | {"cp": (1,), "pp": (1,)}).splits(any_batch=True)
     found = []
-    for tp, zero, recompute in product(*values.values()):
-        dp, rest = divmod(space.devices, tp)
+    for (tp, _, _, dp), zero, recompute in product(splits, *values.values()):
         sp = tp > 1 and True not in space.excluded.get("sp", ()) and fixed.get("sp", (True,))[0]
-        if rest == 0:
-            found.append(replace(space.base, batch=dp, tp=tp, dp=dp, sp=bool(sp), zero=zero, recompute=recompute))
+        found.append(replace(space.base, batch=dp, tp=tp, dp=dp, sp=bool(sp), zero=zero, recompute=recompute))
     if not found:
-        raise ValueError("no setup is left; fix or exclude less")
+        raise ValueError(f"no setup is left{space.alone}; fix or exclude less")
     return found
 
 

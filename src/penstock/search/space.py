@@ -68,6 +68,11 @@ class Space:
         """Those that the framework splits over several ranks."""
         return self.stack.axes or ("tp", "cp", "pp", "dp")
 
+    @property
+    def alone(self) -> str:
+        """What the framework splits alone, in words behind others; empty if it lacks no axis."""
+        return f", and {self.stack.name} splits {' and '.join(self.stack.axes)} alone" if self.stack.axes else ""
+
     def _values(self, name: str, free: Iterable[Any]) -> list[Any]:
         """Values of a field: those fixed, else the free ones; less those excluded."""
         chosen = dict.fromkeys(self.fixed.get(name, free))
@@ -229,10 +234,9 @@ class Space:
             raise ValueError(f"batch={batch} is no multiple of a dp that {self.devices} devices leave; use {near}")
         first = {name: values[0] for name, values in self.fixed.items() if len(values) == 1}
         filling(self.devices, **{"seq": self.base.seq, "batch": self.base.batch} | first)
-        axes = f", and {self.stack.name} splits {' and '.join(self.stack.axes)} alone" if self.stack.axes else ""
         raise ValueError(
-            f"no strategy for {self.devices} devices is left by {_said(self.fixed, self.excluded)}{axes}; fix or "
-            f"exclude less{', or take another --framework' if axes else ''}"
+            f"no strategy for {self.devices} devices is left by {_said(self.fixed, self.excluded)}{self.alone}; fix or "
+            f"exclude less{', or take another --framework' if self.alone else ''}"
         )
 
 
