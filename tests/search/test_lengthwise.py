@@ -74,6 +74,13 @@ def test_what_is_fixed_stays_so() -> None:
     assert {(one.setup.tp, one.setup.dp) for one in found.plans} == {(2, 4)}
 
 
+def test_a_framework_that_splits_no_sequences_has_whole_ones() -> None:
+    fix = "zero=3,recompute=full,micro=1"
+    alone = length_plans(space_of(LLAMA, CLUSTER, "llm-foundry", seq=8192, batch=128, fix=fix), LONG)
+    assert {one.setup.tp for one in alone.plans} == {1}
+    assert {degree for one in alone.plans for degree in one.degrees} == {1}
+
+
 def test_longer_sequences_are_cut() -> None:
     found = planned(seq=8192)
     assert found.lengths.longest == 8192

@@ -85,7 +85,7 @@ def paces(
         longest: tokens of the longest sequence.
         headroom: share of a device's memory that stays free.
     """
-    rows = [(place, degree) for place, setup in enumerate(setups) for degree in _degrees(setup, longest)]
+    rows = [(place, degree) for place, setup in enumerate(setups) for degree in _degrees(setup, longest, stack)]
     points = _points(longest, max(degree for _, degree in rows))
     once, twice = zip(*(_scored(model, cluster, stack, setups, rows, *point) for point in points), strict=True)
     micros = np.array([setups[place].tp * degree for place, degree in rows], dtype=np.float64)
@@ -119,9 +119,11 @@ def _points(longest: int, top: int) -> list[tuple[int, int]]:
     return [*dict.fromkeys([*some, (part, 1), (part, 4 * many), (least, 1), (least, 16 * many)])]
 
 
-def _degrees(setup: Setup, longest: int) -> list[int]:
-    """Powers of two that divide the ranks, with no more ranks than pairs of tokens."""
-    return [d for d in (2**n for n in range(20)) if setup.dp % d == 0 and 2 * d <= longest]
+def _degrees(setup: Setup, longest: int, stack: Stack) -> list[int]:
+    """Powers of two that divide the ranks, with no more ranks than pairs of tokens; 1 where the framework splits no
+    sequences."""
+    most = 20 if stack.splits("cp") else 1
+    return [d for d in (2**n for n in range(most)) if setup.dp % d == 0 and 2 * d <= longest]
 
 
 def _scored(

@@ -53,7 +53,7 @@ def neighbours(space: Space, best: Choice, headroom: float) -> Iterator[str]:
 def _steps(space: Space, setup: Setup) -> Iterator[dict[str, Any]]:
     """One field at a time, to its next values."""
     # ``dp`` takes what another axis leaves
-    axes = [name for name in ("tp", "pp", "cp") if {name, "dp"} <= {*space.axes}]
+    axes = [name for name in ("tp", "pp", "cp") if space.stack.splits(name) and space.stack.splits("dp")]
     for name in (*axes, "micro", *(("ep",) if setup.ep > 1 else ())):
         value = getattr(setup, name)
         yield from ({name: other} for other in (value // 2, value * 2) if other >= 1)

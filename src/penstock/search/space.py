@@ -64,11 +64,6 @@ class Space:
         return min(node.devices for node, _ in self.cluster.groups)
 
     @property
-    def axes(self) -> tuple[str, ...]:
-        """Those that the framework splits over several ranks."""
-        return self.stack.axes or ("tp", "cp", "pp", "dp")
-
-    @property
     def alone(self) -> str:
         """What the framework splits alone, in words behind others; empty if it lacks no axis."""
         return f", and {self.stack.name} splits {' and '.join(self.stack.axes)} alone" if self.stack.axes else ""
@@ -96,12 +91,12 @@ class Space:
             "pp": [d for d in divisors if d <= self.model.layers],
         }
         found = []
-        able = {name: values if name in self.axes else [1] for name, values in ranges.items()}
+        able = {name: values if self.stack.splits(name) else [1] for name, values in ranges.items()}
         for tp, cp, pp in product(*(self._values(name, free) for name, free in able.items())):
             dp, rest = divmod(self.devices, max(1, tp * cp * pp))
             if (
                 rest == 0
-                and dp in self._values("dp", (dp,) if "dp" in self.axes else (1,))
+                and dp in self._values("dp", (dp,) if self.stack.splits("dp") else (1,))
                 and (any_batch or self.base.batch % dp == 0)
             ):
                 found.append((tp, cp, pp, dp))
