@@ -99,6 +99,31 @@ def test_where_nothing_fits(capsys: pytest.CaptureFixture[str]) -> None:
     assert "devices in place of 8" in text
 
 
+def test_where_nothing_fits_no_order_is_written(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    order = tmp_path / "order.json"
+    asked = ["--model", "gpt3-175b", "--cluster", "dgx-h100:1", "--framework", "torchtitan", *ASKED[5:], *FIX]
+    main(["plan", *asked, "--solve", "1", "--order", str(order)])
+    assert "nothing fits" in capsys.readouterr().out
+    assert not order.exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--longest", "--solve", "5"], "--solve is of the plan of one cluster"),
+        (["--clusters", "dgx-a100:1", "--order", "order.json"], "--order is of the plan of one cluster"),
+        (["--tune", "all", "--solve", "5"], "--solve does not go with --tune"),
+        (["--lengths", "squad", "--what-if"], "--what-if does not go with --lengths"),
+    ],
+)
+def test_no_flag_is_ignored(words: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([*ASKED, *words])
+    error = capsys.readouterr().err
+    assert says in error
+    assert error.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [

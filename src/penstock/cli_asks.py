@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_format
-import sys
-import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +16,6 @@ if TYPE_CHECKING:
     from penstock.core.cluster import Cluster
     from penstock.core.setup import Setup
     from penstock.search.space import Space
-
-QUIET_S = 1.0
-"""Until it is told how far a search is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,40 +147,21 @@ def answer(
     from penstock import cli_asks_limits as limits
     from penstock import cli_asks_sizes as sizes
     from penstock.cli_export import checked, write_exports
-    from penstock.cli_predict import one_file
-    from penstock.core.files import writable, write_whole
+    from penstock.cli_json import json_file, write_facts
+    from penstock.cli_progress import line
 
-    out, targets = one_file(json), checked(export)
-    if out is not None:
-        writable(out)
+    json_file(json)
+    targets = checked(export)
     alone = Asks(longest=asks.longest, largest=asks.largest)
     if (asks.longest or asks.largest) and (asks != alone or asks.longest == asks.largest or len(machines) > 1):
         raise ValueError("--longest and --largest are questions of their own, of one cluster; ask one at a time")
-    if asks.longest:
-        found = limits.longest_answer(training, machines)
-    elif asks.largest:
-        found = limits.largest_answer(training, machines)
-    else:
-        found = sizes.sizes_answer(asks, training, machines)
-    if sys.stderr.isatty():
-        print("\r\033[K", end="", file=sys.stderr, flush=True)
+    with line() as say:
+        if asks.longest:
+            found = limits.longest_answer(training, machines, say)
+        elif asks.largest:
+            found = limits.largest_answer(training, machines, say)
+        else:
+            found = sizes.sizes_answer(asks, training, machines, say)
     if found.best is not None:
         write_exports(targets, *found.best)
-    text = json_format.dumps(found.facts, indent=1) + "\n"
-    if out is not None:
-        write_whole(out, text)
-    print(text, end="") if json == [] else found.show()
-
-
-def teller(what: str) -> Callable[[object], None]:
-    """Return a function that tells a person at a terminal what is looked at, once that takes long."""
-    begun, shown = time.monotonic(), time.monotonic()
-
-    def tell(one: object) -> None:
-        nonlocal shown
-        now = time.monotonic()
-        if sys.stderr.isatty() and now - begun > QUIET_S and now - shown > QUIET_S / 4:
-            shown = now
-            print(f"\r\033[K{what} {one}", end="", file=sys.stderr, flush=True)
-
-    return tell
+    write_facts(found.facts, json, found.show)

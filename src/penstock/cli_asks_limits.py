@@ -9,8 +9,9 @@ from functools import partial
 from typing import Any
 
 from penstock import cli_asks_text as text
-from penstock.cli_asks import Answer, Training, teller
+from penstock.cli_asks import Answer, Training
 from penstock.cli_planner_text import choice_facts
+from penstock.cli_progress import Say
 from penstock.core.cluster import Cluster
 from penstock.core.config.members import family
 from penstock.search.largest import Member, largest
@@ -20,7 +21,7 @@ from penstock.search.space import Space
 from penstock.units import human_bytes
 
 
-def longest_answer(training: Training, machines: Mapping[str, Cluster]) -> Answer:
+def longest_answer(training: Training, machines: Mapping[str, Cluster], say: Say) -> Answer:
     """Return the longest sequence that fits.
 
     Raises:
@@ -29,7 +30,7 @@ def longest_answer(training: Training, machines: Mapping[str, Cluster]) -> Answe
     began = time.perf_counter()
     ((name, cluster),) = machines.items()
     space = training.space(cluster)
-    found = longest(space, top=training.top, headroom=training.headroom, tell=teller("sequences of"))
+    found = longest(space, top=training.top, headroom=training.headroom, tell=lambda seq: say(f"sequences of {seq}"))
     if found is None:
         raise ValueError(
             f"no sequence of {STEP:,} tokens or more fits; {text.need(nearest(at(space, STEP)), training.headroom)}"
@@ -50,7 +51,7 @@ def longest_answer(training: Training, machines: Mapping[str, Cluster]) -> Answe
     return Answer(facts, show, (space.model, cluster, found.planned.best.setup))
 
 
-def largest_answer(training: Training, machines: Mapping[str, Cluster]) -> Answer:
+def largest_answer(training: Training, machines: Mapping[str, Cluster], say: Say) -> Answer:
     """Return the largest model of a family that fits.
 
     Raises:
@@ -60,7 +61,9 @@ def largest_answer(training: Training, machines: Mapping[str, Cluster]) -> Answe
     ((name, cluster),) = machines.items()
     models = family(training.model, cluster.devices * cluster.device_of(0).memory_bytes, training.seq)
     space = training.space(cluster, models[0])
-    tried = largest(space, models, top=training.top, headroom=training.headroom, tell=teller("looking at"))
+    tried = largest(
+        space, models, top=training.top, headroom=training.headroom, tell=lambda name: say(f"looking at {name}")
+    )
     best = tried[-1]
     if not best.choices:
         raise ValueError(

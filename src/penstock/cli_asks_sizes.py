@@ -10,9 +10,10 @@ from math import inf
 from typing import Any
 
 from penstock import cli_asks_text as text
-from penstock.cli_asks import NO_ASKS, Answer, Asks, Training, teller
+from penstock.cli_asks import NO_ASKS, Answer, Asks, Training
 from penstock.cli_planner_text import choice_facts
 from penstock.cli_predict_text import BILLION
+from penstock.cli_progress import Say
 from penstock.core.catalogue import find
 from penstock.core.cluster import Cluster
 from penstock.core.node import Node
@@ -33,6 +34,7 @@ class _Asked:
     asks: Asks
     training: Training
     limits: Limits
+    say: Say
 
     @property
     def counts_nodes(self) -> bool:
@@ -41,8 +43,12 @@ class _Asked:
 
     def fleet(self, name: str, cluster: Cluster) -> Fleet:
         """All numbers of nodes that are asked of a cluster."""
-        tell = teller(f"{name}: nodes")
-        return fleet_of(self.training.space, cluster, self.asks.nodes or "", headroom=self.training.headroom, tell=tell)
+        training = self.training
+
+        def tell(nodes: int) -> None:
+            self.say(f"{name}: nodes {nodes}")
+
+        return fleet_of(training.space, cluster, self.asks.nodes or "", headroom=training.headroom, tell=tell)
 
     def facts(self, name: str) -> Facts:
         """The question, by names for scripts."""
@@ -66,7 +72,7 @@ class _Asked:
         }
 
 
-def sizes_answer(asks: Asks, training: Training, machines: Mapping[str, Cluster]) -> Answer:
+def sizes_answer(asks: Asks, training: Training, machines: Mapping[str, Cluster], say: Say) -> Answer:
     """Return the answer of the numbers of nodes of one cluster, or of several clusters.
 
     Raises:
@@ -79,7 +85,7 @@ def sizes_answer(asks: Asks, training: Training, machines: Mapping[str, Cluster]
         raise ValueError(f"--budget {asks.budget:g}: give US dollars, for example 2e6")
     steps = 1.0 if training.tokens is None else training.tokens / (training.seq * training.batch)
     most_s = inf if asks.deadline is None else parse_s(asks.deadline)
-    asked = _Asked(asks, training, Limits(steps, most_s, inf if asks.budget is None else asks.budget))
+    asked = _Asked(asks, training, Limits(steps, most_s, inf if asks.budget is None else asks.budget), say)
     if len(machines) == 1:
         return _numbers(asked, *next(iter(machines.items())))
     return _clusters(asked, machines)
@@ -156,7 +162,7 @@ def _of_cluster(asked: _Asked, name: str, cluster: Cluster) -> tuple[Facts, Choi
         return asked.row(_named(name, cluster, one.nodes), space, one) | {"why": ""}, one.choice, space
     training = asked.training
     space = training.space(cluster)
-    teller("looking at")(name)
+    asked.say(f"looking at {name}")
     found = best_of(space, top=1, headroom=training.headroom)
     best = found.choices[0] if found.choices else None
     one = Sized(cluster.nodes, cluster.devices, best, best.seconds if best else inf, found.proven)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from penstock.cli_predict import NO_FLAGS, Asked, Flags, asked_for, one_file
+from penstock.cli_json import json_file
+from penstock.cli_predict import NO_FLAGS, Asked, Flags, asked_for
 from penstock.core.setup import FRAMEWORK
 
 if TYPE_CHECKING:
@@ -48,10 +49,9 @@ def explain(
     from penstock.predict.explain import explain
     from penstock.view import roofline as picture
 
-    out = one_file(json)
-    for path in (out, roofline):
-        if path is not None:
-            writable(path)
+    out = json_file(json)
+    if roofline is not None:
+        writable(roofline)
     asked = _asked(file, model, cluster, framework, flags)
     found = explain(*asked)
     at = _rank(rank, found)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json as json_format
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from penstock.cli_predict import NO_FLAGS, Flags, asked_for, one_file
+from penstock.cli_json import json_file, write_facts
+from penstock.cli_predict import NO_FLAGS, Flags, asked_for
 from penstock.units import HOUR_S
 
 if TYPE_CHECKING:
@@ -89,11 +89,8 @@ def goodput(
         start: a file of another framework, as for penstock predict.
     """
     from penstock import cli_goodput_text as text
-    from penstock.core.files import writable, write_whole
 
-    out = one_file(json)
-    if out is not None:
-        writable(out)
+    json_file(json)
     if tokens is not None and tokens <= 0:
         raise ValueError(f"--tokens {tokens:g}: give how many are trained on, for example 15e12")
     assumed = failures_of(failures, weeks)
@@ -102,10 +99,7 @@ def goodput(
     named = model or asked.model.name
     facts = {"asked": {"model": named, "cluster": cluster, "framework": asked.framework.name, "tokens": tokens}}
     facts |= text.facts_of(found, asked, assumed, tokens)
-    written = json_format.dumps(facts, indent=1) + "\n"
-    if out is not None:
-        write_whole(out, written)
-    print(written, end="") if json == [] else text.print_goodput(facts, asked.setup, text.sources(failures, weeks))
+    write_facts(facts, json, lambda: text.print_goodput(facts, asked.setup, text.sources(failures, weeks)))
 
 
 def failures_of(rate: str | None, weeks: Weeks) -> Failures:

@@ -29,14 +29,14 @@ def check_order(space: Space, solve: float | None, order: Path | None) -> None:
 
 
 def write_order(path: Path | None, found: Planned) -> None:
-    """Write the order of the fastest step that orders were solved for, if a file is given.
+    """Write the order of the fastest step that orders were solved for, if a file is given and a plan fits.
 
     Raises:
         ValueError: there is none.
     """
     from penstock.core.files import write_whole
 
-    if path is None:
+    if path is None or not found.choices:
         return
     if not found.orders:
         raise ValueError(f"--order {path}: none of the best has a pipeline; fix one, for example --fix pp=2..64")

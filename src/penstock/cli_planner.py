@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import json as json_format
-import sys
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from cyclopts import Parameter
 
 from penstock.cli_asks import NO_ASKS, Asks, answer, machines_of, refuse, training_of
-from penstock.cli_planner_ask import more_facts, print_suggested, print_yours, question
-from penstock.cli_predict import one_file
+from penstock.cli_planner_ask import question
 from penstock.cli_special import NOT_SPECIAL, Special
-
-if TYPE_CHECKING:
-    from penstock.search.choice import Choice
 
 Words = Annotated[tuple[str, ...], Parameter(negative="", show_default=False)]
 Clusters = Annotated[list[str], Parameter(name=("--cluster", "--clusters"), negative="")]
@@ -73,68 +66,30 @@ def plan(
         pareto: also weigh time against memory of a device, number of devices, and cost.
         report: write all of it and where the time goes as one page (.html), or as .txt or .json; may be repeated.
     """
-    from penstock import cli_planner_best as best
-    from penstock import cli_planner_text as text
-    from penstock.cli_export import checked, write_exports
-    from penstock.cli_order import check_order, write_order
-    from penstock.cli_progress import watching
-    from penstock.cli_report import report_files, reported
+    from penstock.cli_export import checked
+    from penstock.cli_json import json_file
+    from penstock.cli_planner_usual import Usual, usual_answer
+    from penstock.cli_report import report_files
     from penstock.cli_special import only_usual, special_answer, special_of
-    from penstock.core.files import writable, write_whole
-    from penstock.search.beside import neighbours, own
-    from penstock.search.improve import changes_to
-    from penstock.search.orders import orders
-    from penstock.search.planner import best_of
 
     if tokens is not None and tokens <= 0:
         raise ValueError(f"--tokens {tokens:g}: give how many are trained on, for example 15e12")
     rented, kind = machines_of(cluster, usd_per_hour), special_of(special)
+    more = {"why": why, "what-if": what_if, "pareto": pareto, "report": report, "from": start}
+    more |= {"solve": solve is not None, "order": order}
     if asks != NO_ASKS or len(rented) > 1:
-        refuse({"why": why, "what-if": what_if, "pareto": pareto, "report": report, "from": start, kind: kind})
+        refuse(more | {kind: kind})
         training = training_of(model, framework, seq, batch, tokens, fix, exclude, top, headroom)
         return answer(asks, training, rented, json, export)
+    json_file(json)
+    usual = Usual(
+        why=why, top=top, headroom=headroom, what_if=what_if, solve=solve, order=order, json=json,
+        export=checked(export), pareto=pareto, report=report_files(report),
+    )  # fmt: skip
     ((name, machines),) = rented.items()
-    out = one_file(json)
-    if out is not None:
-        writable(out)
-    targets, reports = checked(export), report_files(report)
     flags = {"model": model, "cluster": name, "framework": framework, "seq": seq, "batch": batch, "tokens": tokens}
     ask = question(flags, machines, start, fix, exclude)
-    space, asked = ask.space, ask.asked
     if kind:
-        only_usual(
-            special, ask.suggested, why=why, export=export, what_if=what_if, pareto=pareto, report=report, start=start
-        )
-        return special_answer(special, space, asked, top=top, headroom=headroom, json=json)
-    check_order(space, solve, order)
-    mine = ask.yours if why is None else own(space, why)
-    with watching() as watch:
-        first = _show_first if sys.stderr.isatty() else None
-        found = best_of(space, top=top, headroom=headroom, first=first, watch=watch)
-    if found.stopped and not found.choices:
-        raise ValueError("stopped before any strategy was found that fits; nothing is known yet")
-    if solve is not None:
-        found = replace(found, orders=orders(space, found.choices, headroom, solve))
-        write_order(order, found)
-    rejected = [*neighbours(space, found.best, headroom)] if found.choices else []
-    changes = changes_to(space, ask.yours, found.best, headroom) if ask.yours and found.choices else ()
-    if found.choices:
-        write_exports(targets, space.model, machines, found.best.setup)
-    facts = text.facts_of(found, space, asked, rejected, mine) | more_facts(ask, changes)
-    facts |= best.facts_of(found, space, tokens, facts, what_if, sys.stderr.isatty())
-    facts = reported(facts, space, found, reports, pareto)
-    written = json_format.dumps(facts, indent=1) + "\n"
-    if out is not None:
-        write_whole(out, written)
-    if json == []:
-        print(written, end="")
-        return
-    if ask.suggested:
-        print_suggested(ask.suggested, space.base.seq)
-    text.print_planned(found, facts, rejected, mine)
-    if ask.yours:
-        print_yours(ask.yours, found.choices[0] if found.choices else None, changes, headroom)
-
-
-def _show_first(choice: Choice) -> None:
-    print(f"first answer: {choice.split}, {choice.seconds:.4g} s; looking on", file=sys.stderr)
+        only_usual(special, ask.suggested, more | {"export": export})
+        return special_answer(special, ask.space, ask.asked, top=top, headroom=headroom, json=json)
+    return usual_answer(ask, usual)

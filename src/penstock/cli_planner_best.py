@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
 from penstock.cli_columns import print_listing
 from penstock.cli_goodput_text import training
+from penstock.cli_progress import note
 from penstock.predict.failures import Failures
 from penstock.predict.goodput import goodput_of
 from penstock.search.choice import Choice, Planned
@@ -16,15 +16,13 @@ from penstock.search.space import Space
 from penstock.view.report_weeks import efficiency, weeks, what_if
 
 
-def facts_of(
-    found: Planned, space: Space, tokens: float | None, facts: dict[str, Any], asked: bool, shown: bool
-) -> dict[str, Any]:
-    """Return the best over weeks, and if that was asked for what would change; ``shown``: what is looked at is said."""
+def facts_of(found: Planned, space: Space, facts: dict[str, Any], asked: bool) -> dict[str, Any]:
+    """Return the best over weeks, and if that was asked for what would change; ``facts`` are those of the plan."""
     if not found.choices:
         return {"goodput": None, "what_if": None}
     return {
-        "goodput": _weeks(found.best, space, tokens, facts["choices"][0]["predict"]),
-        "what_if": [*_answers(found, space, shown)] if asked else None,
+        "goodput": _weeks(found.best, space, facts["asked"]["tokens"], facts["choices"][0]["predict"]),
+        "what_if": [*_answers(found, space)] if asked else None,
     }
 
 
@@ -41,12 +39,11 @@ def _weeks(best: Choice, space: Space, tokens: float | None, predict: str) -> di
     return asdict(over) | {"training": whole, "command": predict.replace("predict", "goodput", 1) + asked}
 
 
-def _answers(found: Planned, space: Space, shown: bool) -> Iterator[dict[str, Any]]:
+def _answers(found: Planned, space: Space) -> Iterator[dict[str, Any]]:
     from penstock.search.what_if import what_if as answers
 
     for answer in answers(space, found.choices, found.headroom):
-        if shown:
-            print(f"what if: {answer.what}", file=sys.stderr)
+        note(f"what if: {answer.what}")
         yield asdict(answer)
 
 

@@ -87,7 +87,7 @@ def choice_facts(one: Choice, space: Space, asked: dict[str, Any]) -> dict[str, 
     }
 
 
-def print_planned(found: Planned, facts: dict[str, Any], rejected: list[str], mine: Choice | None) -> None:
+def print_planned(found: Planned, facts: dict[str, Any]) -> None:
     """Print a plan for people."""
     print(_counts(facts))
     if found.nearest is not None:
@@ -99,10 +99,10 @@ def print_planned(found: Planned, facts: dict[str, Any], rejected: list[str], mi
         print_best(facts)
         print_orders(found)
         print("\nwhy not")
-        for line in rejected:
+        for line in facts["rejected"]:
             print(f"  {line}")
         print_what_if(facts)
-    if mine is not None:
+    if facts["why"] is not None:
         print()
         print_listing(beside(facts["why"], facts["choices"][0] if found.choices else facts["why"]))
     print_trades(facts)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json as json_format
 import typing
 from pathlib import Path
 from types import NoneType
@@ -91,12 +90,14 @@ def predict(
             repeated.
     """
     from penstock.cli_export import checked, write_exports
+    from penstock.cli_json import json_file, write_facts
     from penstock.cli_predict_text import facts_of, print_prediction
-    from penstock.core.files import writable, write_whole
+    from penstock.core.files import writable
 
-    out, targets = one_file(json), checked(export)
-    for path in filter(None, (out, timeline)):
-        writable(path)
+    json_file(json)
+    targets = checked(export)
+    if timeline is not None:
+        writable(timeline)
     asked = asked_for(model, cluster, framework, flags, usd_per_hour, start)
     found = asked.predicted()
     write_exports(targets, *asked[:3])
@@ -105,10 +106,7 @@ def predict(
     facts = {
         "asked": {"model": model or asked.model.name, "cluster": cluster, "framework": asked.framework.name}
     } | facts_of(found, *asked[:3], asked.framework.name)
-    text = json_format.dumps(facts, indent=1) + "\n"
-    if out is not None:
-        write_whole(out, text)
-    print(text, end="") if json == [] else print_prediction(found, facts, asked.setup)
+    write_facts(facts, json, lambda: print_prediction(found, facts, asked.setup))
 
 
 class Asked(NamedTuple):
@@ -192,17 +190,6 @@ def _numbers(text: str) -> tuple[int, ...]:
         return tuple(int(word) for word in text.split(","))
     except ValueError:
         raise ValueError(f"--stage-layers {text}: write whole numbers with commas, for example 2,3,1") from None
-
-
-def one_file(json: list[Path] | None) -> Path | None:
-    """Return the file that ``--json`` names, if any.
-
-    Raises:
-        ValueError: there are several.
-    """
-    if json is not None and len(json) > 1:
-        raise ValueError(f"--json {' '.join(map(str, json))}: name one file, or none for the standard output")
-    return json[0] if json else None
 
 
 def _show(found: Prediction, path: Path) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,23 +34,20 @@ def report_files(report: list[Path] | None) -> list[Path]:
 
 def reported(facts: dict[str, Any], space: Space, found: Planned, reports: list[Path], pareto: bool) -> dict[str, Any]:
     """Return the facts of a plan with ``pareto`` and ``report``, ``None`` unless they are wanted, and write reports."""
+    from penstock.cli_progress import note
     from penstock.search import pareto as trades
     from penstock.search.report import pareto_facts, report_of
 
     tokens = facts["asked"]["tokens"]
     facts = facts | {"pareto": None, "report": None}
     if pareto or reports:
-        facts["pareto"] = pareto_facts(trades.around(space, found, _say()), tokens)
+        facts["pareto"] = pareto_facts(trades.around(space, found, note), tokens)
     one = found.choices[0] if found.choices else found.nearest
     if reports and one is not None:
         facts["report"], timeline = report_of(space, one, tokens, found.headroom)
         for path in reports:
             _write(path, facts, timeline)
     return facts
-
-
-def _say() -> Callable[[str], None] | None:
-    return (lambda words: print(words, file=sys.stderr)) if sys.stderr.isatty() else None
 
 
 def _write(path: Path, facts: dict[str, Any], timeline: Timeline) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json as json_format
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,7 +56,7 @@ def special_of(given: Special) -> str:
     return asked[0] if asked else ""
 
 
-def only_usual(given: Special, suggested: object, **flags: Any) -> None:
+def only_usual(given: Special, suggested: object, flags: Mapping[str, Any]) -> None:
     """Do nothing, unless a flag is given that a job of a special kind has no answer to, or its batch was suggested.
 
     Raises:
@@ -65,8 +65,7 @@ def only_usual(given: Special, suggested: object, **flags: Any) -> None:
     kind = special_of(given)
     for name, value in flags.items():
         if value:
-            flag = {"start": "from"}.get(name, name.replace("_", "-"))
-            raise ValueError(f"--{flag} does not go with --{kind}; plan what it prints with --fix first")
+            raise ValueError(f"--{name} does not go with --{kind}; plan what it prints with --fix first")
     if suggested is not None:
         raise ValueError(f"--batch is missing; say how many sequences a step has, for --{kind}")
 
@@ -75,18 +74,11 @@ def special_answer(
     given: Special, space: Space, asked: dict[str, Any], *, top: int, headroom: float, json: list[Path] | None
 ) -> None:
     """Answer a question of a special kind: print it, or its figures as JSON, or write these to a file beside it."""
+    from penstock.cli_json import write_facts
     from penstock.cli_lengths import lengths_answer
-    from penstock.cli_predict import one_file
     from penstock.cli_sites import sites_answer
     from penstock.cli_tune import tuning_answer
-    from penstock.core.files import write_whole
 
     answers = {"tune": tuning_answer, "sites": sites_answer, "lengths": lengths_answer}
     facts, show = answers[special_of(given)](given, space, asked, top=top, headroom=headroom)
-    written = json_format.dumps(facts, indent=1) + "\n"
-    if (out := one_file(json)) is not None:
-        write_whole(out, written)
-    if json == []:
-        print(written, end="")
-    else:
-        show()
+    write_facts(facts, json, show)

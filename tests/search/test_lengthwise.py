@@ -98,6 +98,18 @@ def test_sequences_of_one_length_gain_nothing() -> None:
         assert one.seconds == pytest.approx(padded.seconds, rel=0.05)
 
 
+def test_what_is_fixed_stays_so() -> None:
+    found = planned(Lengths.of([4096]), fix="dp=4,zero=1,recompute=full", seq=4096)
+    assert {(one.setup.tp, one.setup.dp) for one in found.plans} == {(2, 4)}
+
+
+def test_a_framework_that_splits_no_sequences_has_whole_ones() -> None:
+    fix = "zero=3,recompute=full,micro=1"
+    alone = length_plans(space_of(LLAMA, CLUSTER, "llm-foundry", seq=8192, batch=128, fix=fix), LONG)
+    assert {one.setup.tp for one in alone.plans} == {1}
+    assert {degree for one in alone.plans for degree in one.degrees} == {1}
+
+
 def test_longer_sequences_are_cut() -> None:
     found = planned(seq=8192)
     assert found.lengths.longest == 8192
@@ -112,6 +124,8 @@ def test_what_has_no_room_says_so() -> None:
         planned(fix="pp=2")
     with pytest.raises(ValueError, match="micro=4: sequences of many lengths are planned with micro=1"):
         planned(fix="micro=4")
+    with pytest.raises(ValueError, match="no setup is left, and penstock splits pp alone; fix or exclude less"):
+        length_plans(space_of(LLAMA, CLUSTER, "penstock", seq=2048, batch=8), Lengths.of([2048]))
 
 
 def test_setups_keep_to_what_is_fixed_and_to_what_the_framework_splits() -> None:

@@ -146,6 +146,10 @@ class Stack:
         """Fields of a setup as the framework has them where nobody says otherwise."""
         return {"recompute": self.recompute, "fused_loss": self.fused_loss}
 
+    def splits(self, axis: str) -> bool:
+        """Return whether the framework can split an axis over several ranks: ``tp``, ``cp``, ``pp`` or ``dp``."""
+        return not self.axes or axis in self.axes
+
 
 def stack(name: str) -> Stack:
     """Return the framework of this name; what stands in brackets behind it does not count.

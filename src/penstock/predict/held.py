@@ -16,9 +16,9 @@ from penstock.predict.grid import Grid
 from penstock.predict.memory import peak_bytes
 from penstock.predict.micro import Rank
 from penstock.predict.moments import Stage, of_block, sharded
-from penstock.predict.part import Part
 from penstock.predict.ranks import Layout, Ranks, layout, padded, staying
 from penstock.predict.sizes import parameters, trained
+from penstock.predict.split import hops_s, waits_s
 from penstock.schedules.build import build
 from penstock.schedules.table import SCHEDULES
 
@@ -159,16 +159,14 @@ def _times(many: Ranks, stage: Stage) -> Times:
 
 def _waiting(many: Ranks, bare: Times, sizes: Counts, own: Counts) -> Times:
     """Passes with what each rank waits for messages, for its host, and for so many weights and gradients of its own."""
-    stack, chunks = many.stack, many.setup.chunks
+    chunks, wait_s = many.setup.chunks, waits_s(many)
     whole, part = ((dense / chunks, experts / chunks) for dense, experts in (sizes, own))
     gather_f, gather_b = gathers_s(many, whole, part, bare.f / chunks, bare.b / chunks)
-    wait_s = stack.p2p_shown * many.next_stage_s + stack.micro_s / 2 / chunks
     return Times(bare.f + chunks * (wait_s + gather_f), bare.i + chunks * (wait_s + gather_b), bare.w)
 
 
 def _seconds(name: Any, rank: Rank) -> tuple[float, float, float]:
-    part: Part = rank.parts[name]
-    return part.f_s, part.i_s + part.again_s, part.w_s
+    return rank.parts[name].passes_s
 
 
 def _ends(many: Ranks, times: Times, classes: Layout, which: Ints) -> Floats:
@@ -177,9 +175,9 @@ def _ends(many: Ranks, times: Times, classes: Layout, which: Ints) -> Floats:
     The slowest rank has no idle time but what all ranks have: that of the schedule, for the mean of the other ranks,
     where those behind it count twice, for the way there and back at both ends of the step.
     """
-    setup, grid, stack = many.setup, many.grid, many.stack
+    setup, grid = many.setup, many.grid
     p, v, m = setup.pp, setup.chunks, setup.micros
-    hop_s = (1 - stack.p2p_shown) * many.next_stage_s * v
+    hop_s = hops_s(many) * v
     before, after, high = classes.before[which], classes.after[which], classes.high[which]
     behind = p - 1 - high
 

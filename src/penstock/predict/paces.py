@@ -125,7 +125,7 @@ def _points(longest: int, top: int) -> list[tuple[int, int]]:
 
 def _degrees(setup: Setup, stack: Stack, longest: int) -> list[int]:
     """Powers of two that divide the ranks, no more ranks than pairs of tokens; 1 if the framework has no more."""
-    most = 20 if "cp" in (stack.axes or ("cp",)) else 1
+    most = 20 if stack.splits("cp") else 1
     return [d for d in (2**n for n in range(most)) if setup.dp % d == 0 and 2 * d <= longest]
 
 

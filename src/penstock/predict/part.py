@@ -31,6 +31,11 @@ class Part:
         return sum(self.waits_s)
 
     @property
+    def passes_s(self) -> tuple[float, float, float]:
+        """Of forward, gradient of the input with what is made again before it, and gradient of the weights."""
+        return self.f_s, self.i_s + self.again_s, self.w_s
+
+    @property
     def all_s(self) -> float:
         """All of it."""
         return self.f_s + self.i_s + self.w_s + self.again_s

@@ -30,6 +30,11 @@ class Split(Protocol):
     device: Device
     width_bytes: float
 
+    @property
+    def next_stage_s(self) -> Any:
+        """Seconds of what one stage sends to the next."""
+        ...
+
     def each(self, of: Callable[[Rank], Any]) -> Any:
         """Return what a function of a rank gives."""
         ...
@@ -37,3 +42,14 @@ class Split(Protocol):
     def among(self, kind: Collective, whole_bytes: Floats, size: Any, stride: Any, when: Any = True) -> Floats:
         """Return the seconds of a collective, as far as there is one, over ``size`` ranks that are ``stride`` apart."""
         ...
+
+
+def waits_s(rank: Split) -> Any:
+    """Return the seconds of each pass of a stage in which a rank waits for a message between stages, and for its host
+    at a micro-batch."""
+    return rank.stack.p2p_shown * rank.next_stage_s + rank.stack.micro_s / 2 / rank.setup.chunks
+
+
+def hops_s(rank: Split) -> Any:
+    """Return the seconds of a message between stages that no rank waits for, but those that need it."""
+    return (1 - rank.stack.p2p_shown) * rank.next_stage_s

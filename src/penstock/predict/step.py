@@ -27,6 +27,7 @@ from penstock.predict.part import Part
 from penstock.predict.pipelines import pipeline
 from penstock.predict.prediction import Prediction
 from penstock.predict.sizes import parameters, trained
+from penstock.predict.split import hops_s, waits_s
 
 Floats = NDArray[np.float64]
 
@@ -132,21 +133,16 @@ class Step:
 
     def _op_s(self) -> Floats:
         """Seconds of each kind of op and stage, with what a rank waits for messages, for weights and for its host."""
-        rank, setup, stack, count = self.rank, self.setup, self.stack, len(self.stages)
-        f, i, w = (np.zeros(count) for _ in range(3))
+        count, wait_s = len(self.stages), waits_s(self.rank)
+        passes_s = np.zeros((3, count))
         for block, times in self.of_stages.blocks.items():
-            part = self.kinds[block]
-            f += times * part.f_s
-            i += times * (part.i_s + part.again_s)
-            w += times * part.w_s
+            passes_s += np.outer(self.kinds[block].passes_s, times)
         for stage in range(count):
             for part, share in self.ends_of(stage):
-                f[stage] += share * part.f_s
-                i[stage] += share * (part.i_s + part.again_s)
-                w[stage] += share * part.w_s
-        wait_s = stack.p2p_shown * rank.next_stage_s + stack.micro_s / 2 / setup.chunks
-        counts = (parameters(self.model, setup, *self.of_stages), trained(rank, *self.of_stages))
-        gather_f, gather_b = self.gathers_s = gathers_s(rank, *counts, f, i + w)
+                passes_s[:, stage] += share * np.array(part.passes_s)
+        f, i, w = passes_s
+        counts = (parameters(self.model, self.setup, *self.of_stages), trained(self.rank, *self.of_stages))
+        gather_f, gather_b = self.gathers_s = gathers_s(self.rank, *counts, f, i + w)
         seconds = np.zeros((len(Kind), count))
         seconds[Kind.F] = f + wait_s + gather_f
         seconds[Kind.I], seconds[Kind.W] = i + wait_s + gather_b, w
@@ -156,7 +152,7 @@ class Step:
     def _costs(self, kept_bytes: Floats) -> Costs:
         """The same with messages and bytes, of which stages keep ``kept_bytes``."""
         rank, stack, count, ranks = self.rank, self.stack, len(self.stages), self.plan.placement.ranks
-        hop_s = np.full((ranks, ranks), (1 - stack.p2p_shown) * rank.next_stage_s)
+        hop_s = np.full((ranks, ranks), hops_s(rank))
         np.fill_diagonal(hop_s, 0.0)
         boundary = np.full(count, rank.boundary_bytes)
         return Costs(self.op_s, hop_s, kept_bytes, np.full(count, stack.w_share), boundary)

@@ -52,7 +52,9 @@ def neighbours(space: Space, best: Choice, headroom: float) -> Iterator[str]:
 
 def _steps(space: Space, setup: Setup) -> Iterator[dict[str, Any]]:
     """One field at a time, to its next values."""
-    for name in ("tp", "pp", "cp", "micro", *(("ep",) if setup.ep > 1 else ())):
+    # ``dp`` takes what another axis leaves
+    axes = [name for name in ("tp", "pp", "cp") if space.stack.splits(name) and space.stack.splits("dp")]
+    for name in (*axes, "micro", *(("ep",) if setup.ep > 1 else ())):
         value = getattr(setup, name)
         yield from ({name: other} for other in (value // 2, value * 2) if other >= 1)
     if setup.pp > 1:
@@ -62,7 +64,8 @@ def _steps(space: Space, setup: Setup) -> Iterator[dict[str, Any]]:
             if name != setup.schedule
         )
     yield from ({"recompute": name} for name in RECOMPUTE if name != setup.recompute)
-    yield from ({"zero": stage} for stage in space.zero_stages(setup.pp) if stage != setup.zero)
+    stages = space.zero_stages(setup.pp) if setup.replicas > 1 else ()
+    yield from ({"zero": stage} for stage in stages if stage != setup.zero)
     if setup.tp > 1:
         yield {"sp": not setup.sp}
     if (not setup.cp_heads) in space.context_heads(setup.tp, setup.cp):
@@ -98,8 +101,7 @@ def changed(space: Space, setup: Setup, change: Mapping[str, Any]) -> Setup:
 
 
 def _place(space: Space, change: Mapping[str, Any]) -> str:
-    node = min(node.devices for node, _ in space.cluster.groups)
-    return " leaves the node:" if change.get("tp", 1) > node else ":"
+    return " leaves the node:" if change.get("tp", 1) > space.node_devices else ":"
 
 
 def reason(best: Choice, other: Choice, headroom: float) -> str:

@@ -73,7 +73,7 @@ def _shards(space: Space, setup: Setup) -> Iterator[int]:
     """Ranks that may share shards, fewer than all: those of whole nodes, with whole groups of experts."""
     if not (space.stack.hybrid and space.free("shards") and setup.zero):
         return
-    node = min(node.devices for node, _ in space.cluster.groups)
+    node = space.node_devices
     for size in range(2, setup.replicas):
         whole = size * setup.tp
         if setup.replicas % size == 0 and not any((size % setup.cp, whole % node, whole % (setup.ep * setup.etp))):

@@ -121,7 +121,7 @@ def _setups(space: Space) -> list[Setup]:
         for (tp, _, _, dp), zero, recompute in product(splits, zeros, recomputes)
     ]
     if not found:
-        raise ValueError("no setup is left; fix or exclude less")
+        raise ValueError(f"no setup is left{space.alone}; fix or exclude less")
     return found
 
 

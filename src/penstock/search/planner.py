@@ -159,7 +159,7 @@ class Finer(NamedTuple):
 
 def looked(space: Space, top: int, headroom: float, going: Going) -> Finer:
     """Return the best strategies that fit, with the optimizer on devices if any do, and the shares of all."""
-    shares, predicted = list[Share](), 0
+    shares, predicted, proven = list[Share](), 0, True
     for spaces in space.offloads():
         new: list[Share] = []
         parts = [(one, splits) for one in spaces for splits in one.shares()]
@@ -167,12 +167,13 @@ def looked(space: Space, top: int, headroom: float, going: Going) -> Finer:
             if going(0):
                 new.append(scored(part, splits, headroom, top))
                 going(new[-1].considered)
-        choices, done, proven = finals(space, new, top, headroom, going=going)
+        choices, done, sure = finals(space, new, top, headroom, going=going)
         finer = _refined(space, new, choices, top, headroom, going)
         shares, predicted = [*shares, *new, *finer.shares], predicted + done + finer.predicted
+        proven = proven and sure and finer.proven
         if finer.choices or not going.on:
             break
-    return Finer(finer.choices, shares, predicted, proven and finer.proven)
+    return Finer(finer.choices, shares, predicted, proven)
 
 
 def _first(space: Space, headroom: float) -> Choice | None:

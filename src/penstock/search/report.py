@@ -41,9 +41,7 @@ def report_of(space: Space, one: Choice, tokens: float | None, headroom: float) 
         "strategy": strategy(one.setup),
         "fits": step.fits,
         "tokens_per_s": step.tokens_per_s,
-        "memory_by_rank_bytes": [
-            asdict(room) | {"total": room.total, "needed": room.total - room.reserve} for room in step.rooms
-        ],
+        "memory_by_rank_bytes": [asdict(room) | {"total": room.total, "needed": room.needed} for room in step.rooms],
         "time": _tree(found.time),
         "roofline": _roofline(found.roofline),
         "assumptions": _assumptions(space, found, one),

@@ -215,7 +215,7 @@ def pipelined(space: Space, sites: Sites, headroom: float) -> SitePlan | str:
 
 def _lacks(stack: Stack, axis: str) -> str:
     """Why a framework cannot split an axis; empty where it can."""
-    return f"{stack.name} splits {' and '.join(stack.axes)} alone" if axis not in (stack.axes or (axis,)) else ""
+    return "" if stack.splits(axis) else f"{stack.name} splits {' and '.join(stack.axes)} alone"
 
 
 def _setups(space: Space, sites: Sites, headroom: float) -> Iterator[Setup]:

@@ -58,6 +58,16 @@ class Space:
         """Those that strategies take."""
         return self.used or self.cluster.devices
 
+    @property
+    def node_devices(self) -> int:
+        """Those of the smallest node."""
+        return min(node.devices for node, _ in self.cluster.groups)
+
+    @property
+    def alone(self) -> str:
+        """What the framework splits alone, in words behind others; empty if it lacks no axis."""
+        return f", and {self.stack.name} splits {' and '.join(self.stack.axes)} alone" if self.stack.axes else ""
+
     def _values(self, name: str, free: Iterable[Any]) -> list[Any]:
         """Values of a field: those fixed, else the free ones; less those excluded."""
         chosen = dict.fromkeys(self.fixed.get(name, free))
@@ -74,21 +84,19 @@ class Space:
     def splits(self, any_batch: bool = False) -> list[Split]:
         """Return all (tp, cp, pp, dp) that take all devices, and whose ``dp`` divides the batch unless any may."""
         divisors = [d for d in range(1, self.devices + 1) if self.devices % d == 0]
-        node = min(node.devices for node, _ in self.cluster.groups)
         longest = max(1, self.base.seq // LEAST_TOKENS)
         ranges = {
-            "tp": [d for d in divisors if d <= node],
+            "tp": [d for d in divisors if d <= self.node_devices],
             "cp": [d for d in divisors if (d <= longest and self.base.seq % (2 * d) == 0) or d == 1],
             "pp": [d for d in divisors if d <= self.model.layers],
         }
         found = []
-        axes = self.stack.axes or (*ranges, "dp")
-        able = {name: values if name in axes else [1] for name, values in ranges.items()}
+        able = {name: values if self.stack.splits(name) else [1] for name, values in ranges.items()}
         for tp, cp, pp in product(*(self._values(name, free) for name, free in able.items())):
             dp, rest = divmod(self.devices, max(1, tp * cp * pp))
             if (
                 rest == 0
-                and dp in self._values("dp", (dp,) if "dp" in axes else (1,))
+                and dp in self._values("dp", (dp,) if self.stack.splits("dp") else (1,))
                 and (any_batch or self.base.batch % dp == 0)
             ):
                 found.append((tp, cp, pp, dp))
@@ -221,10 +229,9 @@ class Space:
             raise ValueError(f"batch={batch} is no multiple of a dp that {self.devices} devices leave; use {near}")
         first = {name: values[0] for name, values in self.fixed.items() if len(values) == 1}
         filling(self.devices, **{"seq": self.base.seq, "batch": self.base.batch} | first)
-        axes = f", and {self.stack.name} splits {' and '.join(self.stack.axes)} alone" if self.stack.axes else ""
         raise ValueError(
-            f"no strategy for {self.devices} devices is left by {_said(self.fixed, self.excluded)}{axes}; fix or "
-            f"exclude less{', or take another --framework' if axes else ''}"
+            f"no strategy for {self.devices} devices is left by {_said(self.fixed, self.excluded)}{self.alone}; fix or "
+            f"exclude less{', or take another --framework' if self.alone else ''}"
         )
 
 

@@ -1,0 +1,85 @@
+"""The plan of one cluster, which ``penstock plan`` makes unless another question is asked."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from penstock import cli_planner_best as best
+from penstock import cli_planner_text as text
+from penstock.cli_export import write_exports
+from penstock.cli_json import write_facts
+from penstock.cli_order import check_order, write_order
+from penstock.cli_planner_ask import Question, more_facts, print_suggested, print_yours
+from penstock.cli_progress import note, watching
+from penstock.cli_report import reported
+from penstock.search.beside import neighbours, own
+from penstock.search.choice import Choice, Planned
+from penstock.search.improve import changes_to
+from penstock.search.orders import orders
+from penstock.search.planner import best_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class Usual:
+    """What is wanted of a plan; fields are flags of ``penstock plan``, whose files can be written."""
+
+    why: str | None
+    top: int
+    headroom: float
+    what_if: bool
+    solve: float | None
+    order: Path | None
+    json: list[Path] | None
+    export: Sequence[str]
+    pareto: bool
+    report: list[Path]
+
+
+def usual_answer(ask: Question, wanted: Usual) -> None:
+    """Plan: print the best and why others lost, and write files.
+
+    Raises:
+        ValueError: something is wanted that cannot be, or the search was stopped before anything was known.
+    """
+    space, headroom = ask.space, wanted.headroom
+    check_order(space, wanted.solve, wanted.order)
+    mine = ask.yours if wanted.why is None else own(space, wanted.why)
+    found = _found(ask, wanted)
+    one = found.choices[0] if found.choices else None
+    rejected = [*neighbours(space, one, headroom)] if one else []
+    changes = changes_to(space, ask.yours, one, headroom) if ask.yours and one else ()
+    if one:
+        write_exports(wanted.export, space.model, space.cluster, one.setup)
+    facts = text.facts_of(found, space, ask.asked, rejected, mine) | more_facts(ask, changes)
+    facts |= best.facts_of(found, space, facts, wanted.what_if)
+    facts = reported(facts, space, found, wanted.report, wanted.pareto)
+
+    def show() -> None:
+        if ask.suggested:
+            print_suggested(ask.suggested, space.base.seq)
+        text.print_planned(found, facts)
+        if ask.yours:
+            print_yours(ask.yours, one, changes, headroom)
+
+    write_facts(facts, wanted.json, show)
+
+
+def _found(ask: Question, wanted: Usual) -> Planned:
+    """The plan, with the orders that are asked for."""
+    space, headroom = ask.space, wanted.headroom
+    with watching() as watch:
+        first = _show_first if sys.stderr.isatty() else None
+        found = best_of(space, top=wanted.top, headroom=headroom, first=first, watch=watch)
+    if found.stopped and not found.choices:
+        raise ValueError("stopped before any strategy was found that fits; nothing is known yet")
+    if wanted.solve is not None:
+        found = replace(found, orders=orders(space, found.choices, headroom, wanted.solve))
+        write_order(wanted.order, found)
+    return found
+
+
+def _show_first(choice: Choice) -> None:
+    note(f"first answer: {choice.split}, {choice.seconds:.4g} s; looking on")
