@@ -21,7 +21,7 @@ import numpy as np
 
 from penstock.calibrate.published import read_runs
 from penstock.calibrate.shipped import runs_file
-from penstock.calibrate.summaries import choices, spearman
+from penstock.calibrate.summaries import choices, in_time, spearman
 from penstock.calibrate.validation import Compared, compared
 from penstock.core.cluster import Cluster
 from penstock.predict import scores
@@ -57,10 +57,9 @@ def speed() -> None:
         print(f"{model}: {rate:,.0f} strategies a second are scored or left out for their memory (at least 100,000)")
 
 
-def tasks() -> list[list[Compared]]:
+def tasks() -> list[Sequence[Compared]]:
     """Measured rows by task, those with several setups."""
-    rows = [row for row in compared(read_runs(runs_file())) if row.time_error is not None and row.strict_time]
-    return [group for group in choices(rows) if len({row.run.setup for row in group}) > 1]
+    return [one.rows for one in choices(in_time(compared(read_runs(runs_file()))))]
 
 
 def place(group: Sequence[Compared], **more: Any) -> float | None:

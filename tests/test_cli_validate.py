@@ -130,6 +130,28 @@ def test_worst_rows_are_opened_up(penstock, tmp_path, some):
     assert "  setup      " not in text
 
 
+def test_tasks_with_several_setups_name_the_fastest_and_the_picked(penstock, tmp_path):
+    rows = [row for row in read_rows(runs_file()) if row["source_title"].startswith("BigScience BLOOM")]
+    found, text = report(penstock, table(tmp_path / "runs.csv", rows), "--regret", "--worst", "0")
+    times = {row["id"]: row for row in found["rows"]}
+    for one in found["choices"]:
+        assert len(one["ids"]) > 1
+        assert one["picked"] == min(one["ids"], key=lambda name: times[name]["predicted_seconds_per_iter"])
+        measured = {name: times[name]["measured_seconds_per_iter"] for name in one["ids"]}
+        assert one["fastest"] == min(measured, key=measured.get)
+        assert one["regret"] == pytest.approx(measured[one["picked"]] / measured[one["fastest"]] - 1)
+        assert (f" {one['picked']}: " in text) == (one["regret"] > 0)
+    regrets = [one["regret"] for one in found["choices"]]
+    everything = found["summaries"]["all"]["all"]
+    assert (everything["choices"], everything["regret"]) == (len(regrets), pytest.approx(sum(regrets) / len(regrets)))
+    wrong = sum(regret > 0 for regret in regrets)
+    assert text.count("% slower: ") == wrong > 0
+    assert (
+        f"of {len(regrets)} tasks with several setups, the predicted best is the fastest in {len(regrets) - wrong}"
+        in text
+    )
+
+
 def test_one_source_and_unsure_rows(penstock, tmp_path, some):
     rows = [row | {"strict_time": "0"} for row in some if "MosaicML" in row["source_title"]] + some[-1:]
     strict, _ = report(penstock, table(tmp_path / "runs.csv", rows), "--source", "mosaicml")

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from penstock.calibrate.published import Run
-    from penstock.calibrate.summaries import Summary
+    from penstock.calibrate.summaries import Choice, Summary
     from penstock.calibrate.validation import Compared
 
 WORST = 3
@@ -26,6 +26,7 @@ def validate(
     framework: str = "",
     strict: bool = True,
     worst: int = WORST,
+    regret: bool = False,
     json: Path | None = None,
     png: Path | None = None,
 ) -> None:
@@ -38,13 +39,14 @@ def validate(
         strict: rows marked strict_time=0 or strict_mem=0, whose setup is not known well enough, are predicted but do
             not count in the errors of time or memory.
         worst: so many rows, those furthest off, are opened up.
+        regret: for each task that was measured with several setups, the fastest beside the one predicted to be fastest.
         json: write every row and every summary as one JSON object.
         png: write predicted over measured as a picture (.png or .svg).
     """
     from penstock.calibrate.published import read_runs
     from penstock.calibrate.shipped import runs_file
-    from penstock.calibrate.summaries import summaries
-    from penstock.cli_validate_text import print_report
+    from penstock.calibrate.summaries import choices, in_time, summaries
+    from penstock.cli_validate_text import print_regrets, print_report
     from penstock.core.files import writable, write_whole
     from penstock.cost.stack_file import named
     from penstock.view.plot import SUFFIXES
@@ -63,16 +65,22 @@ def validate(
     if png is not None:
         _write_picture(rows, png)
     print_report(rows, found, worst, strict)
+    if regret:
+        print_regrets(choices(in_time(rows, strict=strict)))
 
 
 def report(rows: Sequence[Compared], found: dict[str, dict[str, Summary]], name: str, strict: bool) -> dict[str, Any]:
-    """Return what ``--json`` writes: the file, each row, and the summaries by what they are of."""
+    """Return what ``--json`` writes: the file, each row, tasks with several setups, and the summaries by what they are
+    of."""
     from dataclasses import asdict
+
+    from penstock.calibrate.summaries import choices, in_time
 
     return {
         "file": name,
         "strict": strict,
         "rows": [facts_of(row) for row in rows],
+        "choices": [_facts_of(one) for one in choices(in_time(rows, strict=strict))],
         "summaries": {key: {value: asdict(one) for value, one in group.items()} for key, group in found.items()},
     }
 
@@ -112,6 +120,18 @@ def facts_of(row: Compared) -> dict[str, Any]:
         "guessed": list(made.guessed) if made else [],
         "why_not": row.why_not,
         "unread": row.unread,
+    }
+
+
+def _facts_of(one: Choice) -> dict[str, Any]:
+    """A task with several setups by the names that scripts read."""
+    return {
+        "source": one.fastest.source,
+        "model": one.fastest.run.row.get("model_name", ""),
+        "ids": [row.run.row["id"] for row in one.rows],
+        "fastest": one.fastest.run.row["id"],
+        "picked": one.picked.run.row["id"],
+        "regret": one.regret,
     }
 
 

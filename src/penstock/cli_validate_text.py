@@ -11,7 +11,7 @@ from penstock.units import human_s
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from penstock.calibrate.summaries import Errors, Summary
+    from penstock.calibrate.summaries import Choice, Errors, Summary
     from penstock.calibrate.validation import Compared
 
 MOST_NAME = 44
@@ -138,6 +138,27 @@ def opened(row: Compared) -> list[str]:
     if made.guessed:
         lines.append(f"  guessed    {', '.join(made.guessed)}")
     return lines
+
+
+def print_regrets(tasks: Sequence[Choice]) -> None:
+    """Print the tasks whose predicted best is not the fastest, the dearest first, and how many there are."""
+    wrong = sorted((one for one in tasks if one.regret > 0), key=lambda one: -one.regret)
+    for one in wrong:
+        given = one.fastest.run.row
+        machines = f"{given['devices']} {one.fastest.device}, batch {given['global_batch']} of {given['seq_len']}"
+        print(f"\n{_percent(one.regret)} % slower: {given.get('model_name', '')} on {machines}; {one.fastest.source}")
+        for name, row in (("fastest", one.fastest), ("picked", one.picked)):
+            print(f"  {name:<8} {_seconds(row)}  {row.run.row['id']}: {_setup(row)}")
+    print(
+        f"\nof {len(tasks)} tasks with several setups, the predicted best is the fastest in {len(tasks) - len(wrong)}"
+    )
+
+
+def _seconds(row: Compared) -> str:
+    """A row's step, measured and predicted."""
+    return (
+        f"measured {human_s(row.measured_s or 0.0)}, predicted {human_s(row.figures.seconds if row.figures else 0.0)}"
+    )
 
 
 def _setup(row: Compared) -> str:

@@ -9,7 +9,7 @@ from penstock.calibrate.conventions import convention, flops_in, measured_tflops
 from penstock.calibrate.published import run_of
 from penstock.calibrate.rows import read_rows
 from penstock.calibrate.shipped import runs_file
-from penstock.calibrate.summaries import choices, errors, regret, spearman, summaries, summary
+from penstock.calibrate.summaries import choices, errors, spearman, summaries, summary
 from penstock.calibrate.validation import compared
 from penstock.core.config.text import model_of
 from penstock.core.setup import Setup
@@ -201,10 +201,10 @@ def test_a_summary_by_hand():
 
 
 def test_choices_are_rows_of_one_task():
-    rows = [pair(3.0, 2.0), pair(2.0, 3.0), pair(1.0, 1.0, global_batch="128"), pair(1.0, 1.0, seq_len="2048")]
-    (group,) = choices(rows)
-    assert [row.measured_s for row in group] == [3.0, 2.0]
-    assert regret(group) == 0.5
+    alone = [pair(1.0, 1.0, global_batch="128"), *[pair(measured, 1.0, seq_len="2048") for measured in (1.0, 2.0)]]
+    (one,) = choices([pair(3.0, 2.0), pair(2.0, 3.0, pp="2"), *alone])
+    assert [row.measured_s for row in one.rows] == [3.0, 2.0]
+    assert (one.picked.measured_s, one.fastest.measured_s, one.regret) == (3.0, 2.0, 0.5)
 
 
 def test_times_that_hardly_differ_are_not_ranked():

@@ -27,6 +27,28 @@ class Errors:
     bias: float
 
 
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Rows of two or more setups for one task."""
+
+    rows: tuple[Compared, ...]
+
+    @property
+    def fastest(self) -> Compared:
+        """The row that is measured to be best."""
+        return min(self.rows, key=_time)
+
+    @property
+    def picked(self) -> Compared:
+        """The row that is predicted to be best."""
+        return min(self.rows, key=lambda row: row.figures.seconds if row.figures else np.inf)
+
+    @property
+    def regret(self) -> float:
+        """Measured time of the one that is picked over that of the fastest, less 1."""
+        return _time(self.picked) / _time(self.fastest) - 1
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
     """How well a set of rows is predicted; ``None`` where no row says.
@@ -61,10 +83,10 @@ def summary(rows: Sequence[Compared], *, strict: bool = True) -> Summary:
         rows: each beside its prediction.
         strict: rows whose setup is not known well enough (``strict_time``, ``strict_mem`` 0) do not count.
     """
-    timed = [row for row in rows if row.time_error is not None and (row.strict_time or not strict)]
+    timed = in_time(rows, strict=strict)
     sized = [row for row in rows if row.memory_error is not None and (row.strict_memory or not strict)]
     judged = [row for row in rows if row.judged_right is not None and (_known(row) or not strict)]
-    regrets = [regret(group) for group in choices(timed)]
+    regrets = [one.regret for one in choices(timed)]
     return Summary(
         rows=len(rows),
         predicted=sum(row.figures is not None for row in rows),
@@ -77,6 +99,11 @@ def summary(rows: Sequence[Compared], *, strict: bool = True) -> Summary:
         judged_right=_share(row.judged_right for row in judged),
         judged=len(judged),
     )
+
+
+def in_time(rows: Iterable[Compared], *, strict: bool = True) -> list[Compared]:
+    """Return the rows that count in the errors of time; ``strict`` as in ``summary``."""
+    return [row for row in rows if row.time_error is not None and (row.strict_time or not strict)]
 
 
 def summaries(rows: Sequence[Compared], *, strict: bool = True) -> dict[str, dict[str, Summary]]:
@@ -133,18 +160,12 @@ def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return ranks
 
 
-def choices(rows: Iterable[Compared]) -> list[list[Compared]]:
-    """Return the rows that are choices for one task: of a source, with equal model, devices, sequences and batch."""
+def choices(rows: Iterable[Compared]) -> list[Choice]:
+    """Return the tasks with two or more setups: rows of a source with equal model, devices, sequences and batch."""
     tasks: dict[tuple[str, ...], list[Compared]] = defaultdict(list)
     for row in rows:
         tasks[tuple(row.run.row.get(name, "") for name in SAME)].append(row)
-    return [group for group in tasks.values() if len(group) > 1]
-
-
-def regret(group: Sequence[Compared]) -> float:
-    """Return the measured time of the choice that is predicted to be best, over that of the best, less 1."""
-    picked = min(group, key=lambda row: row.figures.seconds if row.figures else np.inf)
-    return _time(picked) / min(map(_time, group)) - 1
+    return [Choice(tuple(group)) for group in tasks.values() if len({row.run.setup for row in group}) > 1]
 
 
 def _time(row: Compared) -> float:
