@@ -90,6 +90,7 @@ def test_pipelines_of_unequal_blocks_are_close(model: str) -> None:
         ("megatron-core", {"shards": (2, 4), "zero": (1,), "pp": (1, 2)}, 0.01),
         ("torchtitan", {"shards": (2, 4, 8), "zero": (2, 3), "pp": (1,)}, 1e-9),
         ("megatron-core", {"cp": (2, 4), "cp_heads": (True,), "pp": (1,)}, 1e-9),
+        ("megatron-deepspeed", {"tp": (2, 4, 8), "pp": (2, 4), "zero": (0, 1)}, 0.01),
     ],
 )
 def test_cuts_and_shards_and_heads_are_as_predicted(framework: str, more: dict[str, Any], time: float) -> None:

@@ -1,5 +1,7 @@
 """What a prediction says beside the step itself, and sums that must hold."""
 
+from dataclasses import replace
+
 import pytest
 
 from penstock.core.cluster import Cluster
@@ -40,3 +42,13 @@ def test_a_precision_that_the_device_has_not_is_said_to_be_another():
     setup = Setup(seq=2048, batch=8, dp=8, precision="fp8")
     words = [predict(MODEL, Cluster.read(f"{name}:8"), setup, stack("nemo")).guessed for name in ("a100-80gb", "h100")]
     assert ["bf16 stands for fp8" in guessed for guessed in words] == [True, False]
+
+
+@pytest.mark.parametrize(("sp", "tp", "least", "most"), [(False, 8, 3, 8), (False, 1, 1, 1), (True, 8, 1, 1)])
+def test_messages_between_stages_are_smaller_where_each_tensor_rank_sends_a_part(sp, tp, least, most):
+    setup = Setup(seq=2048, batch=32, tp=tp, pp=2, dp=8 // tp, sp=sp)
+    split = stack("megatron-deepspeed")
+    whole, parts = (
+        predict(MODEL, NODES, setup, one).parts["between stages"] for one in (replace(split, p2p_split=False), split)
+    )
+    assert least <= whole / parts <= most

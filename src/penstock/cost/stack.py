@@ -30,6 +30,7 @@ class Stack:
         step_s: host work per step: norms, losses, data.
         tp_shown, ep_shown, cp_shown: share of these messages that compute does not hide.
         p2p_shown: share of messages between stages that a rank waits for.
+        p2p_split: whether each tensor-parallel rank sends its part of such a message, to be gathered where it goes.
         dp_hidden: share of a backward that may hide reductions of gradients, half of it gathers of weights.
         dp_most: most of these messages that anything hides.
         fsdp_shown: share of a gather of all weights that stays visible in each micro-batch with ZeRO-3.
@@ -91,6 +92,7 @@ class Stack:
     ep_shown: float = 1.0
     cp_shown: float = 1.0
     p2p_shown: float = 0.5
+    p2p_split: bool = False
     dp_hidden: float = 0.8
     dp_most: float = 0.95
     fsdp_shown: float = 0.05

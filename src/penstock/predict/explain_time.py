@@ -197,12 +197,13 @@ class Opened:
 
     def _plain(self) -> dict[str, dict[str, Any]]:
         """What is one product of a few numbers."""
-        setup, size = self.setup, self.rank.boundary_bytes
+        setup, size, parts = self.setup, self.rank.boundary_bytes, self.rank.boundary_parts
         hops = 2 * setup.chunks * setup.micros
+        whole = f"{human_bytes(size)} in {parts} parts" if parts > 1 else human_bytes(size)
         return {
             "between stages": {
-                "how": f"{hops} messages of {human_bytes(size)}, {human_s(self.rank.next_stage_s)} each; what shows",
-                "facts": {"messages": hops, "bytes": size, "each_s": self.rank.next_stage_s},
+                "how": f"{hops} messages of {whole}, {human_s(self.rank.next_stage_s)} each; what shows",
+                "facts": {"messages": hops, "bytes": size, "parts": parts, "each_s": self.rank.next_stage_s},
                 "constants": (*collective_constants(), *self._of("p2p_shown")),
             },
             "host per micro-batch": {"how": f"{setup.micros} micro-batches", "constants": self._of("micro_s")},

@@ -151,12 +151,19 @@ class Rank:
         setup = self.setup
         if setup.pp == 1:
             return 0.0
-        return float(send_s(self.boundary_bytes, self.group(2, setup.devices // setup.pp)))
+        parts = self.boundary_parts
+        gather_s = self.among("all_gather", np.array([self.boundary_bytes]), parts, 1)[0]
+        return float(send_s(self.boundary_bytes / parts, self.group(2, setup.devices // setup.pp)) + gather_s)
 
     @property
     def boundary_bytes(self) -> float:
         """Of the tensor between two stages, on one rank."""
         return self.batch.own * self.model.hidden * self.width_bytes
+
+    @property
+    def boundary_parts(self) -> int:
+        """In how many parts that tensor is sent, each by another tensor-parallel rank, to be gathered where it goes."""
+        return self.setup.tp if self.stack.p2p_split and not self.setup.sp else 1
 
     @cached_property
     def parts(self) -> dict[Block | str, Part]:

@@ -79,11 +79,13 @@ class Ranks:
     @cached_property
     def next_stage_s(self) -> Floats:
         """Seconds of what one stage sends to the next."""
-        size, grid = self.each(lambda rank: rank.boundary_bytes), self.grid
-        found, stride = np.zeros(size.shape), np.where(grid.pp > 1, grid.devices // grid.pp, 0)
+        size, parts = self.each(lambda rank: (rank.boundary_bytes, rank.boundary_parts))
+        grid = self.grid
+        stride = np.where(grid.pp > 1, grid.devices // grid.pp, 0)[:, None]
+        found = self.among("all_gather", size, parts.astype(int), np.ones_like(stride), stride > 0)
         for one in np.unique(stride[stride > 0]).tolist():
             rows = stride == one
-            found[rows] = send_s(size[rows], self.cluster.path(2, one))
+            found[rows] += send_s(size[rows] / parts[rows], self.cluster.path(2, one))
         return found
 
 
