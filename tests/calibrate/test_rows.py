@@ -19,6 +19,18 @@ def written(tmp_path, text, name="runs.csv"):
     return path
 
 
+@pytest.mark.parametrize(
+    ("cells", "nodes", "guess"),
+    [("A100-64GB,32,8", 8, True), ("A100-64GB,32,", 8, True), ("A100-64GB,32,4", 8, False), ("H100,32,4", 8, False)],
+)
+def test_nodes_have_no_more_devices_than_their_kind(tmp_path, cells, nodes, guess):
+    (run,) = read_runs(
+        written(tmp_path, f"model_name,seq_len,global_batch,device,devices,per_node\nllama-3-8b,4096,64,{cells}\n")
+    )
+    assert (run.why_not, run.cluster.nodes, run.cluster.devices) == ("", nodes, 32)
+    assert ("nodes of 4 devices" in run.guessed) == guess
+
+
 def test_a_row_with_the_needed_columns_alone_is_a_run(tmp_path):
     (run,) = read_runs(written(tmp_path, f"{HEAD}\n{ROW}\n"))
     assert (run.row["id"], run.why_not, run.setup.dp, run.measured_s) == ("row 1", "", 8, None)

@@ -72,6 +72,7 @@ PUBLISHED = {
     "NVIDIA H100 80GB HBM3": "h100-80gb-sxm",
     "Tesla V100-SXM2-32GB": "v100-32gb-sxm",
     "NVIDIA GeForce RTX 4090": "rtx-4090",
+    "RTX3090-24GB": "rtx-3090",
     "AMD Instinct MI300X": "mi300x",
     "B200": "b200",
     "B300": "b300",

@@ -115,17 +115,20 @@ def _run(row: Mapping[str, str], framework: Stack | None) -> Run:
     return Run(
         row=row,
         model=found.model,
-        cluster=_cluster(row),
+        cluster=_cluster(row, guessed),
         setup=_setup(row, found.model, framework, guessed),
         stack=framework,
         guessed=tuple(guessed),
     )
 
 
-def _cluster(row: Mapping[str, str]) -> Cluster:
+def _cluster(row: Mapping[str, str], guessed: list[str]) -> Cluster:
     devices, each = whole(row, "devices") or 1, whole(row, "per_node") or 8
-    each = min(each, devices)
     name = "jean-zay-a100" if "Jean Zay" in row.get("inter_link", "") and "A100" in row["device"] else row["device"]
+    wanted = min(each, devices)
+    each = min(wanted, Cluster.read(name).node_of(0).devices)
+    if each < wanted:
+        guessed.append(f"nodes of {each} devices")
     return Cluster.read(f"{name}:{-(-devices // each)}x{each}")
 
 

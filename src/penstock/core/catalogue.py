@@ -280,8 +280,8 @@ def _find(name: str, shelf: Mapping[str, Named]) -> Named | None:
 
 @lru_cache(maxsize=4096)
 def _words(name: str) -> frozenset[str]:
-    """The words of a plain name; every generation of a socket is the same word."""
-    return frozenset(re.sub(r"^sxm\d$", "sxm", word) for word in name.split("-"))
+    """The words of a plain name; every generation of a socket is the same word, a series and its number are two."""
+    return frozenset(re.sub(r"^sxm\d$", "sxm", word) for word in re.sub(r"\brtx(?=\d)", "rtx-", name).split("-"))
 
 
 def _near(name: str, shelf: Mapping[str, Device] | Mapping[str, Node] | Mapping[str, Device | Node]) -> str:
