@@ -76,7 +76,7 @@ def test_files_that_are_no_tables_are_refused_in_words(tmp_path, text, says):
         ("seq_len", "1e400", "no finite number"),
         ("global_batch", "-4", "no finite number from 0 on"),
         ("global_batch", "4.5", "global_batch='4.5' is no whole number"),
-        ("device", "Z9000", "'z9000:1x8': 'z9000' is no node or device"),
+        ("device", "Z9000", "'z9000': 'z9000' is no node or device"),
         ("model_name", "Foo-7B", "'Foo-7B' is not in the catalogue; give layers and hidden"),
         ("tp", "3", ""),
         ("layers", "1e9", "layers='1e9' is beyond 10,000"),
