@@ -48,7 +48,7 @@ class Weeks:
     stop_seconds: float | None = None
     """of that, what training stands still; left out, all of it."""
     spares: int | None = None
-    """nodes that wait to stand in [default: 0]."""
+    """nodes that wait to stand in; left out, as many as make a training cheapest."""
     node_share: float | None = None
     """share of interruptions that take a node away [default: 0.78]."""
     repair_hours: float | None = None

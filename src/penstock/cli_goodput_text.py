@@ -17,6 +17,7 @@ from penstock.predict.energy import JOULES_PER_KWH, joules
 from penstock.predict.failures import Failures, published_mtbf_s, table
 from penstock.predict.goodput import Goodput, goodput
 from penstock.units import DAY_S, HOUR_S, human_bytes, human_s
+from penstock.view.report_weeks import trains
 
 SPARES = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256)
 INSTEAD = {"write_mb_per_s": "write_seconds", "load_mb_per_s": "load_minutes"}
@@ -45,7 +46,7 @@ def facts_of(found: Prediction, asked: Asked, failures: Failures, tokens: float 
         "goodput": asdict(over),
         "training_seconds_unbroken": unbroken_s,
         "training": training(over, unbroken_s, found.devices, asked.cluster),
-        "by_spares": [*_by_spares(found, asked.cluster, failures, unbroken_s)],
+        "by_spares": [*_by_spares(found, asked.cluster, replace(failures, spares=over.spares), unbroken_s)],
     }
 
 
@@ -69,12 +70,13 @@ def _by_spares(
     found: Prediction, cluster: Cluster, failures: Failures, unbroken_s: float | None
 ) -> Iterator[dict[str, Any]]:
     """The same with more and more spare nodes, until hardly any time waits for one."""
-    for spares in sorted({*SPARES, failures.spares}):
+    least = failures.spares or 0
+    for spares in sorted({*SPARES, least}):
         over = goodput(found, cluster, replace(failures, spares=spares))
         waiting = over.parts["waiting for nodes"]
         whole = training(over, unbroken_s, found.devices, cluster) or {}
         yield {"spares": spares, "goodput": over.share, "waiting": waiting, **whole}
-        if waiting < ENOUGH and spares >= failures.spares:
+        if waiting < ENOUGH and spares >= least:
             return
 
 
@@ -92,6 +94,8 @@ def print_goodput(facts: dict[str, Any], setup: Setup, assumed: list[tuple[str, 
     )
     print("\nspare nodes")
     print_columns(_spares(facts["by_spares"]))
+    if facts["failures"]["spares"] is None:
+        print(f"  with {facts['goodput']['spares']} of them a training is cheapest")
     if assumed:
         print("\nassumed")
         print_columns(assumed, left=(0, 1, 2))
@@ -106,7 +110,7 @@ def _share(facts: dict[str, Any]) -> list[tuple[str, str]]:
     best = (human_s(over[f"{who}_s"]) for who in ("best", "young", "daly"))
     rows = [] if facts["fits"] else [("memory", "does not fit; see penstock predict")]
     rows += [
-        ("goodput", f"{over['share']:.2%} of the time trains, {per_s:,.0f} tokens per second; {mfu}"),
+        ("goodput", f"{trains(over, 2)}, {per_s:,.0f} tokens per second; {mfu}"),
         ("interrupted", f"every {human_s(over['mtbf_s'])} of running"),
         ("checkpoint", f"{every}; {written}{stopped}"),
         ("best interval", "{}; by Young {}, by Daly {}".format(*best)),

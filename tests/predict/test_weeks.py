@@ -35,7 +35,7 @@ def simulated(seed, turns, found, failures):
             heappush(broken, clock + rng.exponential(failures.repair_s))
         while broken and broken[0] <= clock:
             heappop(broken)
-        if len(broken) > failures.spares:
+        if len(broken) > found.spares:
             spent["waiting for nodes"] += broken[0] - clock
             clock = heappop(broken)
         spent["restarts"] += failures.restart_s
@@ -71,11 +71,11 @@ def simulated(seed, turns, found, failures):
 @pytest.mark.parametrize(
     ("job_mtbf_h", "given"),
     [
-        (24.0, {"write_s": 60.0}),
+        (24.0, {"write_s": 60.0, "spares": 0}),
         (3.0, {"write_s": 120.0, "restart_s": 900.0, "warm_up_s": 120.0, "spares": 1}),
         (1.0, {"write_s": 300.0, "stop_s": 20.0, "restart_s": 300.0, "spares": 3, "repair_s": 2 * HOUR_S}),
         (0.5, {"write_s": 60.0, "load_s": 240.0, "restart_s": 600.0, "node_share": 0.0}),
-        (6.0, {"write_s": 30.0, "repair_s": 12 * HOUR_S, "node_share": 0.5}),
+        (6.0, {"write_s": 30.0, "repair_s": 12 * HOUR_S, "node_share": 0.5, "spares": 0}),
         (6.0, {"write_s": 30.0, "every_s": 4 * HOUR_S, "spares": 2}),
     ],
 )
@@ -148,6 +148,13 @@ def test_spare_nodes_wait_so_that_nobody_else_does():
     assert blocked(3, 2.0) == pytest.approx((8 / 6) / (1 + 2 + 2 + 8 / 6))
 
 
+@pytest.mark.parametrize(("devices", "repair_s"), [(64, HOUR_S), (512, 2 * HOUR_S), (512, 96 * HOUR_S)])
+def test_spare_nodes_are_as_many_as_make_a_training_cheapest(devices, repair_s):
+    chosen = goodput_of(5.0, BYTES, devices, MACHINES, Failures(repair_s=repair_s))
+    of = [goodput_of(5.0, BYTES, devices, MACHINES, Failures(repair_s=repair_s, spares=n)) for n in range(20)]
+    assert chosen == min(of, key=lambda each: (each.nodes + each.spares) / each.share)
+
+
 def test_larger_jobs_fail_more_often_and_checkpoint_more_often():
     few, many = (goodput_of(5.0, BYTES, n, MACHINES, Failures(node_share=0.0)) for n in (64, 512))
     assert few.mtbf_s == pytest.approx(8 * many.mtbf_s)
@@ -157,7 +164,7 @@ def test_larger_jobs_fail_more_often_and_checkpoint_more_often():
 
 def test_the_run_that_the_default_rate_is_of_trained_nine_tenths_of_the_time():
     """Llama Team 2024, arXiv:2407.21783: more than 90 % of 54 days on 16,384 devices; all else by default."""
-    found = goodput_of(7.0, 14.0 * 405e9, 16_384, Cluster.read("dgx-h100:2048"), Failures(spares=16))
+    found = goodput_of(7.0, 14.0 * 405e9, 16_384, Cluster.read("dgx-h100:2048"), Failures())
     assert 0.9 < found.share < 0.96
     assert found.failures_per_s * 54 * 24 * HOUR_S == pytest.approx(419, rel=0.1)
 

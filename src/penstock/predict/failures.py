@@ -60,7 +60,7 @@ class Failures:
         write_bytes_per_s, load_bytes_per_s: of one device, all at once, to and from storage that outlives nodes.
         stop_s: of that, what training stands still; ``None``: all of it.
         every_s: training between two checkpoints; ``None``: as is best.
-        spares: nodes that wait to stand in.
+        spares: nodes that wait to stand in; ``None``: as many as make a training cheapest, all nodes costing the same.
         node_share: share of interruptions that take a node away.
         repair_s: until such a node is back.
         slow_share: share of nodes that are slow at a time.
@@ -76,7 +76,7 @@ class Failures:
     load_bytes_per_s: float = field(default_factory=lambda: default("load_mb_per_s") * MB)
     stop_s: float | None = None
     every_s: float | None = None
-    spares: int = 0
+    spares: int | None = None
     node_share: float = field(default_factory=lambda: default("node_share"))
     repair_s: float = field(default_factory=lambda: default("repair_hours") * HOUR_S)
     slow_share: float = 0.0

@@ -108,7 +108,9 @@ def goodput_of(step_s: float, stored_bytes: float, devices: int, cluster: Cluste
             f"{turn.work_s + write_s + turn.back_s:,.3g} s; checkpoint more often, or use fewer devices"
         )
     per_s = turn.failures / turn.whole_s
-    waiting = blocked(failures.spares + 1, failures.node_share * per_s * failures.repair_s)
+    load = failures.node_share * per_s * failures.repair_s
+    spares = cheapest_spares(nodes, load) if failures.spares is None else failures.spares
+    waiting = blocked(spares + 1, load)
     parts = {name: (1 - waiting) * part / turn.whole_s for name, part in turn.parts(slowed).items()}
     return Goodput(
         share=parts["steps"],
@@ -125,7 +127,7 @@ def goodput_of(step_s: float, stored_bytes: float, devices: int, cluster: Cluste
         load_s=load_s,
         step_s=slowed * step_s,
         nodes=nodes,
-        spares=failures.spares,
+        spares=spares,
     )
 
 
@@ -206,6 +208,18 @@ def daly_s(stop_s: float, mtbf_s: float) -> float:
         return mtbf_s
     small = sqrt(stop_s / (2 * mtbf_s))
     return young_s(stop_s, mtbf_s) * (1 + small / 3 + small**2 / 9) - stop_s
+
+
+def cheapest_spares(nodes: int, load: float) -> int:
+    """Return how many spare nodes let ``nodes`` others train at the least cost, with ``load`` in repair if none waits.
+
+    >>> cheapest_spares(2048, 0.5), cheapest_spares(8, 0.002)
+    (4, 0)
+    """
+    spares = 0
+    while (nodes + spares + 1) / (1 - blocked(spares + 2, load)) < (nodes + spares) / (1 - blocked(spares + 1, load)):
+        spares += 1
+    return spares
 
 
 def blocked(servers: int, load: float) -> float:

@@ -27,7 +27,13 @@ def weeks(over: Facts) -> str:
     whole = over["training"]
     days = "" if whole is None else f", {whole['seconds'] / DAY_S:,.1f} days"
     every = f"checkpoints every {human_s(over['every_s'])}"
-    return f"with failures as published {over['share']:.1%} of the time trains{days}, {every}"
+    return f"with failures as published {trains(over, 1)}{days}, {every}"
+
+
+def trains(over: Facts, places: int) -> str:
+    """The share of the time that trains, with how many spare nodes."""
+    spares = {0: "", 1: " with a spare node"}.get(over["spares"], f" with {over['spares']} spare nodes")
+    return f"{over['share']:.{places}%} of the time trains{spares}"
 
 
 def what_if(answers: Sequence[Facts]) -> Listing:
