@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import product
+from math import gcd
+from operator import truediv
 
 import pytest
 
@@ -126,3 +129,13 @@ def test_shares_are_whole_and_add_up() -> None:
 def test_sites_that_cannot_be(cluster: str, how: str, says: str) -> None:
     with pytest.raises(ValueError, match=says):
         sites_of(Cluster.read(cluster), how)
+
+
+@pytest.mark.parametrize("speeds", [(18.9, 7.48), (3.0, 1.1), (1.0, 2.0, 4.1), (1.0, 1.0, 1.3)])
+@pytest.mark.parametrize("batch", [24, 45, 64])
+def test_no_other_shares_let_the_last_site_be_done_earlier(batch: int, speeds: tuple[float, ...]) -> None:
+    found = shares_of(batch, [*speeds])
+    assert sum(found) == batch
+    grain = gcd(*found)
+    ways = product(range(grain, batch + 1, grain), repeat=len(speeds))
+    assert max(map(truediv, found, speeds)) == min(max(map(truediv, way, speeds)) for way in ways if sum(way) == batch)

@@ -103,7 +103,8 @@ def _even(cluster: Cluster, how: str | int) -> tuple[Cluster, ...]:
 
 
 def shares_of(batch: int, speeds: list[float]) -> list[int]:
-    """Return the sequences of each site, as its speed is, all multiples of a power of two so that they can be split.
+    """Return the sequences of each site, all multiples of a power of two so that they can be split, so that the last is
+    done first: each next part goes to the site that would be done with it first.
 
     Raises:
         ValueError: there are fewer sequences than sites.
@@ -118,10 +119,7 @@ def shares_of(batch: int, speeds: list[float]) -> list[int]:
     grain = 1
     while batch % (2 * grain) == 0 and batch // (2 * grain) >= 8 * len(speeds):
         grain *= 2
-    grains, each = batch // grain, np.asarray(speeds) / sum(speeds)
-    found = np.maximum(1, np.floor(each * grains)).astype(int)
-    for _ in range(grains - int(found.sum())):
-        found[int(np.argmax(each * grains - found))] += 1
-    for _ in range(int(found.sum()) - grains):
-        found[int(np.argmax(found))] -= 1
-    return [int(one) * grain for one in found]
+    found = [1] * len(speeds)
+    for _ in range(batch // grain - len(speeds)):
+        found[min(range(len(speeds)), key=lambda site: (found[site] + 1) / speeds[site])] += 1
+    return [one * grain for one in found]
