@@ -80,7 +80,7 @@ def test_every_field_of_a_setup_is_a_flag(penstock):
     words = (
         "--tp 2 --cp 2 --pp 2 --dp 1 --ep 1 --etp 1 --vpp 2 --schedule interleaved --sp --cp-heads --zero 1 --shards 2 "
         "--recompute mlp,attention.core --offload 0.5 --optimizer-offload 0.25 --precision fp16 --no-flash --graphs "
-        "--optimizer sgd --imbalance 1.5 --stage-layers 6,6,7,5 --vocabulary 0 "
+        "--optimizer sgd --imbalance 1.5 --stage-layers 6,6,7,5 --vocabulary 0 --rank-order tp-cp-ep-pp-dp "
         "--dropout --fused-loss --adapter 8 --frozen-bytes 0.5"
     )
     found = facts(penstock, f"{WORDS} {words}")["setup"]
@@ -88,11 +88,23 @@ def test_every_field_of_a_setup_is_a_flag(penstock):
         seq=2048, batch=64, micro=2, tp=2, cp=2, pp=2, dp=1, chunks=2, schedule="interleaved", sp=True, cp_heads=True,
         zero=1, shards=2, recompute=("mlp", "attention.core"), offload=0.5, optimizer_offload=0.25, precision="fp16",
         flash=False, graphs=True, optimizer="sgd", imbalance=1.5, stage_layers=(6, 6, 7, 5), dropout=True,
-        fused_loss=True, adapter=8, frozen_bytes=0.5,
+        fused_loss=True, adapter=8, frozen_bytes=0.5, order="tp-cp-pp-dp",
     ))))  # fmt: skip
     _, out, _ = penstock("predict --help")
     names = {field.name: field.name.replace("_", "-") for field in dataclasses.fields(Setup)}
+    names["order"] = "rank-order"  # of ``penstock plan``, --order is a file
     assert not [name for name in names.values() if f"--{name} " not in out]
+
+
+def test_an_order_of_ranks_is_said_and_wrong_ones_are_refused(penstock):
+    words = "predict --model llama-3-8b --cluster dgx-h100:4 --seq 4096 --batch 256 --tp 2 --pp 4 --zero 1"
+    _, out, _ = penstock(f"{words} --rank-order tp-pp-dp")
+    assert "ep=1 etp=1 order=tp-cp-pp-dp\n" in out
+    code, _, err = penstock(f"{words} --rank-order dp-tp-cp-pp")
+    assert code != 0
+    assert (
+        "order=dp-tp-cp-pp is no order of tp, cp, dp and pp, with tp first, since it talks most; use tp-cp-dp-pp" in err
+    )
 
 
 def test_what_is_left_out_is_taken_from_the_cluster(penstock):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from penstock.cost.stack import Stack
     from penstock.predict import Prediction
 
-NAMES = {"micro": ("--micro-batch", "--micro"), "chunks": ("--chunks", "--vpp")}
+NAMES = {"micro": ("--micro-batch", "--micro"), "chunks": ("--chunks", "--vpp"), "order": ("--rank-order",)}
 """Flags that are not called like their field."""
 HELP = {
     "tp": "ranks that share columns and heads (tensor parallelism).",

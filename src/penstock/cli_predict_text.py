@@ -9,6 +9,7 @@ from typing import Any
 from penstock.cli_columns import print_columns
 from penstock.core.architecture import Architecture
 from penstock.core.cluster import Cluster
+from penstock.core.mesh import ORDER
 from penstock.core.setup import Setup
 from penstock.predict import Prediction
 from penstock.predict.energy import JOULES_PER_KWH, joules, rated_w
@@ -100,6 +101,7 @@ def print_prediction(found: Prediction, facts: dict[str, Any], setup: Setup) -> 
 def head(facts: dict[str, Any], setup: Setup) -> Rows:
     """Return what is predicted: model, devices, split and step."""
     split = " ".join(f"{name}={getattr(setup, name)}" for name in ("tp", "cp", "pp", "dp", "ep", "etp"))
+    split += f" order={setup.order}" * (setup.order != ORDER)
     return [
         ("model", f"{facts['model']}, {facts['parameters'] / 1e9:.4g} B parameters"),
         ("devices", f"{facts['devices']:,} {facts['device']}, {facts['framework']}"),

@@ -15,7 +15,8 @@ from penstock.cost.constants import constants
 from penstock.cost.inside import NOISE, _parts, host_paces, inside
 from penstock.cost.passes import ATTENTION, MEMORY, PRODUCT
 from penstock.cost.stack import stack
-from penstock.predict.micro import Rank, both_s
+from penstock.predict.micro import Rank
+from penstock.predict.part import both_s
 
 SLOWER, FORWARD_S, BACKWARD_S = (1.3, 1.05, 1.6), 3e-5, 1.2e-5
 

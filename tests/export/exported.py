@@ -4,6 +4,7 @@ from hypothesis import strategies as st
 
 from penstock.core.cluster import Cluster
 from penstock.core.config import gpt
+from penstock.core.mesh import ORDER
 from penstock.core.setup import Setup, even
 from penstock.export.megatron import has_experts
 
@@ -82,6 +83,7 @@ def setups(draw, model):
         multi_token=draw(st.booleans()),
         imbalance=draw(st.sampled_from((1.0, 1.2))),
         vocabulary=draw(st.integers(0, 3)),
+        order=draw(st.sampled_from((ORDER, ORDER, "tp-cp-pp-dp", "tp-dp-cp-pp"))),
         **split,
         **draw(pipelines(model.layers)),
     )

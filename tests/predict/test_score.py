@@ -11,6 +11,7 @@ import pytest
 from penstock.core.architecture import Architecture
 from penstock.core.cluster import Cluster
 from penstock.core.config import gpt, read_architecture
+from penstock.core.mesh import ORDERS
 from penstock.core.setup import Setup
 from penstock.cost.stack import stack
 from penstock.predict import Grid, Scores, predict, scores
@@ -26,7 +27,7 @@ SPLITS = {"tp": (1, 2, 4, 3), "cp": (1, 2), "pp": (1, 2, 4, 8), "micro": (1, 2, 
 MODELS = {"dense": DENSE, "experts": EXPERTS, "mixed": MIXED}
 
 
-def grid(schedules: tuple[str, ...], devices: int = 32, batch: int = 160, **more: Iterable[int]) -> Grid:
+def grid(schedules: tuple[str, ...], devices: int = 32, batch: int = 160, **more: Iterable[Any]) -> Grid:
     values = SPLITS | {"recompute": ("none", "full"), "sp": (0, 1), "schedule": schedules} | more
     return Grid.all_of(Setup(seq=1024, batch=batch), devices, **values)
 
@@ -91,12 +92,22 @@ def test_pipelines_of_unequal_blocks_are_close(model: str) -> None:
         ("torchtitan", {"shards": (2, 4, 8), "zero": (2, 3), "pp": (1,)}, 1e-9),
         ("megatron-core", {"cp": (2, 4), "cp_heads": (True,), "pp": (1,)}, 1e-9),
         ("megatron-deepspeed", {"tp": (2, 4, 8), "pp": (2, 4), "zero": (0, 1)}, 0.01),
+        ("torchtitan", {"order": ORDERS, "cp": (2, 4), "pp": (1,)}, 1e-9),
+        ("megatron-core", {"order": ORDERS, "pp": (2, 4), "shards": (0, 4), "zero": (0, 1)}, 0.01),
     ],
 )
 def test_cuts_and_shards_and_heads_are_as_predicted(framework: str, more: dict[str, Any], time: float) -> None:
     found = errors(DENSE, grid(("1f1b",), **more), framework, seed=3)
     assert len(found) >= 20
     assert found[:, 0].max() < time
+    assert found[:, 1].max() < 1e-9
+
+
+def test_experts_in_any_order_are_as_predicted() -> None:
+    of = grid(("1f1b",), order=ORDERS, pp=(2, 4), ep=(2, 4), tp=(1, 2), zero=(0, 1), sp=(1,))
+    found = errors(EXPERTS, of, "megatron-core", seed=4)
+    assert len(found) == 40
+    assert found[:, 0].max() < 0.01
     assert found[:, 1].max() < 1e-9
 
 

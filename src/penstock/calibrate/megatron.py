@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from penstock.core.architecture import Architecture
 from penstock.core.config import gpt
+from penstock.core.mesh import ORDER, STAGES_NEAR
 from penstock.core.parts import Norm
 from penstock.core.setup import even
 
@@ -159,6 +160,7 @@ def fields_of(given: Arguments, devices: int) -> dict[str, Any]:
         "precision": _precision(given),
         "optimizer": _optimizer(given),
         "multi_token": given.whole("mtp-num-layers", 0) > 0,
+        "order": STAGES_NEAR if given.says("use-tp-pp-dp-mapping") else ORDER,
         "stage_layers": _uneven(sizes, layers) if sizes else _stage_layers(given, layers, pp, chunks),
         **_kernels(given),
     }

@@ -135,7 +135,7 @@ class Cluster:
         return _total((node.power_w, count) for node, count in self.groups)
 
     @cached_property
-    def _paths(self) -> dict[tuple[int, int, int, int | None], tuple[Level, ...]]:
+    def _paths(self) -> dict[tuple[int, int, int, int | None, int, int], tuple[Level, ...]]:
         """Paths that were asked for before."""
         return {}
 
@@ -154,12 +154,15 @@ class Cluster:
         """Return the device of a rank; errors as those of ``node_of``."""
         return self.node_of(rank).device
 
-    def path(self, size: int, stride: int = 1, *, first: int = 0, lanes: int | None = None) -> tuple[Level, ...]:
+    def path(
+        self, size: int, stride: int = 1, run: int = 1, skip: int = 0, *, first: int = 0, lanes: int | None = None
+    ) -> tuple[Level, ...]:
         """Return the levels that the ranks ``first + i * stride`` for ``i < size`` cross; none if that is one rank.
 
         Args:
             size: ranks of the group.
             stride: from one of its ranks to the next: 1 for the innermost axis of a mesh, tp for the next, and so on.
+            run, skip: behind each ``run`` ranks, so many are left out: those of other groups (see ``core.mesh.Row``).
             first: its first rank; matters only where nodes differ.
             lanes: devices of a node that send to other nodes at once and share its adapters; all of them, unless said.
 
@@ -171,12 +174,27 @@ class Cluster:
         >>> [level.bytes_per_s for level in Cluster.read("p4d:2").path(2, stride=8)]
         [6250000000.0]
         """
-        asked = (size, stride, first, lanes)
+        asked = (size, stride, first, lanes, run, skip)
         if asked not in self._paths:
             from penstock.core.topology import levels
 
             self._paths[asked] = levels(self, *asked)
         return self._paths[asked]
+
+    def hop(self, size: int, stride: int) -> tuple[Level, ...]:
+        """Return the levels of the slowest message between neighbours of the ranks ``i * stride`` for ``i < size``.
+
+        Raises:
+            ValueError: there is one rank, or the group does not lie on the cluster.
+
+        >>> [level.kind for level in Cluster.read("dgx-h100:4").hop(4, stride=4)]
+        ['infiniband']
+        """
+        from penstock.core.topology import hop
+
+        if size < 2:
+            raise ValueError(f"size={size} has no neighbours; use 2 or more")
+        return hop(self, size, stride)
 
 
 def _total(each: Iterable[tuple[float | None, int]]) -> float | None:

@@ -7,6 +7,7 @@ from itertools import pairwise
 from math import prod
 from typing import Any
 
+from penstock.core.mesh import ORDER, order_of
 from penstock.core.words import divisors, suggest
 
 PRECISIONS = ("bf16", "fp16", "fp32", "fp8", "fp4")
@@ -50,6 +51,8 @@ class Setup:
         stage_layers: layers of each stage, in the order of the model; empty: as even as can be.
         vocabulary: how embedding and head are split over the pipeline's ranks: 0 not at all, 1 or 2 by the algorithms
             of Yeung et al. 2024 (arXiv:2411.05288), 3 all ranks at the same time.
+        order: of the axes over devices, neighbours first: ``tp-cp-dp-pp``, or ``tp-cp-pp-dp`` for stages of a pipeline
+            that are neighbours; see ``core.mesh``.
 
     >>> Setup(seq=4096, batch=64, tp=2, pp=4, dp=2).micros
     32
@@ -85,6 +88,7 @@ class Setup:
     imbalance: float = 1.0
     stage_layers: tuple[int, ...] = ()
     vocabulary: int = 0
+    order: str = ORDER
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -102,6 +106,7 @@ class Setup:
             raise ValueError(f"vocabulary={self.vocabulary} is no way to split it; use 0 to 3")
         if self.zero > 3 or self.imbalance < 1:
             raise ValueError(f"zero={self.zero}, imbalance={self.imbalance}: use zero 0 to 3 and imbalance 1 or more")
+        object.__setattr__(self, "order", order_of(self.order))
         self._check_split()
 
     def _check_split(self) -> None:
@@ -121,6 +126,10 @@ class Setup:
             )
         if self.stage_layers and len(self.stage_layers) != self.stages:
             raise ValueError(f"stage_layers has {len(self.stage_layers)} numbers; give {self.stages}, one a stage")
+
+    def inside(self, axis: str, other: str) -> bool:
+        """Return whether an axis lies inside of another."""
+        return self.order.index(axis) < self.order.index(other)
 
     @property
     def ends(self) -> tuple[str, ...]:

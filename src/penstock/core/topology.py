@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,9 +13,11 @@ from penstock.core.cluster import Cluster, Level, Node
 Ids = npt.NDArray[np.int64]
 
 
-def levels(cluster: Cluster, size: int, stride: int, first: int, lanes: int | None) -> tuple[Level, ...]:
+def levels(
+    cluster: Cluster, size: int, stride: int, first: int, lanes: int | None, run: int, skip: int
+) -> tuple[Level, ...]:
     """Return the levels of a group; see ``Cluster.path``."""
-    places = _places(cluster, _ranks(cluster, size, stride, first))
+    places = _places(cluster, _ranks(cluster, size, stride, first, run, skip))
     smallest = min(node.devices for node in places.kinds)
     if lanes is not None and not 1 <= lanes <= smallest:
         raise ValueError(f"lanes={lanes} is not on a node of {cluster.name}; use 1 to {smallest}")
@@ -22,14 +25,28 @@ def levels(cluster: Cluster, size: int, stride: int, first: int, lanes: int | No
     return tuple(level for level in found if level.ranks > 1)
 
 
-def _ranks(cluster: Cluster, size: int, stride: int, first: int) -> Ids:
-    last = first + (size - 1) * stride
-    if size < 1 or stride < 1 or first < 0 or last >= cluster.devices:
+def _ranks(cluster: Cluster, size: int, stride: int, first: int, run: int, skip: int) -> Ids:
+    last = (size - 1) * stride
+    last += first + last // max(1, run) * skip
+    if min(size, stride, run) < 1 or min(first, skip) < 0 or last >= cluster.devices:
+        gaps = f", run={run}, skip={skip}" if (run, skip) != (1, 0) else ""
         raise ValueError(
-            f"a group of size={size}, stride={stride}, first={first} ends at rank {last}; "
+            f"a group of size={size}, stride={stride}, first={first}{gaps} ends at rank {last}; "
             f"{cluster.name} has ranks 0 to {cluster.devices - 1}"
         )
-    return first + stride * np.arange(size, dtype=np.int64)
+    found = stride * np.arange(size, dtype=np.int64)
+    return first + found + found // run * skip
+
+
+def hop(cluster: Cluster, size: int, stride: int) -> tuple[Level, ...]:
+    """Return the levels of the slowest message between neighbours of a group; see ``Cluster.hop``."""
+    each: Iterable[int] = range(size - 1)
+    if cluster.uniform and cluster.measured is None:
+        node = cluster.node_of(0)
+        edges = [*(link.devices for link in node.links), *(tier.nodes * node.devices for tier in cluster.tiers)]
+        each = sorted({0, *((edge - 1) // stride for edge in edges)} & {*each})
+    paths = {cluster.path(2, stride, first=place * stride): None for place in each}
+    return max(paths, key=lambda levels: max((1 / level.bytes_per_s, level.latency_s) for level in levels))
 
 
 @dataclass(frozen=True)

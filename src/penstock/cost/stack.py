@@ -9,6 +9,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
+from penstock.core.mesh import ORDER, order_of
 from penstock.core.tables import read_toml
 from penstock.core.words import suggest
 from penstock.cost.operators import FUSED, PLAIN, SPLIT, Kernels
@@ -70,6 +71,7 @@ class Stack:
         own_orders: whether it runs any order of passes that a file gives it.
         uneven: whether any stage may have any number of layers.
         vocabularies: ways in which it splits embedding and head over pipeline ranks, as in ``Setup.vocabulary``.
+        orders: of axes over devices (``Setup.order``) those that it has.
         hybrid: whether ZeRO may shard over a part of the replicas (``Setup.shards``).
         context_heads: of the values of ``Setup.cp_heads`` those that it has.
         optimizer_offloads: shares of the optimizer's state that it can keep in host memory.
@@ -131,6 +133,7 @@ class Stack:
     own_orders: bool = False
     uneven: bool = True
     vocabularies: tuple[int, ...] = (0,)
+    orders: tuple[str, ...] = (ORDER,)
     hybrid: bool = True
     context_heads: tuple[bool, ...] = (False, True)
     optimizer_offloads: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0)
@@ -142,6 +145,11 @@ class Stack:
     optimizer_bytes: float = 40.0
     source: str = ""
     aliases: tuple[str, ...] = field(default=(), hash=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "orders", tuple(map(order_of, self.orders)))
+        if not self.orders:
+            raise ValueError(f"orders is empty; name at least one, such as {ORDER}")
 
     @property
     def usual(self) -> dict[str, Any]:

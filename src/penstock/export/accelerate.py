@@ -17,6 +17,7 @@ NEVER = SCRIPTS | {
     "ep": "experts are not split",
     "etp": "experts are not split",
     "sp": "the plan of tensor parallelism in the model's config",
+    "order": "its mesh has dp outside of cp and tp",
     "offload": "fsdp_activation_checkpointing keeps them on the device",
     "optimizer": "made by the training script",
 }

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from penstock.calibrate.megatron import MOMENTS, SHARDING, layout_of
 from penstock.core.architecture import Architecture
 from penstock.core.cluster import Cluster
+from penstock.core.mesh import STAGES_NEAR
 from penstock.core.mixers import Attention
 from penstock.core.parts import Experts
 from penstock.core.setup import Setup
@@ -147,6 +148,7 @@ def _parallel(model: Architecture, setup: Setup) -> dict[str, Value]:
         "model.context_parallel_size": setup.cp,
         "model.cp_comm_type": ("a2a" if setup.cp_heads else "p2p") if setup.cp > 1 or setup.cp_heads else None,
         "model.sequence_parallel": setup.sp and setup.tp > 1,
+        "dist.use_tp_pp_dp_mapping": setup.order == STAGES_NEAR,
         "model.mtp_num_layers": mtp or None,
     }
     if has_experts(model):

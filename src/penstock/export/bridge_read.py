@@ -11,7 +11,7 @@ from penstock.core.words import suggest
 from penstock.export.bridge import NO, PLAIN, RECIPES, SIZES, STATES, YES
 from penstock.export.megatron_model import runs
 
-WORD = re.compile(r"^\+{0,2}((?:model|train|dataset|ddp|optimizer|tokenizer|checkpoint|comm_overlap)\.[\w.]+|"
+WORD = re.compile(r"^\+{0,2}((?:model|train|dataset|ddp|dist|optimizer|tokenizer|checkpoint|comm_overlap)\.[\w.]+|"
                   r"mixed_precision)=(.*)$", re.DOTALL)  # fmt: skip
 SHORT = {
     "tp": "tensor-model-parallel-size",
@@ -47,6 +47,7 @@ SAME = {key: word for word, key in (SIZES | YES).items()} | {
     "model.expert_model_parallel_size": "expert-model-parallel-size",
     "model.expert_tensor_parallel_size": "expert-tensor-parallel-size",
     "model.sequence_parallel": "sequence-parallel",
+    "dist.use_tp_pp_dp_mapping": "use-tp-pp-dp-mapping",
     "model.mtp_num_layers": "mtp-num-layers",
     "model.seq_length": "seq-length",
     "dataset.seq_length": "seq-length",
@@ -74,9 +75,10 @@ SAME = {key: word for word, key in (SIZES | YES).items()} | {
 }
 """Keys, and the arguments of Megatron-LM that say the same."""
 HARMLESS = re.compile(
-    r"^(tokenizer\.|checkpoint\.|dataset\.|comm_overlap\.|model\.(activation_func|gradient_accum|moe_aux|moe_router_(load|"
-    r"dtype|fusion)|moe_permute|use_te_rng|rotary|init_method|layernorm_eps)|train\.(train_iters|train_samples|manual_gc|"
-    r"exit)|ddp\.(overlap|check_for|average|align|grad_reduce)|optimizer\.(lr|min_lr|weight|adam|clip|decoupled|overlap))"
+    r"^(tokenizer\.|checkpoint\.|dataset\.|dist\.|comm_overlap\.|model\.(activation_func|gradient_accum|moe_aux|"
+    r"moe_router_(load|dtype|fusion)|moe_permute|use_te_rng|rotary|init_method|layernorm_eps)|train\.(train_iters|"
+    r"train_samples|manual_gc|exit)|ddp\.(overlap|check_for|average|align|grad_reduce)|optimizer\.(lr|min_lr|weight|"
+    r"adam|clip|decoupled|overlap))"
 )
 """Keys that are for optimizer, data and files, or that change little."""
 BY_RECIPE = ("tensor-model-parallel-size", "micro-batch-size", "global-batch-size", "seq-length")

@@ -26,6 +26,7 @@ NEVER = SCRIPTS | {
     "sp": "the script's own layers",
     "recompute": "model.gradient_checkpointing_enable() or deepspeed.checkpointing in the training script",
     "offload": "deepspeed.checkpointing with cpu_checkpointing in the training script",
+    "order": "PipelineModule(topology=...) in the training script",
     "vocabulary": "the script's own layers",
 }
 """Fields of a setup that it has no keys for, and who says them."""

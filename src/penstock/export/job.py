@@ -30,7 +30,9 @@ NEVER = {
     "frozen_bytes": "all weights are trained",
     "multi_token": "multi-token heads are not trained",
     "imbalance": "a fact of data and router",
-    **dict.fromkeys(("ep", "etp", "sp", "cp_heads"), "there is one rank for each stage, and nothing else is split"),
+    **dict.fromkeys(
+        ("ep", "etp", "sp", "cp_heads", "order"), "there is one rank for each stage, and nothing else is split"
+    ),
 }
 """Fields of a setup that it has no keys for."""
 SPLIT = ("tp", "cp", "dp", "ep")

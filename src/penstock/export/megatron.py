@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from penstock.calibrate.megatron import AGAIN, MOMENTS, SHARDING, layout_of
 from penstock.core.architecture import Architecture
 from penstock.core.cluster import Cluster
+from penstock.core.mesh import ORDER, STAGES_NEAR, pipes_agree
 from penstock.core.parts import Experts
 from penstock.core.placement import Placement
 from penstock.core.setup import Setup
@@ -62,7 +63,7 @@ def megatron(model: Architecture, cluster: Cluster, setup: Setup) -> Written:
 def problems(model: Architecture, setup: Setup) -> dict[str, bool]:
     """Return why Megatron-Core cannot train a setup, and whether each is so."""
     placed = SCHEDULES[setup.schedule].placement(setup.pp, setup.chunks) if setup.schedule in SCHEDULES else None
-    fsdp = setup.zero > 1
+    fsdp, near = setup.zero > 1, setup.order == STAGES_NEAR
     return {
         "it has no Adafactor; use adam, sgd or muon": setup.optimizer == "adafactor",
         "ZeRO 2 and 3 (Megatron-FSDP) go with adam or sgd": fsdp and setup.optimizer == "muon",
@@ -70,6 +71,10 @@ def problems(model: Architecture, setup: Setup) -> dict[str, bool]:
         f"schedule {setup.schedule} places stages in another way than in a loop": placed is not None
         and setup.pp > 1
         and placed != Placement.loop(setup.pp, setup.chunks),
+        f"order={setup.order} (--use-tp-pp-dp-mapping) goes with ZeRO 0 and 1 alone": near and fsdp,
+        f"order={setup.order} needs ep times etp to be tp times cp: the same pipelines for experts": near
+        and has_experts(model)
+        and not pipes_agree(setup),
         "it trains experts with tp above 1 only with sequence parallelism; add sp": not setup.sp
         and setup.tp > 1
         and has_experts(model),
@@ -85,6 +90,8 @@ def setup_left(model: Architecture, setup: Setup) -> Iterator[Left]:
     if not has_experts(model) and (setup.ep, setup.etp) != (1, 1):
         yield Left("ep", f"the model has no experts (ep={setup.ep})")
         yield Left("etp", f"the model has no experts (etp={setup.etp})")
+    if setup.order not in (ORDER, STAGES_NEAR):
+        yield Left("order", f"its scripts have {ORDER} and {STAGES_NEAR} alone, not {setup.order}")
     if setup.sp and setup.tp == 1:
         yield Left("sp", "it has no meaning with tp=1, and is turned off")
     if setup.recompute == "selective":
@@ -132,6 +139,8 @@ def _parallel(model: Architecture, setup: Setup) -> Words:
         yield "--expert-tensor-parallel-size", str(setup.etp)
     if setup.sp:
         yield ("--sequence-parallel",)
+    if setup.order == STAGES_NEAR:
+        yield ("--use-tp-pp-dp-mapping",)
     sizes = tuple(map(len, setup.layers_of(model.layers)))
     mtp = len(model.predictors) * setup.multi_token
     if len(set(sizes)) > 1:

@@ -60,6 +60,7 @@ NEVER = {
     "dropout": "its models have none",
     "multi_token": "its models have no multi-token heads",
     "imbalance": FACT,
+    "order": "its mesh has pp outside of dp, cp and tp",
     "vocabulary": "embedding and head stay on the first and the last stage",
     "flash": "attention is always one kernel",
 }

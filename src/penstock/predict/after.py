@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from penstock.core.mesh import Row, expert_replicas, replicas
 from penstock.core.node import Node
 from penstock.cost.collectives import Collective
 from penstock.cost.constants import constants
@@ -21,25 +22,28 @@ Counts = tuple[Any, Any]
 
 
 class Group(NamedTuple):
-    """Replicas of a kind of parameters: ``size`` ranks, ``stride`` apart, of which ``shards`` next to each other share
-    what ZeRO shards."""
+    """Replicas of a kind of parameters, of which ``shards`` next to each other share what ZeRO shards."""
 
     name: str
-    size: Any
-    stride: Any
+    row: Row
     shards: Any
 
     @property
-    def across(self) -> tuple[Any, Any]:
-        """Ranks with the same shard, and how far they are apart."""
-        return self.size // self.shards, self.stride * self.shards
+    def inside(self) -> Row:
+        """Ranks that share."""
+        return self.row.part(self.shards)
+
+    @property
+    def across(self) -> Row:
+        """Ranks with the same shard."""
+        return self.row.across(self.shards)
 
 
 def groups(setup: Any) -> tuple[Group, Group]:
     """Return the replicas of what is no expert, and of experts."""
     return (
-        Group("dense", setup.replicas, setup.tp, setup.sharded),
-        Group("experts", setup.expert_replicas, setup.ep * setup.etp, setup.expert_sharded),
+        Group("dense", replicas(setup), setup.sharded),
+        Group("experts", expert_replicas(setup), setup.expert_sharded),
     )
 
 
@@ -58,26 +62,24 @@ def gathers_s(rank: Split, counts: Counts, own: Counts, f: Floats, b: Floats) ->
     gather_s, sum_s = np.zeros(f.shape), np.zeros(f.shape)
     width_bytes = min(setup.frozen_bytes, rank.width_bytes) if setup.adapter else rank.width_bytes
     for group, params, trained in zip(groups(setup), counts, own, strict=True):
-        over = (group.shards, group.stride)
         whole_bytes, reduced_bytes = (
             np.broadcast_to(each, f.shape) for each in (params * width_bytes, trained * stack.reduced_bytes)
         )
-        gather_s += rank.among("all_gather", whole_bytes, *over, setup.zero == 3)
-        sum_s += rank.among("reduce_scatter", reduced_bytes, *over, setup.zero >= 2)
-        sum_s += rank.among("all_reduce", reduced_bytes / group.shards, *group.across, setup.zero >= 2)
+        gather_s += rank.among("all_gather", whole_bytes, group.inside, setup.zero == 3)
+        sum_s += rank.among("reduce_scatter", reduced_bytes, group.inside, setup.zero >= 2)
+        sum_s += rank.among("all_reduce", reduced_bytes / group.shards, group.across, setup.zero >= 2)
     forward = np.maximum(0.0, gather_s - f) + stack.fsdp_shown * gather_s
     return forward, np.maximum(0.0, gather_s + sum_s - b)
 
 
 class Sum(NamedTuple):
-    """One collective behind the last backward, over ``size`` ranks that are ``stride`` apart: its whole tensor in
-    bytes, its seconds and those that show; arrays have one entry per pipeline rank, or the shape (setups, ranks)."""
+    """One collective behind the last backward, over the ranks of ``row``: its whole tensor in bytes, its seconds and
+    those that show; arrays have one entry per pipeline rank, or the shape (setups, ranks)."""
 
     name: str
     kind: Collective
     whole_bytes: Floats
-    size: Any
-    stride: Any
+    row: Row
     whole_s: Floats
     shown_s: Floats
 
@@ -92,17 +94,17 @@ def sums(rank: Split, dense: Floats, experts: Floats, backward_s: Floats) -> lis
     """
     setup, stack, found, width = rank.setup, rank.stack, [], rank.stack.reduced_bytes
     for group, count in zip(groups(setup), (dense, experts), strict=True):
-        inside, one = (group.shards, group.stride), setup.zero == 1
-        wanted: tuple[tuple[str, Collective, Floats, tuple[Any, Any], float, Any], ...] = (
-            ("gradients", "reduce_scatter", count * width, inside, 1.0, one),
+        one = setup.zero == 1
+        wanted: tuple[tuple[str, Collective, Floats, Row, float, Any], ...] = (
+            ("gradients", "reduce_scatter", count * width, group.inside, 1.0, one),
             ("gradients", "all_reduce", count * width / group.shards, group.across, 1.0, setup.zero <= 1),
-            ("weights", "all_gather", count * rank.width_bytes, inside, 0.5, one),
+            ("weights", "all_gather", count * rank.width_bytes, group.inside, 0.5, one),
         )
-        for name, kind, whole_bytes, over, part, when in wanted:
-            whole_s = rank.among(kind, whole_bytes, *over, when)
+        for name, kind, whole_bytes, row, part, when in wanted:
+            whole_s = rank.among(kind, whole_bytes, row, when)
             if whole_s.any():
                 shown_s = unhidden_s(stack, whole_s, part * backward_s)
-                found.append(Sum(f"{name}, {group.name}", kind, whole_bytes, *over, whole_s, shown_s))
+                found.append(Sum(f"{name}, {group.name}", kind, whole_bytes, row, whole_s, shown_s))
     return found
 
 

@@ -18,7 +18,8 @@ from penstock.cost.kernels import cast
 from penstock.cost.operators import Operator
 from penstock.cost.origins import Constant, constant, level, level_of, of_device, of_stack
 from penstock.cost.passes import CLASSES, HOT, Rows, hot_share, older_key, sustained_key, timed
-from penstock.predict.micro import Rank, block_rows, end_rows
+from penstock.predict.micro import Rank
+from penstock.predict.works import block_rows, end_rows
 from penstock.units import human_bytes, human_s
 
 PHASES = {"F": "forward", "I": "input gradient", "W": "weight gradient"}

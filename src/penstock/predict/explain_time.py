@@ -8,6 +8,7 @@ from typing import Any
 
 from penstock.core.architecture import Block
 from penstock.core.cluster import Level
+from penstock.core.mesh import replicas
 from penstock.core.mixers import Attention
 from penstock.core.op import Kind
 from penstock.core.parts import Experts
@@ -24,9 +25,10 @@ from penstock.predict.explain_kernels import (
     lasting_constants,
 )
 from penstock.predict.figure import Figure, total
-from penstock.predict.micro import Rank, block_work, end_work
+from penstock.predict.micro import Rank
 from penstock.predict.part import Part
 from penstock.predict.step import Step
+from penstock.predict.works import block_work, end_work
 from penstock.units import human_bytes, human_s
 
 
@@ -157,7 +159,7 @@ class Opened:
             value = self.setup.micros * float(seconds[self.step.on[self.r]].sum())
             yield Figure(
                 name=name, value=value, unit="s", how="gathers of weights, sums of gradients that nothing hides",
-                facts={"links": links(self.rank.group(self.setup.sharded, self.setup.tp))},
+                facts={"links": links(self.rank.group(replicas(self.setup).part(self.setup.sharded)))},
                 constants=(*collective_constants(), *self._of("fsdp_shown", "reduced_bytes")),
             )  # fmt: skip
 
@@ -179,7 +181,7 @@ class Opened:
             yield Figure(
                 name=one.name, value=float(one.shown_s[self.r]), unit="s",
                 how=f"{one.kind} of {human_bytes(size)} takes {human_s(whole)}; what the backward does not hide of it",
-                facts={"bytes": size, "whole_s": whole, "links": links(self.rank.group(one.size, one.stride))},
+                facts={"bytes": size, "whole_s": whole, "links": links(self.rank.group(one.row))},
                 constants=(*collective_constants(), *self._of("dp_hidden", "dp_most", *width)),
             )  # fmt: skip
 
@@ -257,11 +259,8 @@ def facts_of(kernel: Kernel, times: float) -> dict[str, Any]:
 def adding(rank: Rank, work: Any, low: str, times: float) -> Figure:
     """Return the seconds of adding gradients to those of micro-batches before."""
     trained = not rank.setup.adapter
-    seconds = (
-        trained
-        * rank.added_s(work)
-        / float(rank.lasting(low, hot_share(work.seconds.sum(axis=1)))[CLASSES.index("memory")])
-    )
+    share = float(rank.lasting(low, hot_share(work.seconds.sum(axis=1)))[CLASSES.index("memory")])
+    seconds = trained * rank.added_s(work) / share
     widths = (of_stack(rank.stack, name) for name in ("passing_bytes", "gradient_bytes"))
     made = (*of_memory(rank.device), *lasting_constants(rank, "memory", low), *widths)
     how = f"{work.weights:,.4g} elements of gradients, but for the first micro-batch"

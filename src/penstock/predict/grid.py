@@ -19,7 +19,7 @@ NUMBERS = (
 )  # fmt: skip
 FROM_0 = ("zero", "sp", "shards", "cp_heads", "vocabulary")
 """Those of them that may be 0."""
-CHOICES = ("recompute", "schedule", "stage_layers")
+CHOICES = ("recompute", "schedule", "stage_layers", "order")
 DERIVED = ("devices", "stages", "micros", "replicas", "expert_replicas", "sharded", "expert_sharded")
 """What follows from columns as it does for one setup."""
 
@@ -86,6 +86,11 @@ class Grid:
             return getattr(Setup, name).fget(self)
         return self.columns[name] if name in self.columns else getattr(self.base, name)
 
+    def inside(self, axis: str, other: str) -> NDArray[np.bool_]:
+        """Return in which rows an axis lies inside of another."""
+        each = [order.index(axis) < order.index(other) for order in self.choices["order"]]
+        return np.asarray(np.array(each, dtype=bool)[self.columns["order"]])
+
     def __len__(self) -> int:
         return len(self.columns["tp"])
 
@@ -113,11 +118,15 @@ class Grid:
         """Return the value of a choice in each row."""
         return [self.choices[name][place] for place in self.columns[name].tolist()]
 
-    def kinds(self, *names: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return the first row of each distinct combination of some columns, and which one each row has."""
+    def kinds(self, *names: str | NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the first row of each distinct combination of some columns, by name or themselves, and which one each
+        row has."""
         code = np.zeros(len(self), dtype=np.int64)
         for name in names:
-            column = getattr(self, name) if name not in CHOICES else self.columns[name]
+            if isinstance(name, str):
+                column = getattr(self, name) if name not in CHOICES else self.columns[name]
+            else:
+                column = name
             _, place = np.unique(column, return_inverse=True)
             code = code * (int(place.max(initial=0)) + 1) + place
         _, first, which = np.unique(code, return_index=True, return_inverse=True)

@@ -4,86 +4,52 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from penstock.core import mesh
 from penstock.core.architecture import Architecture, Block
 from penstock.core.cluster import Cluster, Level
-from penstock.core.device import Device
+from penstock.core.mesh import Row
 from penstock.core.mixers import Attention
 from penstock.core.parts import Experts
 from penstock.core.setup import Setup
 from penstock.cost.collectives import Collective, collective_s, send_s
-from penstock.cost.constants import constants
 from penstock.cost.inside import host_paces, inside
-from penstock.cost.kept import of_these, rerun
 from penstock.cost.kernels import memory_bound
-from penstock.cost.model_operators import embedding_operators, head_operators, operators, predictor_operators
-from penstock.cost.operators import Kernels, Microbatch, Operator, Shard
-from penstock.cost.passes import CAST, MEMORY, ROUTING, Rows, Shares, Work, hot_share, rows_of, sustained, work
+from penstock.cost.operators import Kernels, Microbatch, Shard
+from penstock.cost.passes import CAST, MEMORY, ROUTING, Shares, Work, hot_share, sustained
 from penstock.cost.stack import Stack
 from penstock.predict.frozen import widened_s
-from penstock.predict.part import Part
+from penstock.predict.part import Part, both_s
+from penstock.predict.split import between_stages
+from penstock.predict.works import block_work, end_work
 
 Floats = NDArray[np.float64]
 KEPT_BYTES = {"fp8": 1.0, "fp4": 0.56}
 """Of an element that a product in low precision keeps of its input: blocks of 16 share a scale of 8 bits in fp4."""
 
 
-@lru_cache(maxsize=4096)
-def block_rows(block: Block, batch: Microbatch) -> tuple[tuple[Operator, ...], Rows]:
-    """Return the operators of a block and their columns."""
-    made = operators(block, batch)
-    return made, rows_of(made)
-
-
-@lru_cache(maxsize=4096)
-def block_work(
-    block: Block,
-    batch: Microbatch,
-    recompute: str | tuple[str, ...],
-    device: Device,
-    low: str,
-    wide: str,
-    crowd: float,
-) -> Work:
-    """Return the work of a block on a device."""
-    made, rows = block_rows(block, batch)
-    return work(rows, rerun(made, of_these(made, recompute)), device, low, wide, crowd)
-
-
-@lru_cache(maxsize=1024)
-def end_rows(model: Architecture, batch: Microbatch, end: str) -> tuple[tuple[Operator, ...], Rows]:
-    """Return the operators of the ``embedding``, the ``head`` or the ``predictors``, and their columns."""
-    makers = {"embedding": embedding_operators, "head": head_operators, "predictors": predictor_operators}
-    made = makers[end](model, batch)
-    return made, rows_of(made)
-
-
-@lru_cache(maxsize=1024)
-def end_work(model: Architecture, batch: Microbatch, end: str, device: Device, wide: str) -> Work:
-    """Return the work of an end, all in the wide precision."""
-    _, rows = end_rows(model, batch, end)
-    return work(rows, np.zeros(len(rows.kind), bool), device, wide, wide)
-
-
-def both_s(device: Device, device_s: float, host_s: float) -> float:
-    """Return the time of work that the host launches while the device does it: the power mean without the mean. A CPU
-    does the one and then the other."""
-    power = 1.0 if device.is_cpu else constants("host")["overlap"]
-    return float((device_s**power + host_s**power) ** (1 / power))
-
-
 class Rank:
-    """One rank of a setup: links, precisions, kernels, and what its parts take, with ``shares`` of rates that last."""
+    """One rank of a setup: links, precisions, kernels, and what its parts take, with ``shares`` of rates that last.
+
+    ``rows``: of context and expert parallelism, where they are not those of the setup, which stands for others.
+    """
 
     def __init__(
-        self, model: Architecture, cluster: Cluster, setup: Setup, stack: Stack, shares: Shares = None
+        self,
+        model: Architecture,
+        cluster: Cluster,
+        setup: Setup,
+        stack: Stack,
+        shares: Shares = None,
+        rows: tuple[Row, Row] | None = None,
     ) -> None:
         self.model, self.cluster, self.setup, self.stack, self.shares = model, cluster, setup, stack, shares
+        self.context_row, self.expert_row = rows or (mesh.context(setup), mesh.experts(setup))
         self.device = cluster.device_of(0)
         has = self.device.matrix_flops
         asked = setup.precision if setup.precision in ("fp32", "fp16", "bf16") else "bf16"
@@ -121,29 +87,29 @@ class Rank:
         """The micro-batch as an end sees it: only multi-token heads have experts."""
         return self.batch if which == "predictors" else self.dense_batch
 
-    def group(self, size: int, stride: int) -> tuple[Level, ...]:
-        """Links that an axis crosses."""
-        return self.cluster.path(size, stride) if size > 1 else ()
+    def group(self, row: Row) -> tuple[Level, ...]:
+        """Links that a group crosses."""
+        return self.cluster.path(*row) if row.size > 1 else ()
 
     def each(self, of: Callable[[Rank], Any]) -> Any:
         """What a function of a rank gives; ``Ranks`` gives it for many setups at once."""
         return of(self)
 
-    def among(self, kind: Collective, whole_bytes: Floats, size: Any, stride: Any, when: Any = True) -> Floats:
-        """Seconds of a collective, as far as there is one, over ``size`` ranks that are ``stride`` apart."""
-        if size == 1 or not when or not whole_bytes.any():
+    def among(self, kind: Collective, whole_bytes: Floats, row: Row, when: Any = True) -> Floats:
+        """Seconds of a collective, as far as there is one, over a group."""
+        if row.size == 1 or not when or not whole_bytes.any():
             return np.zeros(whole_bytes.shape)
-        return collective_s(kind, whole_bytes, self.group(size, stride))
+        return collective_s(kind, whole_bytes, self.group(row))
 
     @property
     def tensor(self) -> tuple[Level, ...]:
-        """Of the tensor-parallel group, the innermost."""
-        return self.group(self.setup.tp, 1)
+        """Of the tensor-parallel group."""
+        return self.group(mesh.tensor(self.setup))
 
     @property
     def context(self) -> tuple[Level, ...]:
-        """Of the context-parallel group, next to it."""
-        return self.group(self.setup.cp, self.setup.tp)
+        """Of the context-parallel group."""
+        return self.group(self.context_row)
 
     @cached_property
     def next_stage_s(self) -> float:
@@ -151,9 +117,9 @@ class Rank:
         setup = self.setup
         if setup.pp == 1:
             return 0.0
-        parts = self.boundary_parts
-        gather_s = self.among("all_gather", np.array([self.boundary_bytes]), parts, 1)[0]
-        return float(send_s(self.boundary_bytes / parts, self.group(2, setup.devices // setup.pp)) + gather_s)
+        links, parts = between_stages(self.cluster, mesh.stages(setup), setup.devices), self.boundary_parts
+        gather_s = self.among("all_gather", np.array([self.boundary_bytes]), Row(parts))[0]
+        return float(send_s(self.boundary_bytes / parts, links) + gather_s)
 
     @property
     def boundary_bytes(self) -> float:
@@ -246,11 +212,8 @@ class Rank:
         """Return seconds of messages that nothing hides: by axis those that both directions have, and on the ring of
         context parallelism those of the forward and of the backward, which take ``f_s`` and ``b_s`` without them."""
         if block is None:
-            return (
-                {"tensor": self.stack.tp_shown * float(collective_s("all_reduce", self.row_bytes, self.tensor)) / 2},
-                0.0,
-                0.0,
-            )
+            sums_s = self.stack.tp_shown * float(collective_s("all_reduce", self.row_bytes, self.tensor)) / 2
+            return {"tensor": sums_s}, 0.0, 0.0
         turns = {"tensor": self.tensor_s(block), "expert": self.expert_s(block)}
         return turns, self.context_s(block, f_s), self.context_s(block, b_s, 2)
 
@@ -274,7 +237,7 @@ class Rank:
     @property
     def experts(self) -> tuple[Level, ...]:
         """Of the group that shares experts."""
-        return self.group(self.setup.ep, self.setup.etp)
+        return self.group(self.expert_row)
 
     def routed_bytes(self, block: Block) -> float:
         """Bytes of tokens that a rank sends to their experts, and gets back."""

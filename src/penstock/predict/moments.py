@@ -14,9 +14,10 @@ from penstock.cost.kept import kept, of_these, rerun
 from penstock.cost.model_operators import head_operators
 from penstock.cost.operators import Microbatch, Operator
 from penstock.predict.frozen import quantised
-from penstock.predict.micro import Rank, block_rows
+from penstock.predict.micro import Rank
 from penstock.predict.sizes import parameters, shapes, trained
 from penstock.predict.split import Split
+from penstock.predict.works import block_rows
 
 Again = str | tuple[str, ...]
 STAYS = ("attention.core",)

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from penstock.core.device import Device
+from penstock.cost.constants import constants
+
 
 @dataclass(frozen=True, slots=True)
 class Part:
@@ -39,3 +42,10 @@ class Part:
     def all_s(self) -> float:
         """All of it."""
         return self.f_s + self.i_s + self.w_s + self.again_s
+
+
+def both_s(device: Device, device_s: float, host_s: float) -> float:
+    """Return the time of work that the host launches while the device does it: the power mean without the mean. A CPU
+    does the one and then the other."""
+    power = 1.0 if device.is_cpu else constants("host")["overlap"]
+    return float((device_s**power + host_s**power) ** (1 / power))

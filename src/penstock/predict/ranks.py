@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Any
@@ -11,38 +11,57 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from penstock.core import mesh
 from penstock.core.architecture import Architecture
 from penstock.core.cluster import Cluster
+from penstock.core.mesh import ORDER, Row
 from penstock.core.setup import Setup, even
 from penstock.cost.collectives import Collective, collective_s, send_s
 from penstock.cost.stack import Stack
 from penstock.predict.grid import Grid
 from penstock.predict.micro import Rank
+from penstock.predict.split import between_stages
 from penstock.schedules.build import placement_of
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 SHAPES = ("tp", "cp", "ep", "etp", "micro", "sp", "cp_heads", "recompute")
 """What shapes the work on one micro-batch."""
-ALIKE: dict[str, Any] = {"pp": 1, "chunks": 1, "shards": 0, "zero": 0, "vocabulary": 0, "stage_layers": ()}
+ALIKE: dict[str, Any] = {
+    "pp": 1,
+    "chunks": 1,
+    "shards": 0,
+    "zero": 0,
+    "vocabulary": 0,
+    "stage_layers": (),
+    "order": ORDER,
+}
 """What does not."""
 
 
-def shapes_of(grid: Grid, stack: Stack) -> tuple[list[Setup], Ints]:
-    """Return a setup without pipeline for each shape of the work on a micro-batch, and which one each row has.
+def shapes_of(grid: Grid, stack: Stack) -> tuple[list[tuple[Setup, tuple[Row, Row]]], Ints]:
+    """Return a setup without pipeline for each shape of the work on a micro-batch, with its rows of context and expert
+    parallelism, and which one each row of the grid has.
 
     Where gradients are added by kernels of their own, their mean time depends on the number of micro-batches too.
     """
-    adds = stack.passing_bytes > 0
-    first, which = grid.kinds(*SHAPES, *(("micros",) if adds else ()))
+    adds, rows = stack.passing_bytes > 0, (mesh.context(grid), mesh.experts(grid))
+    apart = (rows[0].stride, rows[1].run, rows[1].skip)
+    first, which = grid.kinds(*SHAPES, *apart, *(("micros",) if adds else ()))
     each, found = grid.rows(first), []
     for row, micros in enumerate(each.micros.tolist() if adds else [1] * len(first)):
         shape: dict[str, Any] = {name: int(each.columns[name][row]) for name in SHAPES[:-3]}
         dp = shape["ep"] * shape["etp"]
         shape |= {"sp": bool(each.sp[row]), "cp_heads": bool(each.cp_heads[row])}
         shape["recompute"] = each.choices["recompute"][int(each.columns["recompute"][row])]
-        found.append(replace(grid.base, **ALIKE | shape, dp=dp, batch=dp * shape["micro"] * micros))
+        setup = replace(grid.base, **ALIKE | shape, dp=dp, batch=dp * shape["micro"] * micros)
+        found.append((setup, (_one(rows[0], first[row]), _one(rows[1], first[row]))))
     return found, which
+
+
+def _one(rows: Row, at: int) -> Row:
+    """That of one setup."""
+    return Row(*(int(column[at]) for column in np.broadcast_arrays(*rows)))
 
 
 class Ranks:
@@ -65,28 +84,38 @@ class Ranks:
         found = np.array([of(rank) for rank in self.made], dtype=np.float64)[self.of]
         return found[:, None] if found.ndim == 1 else tuple(column[:, None] for column in found.T)
 
-    def among(self, kind: Collective, whole_bytes: Floats, size: Ints, stride: Ints, when: Any = True) -> Floats:
-        """Seconds of a collective over ``size`` ranks that are ``stride`` apart, in rows where it is done."""
+    def among(self, kind: Collective, whole_bytes: Floats, row: Row, when: Any = True) -> Floats:
+        """Seconds of a collective over a group, in rows where it is done."""
         found = np.zeros(whole_bytes.shape)
-        some = np.flatnonzero(np.broadcast_to((size > 1) & when, size.shape)[:, 0] & whole_bytes.any(axis=1))
-        pairs, which = np.unique(size[some, 0] * self.cluster.devices + stride[some, 0], return_inverse=True)
-        for number, pair in enumerate(pairs.tolist()):
-            rows = some[which == number]
-            path = self.cluster.path(*divmod(pair, self.cluster.devices))
-            found[rows] = collective_s(kind, whole_bytes[rows], path)
+        each = np.stack([np.broadcast_to(column, row.size.shape)[:, 0] for column in row])
+        some = np.flatnonzero((each[0] > 1) & np.broadcast_to(when, row.size.shape)[:, 0] & whole_bytes.any(axis=1))
+        for group, at in _alike(each[:, some], self.cluster.devices + 1):
+            rows = some[at]
+            found[rows] = collective_s(kind, whole_bytes[rows], self.cluster.path(*group))
         return found
 
     @cached_property
     def next_stage_s(self) -> Floats:
         """Seconds of what one stage sends to the next."""
         size, parts = self.each(lambda rank: (rank.boundary_bytes, rank.boundary_parts))
-        grid = self.grid
-        stride = np.where(grid.pp > 1, grid.devices // grid.pp, 0)[:, None]
-        found = self.among("all_gather", size, parts.astype(int), np.ones_like(stride), stride > 0)
-        for one in np.unique(stride[stride > 0]).tolist():
-            rows = stride == one
-            found[rows] += send_s(size[rows] / parts[rows], self.cluster.path(2, one))
+        grid, stages = self.grid, mesh.stages(self.grid)
+        found = self.among("all_gather", size, Row(parts.astype(int)), grid.pp[:, None] > 1)
+        columns, piped = (*stages[:2], grid.devices, 0), np.flatnonzero(grid.pp > 1)
+        each = np.stack([np.broadcast_to(column, len(grid)) for column in columns])
+        for (ranks, stride, devices, _), at in _alike(each[:, piped], self.cluster.devices + 1):
+            rows = piped[at]
+            links = between_stages(self.cluster, Row(ranks, stride), devices)
+            found[rows] += send_s(size[rows] / parts[rows], links)
         return found
+
+
+def _alike(columns: Ints, devices: int) -> Iterator[tuple[list[int], NDArray[np.bool_]]]:
+    """Distinct columns of a group's size, stride, run and skip, and where each is."""
+    size, stride, run, skip = columns
+    gap = np.unique(run * devices + skip, return_inverse=True)[1]
+    _, first, which = np.unique((gap * (devices + 1) + size) * devices + stride, return_index=True, return_inverse=True)
+    for number, place in enumerate(first.tolist()):
+        yield columns[:, place].tolist(), which == number
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,13 +10,15 @@ from numpy.typing import NDArray
 
 from penstock.core.architecture import Architecture
 from penstock.core.cluster import Cluster
+from penstock.core.mesh import Row
 from penstock.core.setup import Setup
 from penstock.cost.stack import Stack
 from penstock.predict.grid import Grid, can_be
 from penstock.predict.held import Held, Less, layouts
 from penstock.predict.memory import least_bytes
-from penstock.predict.micro import Rank, block_rows, end_rows
+from penstock.predict.micro import Rank
 from penstock.predict.ranks import Ranks, layout, shapes_of
+from penstock.predict.works import block_rows, end_rows
 from penstock.schedules.build import check_sizes
 from penstock.schedules.table import SCHEDULES
 
@@ -153,16 +155,16 @@ def _laid(model: Architecture, schedule: str, ranks: int, chunks: int, layers: t
 def ranks_of(model: Architecture, cluster: Cluster, grid: Grid, stack: Stack) -> tuple[list[Rank], Ints]:
     """Return the ranks whose work differs, and which of them each row has; -1 where it does not divide the model."""
     setups, which = shapes_of(grid, stack)
-    found = [_rank(model, cluster, setup, stack) for setup in setups]
+    found = [_rank(model, cluster, setup, stack, rows) for setup, rows in setups]
     places = np.cumsum([rank is not None for rank in found]) - 1
     places[[rank is None for rank in found]] = -1
     return [rank for rank in found if rank is not None], places[which]
 
 
 @lru_cache(maxsize=8192)
-def _rank(model: Architecture, cluster: Cluster, setup: Setup, stack: Stack) -> Rank | None:
+def _rank(model: Architecture, cluster: Cluster, setup: Setup, stack: Stack, rows: tuple[Row, Row]) -> Rank | None:
     """A rank, if its split divides the model."""
-    rank = Rank(model, cluster, setup, stack)
+    rank = Rank(model, cluster, setup, stack, rows=rows)
     try:
         for block in model.kinds():
             block_rows(block, rank.batch_of(block))

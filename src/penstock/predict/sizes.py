@@ -10,8 +10,9 @@ from typing import Any
 from penstock.core.architecture import Architecture, Block
 from penstock.core.parts import Experts
 from penstock.cost.operators import WIDE, Microbatch
-from penstock.predict.micro import Rank, block_rows
+from penstock.predict.micro import Rank
 from penstock.predict.split import Split
+from penstock.predict.works import block_rows
 
 
 def parameters(model: Architecture, setup: Any, mine: Mapping[Block, Any], first: Any, last: Any) -> tuple[Any, Any]:

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock.core.architecture import Architecture
-from penstock.core.cluster import Cluster
+from penstock.core.cluster import Cluster, Level
 from penstock.core.device import Device
+from penstock.core.mesh import Row
 from penstock.cost.collectives import Collective
 from penstock.cost.stack import Stack
 
@@ -39,9 +40,22 @@ class Split(Protocol):
         """Return what a function of a rank gives."""
         ...
 
-    def among(self, kind: Collective, whole_bytes: Floats, size: Any, stride: Any, when: Any = True) -> Floats:
-        """Return the seconds of a collective, as far as there is one, over ``size`` ranks that are ``stride`` apart."""
+    def among(self, kind: Collective, whole_bytes: Floats, row: Row, when: Any = True) -> Floats:
+        """Return the seconds of a collective, as far as there is one, over a group."""
         ...
+
+
+def between_stages(cluster: Cluster, stages: Row, devices: int) -> tuple[Level, ...]:
+    """Return the links of a message between stages, if there are several: the slowest ones.
+
+    Where pipelines are outermost, and their last ranks on the last of so many devices, they are the first ones, with
+    which published runs are met best; but not where rates between nodes were measured.
+    """
+    if stages.size == 1:
+        return ()
+    if cluster.measured is None and stages.size * stages.stride == devices:
+        return cluster.path(2, stages.stride)
+    return cluster.hop(stages.size, stages.stride)
 
 
 def waits_s(rank: Split) -> Any:

@@ -37,7 +37,7 @@ def predict(model: Architecture, cluster: Cluster, setup: Setup, stack: Stack) -
 
     Args:
         model: what is trained.
-        cluster: where; ranks go tensor parallel first, then context, data and pipeline.
+        cluster: where; ranks go in the order of the setup's axes.
         setup: how it is split.
         stack: the framework.
 

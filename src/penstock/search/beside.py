@@ -10,6 +10,7 @@ from penstock.core.setup import Setup, filling
 from penstock.predict import predict
 from penstock.schedules import SCHEDULES
 from penstock.search.choice import Choice
+from penstock.search.meshes import nearest_axis
 from penstock.search.space import Space
 from penstock.search.wishes import COLUMNS, RECOMPUTE, layers_text, wishes
 from penstock.units import human_bytes, human_s
@@ -47,7 +48,7 @@ def neighbours(space: Space, best: Choice, headroom: float) -> Iterator[str]:
         except ValueError as error:
             yield f"{said} cannot be: {error}"
             continue
-        yield f"{said}{_place(space, change)} {reason(best, other, headroom)}"
+        yield f"{said}{_place(space, setup, change)} {reason(best, other, headroom)}"
 
 
 def _steps(space: Space, setup: Setup) -> Iterator[dict[str, Any]]:
@@ -70,6 +71,7 @@ def _steps(space: Space, setup: Setup) -> Iterator[dict[str, Any]]:
         yield {"sp": not setup.sp}
     if (not setup.cp_heads) in space.context_heads(setup.tp, setup.cp):
         yield {"cp_heads": not setup.cp_heads}
+    yield from ({"order": order} for order in space.stack.orders if order != setup.order and setup.pp > 1)
     yield from ({name: plain} for name, plain in PLAIN.items() if getattr(setup, name) != plain)
 
 
@@ -100,7 +102,9 @@ def changed(space: Space, setup: Setup, change: Mapping[str, Any]) -> Setup:
     return replace(setup, **more | {"dp": space.devices // size})
 
 
-def _place(space: Space, change: Mapping[str, Any]) -> str:
+def _place(space: Space, setup: Setup, change: Mapping[str, Any]) -> str:
+    if "order" in change:
+        return f", {nearest_axis(setup, space.node_devices)}:"
     return " leaves the node:" if change.get("tp", 1) > space.node_devices else ":"
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from penstock.core.mesh import ORDER
 from penstock.core.plan import Plan
 from penstock.core.setup import Setup
 from penstock.cost.laws import Suggested
@@ -14,7 +15,7 @@ from penstock.search.wishes import layers_text
 
 MESSAGES = ("messages", "between stages", "gathering weights", "gradients and weights")
 """Words of those parts of a step in which a rank waits for others' bytes."""
-FLAGS = {"micro": "micro-batch"}
+FLAGS = {"micro": "micro-batch", "order": "rank-order"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,9 +88,9 @@ def split_of(setup: Setup) -> str:
     """
     names = (
         "tp", "cp", "cp_heads", "pp", "dp", "ep", "etp", "micro", "chunks", "sp", "zero", "shards", "recompute",
-        "optimizer_offload", "schedule", "stage_layers", "vocabulary",
+        "optimizer_offload", "schedule", "stage_layers", "vocabulary", "order",
     )  # fmt: skip
-    usual: dict[str, Any] = {"dp": None, "micro": None, "recompute": None, "stage_layers": ()}
+    usual: dict[str, Any] = {"dp": None, "micro": None, "recompute": None, "stage_layers": (), "order": ORDER}
     usual |= dict.fromkeys(("sp", "zero", "cp_heads", "shards", "optimizer_offload", "vocabulary"), 0)
     usual["schedule"] = setup.schedule if setup.pp == 1 else ""
     values = {name: getattr(setup, name) for name in names}

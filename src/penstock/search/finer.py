@@ -76,7 +76,8 @@ def _shards(space: Space, setup: Setup) -> Iterator[int]:
     node = space.node_devices
     for size in range(2, setup.replicas):
         whole = size * setup.tp
-        if setup.replicas % size == 0 and not any((size % setup.cp, whole % node, whole % (setup.ep * setup.etp))):
+        apart = whole * (1 if setup.order.endswith("pp") else setup.pp)
+        if setup.replicas % size == 0 and not any((size % setup.cp, apart % node, whole % (setup.ep * setup.etp))):
             yield size
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from penstock.core.mesh import ORDER
 from penstock.core.setup import Setup
 from penstock.search.space import Space
 from penstock.search.wishes import layers_text
@@ -87,6 +88,8 @@ def _replica(setup: Setup) -> Iterator[str]:
         sizes = f" ({word(setup.stage_layers)} layers)" if setup.stage_layers else ""
         cut = f"{setup.pp} pipeline ranks{chunks}{sizes}"
         yield f"The layers are cut over {cut}; micro-batches run as {setup.schedule}."
+    if setup.order != ORDER:
+        yield f"Over devices lie {', '.join(setup.order.split('-'))}, from neighbours on (order={setup.order})."
     if setup.vocabulary:
         yield f"All pipeline ranks share embedding and head (vocabulary={setup.vocabulary})."
 

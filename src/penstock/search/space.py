@@ -21,6 +21,7 @@ from penstock.cost.stack_file import named
 from penstock.predict import Grid
 from penstock.predict.micro import Rank
 from penstock.schedules import SCHEDULES
+from penstock.search.meshes import meshes_of
 from penstock.search.wishes import COLUMNS, RECOMPUTE, SEARCHED, Wished, Wishes, wishes
 
 SCHEDULES_TRIED = ("1f1b", "interleaved", "zb-h1", "zb-h2", "zb-v", "interleaved-zb")
@@ -136,6 +137,7 @@ class Space:
             "schedule": tuple(self._values("schedule", self.schedules)) or ("1f1b",),
             "recompute": tuple(self._values("recompute", RECOMPUTE)),
             "stage_layers": tuple(self._values("stage_layers", ((),))),
+            "order": tuple(self._values("order", self.stack.orders)),
         }
         tables = [self._rows(split, choices) for split in splits]
         whole = np.concatenate(tables, axis=1) if tables else np.zeros((len(COLUMNS), 0), dtype=np.int64)
@@ -144,12 +146,12 @@ class Space:
     def _rows(self, split: Split, choices: dict[str, tuple[Any, ...]]) -> Any:
         """Columns of all strategies of a split, in the order of ``COLUMNS``."""
         tp, cp, pp, dp = split
-        orders = self._orders(pp)
-        experts = self._experts(tp, cp * dp)
+        pipes = self._pipes(pp)
+        meshes = meshes_of(self, split, self._experts(tp, cp * dp), choices["order"])
         axes = {
             "micro": self._micros(cp, dp),
-            "order": range(len(orders)),
-            "expert": range(len(experts)),
+            "pipe": range(len(pipes)),
+            "mesh": range(len(meshes)),
             "zero": self._values("zero", self.zero_stages(pp) if dp * cp > 1 else (0,)),
             "sp": self._values("sp", (False, True) if tp > 1 else (False,)),
             "cp_heads": self._values("cp_heads", self.context_heads(tp, cp)),
@@ -162,8 +164,9 @@ class Space:
         found = {
             name: np.array([*axis], dtype=np.int64)[place] for (name, axis), place in zip(axes.items(), at, strict=True)
         }
-        found["schedule"], found["chunks"] = np.array(orders, dtype=np.int64).reshape(-1, 2)[found["order"]].T
-        found["ep"], found["etp"] = np.array(experts, dtype=np.int64).reshape(-1, 2)[found["expert"]].T
+        found["schedule"], found["chunks"] = np.array(pipes, dtype=np.int64).reshape(-1, 2)[found["pipe"]].T
+        mesh = np.array(meshes, dtype=np.int64).reshape(-1, 3)[found["mesh"]].T
+        found["ep"], found["etp"], found["order"] = mesh
         found |= {name: np.full(at.shape[1], size) for name, size in zip(("tp", "cp", "pp", "dp"), split, strict=True)}
         return np.stack([found[name] for name in COLUMNS])
 
@@ -180,7 +183,7 @@ class Space:
         even = bool(kv_heads) and all(heads % (tp * cp) == 0 for heads in kv_heads)
         return [heads for heads in self.stack.context_heads if not heads or even] if cp > 1 else [False]
 
-    def _orders(self, pp: int) -> list[tuple[int, int]]:
+    def _pipes(self, pp: int) -> list[tuple[int, int]]:
         """Pairs of a place among the schedules and a number of chunks; without a pipeline one is enough."""
         schedules = self._values("schedule", self.schedules)
         if pp == 1:

@@ -7,6 +7,7 @@ from dataclasses import fields
 from itertools import groupby
 from typing import Any, get_type_hints
 
+from penstock.core.mesh import order_of
 from penstock.core.setup import Setup
 from penstock.core.words import suggest, yes_or_no
 from penstock.predict.grid import CHOICES, NUMBERS
@@ -99,6 +100,8 @@ def _checked(field: str, value: Any) -> Any:
         return _recompute(str(value))
     if field == "stage_layers":
         return layers_of(value) if isinstance(value, str) else tuple(value)
+    if field == "order":
+        return order_of(str(value))
     if kind is bool:
         return yes_or_no(str(value), f"{field}={value}")
     try:

@@ -1,0 +1,59 @@
+"""Orders of axes over devices that a search tries: those in which some group crosses other links."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from penstock.core import mesh
+from penstock.core.parts import Experts
+from penstock.core.setup import Setup
+from penstock.predict.split import between_stages
+
+if TYPE_CHECKING:
+    from penstock.search.space import Space, Split
+
+NAMES = {"cp": "context", "dp": "data", "pp": "pipeline"}
+
+
+def meshes_of(
+    space: Space, split: Split, experts: Iterable[tuple[int, int]], orders: Sequence[str]
+) -> list[tuple[int, int, int]]:
+    """Return triples of ``ep``, ``etp`` and a place among orders.
+
+    An order is left out where an earlier one has the same links for all groups, and where experts would have other
+    pipelines than all else.
+    """
+    tp, cp, pp, dp = split
+    sizes = {"cp": cp, "dp": dp, "pp": pp}
+    differ = {
+        "-".join(axis for axis in one.split("-")[1:] if sizes[axis] > 1): place
+        for place, one in [*enumerate(orders)][::-1]
+    }
+    has = any(isinstance(block.mlp, Experts) for block in space.model.kinds())
+    found = []
+    for ep, etp in experts:
+        seen: set[Any] = set()
+        for place in sorted(differ.values()):
+            setup = Setup(seq=1, batch=dp, tp=tp, cp=cp, pp=pp, dp=dp, ep=ep, etp=etp, order=orders[place])
+            links = _links(space, setup) if len(differ) > 1 else None
+            if links not in seen and (not has or mesh.pipes_agree(setup)):
+                seen.add(links)
+                found.append((ep, etp, place))
+    return found
+
+
+def _links(space: Space, setup: Setup) -> tuple[Any, ...]:
+    """What each group of a setup crosses."""
+    rows = [of(setup) for of in (mesh.context, mesh.experts, mesh.replicas, mesh.expert_replicas)]
+    paths = (space.cluster.path(*row) for row in rows)
+    return (between_stages(space.cluster, mesh.stages(setup), setup.devices), *paths)
+
+
+def nearest_axis(setup: Setup, node_devices: int) -> str:
+    """Return in words which axis lies next to tensor parallelism in a setup's order."""
+    axis = next((name for name in setup.order.split("-")[1:] if getattr(setup, name) > 1), "")
+    if not axis:
+        return ""
+    inside = mesh.stride(setup, axis) < node_devices
+    return f"{NAMES[axis]} parallel {'inside the node' if inside else 'next to tensor parallel'}"
