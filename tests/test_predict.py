@@ -81,7 +81,7 @@ def test_every_field_of_a_setup_is_a_flag(penstock):
         "--tp 2 --cp 2 --pp 2 --dp 1 --ep 1 --etp 1 --vpp 2 --schedule interleaved --sp --cp-heads --zero 1 --shards 2 "
         "--recompute mlp,attention.core --offload 0.5 --optimizer-offload 0.25 --precision fp16 --no-flash --graphs "
         "--optimizer sgd --imbalance 1.5 --stage-layers 6,6,7,5 --vocabulary 0 --rank-order tp-cp-ep-pp-dp "
-        "--dropout --fused-loss --adapter 8 --frozen-bytes 0.5"
+        "--cp-inner 0 --dropout --fused-loss --adapter 8 --frozen-bytes 0.5"
     )
     found = facts(penstock, f"{WORDS} {words}")["setup"]
     assert found == json.loads(json.dumps(dataclasses.asdict(Setup(

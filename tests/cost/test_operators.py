@@ -145,7 +145,9 @@ def test_a_mask_has_one_shape() -> None:
 
 
 @pytest.mark.parametrize("case", ["llama", "gpt2", "deepseek_v3", "qwen3_moe", "nemotron_h", "qwen3_next"])
-@pytest.mark.parametrize("shard", [Shard(tp=2), Shard(tp=2, sp=True), Shard(cp=4), Shard(cp=2, cp_heads=True)])
+@pytest.mark.parametrize(
+    "shard", [Shard(tp=2), Shard(tp=2, sp=True), Shard(cp=4), Shard(cp=2, cp_turned=2), Shard(cp=4, cp_turned=2)]
+)
 def test_ranks_share_the_products_and_the_scores(case: str, shard: Shard) -> None:
     model, ranks = made(case), shard.tp * shard.cp
     for block in model.kinds():
@@ -222,7 +224,7 @@ def test_activations_grow_with_the_sequence_as_on_machines(
     kept = []
     for seq in seqs:
         cp = 4 if seq == 32768 and "cp" not in shard else shard.get("cp", 1)
-        split = Shard(**{**shard, "cp": cp, "cp_heads": True})
+        split = Shard(**{**shard, "cp": cp, "cp_turned": cp})
         kept.append(saved_bytes(whole(made, FUSED, micro=1, seq=seq, width_bytes=2, shard=split)))
     assert 0.84 * grown_gib <= (kept[1] - kept[0]) / 2**30 <= grown_gib
 

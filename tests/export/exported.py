@@ -52,6 +52,13 @@ def pipelines(draw, layers):
 
 
 @st.composite
+def contexts(draw, cp):
+    """Ways of context parallelism."""
+    inner = draw(st.sampled_from((0, 0, *(size for size in (2, 4) if size < cp and cp % size == 0))))
+    return {"cp_inner": inner, "cp_heads": not inner and draw(st.booleans())}
+
+
+@st.composite
 def setups(draw, model):
     """Of every field something that is not its default, now and then."""
     split = {name: draw(POWERS) for name in ("tp", "cp", "dp")}
@@ -67,7 +74,7 @@ def setups(draw, model):
         ep=ep,
         etp=etp,
         sp=draw(st.booleans()),
-        cp_heads=draw(st.booleans()),
+        **draw(contexts(split["cp"])),
         zero=draw(st.integers(0, 3)),
         shards=draw(st.sampled_from([0, *(n for n in (2, 4, 8) if replicas % n == 0 and n < replicas)])),
         recompute=draw(st.sampled_from(("none", "full", "selective", ("attention.core",), ("attention.core", "mlp")))),

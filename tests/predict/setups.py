@@ -14,6 +14,8 @@ SETUPS: dict[str, tuple[str, str, str, dict[str, Any]]] = {
     "tensor and sequence": ("gpt3-175b", "dgx-a100-80gb:2", "megatron-core", {"tp": 8, "pp": 2, "sp": True}),
     "plain modules": ("gpt2", "a10:1", "transformers", {"flash": False, "precision": "fp16"}),
     "ring": ("llama-3-8b", "dgx-h100:4", "megatron-core", {"cp": 2, "tp": 2, "dp": 8, "recompute": "full"}),
+    "heads, and a ring": ("llama-3-8b", "dgx-h100:2", "megatron-core",
+                          {"tp": 2, "cp": 8, "cp_inner": 4, "zero": 1, "sp": True}),
     "heads for tokens": ("llama-3-8b", "dgx-h100:1", "megatron-core", {"cp": 4, "dp": 2, "cp_heads": True, "zero": 1}),
     "experts in fp8": ("mixtral-8x7b", "dgx-h100:8", "megatron-core",
                        {"ep": 8, "pp": 2, "dp": 32, "zero": 1, "precision": "fp8", "imbalance": 1.2}),

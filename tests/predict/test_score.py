@@ -92,6 +92,7 @@ def test_pipelines_of_unequal_blocks_are_close(model: str) -> None:
         ("torchtitan", {"shards": (2, 4, 8), "zero": (2, 3), "pp": (1,)}, 1e-9),
         ("megatron-core", {"cp": (2, 4), "cp_heads": (True,), "pp": (1,)}, 1e-9),
         ("megatron-deepspeed", {"tp": (2, 4, 8), "pp": (2, 4), "zero": (0, 1)}, 0.01),
+        ("megatron-core", {"cp": (4, 8), "cp_inner": (2, 4), "pp": (1, 2), "order": ORDERS}, 0.01),
         ("torchtitan", {"order": ORDERS, "cp": (2, 4), "pp": (1,)}, 1e-9),
         ("megatron-core", {"order": ORDERS, "pp": (2, 4), "shards": (0, 4), "zero": (0, 1)}, 0.01),
     ],

@@ -17,6 +17,7 @@ from penstock.search.space import space_of
         ({"cp": 2, "zero": 1}, "; the optimizer's state is shared out among the 2 ranks that share tokens (ZeRO-1)"),
         ({"zero": 1}, "as 64 micro-batches of 1. Nothing is"),
         ({"pp": 2, "stage_layers": (15, 17)}, "over 2 pipeline ranks (15+17 layers); micro-batches"),
+        ({"cp": 4, "cp_inner": 2}, "(context parallelism; tokens are exchanged for heads among 2, keys go round among"),
         ({"pp": 2, "order": "tp-cp-pp-dp"}, "Over devices lie tp, cp, pp, dp, from neighbours on (order=tp-cp-pp-dp)."),
         ({"pp": 2, "vocabulary": 1}, "share embedding and head (vocabulary=1)"),
     ],

@@ -152,7 +152,7 @@ def fields_of(given: Arguments, devices: int) -> dict[str, Any]:
         "chunks": chunks,
         "schedule": "interleaved" if chunks > 1 else "1f1b",
         "sp": given.says("sequence-parallel"),
-        "cp_heads": given.get("cp-comm-type") == "a2a",
+        **_context(given, cp),
         "zero": _zero(given),
         "shards": dp * cp // copies if copies > 1 else 0,
         "recompute": _again(given),
@@ -164,6 +164,20 @@ def fields_of(given: Arguments, devices: int) -> dict[str, Any]:
         "stage_layers": _uneven(sizes, layers) if sizes else _stage_layers(given, layers, pp, chunks),
         **_kernels(given),
     }
+
+
+def _context(given: Arguments, cp: int) -> dict[str, Any]:
+    """How context parallelism talks: by heads, in a ring, or by heads among the first of its hierarchical sizes."""
+    how, sizes = given.get("cp-comm-type", "p2p"), given.get("hierarchical-context-parallel-sizes", "")
+    if how != "a2a+p2p":
+        return {"cp_heads": how == "a2a", "cp_inner": 0}
+    found = [int(word) for word in re.findall(r"\d+", sizes)]
+    if len(found) != 2 or found[0] * found[1] != cp:
+        raise ValueError(
+            f"--hierarchical-context-parallel-sizes {sizes or 'is missing'}: a2a+p2p takes two sizes, whose product is "
+            f"the context-parallel size {cp}"
+        )
+    return {"cp_heads": 1 < found[0] == cp, "cp_inner": found[0] if 1 < found[0] < cp else 0}
 
 
 def _kernels(given: Arguments) -> dict[str, bool]:

@@ -18,6 +18,10 @@ MOMENTS_BYTES = {"adam": 8.0, "adam-bf16": 4.0, "adam-8bit": 2.06, "sgd": 4.0, "
 et al. 2022, arXiv:2110.02861); one moment; sums of rows and columns (Shazeer & Stern 2018, arXiv:1804.04235)."""
 
 
+FROM_0 = ("zero", "shards", "vocabulary", "adapter", "cp_inner")
+"""Numbers of a setup that may be 0."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setup:
     """One training step: what is computed, and how it is split.
@@ -32,6 +36,8 @@ class Setup:
         schedule: a name of the table of schedules.
         sp: tokens outside tensor-parallel regions are split over the ``tp`` ranks.
         cp_heads: context parallelism exchanges tokens for heads (Ulysses); else keys go round in a ring.
+        cp_inner: of context-parallel ranks, so many neighbours exchange tokens for heads, and keys go round in a ring
+            among groups of them (Fang & Zhao 2024, arXiv:2405.07719); 0: all do the same.
         zero: ZeRO's stage over ``dp`` times ``cp`` ranks: 0 nothing is sharded, 1 optimizer state, 2 gradients too, 3
             weights too.
         shards: ranks over which ZeRO shards, if fewer than all of these (hybrid sharding); 0: all.
@@ -71,6 +77,7 @@ class Setup:
     schedule: str = "1f1b"
     sp: bool = False
     cp_heads: bool = False
+    cp_inner: int = 0
     zero: int = 0
     shards: int = 0
     recompute: str | tuple[str, ...] = "none"
@@ -92,7 +99,7 @@ class Setup:
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            value, least = getattr(self, field.name), int(field.name not in ("zero", "shards", "vocabulary", "adapter"))
+            value, least = getattr(self, field.name), int(field.name not in FROM_0)
             if isinstance(value, int) and not isinstance(value, bool) and value < least:
                 raise ValueError(f"{field.name}={value} is too small; use {least} or more")
         for name in ("offload", "optimizer_offload"):
@@ -124,6 +131,10 @@ class Setup:
                 f"shards={self.shards} does not divide {self.replicas} replicas; "
                 f"use {divisors(self.replicas, near=self.shards)}"
             )
+        if self.cp_inner and (self.cp_heads or self.cp % self.cp_inner or not 1 < self.cp_inner < self.cp):
+            near = ", ".join(str(size) for size in range(2, self.cp) if self.cp % size == 0)
+            use = f"use {near} without cp_heads" if near else "use 0, or a cp of 4 or more that is no prime"
+            raise ValueError(f"cp_inner={self.cp_inner} is no part of cp={self.cp} that exchanges heads; {use}")
         if self.stage_layers and len(self.stage_layers) != self.stages:
             raise ValueError(f"stage_layers has {len(self.stage_layers)} numbers; give {self.stages}, one a stage")
 
@@ -155,6 +166,11 @@ class Setup:
     def replicas(self) -> int:
         """Ranks that hold the same weights, experts apart."""
         return self.dp * self.cp
+
+    @property
+    def cp_turned(self) -> int:
+        """Ranks among which tokens are exchanged for heads; rings go through every so manyth."""
+        return 1 + self.cp_heads * (self.cp - 1) + (self.cp_inner > 0) * (self.cp_inner - 1)
 
     @property
     def expert_replicas(self) -> int:

@@ -122,8 +122,8 @@ def _core(tape: Tape, mixer: Attention, parts: _Parts) -> Tensor:
     """Scores, softmax and what they weigh."""
     heads, kv_heads = _heads(tape, mixer)
     one, shard = tape.batch, tape.shard
-    queries = one.seq if shard.cp_heads else one.seq / shard.cp
-    batch = one.micro * shard.of(heads, "heads of a rank", shard.cp if shard.cp_heads else 1)
+    queries = one.seq * shard.cp_turned / shard.cp
+    batch = one.micro * shard.of(heads, "heads of a rank", shard.cp_turned)
     out = tape.tensor("attention.result", heads * mixer.value_dim * one.here)
     parts = _repeated(tape, mixer, parts, heads, kv_heads)
     takes, held = (parts.query, parts.key, parts.value), (*_held(tape, parts), *_mask(tape, mixer))

@@ -68,14 +68,15 @@ class Shard:
     """How the work on one micro-batch is split over ranks; the operators are those of one rank.
 
     ``tp``: columns and rows of matrices, and heads. ``sp``: what tensor parallelism leaves whole (norms, residuals) is
-    split by tokens. ``cp``: tokens of a sequence; ``cp_heads``: attention exchanges them for heads (Ulysses), else keys
-    and values go round in a ring. ``ep``: experts over ranks. ``etp``: columns and rows of an expert.
+    split by tokens. ``cp``: tokens of a sequence; ``cp_turned``: among so many of these ranks attention exchanges them
+    for heads (Ulysses), among others keys and values go round in a ring. ``ep``: experts over ranks. ``etp``: columns
+    and rows of an expert.
     """
 
     tp: int = 1
     sp: bool = False
     cp: int = 1
-    cp_heads: bool = False
+    cp_turned: int = 1
     ep: int = 1
     etp: int = 1
 

@@ -74,6 +74,8 @@ class Stack:
         orders: of axes over devices (``Setup.order``) those that it has.
         hybrid: whether ZeRO may shard over a part of the replicas (``Setup.shards``).
         context_heads: of the values of ``Setup.cp_heads`` those that it has.
+        context_hybrid: whether context parallelism may do the one among neighbours and the other among groups of them
+            (``Setup.cp_inner``).
         optimizer_offloads: shares of the optimizer's state that it can keep in host memory.
         fused_loss: whether the loss is fused (``Setup.fused_loss``) unless told otherwise.
         dropout: whether models without gates are trained with it unless told otherwise.
@@ -136,6 +138,7 @@ class Stack:
     orders: tuple[str, ...] = (ORDER,)
     hybrid: bool = True
     context_heads: tuple[bool, ...] = (False, True)
+    context_hybrid: bool = False
     optimizer_offloads: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0)
     fused_loss: bool = False
     dropout: bool = False

@@ -64,7 +64,7 @@ def _refuse(setup: Setup) -> None:
         f"it has no pipelines (pp={setup.pp}); use torchtitan or megatron": setup.pp > 1,
         f"chunks={setup.chunks} need a pipeline": setup.chunks > 1,
         f"precision={setup.precision} is none of {', '.join(MIXED)}": setup.precision not in MIXED,
-        f"cp={setup.cp} ranks share tokens in a ring alone, not by heads, under FSDP": setup.cp > 1 and setup.cp_heads,
+        f"cp={setup.cp} ranks share tokens in a ring alone, not by heads, under FSDP": setup.cp_turned > 1,
         f"dp={setup.dp} replicas with tp or cp need shards of more than cp={setup.cp} ranks": shards_of(setup)[1] == 1
         and setup.dp > 1
         and (setup.tp > 1 or setup.cp > 1),

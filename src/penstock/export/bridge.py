@@ -15,7 +15,7 @@ from penstock.core.mixers import Attention
 from penstock.core.parts import Experts
 from penstock.core.setup import Setup
 from penstock.export.launch import torchrun
-from penstock.export.megatron import again_modules, has_experts, problems, setup_left
+from penstock.export.megatron import again_modules, comm_type, context_sizes, has_experts, problems, setup_left
 from penstock.export.megatron_model import model_left, model_words
 from penstock.export.written import Left, Written, comments, refuse
 
@@ -146,7 +146,8 @@ def _parallel(model: Architecture, setup: Setup) -> dict[str, Value]:
         "model.virtual_pipeline_model_parallel_size": setup.chunks if setup.chunks > 1 else None,
         "model.pipeline_model_parallel_layout": layout_of(sizes, mtp) if len(set(sizes)) > 1 else None,
         "model.context_parallel_size": setup.cp,
-        "model.cp_comm_type": ("a2a" if setup.cp_heads else "p2p") if setup.cp > 1 or setup.cp_heads else None,
+        "model.cp_comm_type": comm_type(setup) if setup.cp > 1 or setup.cp_heads else None,
+        "model.hierarchical_context_parallel_sizes": context_sizes(setup),
         "model.sequence_parallel": setup.sp and setup.tp > 1,
         "dist.use_tp_pp_dp_mapping": setup.order == STAGES_NEAR,
         "model.mtp_num_layers": mtp or None,

@@ -44,6 +44,7 @@ SAME = {key: word for word, key in (SIZES | YES).items()} | {
     "model.account_for_loss_in_pipeline_split": "account-for-loss-in-pipeline-split",
     "model.context_parallel_size": "context-parallel-size",
     "model.cp_comm_type": "cp-comm-type",
+    "model.hierarchical_context_parallel_sizes": "hierarchical-context-parallel-sizes",
     "model.expert_model_parallel_size": "expert-model-parallel-size",
     "model.expert_tensor_parallel_size": "expert-tensor-parallel-size",
     "model.sequence_parallel": "sequence-parallel",

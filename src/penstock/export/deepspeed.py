@@ -60,6 +60,8 @@ def _refuse(setup: Setup) -> None:
 def _left(setup: Setup) -> Iterator[Left]:
     if setup.precision in ("fp8", "fp4"):
         yield Left("precision", f"{setup.precision} is the model's own (Transformer Engine); bf16 is written")
+    if setup.cp_inner:
+        yield Left("cp_inner", "it has no ring; all exchange tokens for heads (Ulysses)")
     if setup.cp > 1 and not setup.cp_heads:
         yield Left("cp_heads", "it has no ring; tokens are exchanged for heads (Ulysses)")
     elif setup.cp == 1 and setup.cp_heads:

@@ -61,7 +61,7 @@ def deepspeed_fields(table: Mapping[str, Any], devices: int) -> tuple[dict[str, 
     elif fields["micro"] and steps:
         fields["dp"] = max(1, devices // (fields["tp"] * fields["cp"]))
         fields["batch"] = fields["micro"] * steps * fields["dp"]
-    fields["cp_heads"] = fields["cp"] > 1
+    fields |= {"cp_heads": fields["cp"] > 1, "cp_inner": 0}
     unread = [key for key in table if key not in KEYS | HARMLESS]
     unread += [f"zero_optimization.{key}" for key in zero if key not in ZERO_KEYS]
     return {name: value for name, value in fields.items() if value is not None}, unread

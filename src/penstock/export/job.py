@@ -31,7 +31,8 @@ NEVER = {
     "multi_token": "multi-token heads are not trained",
     "imbalance": "a fact of data and router",
     **dict.fromkeys(
-        ("ep", "etp", "sp", "cp_heads", "order"), "there is one rank for each stage, and nothing else is split"
+        ("ep", "etp", "sp", "cp_heads", "cp_inner", "order"),
+        "there is one rank for each stage, and nothing else is split",
     ),
 }
 """Fields of a setup that it has no keys for."""

@@ -121,6 +121,16 @@ def has_experts(model: Architecture) -> bool:
     return any(isinstance(block.mlp, Experts) for block in model.kinds())
 
 
+def comm_type(setup: Setup) -> str:
+    """Return how context-parallel ranks talk."""
+    return "a2a" if setup.cp_heads else "a2a+p2p" if setup.cp_inner else "p2p"
+
+
+def context_sizes(setup: Setup) -> list[int] | None:
+    """Return how many ranks exchange heads, and how many groups of them make a ring, where there are both."""
+    return [setup.cp_inner, setup.cp // setup.cp_inner] if setup.cp_inner else None
+
+
 def again_modules(model: Architecture, setup: Setup) -> list[str]:
     """Return the modules that run again where not all does."""
     if setup.recompute == "selective":
@@ -133,7 +143,9 @@ def _parallel(model: Architecture, setup: Setup) -> Words:
     yield "--pipeline-model-parallel-size", str(setup.pp)
     yield "--context-parallel-size", str(setup.cp)
     if setup.cp > 1 or setup.cp_heads:
-        yield "--cp-comm-type", "a2a" if setup.cp_heads else "p2p"
+        yield "--cp-comm-type", comm_type(setup)
+    if setup.cp_inner:
+        yield "--hierarchical-context-parallel-sizes", *map(str, context_sizes(setup) or ())
     if has_experts(model):
         yield "--expert-model-parallel-size", str(setup.ep)
         yield "--expert-tensor-parallel-size", str(setup.etp)

@@ -54,6 +54,7 @@ IN_V = "ZBVZeroBubble"
 MIXED = {"bf16": "bfloat16", "fp8": "bfloat16", "fp32": "float32"}
 FLOAT8 = "quantize.linear.float8"
 NEVER = {
+    "cp_inner": "keys go round in a ring alone",
     "cp_heads": "keys go round in a ring; it has no exchange of tokens for heads",
     "offload": "no copies of activations to the host",
     "graphs": "0.2 records no graphs",

@@ -7,12 +7,10 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from penstock.core.architecture import Block
-from penstock.core.cluster import Level
 from penstock.core.mesh import replicas
 from penstock.core.mixers import Attention
 from penstock.core.op import Kind
 from penstock.core.parts import Experts
-from penstock.cost.constants import constants
 from penstock.cost.origins import Constant, constant, of_memory, of_stack
 from penstock.cost.passes import CLASSES, hot_share
 from penstock.predict.explain_frozen import widening
@@ -24,6 +22,7 @@ from penstock.predict.explain_kernels import (
     kernels_of_end,
     lasting_constants,
 )
+from penstock.predict.explain_messages import collective_constants, links, messages_of
 from penstock.predict.figure import Figure, total
 from penstock.predict.micro import Rank
 from penstock.predict.part import Part
@@ -118,15 +117,7 @@ class Opened:
             )  # fmt: skip
 
     def _messages(self, axis: str) -> Iterable[Figure]:
-        rank, routes = self.rank, "all-to-alls of {}, there and back in each direction"
-        turns = ("all-to-alls of {} in each direction",)
-        ring = ("{} of each rank on their way round in each direction", "cp_shown")
-        of: dict[str, tuple[Any, ...]] = {
-            "tensor": (rank.summed_bytes, rank.tensor, "all-reduces of {} in each direction", "tp_shown"),
-            "expert": (rank.routed_bytes, rank.experts, routes, "ep_shown"),
-            "context": (rank.turned_bytes, rank.context, *(turns if self.setup.cp_heads else ring)),
-        }
-        bytes_of, group, words, *shown = of[axis]
+        bytes_of, group, words, shown = messages_of(self.rank, axis)
         for block, part, times in self._each():
             size, again = bytes_of(block), ", and once more by recompute" if self.setup.recompute == "full" else ""
             yield Figure(
@@ -271,16 +262,6 @@ def waits(part: Part, times: float) -> list[Figure]:
     """Return in which directions a device waits for its host."""
     each = zip(("forward", "backward"), part.waits_s, strict=True)
     return [Figure(name=name, value=times * seconds, unit="s") for name, seconds in each if seconds]
-
-
-def collective_constants() -> tuple[Constant, ...]:
-    """Return those of collectives and sends."""
-    return tuple(constant("collective", name) for name in constants("collective"))
-
-
-def links(levels: Sequence[Level]) -> str:
-    """Return the links of a group in words, inside first."""
-    return ", ".join(f"{level.ranks} over {level.bytes_per_s / 1e9:,.4g} GB/s" for level in levels)
 
 
 def block_names(step: Step) -> dict[Block, str]:

@@ -15,12 +15,13 @@ from penstock.core.setup import Setup
 from penstock.core.words import suggest
 
 NUMBERS = (
-    "micro", "tp", "cp", "pp", "dp", "ep", "etp", "chunks", "zero", "sp", "shards", "cp_heads", "vocabulary",
+    "micro", "tp", "cp", "pp", "dp", "ep", "etp", "chunks", "zero", "sp", "shards", "cp_heads", "cp_inner",
+    "vocabulary",
 )  # fmt: skip
-FROM_0 = ("zero", "sp", "shards", "cp_heads", "vocabulary")
+FROM_0 = ("zero", "sp", "shards", "cp_heads", "cp_inner", "vocabulary")
 """Those of them that may be 0."""
 CHOICES = ("recompute", "schedule", "stage_layers", "order")
-DERIVED = ("devices", "stages", "micros", "replicas", "expert_replicas", "sharded", "expert_sharded")
+DERIVED = ("devices", "cp_turned", "stages", "micros", "replicas", "expert_replicas", "sharded", "expert_sharded")
 """What follows from columns as it does for one setup."""
 
 
@@ -154,4 +155,6 @@ def can_be(grid: Grid, devices: int) -> NDArray[np.bool_]:
     found = (least >= 0) & (grid.zero <= 3) & (grid.vocabulary <= 3) & (grid.devices <= devices)
     each = np.maximum(grid.dp * grid.micro, 1)
     found &= (grid.batch % each == 0) & (ranks % np.maximum(grid.ep * grid.etp, 1) == 0)
+    inner = (grid.cp_inner > 1) & (grid.cp_inner < grid.cp) & (grid.cp_heads == 0)
+    found &= (grid.cp_inner == 0) | (inner & (grid.cp % np.maximum(1, grid.cp_inner) == 0))
     return np.asarray(found & (grid.replicas % np.maximum(1, grid.shards) == 0))

@@ -56,7 +56,7 @@ class Rank:
         self.wide = asked if asked in has else "fp16" if "fp16" in has else "fp32"
         self.low = setup.precision if setup.precision in has else self.wide
         self.width_bytes = 4.0 if setup.precision == "fp32" else 2.0
-        shard = Shard(tp=setup.tp, sp=setup.sp, cp=setup.cp, cp_heads=setup.cp_heads, ep=setup.ep, etp=setup.etp)
+        shard = Shard(tp=setup.tp, sp=setup.sp, cp=setup.cp, cp_turned=setup.cp_turned, ep=setup.ep, etp=setup.etp)
         kernels: Kernels = replace(stack.kernels, attention=setup.flash)
         self.batch = Microbatch(
             micro=setup.micro,
@@ -105,11 +105,6 @@ class Rank:
     def tensor(self) -> tuple[Level, ...]:
         """Of the tensor-parallel group."""
         return self.group(mesh.tensor(self.setup))
-
-    @property
-    def context(self) -> tuple[Level, ...]:
-        """Of the context-parallel group."""
-        return self.group(self.context_row)
 
     @cached_property
     def next_stage_s(self) -> float:
@@ -250,18 +245,33 @@ class Rank:
         """Seconds of a direction's turns of tokens to their experts and back."""
         return self.stack.ep_shown * 2 * float(collective_s("all_to_all", self.routed_bytes(block), self.experts))
 
-    def turned_bytes(self, block: Block) -> float:
-        """Bytes of keys and values that a rank sends round the ring, or of them and queries that it gives for heads."""
+    def given_bytes(self, block: Block) -> float:
+        """Bytes of queries, keys and values, and of results, that a rank gives for heads of other tokens."""
         setup, mixer = self.setup, block.attention
-        if setup.cp == 1 or not isinstance(mixer, Attention):
+        if setup.cp_turned == 1 or not isinstance(mixer, Attention):
             return 0.0
-        heads = mixer.kv_heads + mixer.heads * setup.cp_heads
-        return self.batch.here * heads * (mixer.head_dim + mixer.value_dim) / setup.tp * self.width_bytes
+        return self._heads_bytes(mixer, mixer.kv_heads + mixer.heads)
+
+    def turned_bytes(self, block: Block) -> float:
+        """Bytes of keys and values that a rank sends round the ring."""
+        setup, mixer = self.setup, block.attention
+        if setup.cp_turned == setup.cp or not isinstance(mixer, Attention):
+            return 0.0
+        return self._heads_bytes(mixer, mixer.kv_heads)
+
+    def _heads_bytes(self, mixer: Attention, heads: int) -> float:
+        return self.batch.here * heads * (mixer.head_dim + mixer.value_dim) / self.setup.tp * self.width_bytes
+
+    @property
+    def context(self) -> tuple[tuple[Level, ...], tuple[Level, ...]]:
+        """Links among ranks that exchange heads, and of the ring."""
+        ranks = self.setup.cp_turned
+        return self.group(self.context_row.part(ranks)), self.group(self.context_row.across(ranks))
 
     def context_s(self, block: Block, hides_s: float, times: int = 1) -> float:
-        """Seconds of ``turned_bytes``, as far as nothing hides them."""
-        turned = self.turned_bytes(block)
-        if self.setup.cp_heads:
-            return times * float(collective_s("all_to_all", turned, self.context))
-        whole_s = (self.setup.cp - 1) * float(send_s(times * turned, self.context))
-        return max(0.0, whole_s - hides_s) + self.stack.cp_shown * min(whole_s, hides_s)
+        """Seconds of ``given_bytes``, and of ``turned_bytes`` as far as nothing hides them."""
+        inner, ring = self.context
+        given_s = times * float(collective_s("all_to_all", self.given_bytes(block), inner))
+        steps = self.setup.cp // self.setup.cp_turned - 1
+        whole_s = steps * float(send_s(times * self.turned_bytes(block), ring))
+        return given_s + max(0.0, whole_s - hides_s) + self.stack.cp_shown * min(whole_s, hides_s)

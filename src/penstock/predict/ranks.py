@@ -25,7 +25,7 @@ from penstock.schedules.build import placement_of
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-SHAPES = ("tp", "cp", "ep", "etp", "micro", "sp", "cp_heads", "recompute")
+SHAPES = ("tp", "cp", "cp_inner", "ep", "etp", "micro", "sp", "cp_heads", "recompute")
 """What shapes the work on one micro-batch."""
 ALIKE: dict[str, Any] = {
     "pp": 1,

@@ -69,8 +69,10 @@ def _steps(space: Space, setup: Setup) -> Iterator[dict[str, Any]]:
     yield from ({"zero": stage} for stage in stages if stage != setup.zero)
     if setup.tp > 1:
         yield {"sp": not setup.sp}
-    if (not setup.cp_heads) in space.context_heads(setup.tp, setup.cp):
-        yield {"cp_heads": not setup.cp_heads}
+    for way in space.context_ways(setup.tp, setup.cp):
+        named = dict(zip(("cp_heads", "cp_inner"), way, strict=True))
+        if other := {name: value for name, value in named.items() if value != getattr(setup, name)}:
+            yield other
     yield from ({"order": order} for order in space.stack.orders if order != setup.order and setup.pp > 1)
     yield from ({name: plain} for name, plain in PLAIN.items() if getattr(setup, name) != plain)
 
@@ -93,7 +95,9 @@ def changed(space: Space, setup: Setup, change: Mapping[str, Any]) -> Setup:
     if more.keys() & {"pp", "chunks", "schedule"}:
         more["stage_layers"] = ()
     if more.keys() & {"tp", "cp", "pp"}:
-        more |= {"shards": 0, "cp_heads": setup.cp_heads and more.get("cp", setup.cp) > 1}
+        cp, inner = more.get("cp", setup.cp), setup.cp_inner
+        more |= {"shards": 0, "cp_heads": setup.cp_heads and cp > 1}
+        more |= {"cp_inner": inner if inner < cp and cp % max(1, inner) == 0 else 0}
     size = 1
     for name in ("tp", "cp", "pp"):
         size *= more.get(name, getattr(setup, name))

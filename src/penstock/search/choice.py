@@ -87,11 +87,11 @@ def split_of(setup: Setup) -> str:
     'tp=4 pp=2 dp=1 micro=1 sp=1 zero=1 recompute=none schedule=1f1b'
     """
     names = (
-        "tp", "cp", "cp_heads", "pp", "dp", "ep", "etp", "micro", "chunks", "sp", "zero", "shards", "recompute",
-        "optimizer_offload", "schedule", "stage_layers", "vocabulary", "order",
+        "tp", "cp", "cp_heads", "cp_inner", "pp", "dp", "ep", "etp", "micro", "chunks", "sp", "zero", "shards",
+        "recompute", "optimizer_offload", "schedule", "stage_layers", "vocabulary", "order",
     )  # fmt: skip
     usual: dict[str, Any] = {"dp": None, "micro": None, "recompute": None, "stage_layers": (), "order": ORDER}
-    usual |= dict.fromkeys(("sp", "zero", "cp_heads", "shards", "optimizer_offload", "vocabulary"), 0)
+    usual |= dict.fromkeys(("sp", "zero", "cp_heads", "cp_inner", "shards", "optimizer_offload", "vocabulary"), 0)
     usual["schedule"] = setup.schedule if setup.pp == 1 else ""
     values = {name: getattr(setup, name) for name in names}
     values["stage_layers"] = layers_text(setup.stage_layers) if setup.stage_layers else ()

@@ -81,7 +81,7 @@ def _differing(mine: Setup, best: Setup) -> Iterator[dict[str, Any]]:
     if "schedule" in new:
         new["chunks"] = best.chunks
     piped = ("pp", "schedule", "chunks") if mine.pp == 1 else ("schedule", "chunks")
-    for together in (piped, ("ep", "etp"), ("cp", "cp_heads")):
+    for together in (piped, ("ep", "etp"), ("cp", "cp_heads", "cp_inner")):
         both = {name: new.pop(name) for name in together if name in new}
         if both:
             yield both

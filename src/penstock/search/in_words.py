@@ -82,6 +82,8 @@ def _replica(setup: Setup) -> Iterator[str]:
         yield f"{setup.tp} devices share the columns and heads of each layer (tensor parallelism){rest}."
     if setup.cp > 1:
         how = "tokens are exchanged for heads" if setup.cp_heads else "keys go round in a ring"
+        if setup.cp_inner:
+            how = f"tokens are exchanged for heads among {setup.cp_inner}, keys go round among groups of these"
         yield f"{setup.cp} share the tokens of each sequence (context parallelism; {how})."
     if setup.pp > 1:
         chunks = f", {setup.chunks} chunks of layers each" if setup.chunks > 1 else ""

@@ -147,6 +147,7 @@ class Space:
         """Columns of all strategies of a split, in the order of ``COLUMNS``."""
         tp, cp, pp, dp = split
         pipes = self._pipes(pp)
+        ways = self.context_ways(tp, cp)
         meshes = meshes_of(self, split, self._experts(tp, cp * dp), choices["order"])
         axes = {
             "micro": self._micros(cp, dp),
@@ -154,7 +155,7 @@ class Space:
             "mesh": range(len(meshes)),
             "zero": self._values("zero", self.zero_stages(pp) if dp * cp > 1 else (0,)),
             "sp": self._values("sp", (False, True) if tp > 1 else (False,)),
-            "cp_heads": self._values("cp_heads", self.context_heads(tp, cp)),
+            "context": range(len(ways)),
             "shards": self._values("shards", (0,)),
             "vocabulary": self._values("vocabulary", (0,)),
             "recompute": range(len(choices["recompute"])),
@@ -167,6 +168,7 @@ class Space:
         found["schedule"], found["chunks"] = np.array(pipes, dtype=np.int64).reshape(-1, 2)[found["pipe"]].T
         mesh = np.array(meshes, dtype=np.int64).reshape(-1, 3)[found["mesh"]].T
         found["ep"], found["etp"], found["order"] = mesh
+        found["cp_heads"], found["cp_inner"] = np.array(ways, dtype=np.int64).reshape(-1, 2)[found["context"]].T
         found |= {name: np.full(at.shape[1], size) for name, size in zip(("tp", "cp", "pp", "dp"), split, strict=True)}
         return np.stack([found[name] for name in COLUMNS])
 
@@ -176,12 +178,17 @@ class Space:
         free = [size for size in range(1, min(each, most) + 1) if size & (size - 1) == 0]
         return [size for size in self._values("micro", free) if each % size == 0]
 
-    def context_heads(self, tp: int, cp: int) -> list[bool]:
-        """Return the ways of context parallelism; for that by heads, all ranks get some of keys and values."""
+    def context_ways(self, tp: int, cp: int) -> list[tuple[bool, int]]:
+        """Return the ways of context parallelism, ``cp_heads`` and ``cp_inner``; for those by heads, all ranks get some
+        of keys and values."""
         mixers = (block.attention for block in self.model.kinds())
         kv_heads = [mixer.kv_heads for mixer in mixers if isinstance(mixer, Attention)]
-        even = bool(kv_heads) and all(heads % (tp * cp) == 0 for heads in kv_heads)
-        return [heads for heads in self.stack.context_heads if not heads or even] if cp > 1 else [False]
+        able = [size for size in range(2, cp + 1) if cp % size == 0 and not any(n % (tp * size) for n in kv_heads)]
+        able = able if kv_heads else []
+        heads = [way for way in self.stack.context_heads if not way or cp in able] if cp > 1 else [False]
+        inner = [0, *(size for size in able if size < cp and self.stack.context_hybrid)]
+        chosen = product(self._values("cp_heads", heads), self._values("cp_inner", inner))
+        return [(way, size) for way, size in chosen if not size or not (way or cp % size or size >= cp)]
 
     def _pipes(self, pp: int) -> list[tuple[int, int]]:
         """Pairs of a place among the schedules and a number of chunks; without a pipeline one is enough."""

@@ -115,6 +115,7 @@ def _possible(field: str, value: Any) -> Any:
     if isinstance(value, int):
         ranks = max(1, value)
         alone: dict[str, Any] = {"seq": 1, "batch": ranks * ranks, "dp": ranks} | {field: value}
+        alone |= {"cp": 2 * value} if field == "cp_inner" and value else {}
         Setup(**alone)
     return value
 
