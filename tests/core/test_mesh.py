@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -77,6 +78,34 @@ def test_a_path_leaves_out_what_lies_between() -> None:
     assert cluster.path(8, 1, 2, 6) != cluster.path(8)
     with pytest.raises(ValueError, match=r"size=9, stride=1, first=0, run=2, skip=6 ends at rank 32"):
         cluster.path(9, 1, 2, 6)
+
+
+def every_group(axes: list[tuple[str, int]], of: set[str]) -> list[list[int]]:
+    """Devices of all groups, in such an array."""
+    sizes = [size for _, size in reversed(axes)]
+    whole = np.arange(int(np.prod(sizes))).reshape(sizes)
+    kept = [place for place, (name, _) in enumerate(reversed(axes)) if name not in of]
+    moved = np.moveaxis(whole, kept, range(len(kept)))
+    return np.sort(moved.reshape(int(np.prod([sizes[place] for place in kept])), -1), axis=1).tolist()
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("sizes", [(2, 2, 4, 2), (1, 2, 2, 8), (4, 1, 2, 4), (2, 4, 1, 4), (8, 2, 2, 1)])
+@pytest.mark.parametrize("mixed", [False, True])
+def test_the_slowest_group_counts_where_links_differ(order: str, sizes: tuple[int, ...], mixed: bool) -> None:
+    tp, cp, dp, pp = sizes
+    setup = Setup(seq=64, batch=dp, tp=tp, cp=cp, dp=dp, pp=pp, order=order)
+    cluster = Cluster.read("dgx-h100:2+dgx-a100-80gb:2" if mixed else "dgx-h100:4")
+    rates = np.random.default_rng(len(order) + sum(sizes)).uniform(1e9, 5e10, (4, 4)).tolist()
+    cluster = cluster if mixed else replace(cluster, measured=tuple(map(tuple, rates)))
+    axes = [(name, getattr(setup, name)) for name in order.split("-")]
+    rows = {("cp",): mesh.context(setup), ("pp",): mesh.stages(setup), ("dp", "cp"): mesh.replicas(setup)}
+    for names, row in rows.items():
+        paths = [cluster.path(*row, first=each[0]) for each in every_group(axes, set(names))]
+        found = cluster.slowest(*row, devices=setup.devices)
+        assert found in paths, names
+        slow = [max((1 / level.bytes_per_s for level in levels), default=0.0) for levels in (found, *paths)]
+        assert slow[0] == max(slow), names
 
 
 @pytest.mark.parametrize(

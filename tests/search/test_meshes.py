@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from penstock.core.config import gpt
 from penstock.core.mesh import ORDERS, pipes_agree
 from penstock.cost.stack import Stack, stack
-from penstock.predict import predict
+from penstock.predict import predict, scores
 from penstock.search.beside import neighbours
 from penstock.search.choice import flags_of, split_of
 from penstock.search.finals import predicted_of
+from penstock.search.margins import OVER
 from penstock.search.planner import plan
 from penstock.search.space import space_of
 
@@ -85,6 +87,23 @@ def test_no_order_is_faster_than_the_best(model, cluster) -> None:
     assert found.proven
     assert len(least) > 8
     assert found.best.seconds == pytest.approx(min(least), rel=1e-12)
+
+
+def test_on_slow_links_scores_are_as_predicted_in_both_orders() -> None:
+    islands = Path(__file__).parents[2] / "examples" / "islands.toml"
+    fix = f"{PLAIN},tp=2,cp=1..2,pp=1..4"
+    space = space_of(DENSE, islands, **TASK, fix=fix)
+    grid = space.grid(space.splits())
+    found = scores(space.model, space.cluster, grid, space.stack)
+    tried = set()
+    for row in range(len(grid)):
+        one = predicted_of(space, grid.setup(row))
+        assert one is not None
+        assert found.seconds[row] == pytest.approx(one.seconds, rel=1e-9 if one.setup.pp == 1 else 0.05)
+        if one.setup.pp > 1:
+            assert found.seconds[row] <= one.seconds * (1 + OVER["1f1b"])
+            tried.add(one.setup.order)
+    assert tried == {ORDERS[0], NEAR}
 
 
 def test_neighbours_say_what_lies_inside_the_node() -> None:

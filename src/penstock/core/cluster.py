@@ -181,6 +181,20 @@ class Cluster:
             self._paths[asked] = levels(self, *asked)
         return self._paths[asked]
 
+    def slowest(
+        self, size: int, stride: int = 1, run: int = 1, skip: int = 0, *, devices: int = 0
+    ) -> tuple[Level, ...]:
+        """Return the levels of the slowest of the groups like that of ``path`` into which the first so many devices
+        fall, all if none are named; they are alike but where nodes or measured rates differ."""
+        if self.uniform and self.measured is None:
+            return self.path(size, stride, run, skip)
+        asked = (size, stride, -1, devices or self.devices, run, skip)
+        if asked not in self._paths:
+            from penstock.core.topology import slowest
+
+            self._paths[asked] = slowest(self, size, stride, run, skip, devices or self.devices)
+        return self._paths[asked]
+
     def hop(self, size: int, stride: int) -> tuple[Level, ...]:
         """Return the levels of the slowest message between neighbours of the ranks ``i * stride`` for ``i < size``.
 

@@ -38,6 +38,26 @@ def _ranks(cluster: Cluster, size: int, stride: int, first: int, run: int, skip:
     return first + found + found // run * skip
 
 
+def slowest(cluster: Cluster, size: int, stride: int, run: int, skip: int, devices: int) -> tuple[Level, ...]:
+    """Return the levels of the slowest group; see ``Cluster.slowest``."""
+    times = 1 + skip // run
+    inner = np.arange(stride)
+    beside = (inner + inner // run * skip)[:, None] + run * np.arange(times)
+    whole = size * stride * times
+    firsts = (beside.ravel()[:, None] + whole * np.arange(max(1, devices // whole))).ravel()
+    ranks = firsts[:, None] + _ranks(cluster, size, stride, 0, run, skip)
+    by_node = cluster.measured is None or len(cluster.measured) == cluster.nodes
+    keys = _places(cluster, ranks.ravel()).nodes.reshape(ranks.shape) if by_node else ranks
+    _, some = np.unique(keys, axis=0, return_index=True)
+    paths = dict.fromkeys(cluster.path(size, stride, run, skip, first=first) for first in firsts[some].tolist())
+    return max(paths, key=_slow)
+
+
+def _slow(levels: tuple[Level, ...]) -> tuple[float, float]:
+    """How slow the slowest of some levels is."""
+    return max(((1 / level.bytes_per_s, level.latency_s) for level in levels), default=(0.0, 0.0))
+
+
 def hop(cluster: Cluster, size: int, stride: int) -> tuple[Level, ...]:
     """Return the levels of the slowest message between neighbours of a group; see ``Cluster.hop``."""
     each: Iterable[int] = range(size - 1)
@@ -46,7 +66,7 @@ def hop(cluster: Cluster, size: int, stride: int) -> tuple[Level, ...]:
         edges = [*(link.devices for link in node.links), *(tier.nodes * node.devices for tier in cluster.tiers)]
         each = sorted({0, *((edge - 1) // stride for edge in edges)} & {*each})
     paths = {cluster.path(2, stride, first=place * stride): None for place in each}
-    return max(paths, key=lambda levels: max((1 / level.bytes_per_s, level.latency_s) for level in levels))
+    return max(paths, key=_slow)
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,8 @@ KEPT_BYTES = {"fp8": 1.0, "fp4": 0.56}
 class Rank:
     """One rank of a setup: links, precisions, kernels, and what its parts take, with ``shares`` of rates that last.
 
-    ``rows``: of context and expert parallelism, where they are not those of the setup, which stands for others.
+    ``rows``: of context and expert parallelism, and all devices, where they are not those of the setup, which stands
+    for others.
     """
 
     def __init__(
@@ -46,10 +47,12 @@ class Rank:
         setup: Setup,
         stack: Stack,
         shares: Shares = None,
-        rows: tuple[Row, Row] | None = None,
+        rows: tuple[Row, Row, int] | None = None,
     ) -> None:
         self.model, self.cluster, self.setup, self.stack, self.shares = model, cluster, setup, stack, shares
-        self.context_row, self.expert_row = rows or (mesh.context(setup), mesh.experts(setup))
+        self.context_row, self.expert_row, self.devices = rows or (
+            mesh.context(setup), mesh.experts(setup), setup.devices,
+        )  # fmt: skip
         self.device = cluster.device_of(0)
         has = self.device.matrix_flops
         asked = setup.precision if setup.precision in ("fp32", "fp16", "bf16") else "bf16"
@@ -89,7 +92,7 @@ class Rank:
 
     def group(self, row: Row) -> tuple[Level, ...]:
         """Links that a group crosses."""
-        return self.cluster.path(*row) if row.size > 1 else ()
+        return self.cluster.slowest(*row, devices=self.devices) if row.size > 1 else ()
 
     def each(self, of: Callable[[Rank], Any]) -> Any:
         """What a function of a rank gives; ``Ranks`` gives it for many setups at once."""

@@ -39,14 +39,14 @@ ALIKE: dict[str, Any] = {
 """What does not."""
 
 
-def shapes_of(grid: Grid, stack: Stack) -> tuple[list[tuple[Setup, tuple[Row, Row]]], Ints]:
+def shapes_of(grid: Grid, stack: Stack) -> tuple[list[tuple[Setup, tuple[Row, Row, int]]], Ints]:
     """Return a setup without pipeline for each shape of the work on a micro-batch, with its rows of context and expert
     parallelism, and which one each row of the grid has.
 
     Where gradients are added by kernels of their own, their mean time depends on the number of micro-batches too.
     """
     adds, rows = stack.passing_bytes > 0, (mesh.context(grid), mesh.experts(grid))
-    apart = (rows[0].stride, rows[1].run, rows[1].skip)
+    apart = (rows[0].stride, rows[1].run, rows[1].skip, grid.devices)
     first, which = grid.kinds(*SHAPES, *apart, *(("micros",) if adds else ()))
     each, found = grid.rows(first), []
     for row, micros in enumerate(each.micros.tolist() if adds else [1] * len(first)):
@@ -55,7 +55,7 @@ def shapes_of(grid: Grid, stack: Stack) -> tuple[list[tuple[Setup, tuple[Row, Ro
         shape |= {"sp": bool(each.sp[row]), "cp_heads": bool(each.cp_heads[row])}
         shape["recompute"] = each.choices["recompute"][int(each.columns["recompute"][row])]
         setup = replace(grid.base, **ALIKE | shape, dp=dp, batch=dp * shape["micro"] * micros)
-        found.append((setup, (_one(rows[0], first[row]), _one(rows[1], first[row]))))
+        found.append((setup, (_one(rows[0], first[row]), _one(rows[1], first[row]), int(each.devices[row]))))
     return found, which
 
 
@@ -89,9 +89,12 @@ class Ranks:
         found = np.zeros(whole_bytes.shape)
         each = np.stack([np.broadcast_to(column, row.size.shape)[:, 0] for column in row])
         some = np.flatnonzero((each[0] > 1) & np.broadcast_to(when, row.size.shape)[:, 0] & whole_bytes.any(axis=1))
-        for group, at in _alike(each[:, some], self.cluster.devices + 1):
-            rows = some[at]
-            found[rows] = collective_s(kind, whole_bytes[rows], self.cluster.path(*group))
+        devices = self.grid.devices[some]
+        for number in np.unique(devices).tolist():
+            mine = some[devices == number]
+            for group, at in _alike(each[:, mine], self.cluster.devices + 1):
+                links = self.cluster.slowest(*group, devices=number)
+                found[mine[at]] = collective_s(kind, whole_bytes[mine[at]], links)
         return found
 
     @cached_property

@@ -162,7 +162,7 @@ def ranks_of(model: Architecture, cluster: Cluster, grid: Grid, stack: Stack) ->
 
 
 @lru_cache(maxsize=8192)
-def _rank(model: Architecture, cluster: Cluster, setup: Setup, stack: Stack, rows: tuple[Row, Row]) -> Rank | None:
+def _rank(model: Architecture, cluster: Cluster, setup: Setup, stack: Stack, rows: tuple[Row, Row, int]) -> Rank | None:
     """A rank, if its split divides the model."""
     rank = Rank(model, cluster, setup, stack, rows=rows)
     try:

@@ -46,7 +46,7 @@ def meshes_of(
 def _links(space: Space, setup: Setup) -> tuple[Any, ...]:
     """What each group of a setup crosses."""
     rows = [of(setup) for of in (mesh.context, mesh.experts, mesh.replicas, mesh.expert_replicas)]
-    paths = (space.cluster.path(*row) for row in rows)
+    paths = (space.cluster.slowest(*row, devices=setup.devices) for row in rows)
     return (between_stages(space.cluster, mesh.stages(setup), setup.devices), *paths)
 
 
