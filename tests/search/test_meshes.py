@@ -90,7 +90,7 @@ def test_no_order_is_faster_than_the_best(model, cluster) -> None:
 
 
 def test_on_slow_links_scores_are_as_predicted_in_both_orders() -> None:
-    islands = Path(__file__).parents[2] / "examples" / "islands.toml"
+    islands = Path(__file__).parents[2] / "examples" / "clusters" / "islands.toml"
     fix = f"{PLAIN},tp=2,cp=1..2,pp=1..4"
     space = space_of(DENSE, islands, **TASK, fix=fix)
     grid = space.grid(space.splits())
