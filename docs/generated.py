@@ -24,11 +24,15 @@ from penstock.core.cluster import Node
 from penstock.core.device import Device
 from penstock.core.job import TABLES, RunSpec, Setting, settings
 from penstock.core.model import FAMILIES, Model, shipped_models
+from penstock.core.recipes import Recipe
+from penstock.core.recipes import recipes as all_recipes
+from penstock.core.setup import MOMENTS_BYTES
 from penstock.cost.laws import Power
 from penstock.cost.laws import laws as published_laws
 from penstock.cost.profiles import LETTERS, profiles
 from penstock.cost.stack import stacks
 from penstock.predict import failures
+from penstock.search.numbers import STATES
 from penstock.units import HOUR_S
 
 COLUMNS = 96
@@ -97,6 +101,40 @@ def frameworks() -> str:
     """The frameworks that predictions know, with their other names."""
     rows = [(f"`{one.name}`", ", ".join(one.aliases), one.source) for one in stacks().values()]
     return table(("framework", "also", "source"), rows)
+
+
+def recipes() -> str:
+    """Recipes of low precision: what shares a scale, what casts move, where they run, and published results."""
+    return table(
+        ("recipe", "scales", "bytes of a cast", "products", "devices", "frameworks", "results published"),
+        [_recipe(one) for one in all_recipes().values()],
+    )
+
+
+def _recipe(one: Recipe) -> tuple[str, ...]:
+    casts, rates = (_by_value(one, of) for of in (one.cast_bytes, one.rate))
+    having = [f"`{name}`" for name, stack in stacks().items() if one.name in stack.recipes]
+    results = f"{one.gap} ({one.gap_source})"
+    return f"`{one.name}`", one.scaled, casts, rates, ", ".join(one.architectures), ", ".join(having), results
+
+
+def _by_value(one: Recipe, of: Callable[[str], float]) -> str:
+    """A figure of each architecture, those together that have the same."""
+    found: dict[float, list[str]] = {}
+    for architecture in one.architectures:
+        found.setdefault(round(of(architecture), 3), []).append(architecture)
+    if len(found) == 1:
+        return f"{next(iter(found)):g}"
+    return "; ".join(f"{value:g} ({', '.join(names)})" for value, names in found.items())
+
+
+def moments() -> str:
+    """Optimizers, and what they remember of each parameter."""
+    rows = [
+        (f"`{name}`", f"{size:g}", " (".join(STATES[name]) + ")" if name in STATES else "")
+        for name, size in MOMENTS_BYTES.items()
+    ]
+    return table(("optimizer", "bytes of its state for a parameter", "results published"), rows)
 
 
 def laws() -> str:
@@ -242,6 +280,8 @@ GENERATORS: dict[str, Callable[[], str]] = {
     "peers": peer_files,
     "frameworks": frameworks,
     "laws": laws,
+    "recipes": recipes,
+    "moments": moments,
     "failure rates": failure_rates,
     "prediction errors": prediction_errors,
     "left out errors": left_out,

@@ -105,7 +105,7 @@ def test_a_deepspeed_object_is_read_with_flags_for_the_rest(penstock, tmp_path):
         ("--export megatron:a.sh --pp 4 --chunks 2 --schedule zb-v", "places stages in another way than in a loop"),
         ("--export accelerate:a.yaml --pp 4", "it has no pipelines (pp=4)"),
         ("--export deepspeed:a.json --pp 4 --zero 2", "its pipelines work with ZeRO 0 or 1, not zero=2"),
-        ("--export torchtitan:out --precision fp16", "precision=fp16 is none of bf16, fp8, fp32"),
+        ("--export torchtitan:out --precision fp16", "precision=fp16 is none of bf16, fp32, fp8"),
     ],
 )
 def test_what_cannot_be_is_refused_and_nothing_is_written(penstock, tmp_path, monkeypatch, words, said):

@@ -68,10 +68,12 @@ class Training:
 
     def space(self, cluster: Cluster, model: str | Architecture = "") -> Space:
         """The strategies on a cluster, of the model or another."""
+        from penstock.search.numbers import of_one
         from penstock.search.space import space_of
 
         sizes = {"seq": self.seq, "batch": self.batch}
-        return space_of(model or self.model, cluster, self.framework, **sizes, fix=self.fix, exclude=self.exclude)
+        found = space_of(model or self.model, cluster, self.framework, **sizes, fix=self.fix, exclude=self.exclude)
+        return of_one(found)
 
     def asked(self, cluster: str) -> dict[str, Any]:
         """The question, by names for scripts."""

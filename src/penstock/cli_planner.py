@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -26,6 +27,7 @@ def plan(
     tokens: float | None = None,
     fix: Words = (),
     exclude: Words = (),
+    precision: str | None = None,
     why: str | None = None,
     top: int = 20,
     headroom: float = 0.05,
@@ -52,6 +54,8 @@ def plan(
         tokens: of the whole training, for its time and cost; for example 15e12.
         fix: values that fields may have, for example tp=8,pp=4..16,recompute=none/full; all else is free.
         exclude: values that fields may not have, for example schedule=zb-v,tp=1.
+        precision: of products, for example mxfp8; several, as bf16/fp8-current, or any are each planned by themselves,
+            with what was published of their results [default: bf16, or that of --from].
         why: a choice of your own, for example tp=8,pp=4, to set beside the best.
         top: how many strategies are listed.
         headroom: share of a device's memory that stays free.
@@ -71,9 +75,11 @@ def plan(
     from penstock.cli_planner_usual import Usual, usual_answer
     from penstock.cli_report import report_files
     from penstock.cli_special import only_usual, special_answer, special_of
+    from penstock.search.numbers import ANY, several
 
     if tokens is not None and tokens <= 0:
         raise ValueError(f"--tokens {tokens:g}: give how many are trained on, for example 15e12")
+    fix = (*fix, f"precision={precision.replace(',', '/')}") if precision else fix
     rented, kind = machines_of(cluster, usd_per_hour), special_of(special)
     more = {"why": why, "what-if": what_if, "pareto": pareto, "report": report, "from": start}
     more |= {"solve": solve is not None, "order": order}
@@ -89,6 +95,9 @@ def plan(
     ((name, machines),) = rented.items()
     flags = {"model": model, "cluster": name, "framework": framework, "seq": seq, "batch": batch, "tokens": tokens}
     ask = question(flags, machines, start, fix, exclude)
+    if precision == ANY and not several(ask.space.fixed):
+        what = f"{ask.space.stack.name} has no recipe of 8 or 4 bits for {ask.space.cluster.device_of(0).name}"
+        print(f"penstock: {what}; planned in {ask.space.base.precision}", file=sys.stderr)
     if kind:
         only_usual(special, ask.suggested, more | {"export": export})
         return special_answer(special, ask.space, ask.asked, top=top, headroom=headroom, json=json)

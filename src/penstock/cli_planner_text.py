@@ -12,9 +12,11 @@ from penstock.cli_planner_best import print_best, print_what_if
 from penstock.cli_predict_text import usd_of
 from penstock.cli_report import print_trades
 from penstock.predict.energy import JOULES_PER_KWH, joules
-from penstock.search.choice import Choice, Planned
+from penstock.search.choice import Choice, Numbers, Planned
 from penstock.search.misses import too_much
+from penstock.search.numbers import of_best
 from penstock.search.space import Space
+from penstock.view.report_numbers import by_numbers, notes
 from penstock.view.report_parts import beside, proof, ranking
 
 
@@ -52,6 +54,7 @@ def facts_of(
             }
             for one in found.orders
         ],
+        "numbers": [numbers_facts(one, space, asked) for one in of_best(found)],
         "rejected": rejected,
         "why": choice(mine),
         "nearest": choice(found.nearest),
@@ -87,6 +90,17 @@ def choice_facts(one: Choice, space: Space, asked: dict[str, Any]) -> dict[str, 
     }
 
 
+def numbers_facts(one: Numbers, space: Space, asked: dict[str, Any]) -> dict[str, Any]:
+    """Return the best in a precision by the names that scripts read."""
+    return {
+        "precision": one.precision,
+        "optimizer": one.optimizer,
+        "gradient_equal": one.gradient_equal,
+        "published": [{"results": words, "source": source} for words, source in one.gaps],
+        "choice": None if one.choice is None else choice_facts(one.choice, space, asked),
+    }
+
+
 def print_planned(found: Planned, facts: dict[str, Any]) -> None:
     """Print a plan for people."""
     print(_counts(facts))
@@ -97,6 +111,7 @@ def print_planned(found: Planned, facts: dict[str, Any]) -> None:
         print_listing(ranking(facts))
         print(f"\nthe best\n  {facts['choices'][0]['predict']}")
         print_best(facts)
+        print_numbers(facts["numbers"])
         print_orders(found)
         print("\nwhy not")
         for line in facts["rejected"]:
@@ -106,6 +121,17 @@ def print_planned(found: Planned, facts: dict[str, Any]) -> None:
         print()
         print_listing(beside(facts["why"], facts["choices"][0] if found.choices else facts["why"]))
     print_trades(facts)
+
+
+def print_numbers(numbers: list[dict[str, Any]]) -> None:
+    """Print the best in each precision, and what is known of its results."""
+    if len(numbers) > 1:
+        print()
+        print_listing(by_numbers(numbers))
+    if lines := notes(numbers):
+        print()
+    for line in lines:
+        print(line)
 
 
 def _counts(facts: dict[str, Any]) -> str:

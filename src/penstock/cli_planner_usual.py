@@ -18,6 +18,7 @@ from penstock.cli_report import reported
 from penstock.search.beside import neighbours, own
 from penstock.search.choice import Choice, Planned
 from penstock.search.improve import changes_to
+from penstock.search.numbers import like
 from penstock.search.orders import orders
 from penstock.search.planner import best_of
 
@@ -49,6 +50,7 @@ def usual_answer(ask: Question, wanted: Usual) -> None:
     mine = ask.yours if wanted.why is None else own(space, wanted.why)
     found = _found(ask, wanted)
     one = found.choices[0] if found.choices else None
+    space = like(space, one.setup) if one else space
     rejected = [*neighbours(space, one, headroom)] if one else []
     changes = changes_to(space, ask.yours, one, headroom) if ask.yours and one else ()
     if one:

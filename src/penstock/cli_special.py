@@ -78,7 +78,8 @@ def special_answer(
     from penstock.cli_lengths import lengths_answer
     from penstock.cli_sites import sites_answer
     from penstock.cli_tune import tuning_answer
+    from penstock.search.numbers import of_one
 
     answers = {"tune": tuning_answer, "sites": sites_answer, "lengths": lengths_answer}
-    facts, show = answers[special_of(given)](given, space, asked, top=top, headroom=headroom)
+    facts, show = answers[special_of(given)](given, of_one(space), asked, top=top, headroom=headroom)
     write_facts(facts, json, show)

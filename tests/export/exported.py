@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from penstock.core.cluster import Cluster
 from penstock.core.config import gpt
 from penstock.core.mesh import ORDER
-from penstock.core.setup import Setup, even
+from penstock.core.setup import MOMENTS_BYTES, Setup, even
 from penstock.export.megatron import has_experts
 
 CLUSTER = Cluster.read("dgx-h100:64")
@@ -51,6 +51,21 @@ def pipelines(draw, layers):
     return {"pp": pp, "schedule": schedule, "chunks": chunks, "stage_layers": tuple(sizes) if uneven else ()}
 
 
+NAMED = ("fp8-delayed", "fp8-current", "fp8-row", "fp8-block", "mxfp8", "nvfp4")
+PRECISIONS = st.one_of(
+    st.fixed_dictionaries({"precision": st.sampled_from(("bf16", "fp16", "fp32"))}),
+    st.fixed_dictionaries({"precision": st.sampled_from(("fp8", "fp4")), "wide_last": st.sampled_from((0, 0, 4))}),
+    st.fixed_dictionaries(
+        {
+            "precision": st.sampled_from(NAMED),
+            "wide_first": st.sampled_from((0, 0, 1)),
+            "wide_last": st.sampled_from((0, 0, 3)),
+            "low_weights": st.booleans(),
+        }
+    ),
+)
+
+
 @st.composite
 def contexts(draw, cp):
     """Ways of context parallelism."""
@@ -80,14 +95,15 @@ def setups(draw, model):
         recompute=draw(st.sampled_from(("none", "full", "selective", ("attention.core",), ("attention.core", "mlp")))),
         offload=draw(st.sampled_from((0.0, 0.0, 0.5))),
         optimizer_offload=draw(st.sampled_from((0.0, 0.0, 0.5, 1.0))),
-        precision=draw(st.sampled_from(("bf16", "fp16", "fp32", "fp8", "fp4"))),
+        **draw(PRECISIONS),
         flash=draw(st.booleans()),
         graphs=draw(st.booleans()),
-        optimizer=draw(st.sampled_from(("adam", "adam", "adam-bf16", "adam-8bit", "sgd", "muon", "adafactor"))),
+        optimizer=draw(st.sampled_from(("adam", "adam", *(name for name in MOMENTS_BYTES if name != "adam")))),
         dropout=draw(st.booleans()),
         fused_loss=draw(st.booleans()),
         adapter=draw(st.sampled_from((0, 0, 0, 16))),
         multi_token=draw(st.booleans()),
+        overlap=draw(st.sampled_from(("own", "own", "gradients", "none"))),
         imbalance=draw(st.sampled_from((1.0, 1.2))),
         vocabulary=draw(st.integers(0, 3)),
         order=draw(st.sampled_from((ORDER, ORDER, "tp-cp-pp-dp", "tp-dp-cp-pp"))),

@@ -16,8 +16,8 @@ from penstock.export.frameworks import export
 from penstock.export.read import read_file
 
 SETUP = Setup(
-    seq=8192, batch=256, tp=2, pp=4, dp=8, chunks=2, schedule="interleaved", sp=True, zero=1, precision="fp8",
-    recompute=("attention.core",), optimizer="adam-bf16", fused_loss=True,
+    seq=8192, batch=256, tp=2, pp=4, dp=8, chunks=2, schedule="interleaved", sp=True, zero=1, precision="fp8-current",
+    wide_first=1, wide_last=1, low_weights=True, recompute=("attention.core",), optimizer="adam-bf16", fused_loss=True,
 )  # fmt: skip
 
 

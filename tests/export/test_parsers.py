@@ -153,7 +153,7 @@ def test_deepspeed_takes_the_object(tmp_path, monkeypatch):
         got = module.DeepSpeedConfig(str(file), mpu=Ranks(setup.dp))
         assert (got.train_batch_size, got.train_micro_batch_size_per_gpu) == (setup.batch, setup.micro)
         assert (got.gradient_accumulation_steps, got.zero_config.stage) == (setup.micros, setup.zero)
-        assert got.bfloat16_config.enabled == (setup.precision in ("bf16", "fp8", "fp4"))
+        assert got.bfloat16_config.enabled == (setup.precision not in ("fp16", "fp32"))
 
     check()
 

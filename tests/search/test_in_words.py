@@ -19,6 +19,9 @@ from penstock.search.space import space_of
         ({"pp": 2, "stage_layers": (15, 17)}, "over 2 pipeline ranks (15+17 layers); micro-batches"),
         ({"cp": 4, "cp_inner": 2}, "(context parallelism; tokens are exchanged for heads among 2, keys go round among"),
         ({"pp": 2, "order": "tp-cp-pp-dp"}, "Over devices lie tp, cp, pp, dp, from neighbours on (order=tp-cp-pp-dp)."),
+        ({"precision": "mxfp8"}, "Products are in mxfp8 (one scale of 8 bits for 32 values), the optimizer is adam."),
+        ({"precision": "nvfp4", "wide_last": 4}, "Those of the first 0 and the last 4 blocks are in 16 bits."),
+        ({"precision": "mxfp8", "low_weights": True}, "Weights of blocks are kept and gathered in mxfp8."),
         ({"pp": 2, "vocabulary": 1}, "share embedding and head (vocabulary=1)"),
     ],
 )

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, TypeVar
 
+from penstock.calibrate.megatron_precision import precision_fields
 from penstock.core.architecture import Architecture
 from penstock.core.config import gpt
 from penstock.core.mesh import ORDER, STAGES_NEAR
@@ -31,8 +32,6 @@ SHORT = {"recompute-activations": "selective", "checkpoint-activations": "full"}
 """Flags that stand for ``--recompute-granularity``, today's and that of older versions."""
 SHARDING = ("no_shard", "optim", "optim_grads", "optim_grads_params")
 """Values of ``--data-parallel-sharding-strategy`` by ZeRO's stage."""
-MOMENTS = {"adam-bf16": "bf16", "adam-8bit": "fp8"}
-"""Values of ``--exp-avg-dtype`` and ``--exp-avg-sq-dtype`` for an optimizer of ours."""
 PADDED = 128
 """A vocabulary is filled up to a multiple of it times the tensor-parallel ranks, unless told otherwise."""
 LACKS = {
@@ -157,8 +156,7 @@ def fields_of(given: Arguments, devices: int) -> dict[str, Any]:
         "shards": dp * cp // copies if copies > 1 else 0,
         "recompute": _again(given),
         "optimizer_offload": given.share("optimizer-offload-fraction", 1.0) * given.says("optimizer-cpu-offload"),
-        "precision": _precision(given),
-        "optimizer": _optimizer(given),
+        **precision_fields(given),
         "multi_token": given.whole("mtp-num-layers", 0) > 0,
         "order": STAGES_NEAR if given.says("use-tp-pp-dp-mapping") else ORDER,
         "stage_layers": _uneven(sizes, layers) if sizes else _stage_layers(given, layers, pp, chunks),
@@ -237,18 +235,6 @@ def _zero(given: Arguments) -> int:
         return int(given.says("use-distributed-optimizer"))
     named = given.get("data-parallel-sharding-strategy", SHARDING[-1])
     return SHARDING.index(named) if named in SHARDING else 3
-
-
-def _precision(given: Arguments) -> str:
-    for name, flag in (("fp4", "fp4-format"), ("fp8", "fp8-format")):
-        if flag in given:
-            return name
-    return next((name for name in ("fp16", "bf16") if given.says(name)), "fp32")
-
-
-def _optimizer(given: Arguments) -> str:
-    named, moments = given.get("optimizer", "adam"), given.get("exp-avg-dtype", "fp32")
-    return next((ours for ours, theirs in MOMENTS.items() if named == "adam" and theirs == moments), named)
 
 
 def _stage_layers(given: Arguments, layers: int, pp: int, chunks: int) -> tuple[int, ...]:

@@ -16,7 +16,7 @@ class Block:
     Either half may be missing (hybrid models have layers of one half). ``parallel``: both halves read the same input.
     ``vectors``: parameters that are neither matrices nor norms, of both halves apart from their own (scales of
     residuals). ``streams``: the residual is so many side by side, which a small product mixes around each half
-    (hyper-connections, arXiv:2409.19606).
+    (hyper-connections, arXiv:2409.19606). ``wide``: its products keep 16 bits whatever the recipe.
     """
 
     attention: Attention | LinearAttention | None
@@ -25,10 +25,11 @@ class Block:
     parallel: bool = False
     vectors: int = 0
     streams: int = 1
+    wide: bool = False
     _hash: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        own = (self.attention, self.mlp, self.norms, self.parallel, self.vectors, self.streams)
+        own = (self.attention, self.mlp, self.norms, self.parallel, self.vectors, self.streams, self.wide)
         object.__setattr__(self, "_hash", hash(own))
 
     def __hash__(self) -> int:

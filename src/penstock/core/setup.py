@@ -8,18 +8,21 @@ from math import prod
 from typing import Any
 
 from penstock.core.mesh import ORDER, order_of
+from penstock.core.recipes import UNNAMED, WIDE, precisions
 from penstock.core.words import divisors, suggest
 
-PRECISIONS = ("bf16", "fp16", "fp32", "fp8", "fp4")
 FRAMEWORK = "megatron-core"
 """Of a prediction for which none is named."""
-MOMENTS_BYTES = {"adam": 8.0, "adam-bf16": 4.0, "adam-8bit": 2.06, "sgd": 4.0, "muon": 4.0, "adafactor": 0.02}
-"""Optimizers, and what they remember of each parameter: two moments in fp32 or bf16, or in blocks of 8 bits (Dettmers
-et al. 2022, arXiv:2110.02861); one moment; sums of rows and columns (Shazeer & Stern 2018, arXiv:1804.04235)."""
-
-
-FROM_0 = ("zero", "shards", "vocabulary", "adapter", "cp_inner")
-"""Numbers of a setup that may be 0."""
+MOMENTS_BYTES = {
+    "adam": 8.0, "adam-bf16": 4.0, "adam-fp8": 2.0, "adam-8bit": 2.06, "sgd": 4.0, "muon": 4.0, "adafactor": 0.02,
+}  # fmt: skip
+"""Optimizers, and what they remember of each parameter: two moments in fp32, bf16 or fp8 with one scale a tensor
+(Megatron-LM's ``--exp-avg-dtype``), or in blocks of 8 bits (Dettmers et al. 2021, arXiv:2110.02861); one moment; sums
+of rows and columns (Shazeer & Stern 2018, arXiv:1804.04235)."""
+FROM_0 = ("zero", "shards", "vocabulary", "adapter", "cp_inner", "wide_first", "wide_last")
+"""Whole numbers of a setup that may be 0."""
+OVERLAPS = ("own", "gradients", "none")
+"""Of ``Setup.overlap``, from most to least."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,10 +47,16 @@ class Setup:
         recompute: ``none``, ``selective``, ``full``, or names of operators.
         offload: share of what a forward keeps that waits in host memory, or the storages of a block that do.
         optimizer_offload: share of the optimizer's state that lives, and is updated, in host memory.
-        precision: of the products inside blocks: ``bf16``, ``fp16``, ``fp32``, ``fp8``, ``fp4``.
+        precision: of the products inside blocks: ``bf16``, ``fp16``, ``fp32``, or a recipe: ``fp8-delayed``,
+            ``fp8-current``, ``fp8-row``, ``fp8-block``, ``mxfp8``, ``nvfp4``; ``fp8``, ``fp4``: one that nobody names.
+        wide_first, wide_last: blocks at both ends of the model whose products keep 16 bits whatever the recipe.
+        low_weights: weights of blocks are kept, and gathered from ZeRO's shards, as a recipe has them.
+        overlap: what compute may hide of messages between replicas: ``own``, what the framework hides; ``gradients``,
+            their sums, but no gathers of weights; ``none``.
         flash: attention by one kernel, without scores in memory.
         graphs: kernels are launched as recorded graphs.
-        optimizer: ``adam``, ``adam-bf16``, ``adam-8bit``, ``sgd`` with momentum, ``muon`` or ``adafactor``.
+        optimizer: ``adam``, or by what its moments are kept in ``adam-bf16``, ``adam-fp8``, ``adam-8bit``; ``sgd`` with
+            momentum, ``muon`` or ``adafactor``.
         dropout: results of both halves of a block, and weights of attention, are dropped at random.
         fused_loss: the loss reads logits as they are, without a copy in full precision.
         adapter: rank of the low-rank adapters that are trained in place of all matrices of blocks; 0: all is trained.
@@ -84,6 +93,10 @@ class Setup:
     offload: float | tuple[str, ...] = 0.0
     optimizer_offload: float = 0.0
     precision: str = "bf16"
+    wide_first: int = 0
+    wide_last: int = 0
+    low_weights: bool = False
+    overlap: str = "own"
     flash: bool = True
     graphs: bool = False
     optimizer: str = "adam"
@@ -106,7 +119,8 @@ class Setup:
             share = getattr(self, name)
             if not isinstance(share, tuple) and not 0 <= share <= 1:
                 raise ValueError(f"{name}={share} is no share; use 0 to 1")
-        for name, choices in (("optimizer", tuple(MOMENTS_BYTES)), ("precision", PRECISIONS)):
+        named = {"optimizer": tuple(MOMENTS_BYTES), "precision": precisions(), "overlap": OVERLAPS}
+        for name, choices in named.items():
             if (value := getattr(self, name)) not in choices:
                 raise ValueError(f"{name}={value!r} is unknown; {suggest(value, choices)}")
         if self.vocabulary > 3:
@@ -114,6 +128,16 @@ class Setup:
         if self.zero > 3 or self.imbalance < 1:
             raise ValueError(f"zero={self.zero}, imbalance={self.imbalance}: use zero 0 to 3 and imbalance 1 or more")
         object.__setattr__(self, "order", order_of(self.order))
+        if (self.low_weights or self.wide_first or self.wide_last) and self.precision in WIDE:
+            raise ValueError(
+                f"low_weights={self.low_weights}, wide_first={self.wide_first}, wide_last={self.wide_last} say what a "
+                f"recipe leaves wide; precision={self.precision} has none, give one, such as fp8-current"
+            )
+        if self.low_weights and self.precision in UNNAMED:
+            raise ValueError(
+                f"low_weights={self.low_weights} needs a recipe, and precision={self.precision} names none; give one, "
+                f"such as {'fp8-current' if self.precision == 'fp8' else 'nvfp4'}"
+            )
         self._check_split()
 
     def _check_split(self) -> None:

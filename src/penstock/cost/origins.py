@@ -9,6 +9,7 @@ from typing import Any
 
 from penstock.core.arguments import arguments
 from penstock.core.device import Device
+from penstock.core.recipes import Recipe
 from penstock.cost.constants import table
 from penstock.cost.kernels import memory_bound
 from penstock.cost.stack import Stack, stack, stacks, tables
@@ -117,6 +118,15 @@ def of_memory(device: Device) -> list[Constant]:
 def of_framework(framework: Stack) -> Iterator[Constant]:
     """Give all fields of a framework."""
     return (of_stack(framework, field.name) for field in fields(Stack) if field.name not in KEPT_APART)
+
+
+def of_recipe(recipe: Recipe, architecture: str, what: str) -> Constant:
+    """Return what a recipe does on an architecture, ``casts`` or ``rate``, as ``Recipe`` has it."""
+    rates = what == "rate"
+    meaning = "rate of products over that with one scale a tensor" if rates else "time of casts over that of fits"
+    source = recipe.rates_source if rates else recipe.source
+    value = recipe.rate(architecture) if rates else recipe.casts(architecture)
+    return Constant(name=f"{recipe.name}.{what}", value=value, meaning=meaning, source=source, guessed=_unknown(source))
 
 
 def of_frameworks() -> Iterator[Constant]:

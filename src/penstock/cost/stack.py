@@ -83,6 +83,10 @@ class Stack:
         w_share: share of what a forward keeps that waits for the weights' gradient, where that is apart.
         spread: how far runs differ from a prediction without errors of kernels, relative; part of its interval.
         optimizer_bytes: memory traffic of the optimizer for each parameter it owns.
+        optimizer: the one of which that is, as in ``Setup.optimizer``; moments of Adam in another width take theirs.
+        recipes: recipes of low precision that it has, by name.
+        low_copies: whether weights of blocks in a recipe's low precision are there for good, beside those in 16 bits
+            (unless ``Setup.low_weights``).
         source: where it is known from.
     """
 
@@ -146,6 +150,9 @@ class Stack:
     w_share: float = 0.94
     spread: float = 0.1
     optimizer_bytes: float = 40.0
+    optimizer: str = "adam"
+    recipes: tuple[str, ...] = ()
+    low_copies: bool = False
     source: str = ""
     aliases: tuple[str, ...] = field(default=(), hash=False)
 

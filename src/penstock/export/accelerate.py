@@ -12,7 +12,11 @@ from penstock.core.setup import Setup
 from penstock.export.launch import nodes_of
 from penstock.export.written import SCRIPTS, Left, Written, comments, refuse, shards_of, unsaid
 
-MIXED = {"bf16": "bf16", "fp16": "fp16", "fp8": "fp8", "fp32": "no"}
+MIXED = {"bf16": "bf16", "fp16": "fp16", "fp8": "fp8", "fp8-current": "fp8", "fp8-delayed": "fp8", "fp32": "no"}
+TE: dict[str, Any] = {
+    "backend": "TE", "fp8_format": "HYBRID", "amax_history_length": 1024, "amax_compute_algorithm": "max",
+}  # fmt: skip
+"""Delayed scaling, by Transformer Engine; torchao scales each tensor by itself."""
 NEVER = SCRIPTS | {
     "ep": "experts are not split",
     "etp": "experts are not split",
@@ -20,6 +24,9 @@ NEVER = SCRIPTS | {
     "order": "its mesh has dp outside of cp and tp",
     "offload": "fsdp_activation_checkpointing keeps them on the device",
     "optimizer": "made by the training script",
+    "wide_first": "the first and the last linear layer stay wide",
+    "wide_last": "the first and the last linear layer stay wide",
+    "overlap": "FSDP and DDP hide messages always",
 }
 """Fields of a setup that it has no keys for, and who says them."""
 
@@ -49,9 +56,14 @@ def accelerate(model: Architecture, cluster: Cluster, setup: Setup) -> Written:
         config["fsdp_config"] = _fsdp(setup)
     if _sharded(setup) or setup.tp > 1:
         config["parallelism_config"] = _axes(setup)
-    if setup.precision == "fp8":
-        config["fp8_config"] = {"backend": "AO", "enable_fsdp_float8_all_gather": True, "pad_inner_dim": True}
+    if MIXED[setup.precision] == "fp8":
+        config["fp8_config"] = TE if setup.precision == "fp8-delayed" else _torchao(setup)
     return Written({"": "\n".join([*comments(left, "accelerate"), *_yaml(config), ""])}, tuple(left))
+
+
+def _torchao(setup: Setup) -> dict[str, Any]:
+    gathers = setup.low_weights or setup.precision == "fp8"
+    return {"backend": "AO", "enable_fsdp_float8_all_gather": gathers, "pad_inner_dim": True}
 
 
 def _sharded(setup: Setup) -> bool:
@@ -64,6 +76,8 @@ def _refuse(setup: Setup) -> None:
         f"it has no pipelines (pp={setup.pp}); use torchtitan or megatron": setup.pp > 1,
         f"chunks={setup.chunks} need a pipeline": setup.chunks > 1,
         f"precision={setup.precision} is none of {', '.join(MIXED)}": setup.precision not in MIXED,
+        f"weights are gathered in 8 bits with fp8-current alone, not {setup.precision}": setup.low_weights
+        and setup.precision != "fp8-current",
         f"cp={setup.cp} ranks share tokens in a ring alone, not by heads, under FSDP": setup.cp_turned > 1,
         f"dp={setup.dp} replicas with tp or cp need shards of more than cp={setup.cp} ranks": shards_of(setup)[1] == 1
         and setup.dp > 1

@@ -21,8 +21,11 @@ from penstock.search.planner import HEADROOM, best_of
 from penstock.search.space import Space, space_of
 from penstock.search.wishes import SEARCHED, Wished, wishes
 
-APART = ("seq", "batch")
-"""Fields that are not searched, but that the best need not have as the file has them."""
+APART = ("seq", "batch", "overlap")
+"""Fields that are not searched, but that the best need not have as the file has them: no step is faster where less is
+hidden."""
+OF_RECIPES = ("wide_first", "wide_last", "low_weights")
+"""Fields that have a meaning with a recipe alone: the file's are for its own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +51,9 @@ class Begun:
         space = space_of(
             self.model, self.cluster, self.stack, seq=given.seq, batch=given.batch, fix=fix, exclude=exclude
         )
-        free = {field.name for field in fields(Setup)} - {*SEARCHED, *APART, *wishes(fix)}
+        said = wishes(fix)
+        free = {field.name for field in fields(Setup)} - {*SEARCHED, *APART, *said}
+        free -= {*OF_RECIPES} if "precision" in said else set()
         return replace(space, base=replace(space.base, **{name: getattr(given, name) for name in sorted(free)}))
 
     def mine(self) -> Choice:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from penstock.calibrate.megatron import MOMENTS, SHARDING, layout_of
+from penstock.calibrate.megatron import SHARDING, layout_of
 from penstock.core.architecture import Architecture
 from penstock.core.cluster import Cluster
 from penstock.core.mesh import STAGES_NEAR
@@ -17,6 +17,7 @@ from penstock.core.setup import Setup
 from penstock.export.launch import torchrun
 from penstock.export.megatron import again_modules, comm_type, context_sizes, has_experts, problems, setup_left
 from penstock.export.megatron_model import model_left, model_words
+from penstock.export.precision import moments_of, precision_of
 from penstock.export.written import Left, Written, comments, refuse
 
 SCRIPT = "scripts/training/run_recipe.py"
@@ -50,10 +51,21 @@ RECIPES = {
     "gpt-oss-120b": "gpt_oss_120b",
 }
 """Models of ours, and how the names of their recipes begin."""
-PRECISIONS = {"bf16": "bf16_mixed", "fp16": "fp16_mixed", "fp32": None, "fp4": "bf16_with_nvfp4_mixed"}
-"""Values of ``mixed_precision``; 8 bits by the device."""
-FP8 = ("bf16_with_fp8_current_scaling_mixed", "bf16_with_mxfp8_mixed")
-"""The same for 8 bits, before Blackwell and on it."""
+PRECISIONS = {
+    "bf16": "bf16_mixed",
+    "fp16": "fp16_mixed",
+    "fp32": None,
+    "fp8-delayed": "bf16_with_fp8_delayed_scaling_mixed",
+    "fp8-current": "bf16_with_fp8_current_scaling_mixed",
+    "fp8-block": "bf16_with_fp8_subchannel_scaling_mixed",
+    "mxfp8": "bf16_with_mxfp8_mixed",
+    "nvfp4": "bf16_with_nvfp4_mixed",
+}
+"""Values of ``mixed_precision``."""
+WIDE_ENDS = {"fp8-current": (1, 1)}
+"""First and last blocks that these leave in BF16, where they leave any."""
+KEEPS_LOW = ("fp8-delayed", "fp8-current", "mxfp8")
+"""Those that keep and gather weights in 8 bits."""
 STATES = {"bf16": "torch.bfloat16", "fp8": "torch.uint8"}
 SIZES = {
     "num-layers": "model.num_layers",
@@ -99,7 +111,7 @@ def bridge(model: Architecture, cluster: Cluster, setup: Setup) -> Written:
     known = model.name in RECIPES
     refuse("bridge", _problems(model, setup) | problems(model, setup))
     sizes = {} if known else dict(_sizes(model))
-    left = [*setup_left(model, setup), *([] if known else _left(model))]
+    left = [*setup_left(model, setup), *_precision_left(cluster, setup), *([] if known else _left(model))]
     recipe = f"{RECIPES[model.name]}_pretrain_config" if known else PLAIN
     start = torchrun(cluster, setup)
     text = "\n".join([
@@ -158,13 +170,28 @@ def _parallel(model: Architecture, setup: Setup) -> dict[str, Value]:
     return found
 
 
+def _precision_left(cluster: Cluster, setup: Setup) -> Iterator[Left]:
+    """What the value of ``mixed_precision`` brings along."""
+    precision = precision_of(cluster, setup)
+    name, (first, last) = PRECISIONS[precision], WIDE_ENDS.get(precision, (0, 0))
+    if (setup.wide_first, setup.wide_last) != (first, last):
+        for field in ("wide_first", "wide_last"):
+            yield Left(field, f"{name} leaves the first {first} and the last {last} blocks in bf16")
+    if setup.overlap != "own":
+        yield Left(
+            "overlap", "recipes hide sums and gathers; say comm_overlap.overlap_grad_reduce and .overlap_param_gather"
+        )
+    keeps = precision in KEEPS_LOW
+    if setup.low_weights != keeps:
+        yield Left("low_weights", f"{name} {'keeps weights in 8 bits' if keeps else 'keeps weights in bf16'}")
+
+
 def _training(cluster: Cluster, setup: Setup) -> dict[str, Value]:
-    blackwell = cluster.device_of(0).architecture.startswith("blackwell")
     return {
         "dataset.seq_length": setup.seq,
         "train.micro_batch_size": setup.micro,
         "train.global_batch_size": setup.batch,
-        "mixed_precision": FP8[blackwell] if setup.precision == "fp8" else PRECISIONS[setup.precision],
+        "mixed_precision": PRECISIONS[precision_of(cluster, setup)],
         "model.attention_backend": "fused" if setup.flash else "unfused",
         "model.attention_dropout": 0.1 if setup.dropout else 0.0,
         "model.hidden_dropout": 0.1 if setup.dropout else 0.0,
@@ -184,7 +211,7 @@ def _recompute(model: Architecture, setup: Setup) -> dict[str, Value]:
 
 
 def _optimizer(setup: Setup) -> dict[str, Value]:
-    moments = MOMENTS.get(setup.optimizer)
+    moments = moments_of(setup)
     found: dict[str, Value] = {
         "optimizer.optimizer": "adam" if moments else setup.optimizer,
         "optimizer.use_distributed_optimizer": setup.zero > 0,

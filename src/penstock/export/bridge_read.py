@@ -6,9 +6,10 @@ import re
 from collections.abc import Iterable
 from itertools import pairwise
 
+from penstock.calibrate import megatron_precision
 from penstock.calibrate.megatron import Arguments
 from penstock.core.words import suggest
-from penstock.export.bridge import NO, PLAIN, RECIPES, SIZES, STATES, YES
+from penstock.export.bridge import KEEPS_LOW, NO, PLAIN, PRECISIONS, RECIPES, SIZES, STATES, WIDE_ENDS, YES
 from penstock.export.megatron_model import runs
 
 WORD = re.compile(r"^\+{0,2}((?:model|train|dataset|ddp|dist|optimizer|tokenizer|checkpoint|comm_overlap)\.[\w.]+|"
@@ -33,6 +34,8 @@ USUAL = {
     "cross-entropy-loss-fusion": "true",
 }
 """What recipes set, but for that of the plain GPT."""
+HIDES = {"overlap-grad-reduce": "true", "overlap-param-gather": "true"}
+"""What any recipe sets; of its own keys those of ``comm_overlap`` win over those of ``ddp``."""
 SAME = {key: word for word, key in (SIZES | YES).items()} | {
     "model.tensor_model_parallel_size": "tensor-model-parallel-size",
     "model.pipeline_model_parallel_size": "pipeline-model-parallel-size",
@@ -64,6 +67,8 @@ SAME = {key: word for word, key in (SIZES | YES).items()} | {
     "model.recompute_num_layers": "recompute-num-layers",
     "model.recompute_modules": "recompute-modules",
     "model.gated_linear_unit": "swiglu",
+    "comm_overlap.overlap_grad_reduce": "overlap-grad-reduce",
+    "comm_overlap.overlap_param_gather": "overlap-param-gather",
     "optimizer.optimizer": "optimizer",
     "optimizer.use_distributed_optimizer": "use-distributed-optimizer",
     "ddp.use_distributed_optimizer": "use-distributed-optimizer",
@@ -84,6 +89,13 @@ HARMLESS = re.compile(
 """Keys that are for optimizer, data and files, or that change little."""
 BY_RECIPE = ("tensor-model-parallel-size", "micro-batch-size", "global-batch-size", "seq-length")
 """Arguments that a recipe sets by itself; what it sets is not known here."""
+UNNAMED = {"fp8-format": "hybrid", "fp8-recipe": "unnamed"}
+"""What stands for 8 bits without a recipe that is known here."""
+WITH_RECIPES = (
+    "first-last-layers-bf16", "num-layers-at-start-in-bf16", "num-layers-at-end-in-bf16", "fp8-recipe",
+    "fp8-param-gather",
+)  # fmt: skip
+"""Arguments that go with a recipe."""
 PYTHON = {"True": "true", "False": "false", "None": "null"}
 """Words of Python for those of YAML; Hydra takes both."""
 
@@ -106,9 +118,9 @@ def bridge_arguments(words: list[str], given: Arguments) -> tuple[Arguments, str
     flags = {name: value.partition(" ")[0] for name, value in given.items()}
     recipe = flags.get("recipe") or flags.get("model")
     model = None if recipe is None else _model(recipe)
-    found, unread = Arguments((USUAL if model else {"bf16": "true"}) | flags), list[str]()
+    found, unread = Arguments((USUAL if model else {"bf16": "true"}) | HIDES | flags), list[str]()
     if recipe and "fp8" in recipe:
-        found["fp8-format"] = "hybrid"
+        found |= UNNAMED
     for word, value in pairwise(words):
         if word.startswith("-") and word[1:] in SHORT:
             found[SHORT[word[1:]]] = value
@@ -154,12 +166,20 @@ def _set(found: Arguments, word: str, value: str) -> None:
 
 
 def _precision(found: Arguments, value: str) -> None:
-    for word in ("fp4-format", "fp8-format", "bf16", "fp16"):
+    for word in ("fp4-format", "fp8-format", "bf16", "fp16", *WITH_RECIPES):
         found.pop(word, None)
-    if "fp4" in value:
-        found["fp4-format"] = "e2m1"
+    ours = next((name for name, theirs in PRECISIONS.items() if theirs == value.replace("fp16_with", "bf16_with")), "")
+    if ours == "nvfp4" or "fp4" in value:
+        found["fp4-format"] = megatron_precision.FP4[0]
+    elif ours in megatron_precision.RECIPES:
+        found["fp8-format"], found["fp8-recipe"] = megatron_precision.RECIPES[ours]
     elif "fp8" in value:
-        found["fp8-format"] = "hybrid"
+        found |= UNNAMED
+    if ours in WIDE_ENDS:
+        first, last = map(str, WIDE_ENDS[ours])
+        found |= dict(zip(WITH_RECIPES, ("true", first, last), strict=False))
+    if ours in KEEPS_LOW:
+        found["fp8-param-gather"] = "true"
     if value != "null":
         found["fp16" if ("16_mixed" in value and "bf16" not in value) or value.startswith("16") else "bf16"] = "true"
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from penstock.core.architecture import Architecture
 from penstock.core.cluster import Cluster
+from penstock.core.recipes import bits_of
 from penstock.core.setup import Setup
 from penstock.export.launch import nodes_of
 from penstock.export.written import SCRIPTS, Left, Written, refuse, unsaid
@@ -16,6 +17,7 @@ NOTES = "penstock"
 """The key of what was left out; DeepSpeed does not look at keys that it does not know."""
 OPTIMIZERS = {"adam": "AdamW", "adam-bf16": "AdamW", "sgd": "SGD", "muon": "Muon", "adafactor": "Adafactor"}
 HALF = {"bf16": "bf16", "fp8": "bf16", "fp4": "bf16", "fp16": "fp16"}
+"""Its tables by the bits of products."""
 NEVER = SCRIPTS | {
     "pp": "PipelineModule(layers, num_stages=pp) in the training script",
     "chunks": "its pipelines have one stage on each rank",
@@ -28,6 +30,9 @@ NEVER = SCRIPTS | {
     "offload": "deepspeed.checkpointing with cpu_checkpointing in the training script",
     "order": "PipelineModule(topology=...) in the training script",
     "vocabulary": "the script's own layers",
+    "wide_first": "the model's own layers",
+    "wide_last": "the model's own layers",
+    "low_weights": "the model's own layers",
 }
 """Fields of a setup that it has no keys for, and who says them."""
 
@@ -51,14 +56,16 @@ def _refuse(setup: Setup) -> None:
         f"its pipelines work with ZeRO 0 or 1, not zero={setup.zero}": setup.pp > 1 and setup.zero > 1,
         f"its tensor parallelism works with ZeRO up to 2, not zero={setup.zero}": setup.tp > 1 and setup.zero > 2,
         "adam-bf16 is kept by ZeRO 1 to 3 alone, with master weights in bf16": setup.optimizer == "adam-bf16"
-        and (setup.zero == 0 or setup.precision not in ("bf16", "fp8", "fp4")),
+        and (setup.zero == 0 or bits_of(setup.precision) not in ("bf16", "fp8", "fp4")),
+        "overlap_comm hides sums and gathers, or neither; use overlap=own or none": setup.overlap == "gradients",
+        "sums of gradients hide as they do without ZeRO; use overlap=own": setup.zero == 0 and setup.overlap == "none",
         "optimizers are offloaded by ZeRO 1 to 3 alone": setup.zero == 0 and setup.optimizer_offload > 0,
     }
     refuse("deepspeed", reasons)
 
 
 def _left(setup: Setup) -> Iterator[Left]:
-    if setup.precision in ("fp8", "fp4"):
+    if bits_of(setup.precision) in ("fp8", "fp4"):
         yield Left("precision", f"{setup.precision} is the model's own (Transformer Engine); bf16 is written")
     if setup.cp_inner:
         yield Left("cp_inner", "it has no ring; all exchange tokens for heads (Ulysses)")
@@ -68,6 +75,8 @@ def _left(setup: Setup) -> Iterator[Left]:
         yield Left("cp_heads", "it has no meaning with cp=1")
     if setup.shards and setup.shards != setup.replicas:
         yield Left("shards", "it shards over all replicas (MiCS is gone since 0.19)")
+    if setup.optimizer == "adam-fp8":
+        yield Left("optimizer", "it has no moments in 8 bits; hand the training script's own to deepspeed.initialize")
     if setup.optimizer == "adam-8bit":
         yield Left("optimizer", "hand the training script's own (bitsandbytes) to deepspeed.initialize")
     if setup.optimizer == "adam-bf16":
@@ -84,8 +93,8 @@ def _config(setup: Setup) -> dict[str, Any]:
         "zero_optimization": _zero(setup),
         "gradient_clipping": 1.0,
     }
-    if setup.precision in HALF:
-        kind = HALF[setup.precision]
+    if bits_of(setup.precision) in HALF:
+        kind = HALF[bits_of(setup.precision)]
         small = {"bf16_master_weights_and_grads": True, "bf16_optimizer_states": True}
         config[kind] = {"enabled": True} | (small if setup.optimizer == "adam-bf16" else {})
     if setup.optimizer in OPTIMIZERS:
@@ -102,7 +111,7 @@ def _config(setup: Setup) -> dict[str, Any]:
 def _zero(setup: Setup) -> dict[str, Any]:
     table: dict[str, Any] = {"stage": setup.zero}
     if setup.zero:
-        table |= {"overlap_comm": True, "contiguous_gradients": True}
+        table |= {"overlap_comm": setup.overlap == "own", "contiguous_gradients": True}
     if setup.optimizer_offload:
         ratio = {"ratio": setup.optimizer_offload} if setup.zero == 3 else {}
         table["offload_optimizer"] = {"device": "cpu", "pin_memory": True} | ratio

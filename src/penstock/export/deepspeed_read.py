@@ -49,6 +49,7 @@ def deepspeed_fields(table: Mapping[str, Any], devices: int) -> tuple[dict[str, 
         "precision": _precision(table),
         "optimizer": _optimizer(table),
         "optimizer_offload": _offload(zero),
+        "overlap": _overlap(zero),
     }
     steps = _whole(table, "gradient_accumulation_steps")
     if fields["batch"] and fields["micro"] and steps:
@@ -94,3 +95,10 @@ def _offload(zero: Mapping[str, Any]) -> float:
     said = part(zero, "offload_optimizer") if zero.get("offload_optimizer") else {}
     on = said.get("device", "none") != "none"
     return float(value(said, "ratio", 1.0)) if on else 0.0
+
+
+def _overlap(zero: Mapping[str, Any]) -> str:
+    """What compute hides: all that DeepSpeed can, unless ZeRO 1 or 2 does not say ``overlap_comm``, or 3 says no."""
+    stage = _whole(zero, "stage") or 0
+    said = zero.get("overlap_comm")
+    return "own" if not stage or (stage == 3 if said in (None, "auto") else said) else "none"

@@ -30,6 +30,8 @@ NEVER = {
     "frozen_bytes": "all weights are trained",
     "multi_token": "multi-token heads are not trained",
     "imbalance": "a fact of data and router",
+    "overlap": "there is one replica",
+    **dict.fromkeys(("wide_first", "wide_last", "low_weights"), "all products are in the width of the weights"),
     **dict.fromkeys(
         ("ep", "etp", "sp", "cp_heads", "cp_inner", "order"),
         "there is one rank for each stage, and nothing else is split",

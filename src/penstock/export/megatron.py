@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from penstock.calibrate.megatron import AGAIN, MOMENTS, SHARDING, layout_of
+from penstock.calibrate.megatron import AGAIN, SHARDING, layout_of
 from penstock.core.architecture import Architecture
 from penstock.core.cluster import Cluster
 from penstock.core.mesh import ORDER, STAGES_NEAR, pipes_agree
@@ -13,6 +13,7 @@ from penstock.core.placement import Placement
 from penstock.core.setup import Setup
 from penstock.export.launch import torchrun
 from penstock.export.megatron_model import Words, model_left, model_words
+from penstock.export.precision import moments_of, precision_left, precision_problems, precision_words
 from penstock.export.written import Left, Written, comments, named, refuse, unsaid
 from penstock.schedules.table import SCHEDULES
 
@@ -42,6 +43,8 @@ def megatron(model: Architecture, cluster: Cluster, setup: Setup) -> Written:
         _optimizer(setup),
         [*model_words(model), ("--max-position-embeddings", str(max(setup.seq, model.positions)))],
     )
+    if setup.overlap == "gradients" and not setup.zero:
+        left.append(Left("overlap", "without ZeRO no weights are gathered"))
     words = [f"    {' '.join(_quoted(word) for word in argument)}" for group in groups for argument in group]
     start = torchrun(cluster, setup)
     text = "\n".join([
@@ -78,7 +81,7 @@ def problems(model: Architecture, setup: Setup) -> dict[str, bool]:
         "it trains experts with tp above 1 only with sequence parallelism; add sp": not setup.sp
         and setup.tp > 1
         and has_experts(model),
-    }
+    } | precision_problems(model.layers, setup)
 
 
 def setup_left(model: Architecture, setup: Setup) -> Iterator[Left]:
@@ -102,8 +105,7 @@ def setup_left(model: Architecture, setup: Setup) -> Iterator[Left]:
         yield Left("recompute", f"only whole modules run again: {', '.join(again_modules(model, setup))}")
     if setup.multi_token and not model.predictors:
         yield Left("multi_token", "the model has no multi-token heads")
-    if setup.precision == "fp8":
-        yield Left("precision", "which 8-bit recipe is for you to choose; the one that suits the device is written")
+    yield from precision_left(setup)
 
 
 def _connections(setup: Setup) -> str:
@@ -167,15 +169,7 @@ def _training(cluster: Cluster, setup: Setup) -> Words:
     yield "--seq-length", str(setup.seq)
     yield "--micro-batch-size", str(setup.micro)
     yield "--global-batch-size", str(setup.batch)
-    if setup.precision != "fp32":
-        yield ("--fp16",) if setup.precision == "fp16" else ("--bf16",)
-    if setup.precision == "fp8":
-        blackwell = cluster.device_of(0).architecture.startswith("blackwell")
-        yield "--fp8-format", "e4m3" if blackwell else "hybrid"
-        yield "--fp8-recipe", "mxfp8" if blackwell else "tensorwise"
-    if setup.precision == "fp4":
-        yield "--fp4-format", "e2m1"
-        yield "--fp4-recipe", "nvfp4"
+    yield from precision_words(cluster, setup)
     yield "--transformer-impl", "transformer_engine"
     yield "--attention-backend", "fused" if setup.flash else "unfused"
     for name in ("attention", "hidden"):
@@ -197,11 +191,11 @@ def _recompute(model: Architecture, setup: Setup) -> Words:
 
 
 def _optimizer(setup: Setup) -> Words:
-    moments = MOMENTS.get(setup.optimizer)
+    moments = moments_of(setup)
     yield "--optimizer", "adam" if moments else setup.optimizer
     if setup.zero:
         yield ("--use-distributed-optimizer",)
-        yield ("--overlap-grad-reduce",)
+    yield from _overlap(setup)
     if setup.zero > 1:
         yield ("--use-megatron-fsdp",)
         yield "--data-parallel-sharding-strategy", SHARDING[setup.zero]
@@ -216,6 +210,13 @@ def _optimizer(setup: Setup) -> Words:
     if setup.optimizer_offload:
         yield ("--optimizer-cpu-offload",)
         yield "--optimizer-offload-fraction", str(setup.optimizer_offload)
+
+
+def _overlap(setup: Setup) -> Words:
+    if setup.overlap != "none":
+        yield ("--overlap-grad-reduce",)
+    if setup.overlap == "own" and setup.zero:
+        yield ("--overlap-param-gather",)
 
 
 def _quoted(word: str) -> str:

@@ -34,7 +34,7 @@ MODEL_LACKS = LACKS | {"window-size": "windows"}
 ALONG = frozenset((
     *("fp8-recipe", "fp4-recipe", "exp-avg-sq-dtype", "recompute-method", "recompute-num-layers", "add-qkv-bias"),
     *("bf16", "use-distributed-optimizer", "use-precision-aware-optimizer", "padded-vocab-size", "num-query-groups"),
-    "optimizer-offload-fraction",
+    *("optimizer-offload-fraction", "reuse-grad-buf-for-mxfp8-param-ag"),
 ))  # fmt: skip
 """Arguments that another one says already, or that change little."""
 JOB = {"strategy", "run"}
@@ -132,8 +132,20 @@ def _script(text: str, devices: int) -> Read:
 def _megatron(given: _Asked, devices: int) -> Read:
     if "num-layers" not in given and "tensor-model-parallel-size" not in given:
         raise ValueError("neither --num-layers nor --tensor-model-parallel-size stands in it; is it a launch script?")
-    fields, (model, lacks) = fields_of(given, devices), _sized(given)
+    fields, (model, lacks) = _fields(given, devices), _sized(given)
     return Read(framework="megatron-core", fields=fields, model=model, unread=(*given.unread(), *lacks))
+
+
+def _fields(given: Arguments, devices: int) -> dict[str, Any]:
+    return fields_of(given, devices) | {"overlap": _overlap(given)}
+
+
+def _overlap(given: Arguments) -> str:
+    """What compute hides, by flags that both are off unless they are there; without ZeRO no weights are gathered."""
+    if not given.says("overlap-grad-reduce"):
+        return "none"
+    sharded = given.says("use-distributed-optimizer") or given.says("use-megatron-fsdp")
+    return "own" if given.says("overlap-param-gather") or not sharded else "gradients"
 
 
 def _sized(given: Arguments) -> tuple[Architecture | None, list[str]]:
@@ -149,5 +161,5 @@ def _bridge(words: list[str], flags: Arguments, devices: int) -> Read:
     if name is not None:
         given.setdefault("num-layers", str(read_architecture(name).layers))
     model, lacks = (name, list[str]()) if name else _sized(given)
-    fields = fields_of(given, devices)
+    fields = _fields(given, devices)
     return Read(framework="megatron-bridge", fields=fields, model=model, unread=(*unread, *lacks))

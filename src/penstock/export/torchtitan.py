@@ -13,6 +13,8 @@ from penstock.core.cluster import Cluster
 from penstock.core.placement import Placement
 from penstock.core.setup import Setup
 from penstock.export.launch import torchrun
+from penstock.export.megatron import has_experts
+from penstock.export.precision import precision_of
 from penstock.export.torch_csv import to_csv
 from penstock.export.written import FACT, Left, Written, comments, named, refuse, shards_of, toml, unsaid
 from penstock.predict.pipelines import pipeline
@@ -51,8 +53,11 @@ ORDERS = {
 """Schedules that PyTorch has names for."""
 IN_V = "ZBVZeroBubble"
 """The name that makes torchtitan place stages in a V, where the order is in a file of its own."""
-MIXED = {"bf16": "bfloat16", "fp8": "bfloat16", "fp32": "float32"}
-FLOAT8 = "quantize.linear.float8"
+MIXED = {"bf16": "bfloat16", "fp32": "float32"}
+FLOAT8, MX, MX_EXPERTS = "quantize.linear.float8", "quantize.linear.mx", "quantize.grouped_mm.mx"
+"""Converters, each with a table of its own."""
+RECIPES = {"fp8-current": "tensorwise", "fp8-row": "rowwise", "mxfp8": "mxfp8_cublas"}
+"""Recipes, and the values of ``recipe_name``."""
 NEVER = {
     "cp_inner": "keys go round in a ring alone",
     "cp_heads": "keys go round in a ring; it has no exchange of tokens for heads",
@@ -62,6 +67,7 @@ NEVER = {
     "multi_token": "its models have no multi-token heads",
     "imbalance": FACT,
     "order": "its mesh has pp outside of dp, cp and tp",
+    "overlap": "FSDP hides messages always",
     "vocabulary": "embedding and head stay on the first and the last stage",
     "flash": "attention is always one kernel",
 }
@@ -79,9 +85,10 @@ def torchtitan(model: Architecture, cluster: Cluster, setup: Setup, folder: str 
         ValueError: torchtitan cannot train so.
     """
     _refuse(setup)
-    left = [*unsaid(setup, NEVER), *_left(model, setup)]
+    recipe = _recipe(cluster, setup)
+    left = [*unsaid(setup, NEVER), *_left(model, setup), *_precision_left(model, setup, recipe)]
     notes = "\n".join(comments(left, "torchtitan"))
-    files = {FILE: f"{notes}\n{toml(_tables(model, setup, folder))}"}
+    files = {FILE: f"{notes}\n{toml(_tables(model, setup, folder, recipe))}"}
     start = torchrun(cluster, setup)
     lines = ("#!/bin/bash", *start.lines, f'{start.command} -m torchtitan.train --job.config_file {folder}/{FILE} "$@"')
     files[SCRIPT] = "\n".join(lines) + "\n"
@@ -93,7 +100,11 @@ def torchtitan(model: Architecture, cluster: Cluster, setup: Setup, folder: str 
 def _refuse(setup: Setup) -> None:
     ranks = shards_of(setup)[1] * setup.cp * setup.tp
     reasons = {
-        f"precision={setup.precision} is none of {', '.join(MIXED)}": setup.precision not in MIXED,
+        f"precision={setup.precision} is none of {', '.join((*MIXED, 'fp8', *RECIPES))}": setup.precision
+        not in (*MIXED, "fp8", *RECIPES),
+        f"weights are gathered in 8 bits with fp8-current alone, not {setup.precision}": setup.low_weights
+        and setup.precision != "fp8-current",
+        "tensor parallelism does not go with mxfp8": setup.precision == "mxfp8" and setup.tp > 1,
         f"optimizer={setup.optimizer}; it has adam alone": setup.optimizer != "adam",
         "its adapters are not keys of a TOML file": setup.adapter > 0,
         f"etp={setup.etp} must be 1 or tp={setup.tp}": setup.ep > 1 and setup.etp not in (1, setup.tp),
@@ -142,26 +153,61 @@ def _ordered(setup: Setup) -> bool:
     return setup.pp > 1 and setup.schedule not in ORDERS
 
 
-def _tables(model: Architecture, setup: Setup, folder: str) -> dict[str, dict[str, Any]]:
+def _tables(model: Architecture, setup: Setup, folder: str, recipe: str | None) -> dict[str, dict[str, Any]]:
     name, flavor = FLAVORS.get(model.name, (model.family, model.name))
     piped = setup.pp > 1
     policy = "selective" if named(setup) else setup.recompute
     tables: dict[str, dict[str, Any]] = {
-        "model": {"name": name, "flavor": flavor, "converters": [FLOAT8] if setup.precision == "fp8" else []},
+        "model": {"name": name, "flavor": flavor, "converters": _converters(model, recipe)},
         "optimizer": {"name": "AdamW"},
         "training": {
             "seq_len": setup.seq,
             "local_batch_size": setup.batch // setup.dp if piped else setup.micro,
             "global_batch_size": setup.batch,
-            "mixed_precision_param": MIXED[setup.precision],
+            "mixed_precision_param": MIXED.get(setup.precision, "bfloat16"),
             "enable_cpu_offload": setup.optimizer_offload == 1,
         },
         "parallelism": _parallel(model, setup, folder),
         "activation_checkpoint": {"mode": policy} | ({"selective_ac_option": "op"} if policy == "selective" else {}),
         "compile": {"enable": True, "components": ["model", "loss"] if setup.fused_loss else ["model"]},
     }
-    if setup.precision == "fp8":
-        tables["quantize.linear.float8"] = {"recipe_name": "tensorwise"}
+    return tables | _quantized(model, setup, recipe)
+
+
+def _recipe(cluster: Cluster, setup: Setup) -> str | None:
+    """The recipe that is written: for bits without one, that which suits the device and the split."""
+    precision = precision_of(cluster, setup)
+    if setup.precision == "fp8" and setup.tp > 1:
+        return "fp8-current"
+    return precision if precision in RECIPES else None
+
+
+def _precision_left(model: Architecture, setup: Setup, recipe: str | None) -> Iterator[Left]:
+    if recipe is not None and setup.precision != recipe:
+        yield Left("precision", f"which 8-bit recipe is for you to choose; {recipe} is written")
+    if recipe is not None and recipe != "mxfp8" and has_experts(model):
+        yield Left("precision", "experts stay in bfloat16: products of groups have mxfp8 alone")
+
+
+def _converters(model: Architecture, recipe: str | None) -> list[str]:
+    if recipe == "mxfp8":
+        return [MX, *([MX_EXPERTS] if has_experts(model) else [])]
+    return [] if recipe is None else [FLOAT8]
+
+
+def _quantized(model: Architecture, setup: Setup, recipe: str | None) -> dict[str, dict[str, Any]]:
+    """The tables of converters; the head and blocks that stay wide are left out of them."""
+    if recipe is None:
+        return {}
+    wide = (*range(setup.wide_first), *range(model.layers - setup.wide_last, model.layers))
+    skipped = {"filter_fqns": ["output", *(f"layers.{layer}." for layer in wide)]}
+    if setup.low_weights:
+        gather = dict.fromkeys(("enable_fsdp_float8_all_gather", "precompute_float8_dynamic_scale_for_fsdp"), True)
+        return {FLOAT8: gather | skipped}
+    table = MX if recipe == "mxfp8" else FLOAT8
+    tables: dict[str, dict[str, Any]] = {table: {"recipe_name": RECIPES[recipe]} | skipped}
+    if recipe == "mxfp8" and has_experts(model):
+        tables[MX_EXPERTS] = {"fqns": ["experts"]}
     return tables
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
 from penstock.core.setup import even
 from penstock.core.words import suggest
-from penstock.export.torchtitan import FLAVORS, FLOAT8, MIXED, ORDERS
+from penstock.export.torchtitan import FLAVORS, FLOAT8, MIXED, MX, MX_EXPERTS, ORDERS, RECIPES
 from penstock.export.values import degree, part, value, words
 from penstock.schedules.table import SCHEDULES
 
@@ -130,10 +131,32 @@ def _rest(table: Mapping[str, Any], training: Mapping[str, Any]) -> dict[str, An
         raise ValueError(f"activation_checkpoint.mode = {policy!r} cannot be read; give --recompute")
     return {
         "recompute": policy,
-        "precision": "fp8" if FLOAT8 in converters else mixed,
+        **_precision(table, converters, mixed),
         "fused_loss": bool(compiled.get("enable")) and "loss" in words(compiled, "components", ("model", "loss")),
         "optimizer_offload": float(bool(training.get("enable_cpu_offload"))),
     }
+
+
+def _precision(table: Mapping[str, Any], converters: Sequence[str], mixed: str) -> dict[str, Any]:
+    """The recipe, blocks at both ends that are left out of it, and whether weights are gathered in it."""
+    linear = part(part(table, "quantize"), "linear")
+    if MX in converters:
+        said, recipe = part(linear, "mx"), "mxfp8"
+    elif FLOAT8 in converters:
+        said = part(linear, "float8")
+        named = value(said, "recipe_name", "tensorwise")
+        recipe = next((ours for ours, theirs in RECIPES.items() if named.startswith(theirs)), "fp8")
+    else:
+        return {"precision": mixed}
+    gathers = recipe == "fp8-current" and bool(said.get("enable_fsdp_float8_all_gather"))
+    return {"precision": recipe, "low_weights": gathers} | _wide(words(said, "filter_fqns"))
+
+
+def _wide(names: Sequence[str]) -> dict[str, int]:
+    """Blocks that are left out one after the other from the first on, and all others, which are taken for the last."""
+    layers = {int(found[1]) for name in names if (found := re.fullmatch(r"layers\.(\d+)\.", name))}
+    first = next(layer for layer in range(len(layers) + 1) if layer not in layers)
+    return {"wide_first": first, "wide_last": len(layers) - first}
 
 
 def _unread(table: Mapping[str, Any]) -> list[str]:
@@ -146,6 +169,7 @@ def _unread(table: Mapping[str, Any]) -> list[str]:
     again = table.get("activation_checkpoint", {})
     if again.get("mode", "selective") == "selective" and again.get("selective_ac_option", "2") != "op":
         found.append("activation_checkpoint.selective_ac_option (read as op: all but products and attention again)")
-    others = [name for name in table.get("model", {}).get("converters", []) if name != FLOAT8]
+    read = (FLOAT8, MX, MX_EXPERTS)
+    others = [name for name in table.get("model", {}).get("converters", []) if name not in read]
     found += [f"model.converters {name}" for name in others]
     return found

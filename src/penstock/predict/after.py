@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from penstock.core.mesh import Row, expert_replicas, replicas
 from penstock.core.node import Node
+from penstock.core.setup import MOMENTS_BYTES
 from penstock.cost.collectives import Collective
 from penstock.cost.constants import constants
 from penstock.cost.kernels import memory_bound
@@ -60,8 +61,8 @@ def gathers_s(rank: Split, counts: Counts, own: Counts, f: Floats, b: Floats) ->
     """
     setup, stack = rank.setup, rank.stack
     gather_s, sum_s = np.zeros(f.shape), np.zeros(f.shape)
-    width_bytes = min(setup.frozen_bytes, rank.width_bytes) if setup.adapter else rank.width_bytes
-    for group, params, trained in zip(groups(setup), counts, own, strict=True):
+    widths = (min(setup.frozen_bytes, rank.width_bytes),) * 2 if setup.adapter else rank.gathered_bytes
+    for group, params, trained, width_bytes in zip(groups(setup), counts, own, widths, strict=True):
         whole_bytes, reduced_bytes = (
             np.broadcast_to(each, f.shape) for each in (params * width_bytes, trained * stack.reduced_bytes)
         )
@@ -69,7 +70,10 @@ def gathers_s(rank: Split, counts: Counts, own: Counts, f: Floats, b: Floats) ->
         sum_s += rank.among("reduce_scatter", reduced_bytes, group.inside, setup.zero >= 2)
         sum_s += rank.among("all_reduce", reduced_bytes / group.shards, group.across, setup.zero >= 2)
     forward = np.maximum(0.0, gather_s - f) + stack.fsdp_shown * gather_s
-    return forward, np.maximum(0.0, gather_s + sum_s - b)
+    if setup.overlap == "own":
+        return forward, np.maximum(0.0, gather_s + sum_s - b)
+    shown_s = sum_s if setup.overlap == "none" else np.maximum(0.0, sum_s - b)
+    return np.maximum(forward, gather_s), gather_s + shown_s
 
 
 class Sum(NamedTuple):
@@ -93,19 +97,29 @@ def sums(rank: Split, dense: Floats, experts: Floats, backward_s: Floats) -> lis
         backward_s: seconds of one backward of all its stages, likewise.
     """
     setup, stack, found, width = rank.setup, rank.stack, [], rank.stack.reduced_bytes
-    for group, count in zip(groups(setup), (dense, experts), strict=True):
+    for group, count, gathered in zip(groups(setup), (dense, experts), rank.gathered_bytes, strict=True):
         one = setup.zero == 1
         wanted: tuple[tuple[str, Collective, Floats, Row, float, Any], ...] = (
             ("gradients", "reduce_scatter", count * width, group.inside, 1.0, one),
             ("gradients", "all_reduce", count * width / group.shards, group.across, 1.0, setup.zero <= 1),
-            ("weights", "all_gather", count * rank.width_bytes, group.inside, 0.5, one),
+            ("weights", "all_gather", count * gathered, group.inside, 0.5, one),
         )
         for name, kind, whole_bytes, row, part, when in wanted:
             whole_s = rank.among(kind, whole_bytes, row, when)
             if whole_s.any():
-                shown_s = unhidden_s(stack, whole_s, part * backward_s)
+                shown_s = unhidden_s(stack, whole_s, part * backward_s) if hides(setup, name) else whole_s
                 found.append(Sum(f"{name}, {group.name}", kind, whole_bytes, row, whole_s, shown_s))
     return found
+
+
+def hides(setup: Any, name: str) -> bool:
+    """Whether compute hides ``gradients``, or ``weights``, on their way between replicas, as the framework can.
+
+    >>> from penstock.core.setup import Setup
+    >>> [hides(Setup(seq=8, batch=1, overlap="gradients"), name) for name in ("gradients", "weights")]
+    [True, False]
+    """
+    return setup.overlap in ("own", name)
 
 
 def unhidden_s(stack: Stack, whole_s: Any, backward_s: Any) -> Floats:
@@ -126,12 +140,20 @@ def updates_s(rank: Split, own: Any) -> dict[str, Floats]:
         rank: the setup, or setups, and the framework.
         own: parameters that each pipeline rank's optimizer updates on one device.
     """
-    stack, share = rank.stack, rank.setup.optimizer_offload
-    found = {"on the device": (1 - share) * memory_bound(rank.device, own * stack.optimizer_bytes).seconds}
+    stack, share, touched = rank.stack, rank.setup.optimizer_offload, own * update_bytes(rank)
+    found = {"on the device": (1 - share) * memory_bound(rank.device, touched).seconds}
     if share:
         moved = own * (stack.reduced_bytes + rank.width_bytes)
-        found["on the host"] = share * on_host_s(rank.cluster.node_of(0), moved, own * stack.optimizer_bytes)
+        found["on the host"] = share * on_host_s(rank.cluster.node_of(0), moved, touched)
     return found
+
+
+def update_bytes(rank: Split) -> float:
+    """Return the bytes that an update reads and writes for each parameter: those of the framework, with moments of Adam
+    in the width of the setup's."""
+    asked, usual = rank.setup.optimizer, rank.stack.optimizer
+    less = MOMENTS_BYTES[usual] - MOMENTS_BYTES[asked] if asked.startswith("adam") else 0.0
+    return rank.stack.optimizer_bytes - 2 * less
 
 
 def on_host_s(node: Node, moved_bytes: Any, touched_bytes: Any) -> Floats:

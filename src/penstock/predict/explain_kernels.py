@@ -16,7 +16,7 @@ from penstock.cost.inside import inside
 from penstock.cost.kept import of_these, rerun
 from penstock.cost.kernels import cast
 from penstock.cost.operators import Operator
-from penstock.cost.origins import Constant, constant, level, level_of, of_device, of_stack
+from penstock.cost.origins import Constant, constant, level, level_of, of_device, of_recipe, of_stack
 from penstock.cost.passes import CLASSES, HOT, Rows, hot_share, older_key, sustained_key, timed
 from penstock.predict.micro import Rank
 from penstock.predict.works import block_rows, end_rows
@@ -116,7 +116,7 @@ def kernels_of(rank: Rank, block: Block) -> list[Kernel]:
     made, rows = block_rows(block, rank.batch_of(block))
     again = rerun(made, of_these(made, rank.setup.recompute))
     crowd = rank.setup.imbalance if isinstance(block.mlp, Experts) else 1.0
-    return _kernels(rank, made, rows, rank.low, crowd, again.tolist())
+    return _kernels(rank, made, rows, rank.bits_in(block), crowd, again.tolist())
 
 
 def kernels_of_end(rank: Rank, which: str) -> list[Kernel]:
@@ -218,6 +218,8 @@ def lasting_constants(rank: Rank, kind: str, precision: str) -> list[Constant]:
     of_memory = {"memory": [of_stack(stack, "moves")], "routing": [of_stack(stack, "routing")]}
     name = "memory" if kind in of_memory else "attention" if kind == "attention" else precision
     found = [level("sustained", sustained_key(device.architecture, "bf16" if name == "fp16" else name))]
+    if kind == "low product" and rank.recipe and rank.recipe.rate(device.architecture) != 1:
+        found.append(of_recipe(rank.recipe, device.architecture, "rate"))
     if kind == "attention" and stack.attention != "newest":
         older = level("older_attention", older_key(device.architecture, stack.attention))
         return [*found, of_stack(stack, "attention"), older]
@@ -230,4 +232,5 @@ def cast_constants(rank: Rank) -> tuple[Constant, ...]:
     memory = level("sustained", sustained_key(rank.device.architecture, "memory"))
     own = level_of(time.level_of, time.level, time.error)
     rate = of_device(rank.device, "memory_bytes_per_s")
-    return rate, own, constant("cast", "floor_s"), memory, of_stack(rank.stack, "casts")
+    found = (rate, own, constant("cast", "floor_s"), memory, of_stack(rank.stack, "casts"))
+    return (*found, of_recipe(rank.recipe, rank.device.architecture, "casts")) if rank.recipe else found

@@ -16,10 +16,9 @@ from penstock.cost.origins import Constant, of_stack
 from penstock.engine.memory import memory
 from penstock.predict.explain_time import block_names
 from penstock.predict.figure import Figure, total
-from penstock.predict.memory import Width, peak, vocabulary_waits, widths
+from penstock.predict.memory import Width, counted, peak, vocabulary_waits, widths
 from penstock.predict.moments import Stage, logit_bytes, loss_storages, sharded, storages
 from penstock.predict.prediction import Room
-from penstock.predict.sizes import parameters, trained
 from penstock.predict.step import Step
 from penstock.units import human_bytes
 
@@ -148,10 +147,7 @@ class _OnRank:
     def _bytes(self, width: Width, blocks: Counter[Block], first: bool, last: bool) -> tuple[float, float]:
         """Bytes of all but experts, and of experts."""
         setup = self.rank.setup
-        if width.trained:
-            dense, experts = trained(self.rank, blocks, first, last)
-        else:
-            dense, experts = parameters(self.rank.model, setup, blocks, first, last)
+        dense, experts = counted(self.rank, width, Stage(blocks, first, last))
         sizes = (sharded(setup, (dense, 0.0), width.stage), sharded(setup, (0.0, experts), width.stage))
         return width.size_bytes * sizes[0], width.size_bytes * sizes[1]
 

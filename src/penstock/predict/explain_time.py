@@ -13,6 +13,7 @@ from penstock.core.op import Kind
 from penstock.core.parts import Experts
 from penstock.cost.origins import Constant, constant, of_memory, of_stack
 from penstock.cost.passes import CLASSES, hot_share
+from penstock.predict.after import hides
 from penstock.predict.explain_frozen import widening
 from penstock.predict.explain_kernels import (
     PHASES,
@@ -23,6 +24,7 @@ from penstock.predict.explain_kernels import (
     lasting_constants,
 )
 from penstock.predict.explain_messages import collective_constants, links, messages_of
+from penstock.predict.explain_update import updates
 from penstock.predict.figure import Figure, total
 from penstock.predict.micro import Rank
 from penstock.predict.part import Part
@@ -60,7 +62,7 @@ class Opened:
             "gathering weights": self._gathers,
             "bubble": self._bubble,
             "gradients and weights": self._sums,
-            "optimizer": self._updates,
+            "optimizer": lambda: updates(self.step, self.r),
         }
         if name in make:
             return Figure(name=name, value=value, unit="s", parts=tuple(part for part in make[name]() if part.value))
@@ -75,7 +77,7 @@ class Opened:
     def _device(self) -> Iterable[Figure]:
         for block, part, times in self._each():
             work = self._work(block)
-            others = [adding(self.rank, work, self.rank.low, times), widening(self.rank, work, 2 * times)]
+            others = [adding(self.rank, work, self.rank.bits_in(block), times), widening(self.rank, work, 2 * times)]
             yield total(
                 self.names[block], "s", [*operators(self.rank, kernels_of(self.rank, block), times), *others],
                 how=self._often(block), facts={"blocks": self.blocks[block], "error_s": part.error_s},
@@ -83,7 +85,8 @@ class Opened:
 
     def _work(self, block: Block) -> Any:
         rank, crowd = self.rank, self.setup.imbalance if isinstance(block.mlp, Experts) else 1.0
-        return block_work(block, rank.batch_of(block), self.setup.recompute, rank.device, rank.low, rank.wide, crowd)
+        low = rank.bits_in(block)
+        return block_work(block, rank.batch_of(block), self.setup.recompute, rank.device, low, rank.wide, crowd)
 
     def _often(self, block: Block) -> str:
         return f"{self.blocks[block]} blocks of the rank, {self.setup.micros} micro-batches"
@@ -146,12 +149,15 @@ class Opened:
     # -- what the pipeline and the step do
 
     def _gathers(self) -> Iterable[Figure]:
+        own = self.setup.overlap == "own"
+        asked = "" if own else f", with overlap={self.setup.overlap}"
         for name, seconds in zip(("forward", "backward"), self.step.gathers_s, strict=True):
             value = self.setup.micros * float(seconds[self.step.on[self.r]].sum())
             yield Figure(
-                name=name, value=value, unit="s", how="gathers of weights, sums of gradients that nothing hides",
+                name=name, value=value, unit="s",
+                how=f"gathers of weights, sums of gradients that nothing hides{asked}",
                 facts={"links": links(self.rank.group(replicas(self.setup).part(self.setup.sharded)))},
-                constants=(*collective_constants(), *self._of("fsdp_shown", "reduced_bytes")),
+                constants=(*collective_constants(), *self._of(*("fsdp_shown",) * own, "reduced_bytes")),
             )  # fmt: skip
 
     def _bubble(self) -> Iterable[Figure]:
@@ -169,23 +175,15 @@ class Opened:
         for one in self.step.sums:
             width = () if one.kind == "all_gather" else ("reduced_bytes",)
             whole, size = (float(column[self.r]) for column in (one.whole_s, one.whole_bytes))
+            hidden = hides(self.setup, one.name.partition(",")[0])
+            shown = (
+                "what the backward does not hide of it" if hidden else f"all of it shows: overlap={self.setup.overlap}"
+            )
             yield Figure(
                 name=one.name, value=float(one.shown_s[self.r]), unit="s",
-                how=f"{one.kind} of {human_bytes(size)} takes {human_s(whole)}; what the backward does not hide of it",
+                how=f"{one.kind} of {human_bytes(size)} takes {human_s(whole)}; {shown}",
                 facts={"bytes": size, "whole_s": whole, "links": links(self.rank.group(one.row))},
-                constants=(*collective_constants(), *self._of("dp_hidden", "dp_most", *width)),
-            )  # fmt: skip
-
-    def _updates(self) -> Iterable[Figure]:
-        own = float(self.step.owned[self.r])
-        more = {
-            "on the device": of_memory(self.rank.device),
-            "on the host": [constant("host", "optimizer_share"), *self._of("reduced_bytes")],
-        }
-        for name, seconds in self.step.updates_s.items():
-            yield Figure(
-                name=name, value=float(seconds[self.r]), unit="s", how=f"{own:,.4g} parameters, read and written",
-                facts={"parameters": own}, constants=(*more[name], *self._of("optimizer_bytes")),
+                constants=(*collective_constants(), *self._of(*("dp_hidden", "dp_most") * hidden, *width)),
             )  # fmt: skip
 
     def _plain(self) -> dict[str, dict[str, Any]]:

@@ -13,6 +13,7 @@ from penstock.cost.stack import Stack
 from penstock.predict.grid import Grid
 from penstock.predict.micro import Rank
 from penstock.predict.score import ranks_of
+from penstock.predict.widened import as_asked
 
 
 def work_s(model: Architecture, cluster: Cluster, grid: Grid, stack: Stack) -> NDArray[np.float64]:
@@ -29,7 +30,7 @@ def work_s(model: Architecture, cluster: Cluster, grid: Grid, stack: Stack) -> N
     >>> bool(found[0] < found[1])
     True
     """
-    made, of = ranks_of(model, cluster, grid, stack)
+    made, of = ranks_of(as_asked(model, grid.base), cluster, grid, stack)
     each = np.array([*(_pass_s(rank) for rank in made), np.inf])
     return np.asarray(each[of] * grid.tp * grid.cp * grid.batch / grid.micro)
 

@@ -64,7 +64,8 @@ def peak(rank: Rank, stage: Stage, held_bytes: float) -> tuple[Moment, float]:
 
 class Width(NamedTuple):
     """Bytes of each parameter of a rank, or of each that is ``trained``, sharded from a stage of ZeRO on; ``part`` is
-    where they count in ``Room``, ``fields`` are those of the stack that say so."""
+    where they count in ``Room``, ``fields`` are those of the stack that say so. ``where``: of which parameters, all of
+    them, ``low`` those of blocks that a recipe takes, or ``high`` those of all else."""
 
     part: str
     name: str
@@ -72,6 +73,7 @@ class Width(NamedTuple):
     trained: bool
     stage: int
     fields: tuple[str, ...]
+    where: str = ""
 
 
 NEVER = 4
@@ -86,7 +88,7 @@ def widths(rank: Split) -> list[Width]:
     state_bytes, here = half * stack.fp16_state_bytes, 1 - away * stack.offloads_master
     gradient = "fp16_gradient_bytes" if half else "gradient_bytes"
     return [
-        Width("weights", "weights", weight_bytes, False, 3, ("weight_bytes",)),
+        *_weights(rank, weight_bytes),
         Width("gradients", "gradients", getattr(stack, gradient), True, 2, (gradient,)),
         Width("gradients", "spare gradients", 0.0 if half else stack.spare_bytes, True, NEVER, ("spare_bytes",)),
         Width("optimizer", "master weights", stack.master_bytes * here, True, 1, ("master_bytes", "offloads_master")),
@@ -95,12 +97,36 @@ def widths(rank: Split) -> list[Width]:
     ]
 
 
+def _weights(rank: Split, weight_bytes: float) -> list[Width]:
+    """Weights, and beside or in place of those of blocks their casts by a recipe, where these are there for good."""
+    setup, recipe, fields = rank.setup, rank.recipe, ("weight_bytes",)
+    if recipe is None or not rank.stack.low_copies or setup.adapter:
+        return [Width("weights", "weights", weight_bytes, False, 3, fields)]
+    where = "high" if setup.low_weights else ""
+    low_bytes = recipe.copies(rank.device.architecture) * recipe.value_bytes
+    return [
+        Width("weights", "weights", weight_bytes, False, 3, fields, where),
+        Width("weights", f"weights in {setup.precision}", low_bytes, False, 3, ("low_copies",), "low"),
+    ]
+
+
+def counted(rank: Split, width: Width, stage: Stage) -> tuple[Any, Any]:
+    """Return the parameters of a device that a width is of: all but experts, and experts."""
+    if width.trained:
+        return trained(rank, *stage)
+    whole = parameters(rank.model, rank.setup, *stage)
+    if not width.where:
+        return whole
+    high = stage._replace(blocks={block: count for block, count in stage.blocks.items() if block.wide})
+    rest = parameters(rank.model, rank.setup, *high)
+    return rest if width.where == "high" else (whole[0] - rest[0], whole[1] - rest[1])
+
+
 def _resting(rank: Split, stage: Stage) -> Room:
     """What is there between steps, all gradients included."""
-    counts = (parameters(rank.model, rank.setup, *stage), trained(rank, *stage))
     sums: dict[str, Any] = defaultdict(float)
     for width in widths(rank):
-        sums[width.part] += width.size_bytes * sharded(rank.setup, counts[width.trained], width.stage)
+        sums[width.part] += width.size_bytes * sharded(rank.setup, counted(rank, width, stage), width.stage)
     return Room(**sums, context=rank.stack.context_bytes)
 
 

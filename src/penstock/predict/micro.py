@@ -25,12 +25,11 @@ from penstock.cost.passes import CAST, MEMORY, ROUTING, Shares, Work, hot_share,
 from penstock.cost.stack import Stack
 from penstock.predict.frozen import widened_s
 from penstock.predict.part import Part, both_s
+from penstock.predict.precision import Precision, slow_down
 from penstock.predict.split import between_stages
 from penstock.predict.works import block_work, end_work
 
 Floats = NDArray[np.float64]
-KEPT_BYTES = {"fp8": 1.0, "fp4": 0.56}
-"""Of an element that a product in low precision keeps of its input: blocks of 16 share a scale of 8 bits in fp4."""
 
 
 class Rank:
@@ -54,10 +53,9 @@ class Rank:
             mesh.context(setup), mesh.experts(setup), setup.devices,
         )  # fmt: skip
         self.device = cluster.device_of(0)
-        has = self.device.matrix_flops
-        asked = setup.precision if setup.precision in ("fp32", "fp16", "bf16") else "bf16"
-        self.wide = asked if asked in has else "fp16" if "fp16" in has else "fp32"
-        self.low = setup.precision if setup.precision in has else self.wide
+        precision = Precision.on(self.device, setup)
+        self.low, self.wide, self.recipe = precision.low, precision.wide, precision.recipe
+        self.stand_ins = precision.stand_ins(self.device)
         self.width_bytes = 4.0 if setup.precision == "fp32" else 2.0
         shard = Shard(tp=setup.tp, sp=setup.sp, cp=setup.cp, cp_turned=setup.cp_turned, ep=setup.ep, etp=setup.etp)
         kernels: Kernels = replace(stack.kernels, attention=setup.flash)
@@ -69,22 +67,23 @@ class Rank:
             shard=shard,
             kernels=kernels,
             dropout=setup.dropout,
-            kept_bytes=KEPT_BYTES.get(self.low),
+            kept_bytes=precision.kept_bytes,
         )
         self.dense_batch = replace(self.batch, shard=replace(shard, ep=1, etp=1))
         launch_s = stack.graph_launch_s if setup.graphs else stack.launch_s
         self.launches_s = tuple(launch_s * pace for pace in host_paces(self.device))
         """Of the host for an operator of the forward, and of the backward."""
-
-    @property
-    def stand_ins(self) -> frozenset[str]:
-        """What is predicted in place of a precision that the device has not, in words."""
-        asked = self.setup.precision
-        return frozenset() if asked in self.device.matrix_flops else frozenset({f"{self.low} stands for {asked}"})
+        self.gathered_bytes = precision.gathered_bytes(model, setup.low_weights, self.width_bytes)
 
     def batch_of(self, block: Block) -> Microbatch:
-        """The micro-batch as a block sees it: only experts are split over the ranks of experts."""
-        return self.batch if isinstance(block.mlp, Experts) else self.dense_batch
+        """The micro-batch as a block sees it: only experts are split over the ranks of experts, and one that stays wide
+        keeps its inputs as they are."""
+        found = self.batch if isinstance(block.mlp, Experts) else self.dense_batch
+        return replace(found, kept_bytes=None) if block.wide else found
+
+    def bits_in(self, block: Block) -> str:
+        """The precision of products in a block."""
+        return self.wide if block.wide else self.low
 
     def batch_of_end(self, which: str) -> Microbatch:
         """The micro-batch as an end sees it: only multi-token heads have experts."""
@@ -138,8 +137,9 @@ class Rank:
         """Return what one block takes."""
         setup, routed = self.setup, isinstance(block.mlp, Experts)
         crowd = setup.imbalance if routed else 1.0
-        done = block_work(block, self.batch_of(block), setup.recompute, self.device, self.low, self.wide, crowd)
-        return self.part(done, self.low, routed, block)
+        low = self.bits_in(block)
+        done = block_work(block, self.batch_of(block), setup.recompute, self.device, low, self.wide, crowd)
+        return self.part(done, low, routed, block)
 
     def end(self, which: str) -> Part:
         """Return what the embedding, the head with its loss, or multi-token heads take."""
@@ -155,6 +155,7 @@ class Rank:
             found = sustained(self.device, low, self.wide, self.stack.attention, hot, self.shares)
         found[MEMORY] /= self.stack.moves
         found[CAST] /= self.stack.casts
+        slow_down(found, self.recipe, self.device)
         found[ROUTING] /= self.stack.routing
         return found
 

@@ -256,8 +256,10 @@ def _gathered(rank: Split, stage: Stage) -> _Gathered:
     apart = (setup.replicas > 1) * (setup.zero == 3)
     if stack.live_bytes or not np.any(apart):
         return _Gathered(copies, copies)
+    low = rank.recipe.copies(rank.device.architecture) * rank.recipe.value_bytes if rank.recipe else width
+    narrow = low if setup.low_weights else width
     block = apart * stage.largest(lambda block: sum(parameters(rank.model, setup, {block: 1}, False, False)))
     head = apart * sum(parameters(rank.model, setup, {}, False, stage.last))
     whole = 0.0 if setup.adapter else width + stack.reduced_bytes
-    blocks = copies + width * (1 + stack.ahead) * block
+    blocks = copies + narrow * (1 + stack.ahead) * block
     return _Gathered(blocks, copies + width * head, whole * block, (width + whole) * head)

@@ -72,6 +72,7 @@ class Ranks:
         self.setup = grid.upright
         self.made, self.of = made, of
         self.device, self.low, self.width_bytes = made[0].device, made[0].low, made[0].width_bytes
+        self.recipe, self.gathered_bytes = made[0].recipe, made[0].gathered_bytes
 
     def rows(self, at: Any) -> Ranks:
         """Return those of some rows."""
@@ -181,11 +182,13 @@ def staying(
     """Return which share of its heaviest layers each class of ``layout`` keeps at least if the first and the last stage
     give away so many layers: shape (classes,).
 
-    Others have no fewer layers then, but theirs may begin up to so many layers earlier or later.
+    Others have no fewer layers then, but theirs may begin up to so many layers earlier or later. Nothing is promised of
+    stages that may have blocks which a recipe leaves wide: their times differ.
     """
     heavy = max(model.kinds(), key=lambda block: block.parameters)
     until = np.cumsum([0, *(block == heavy for block in model.blocks)])
     sizes, placement = sizes or even(model.layers, ranks * chunks), placement_of(schedule, ranks, chunks)
+    wide = np.cumsum([0, *(block.wide for block in model.blocks)])
     begins, held, kept = np.cumsum([0, *sizes]), np.zeros(ranks), np.zeros(ranks)
     for stage, size in enumerate(sizes):
         first, last = stage == 0, stage == len(sizes) - 1
@@ -193,7 +196,8 @@ def staying(
         low, high = max(0, begins[stage] - less[0]), min(begins[stage] + less[1], model.layers - size)
         starts = np.array([0]) if first else np.array([model.layers - size]) if last else np.arange(low, high + 1)
         held[placement.rank_of[stage]] += until[begins[stage + 1]] - until[begins[stage]]
-        kept[placement.rank_of[stage]] += (until[starts + size] - until[starts]).min()
+        touches = wide[max(starts[-1] + size, begins[stage + 1])] > wide[min(starts[0], begins[stage])]
+        kept[placement.rank_of[stage]] += 0 if touches else (until[starts + size] - until[starts]).min()
     shares = kept / np.maximum(held, 1)
     found = layout(model, schedule, ranks, chunks, sizes)
     return np.array([max(shares[low], shares[high]) for low, high in zip(found.low, found.high, strict=True)])

@@ -18,6 +18,7 @@ from penstock.predict.held import Held, Less, layouts
 from penstock.predict.memory import least_bytes
 from penstock.predict.micro import Rank
 from penstock.predict.ranks import Ranks, layout, shapes_of
+from penstock.predict.widened import as_asked
 from penstock.predict.works import block_rows, end_rows
 from penstock.schedules.build import check_sizes
 from penstock.schedules.table import SCHEDULES
@@ -84,7 +85,7 @@ def scores(
     >>> len(grid), int(found.possible.sum()), bool(found.fits.any())
     (24, 24, True)
     """
-    size = len(grid)
+    model, size = as_asked(model, grid.base), len(grid)
     seconds, work_s, least_s, peak, needed = (np.full(size, np.inf) for _ in range(5))
     found = Scores(seconds, work_s, least_s, peak, needed, np.zeros(size, bool), can_be(grid, cluster.devices))
     found.possible[found.possible] = _can_run(model, grid.rows(found.possible))

@@ -12,6 +12,7 @@ from penstock.core.architecture import Architecture
 from penstock.core.cluster import Cluster, Level
 from penstock.core.device import Device
 from penstock.core.mesh import Row
+from penstock.core.recipes import Recipe
 from penstock.cost.collectives import Collective
 from penstock.cost.stack import Stack
 
@@ -30,6 +31,8 @@ class Split(Protocol):
     stack: Stack
     device: Device
     width_bytes: float
+    recipe: Recipe | None
+    gathered_bytes: tuple[float, float]
 
     @property
     def next_stage_s(self) -> Any:

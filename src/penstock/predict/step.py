@@ -28,6 +28,7 @@ from penstock.predict.pipelines import pipeline
 from penstock.predict.prediction import Prediction
 from penstock.predict.sizes import parameters, trained
 from penstock.predict.split import hops_s, waits_s
+from penstock.predict.widened import as_asked
 
 Floats = NDArray[np.float64]
 
@@ -58,7 +59,7 @@ def begun(model: Architecture, cluster: Cluster, setup: Setup, stack: Stack) -> 
     """Return the step that ``predict`` predicts, with the same arguments and errors."""
     if setup.devices > cluster.devices:
         raise ValueError(f"the setup takes {setup.devices} devices, {cluster.name} has {cluster.devices}")
-    return Step(model, cluster, setup, stack)
+    return Step(as_asked(model, setup), cluster, setup, stack)
 
 
 ROUNDING = 1e-12

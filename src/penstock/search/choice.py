@@ -88,10 +88,13 @@ def split_of(setup: Setup) -> str:
     """
     names = (
         "tp", "cp", "cp_heads", "cp_inner", "pp", "dp", "ep", "etp", "micro", "chunks", "sp", "zero", "shards",
-        "recompute", "optimizer_offload", "schedule", "stage_layers", "vocabulary", "order",
+        "recompute", "optimizer_offload", "schedule", "stage_layers", "vocabulary", "order", "precision", "wide_first",
+        "wide_last", "low_weights", "optimizer", "overlap",
     )  # fmt: skip
     usual: dict[str, Any] = {"dp": None, "micro": None, "recompute": None, "stage_layers": (), "order": ORDER}
     usual |= dict.fromkeys(("sp", "zero", "cp_heads", "cp_inner", "shards", "optimizer_offload", "vocabulary"), 0)
+    usual |= dict.fromkeys(("wide_first", "wide_last", "low_weights"), 0)
+    usual |= {"precision": "bf16", "optimizer": "adam", "overlap": "own"}
     usual["schedule"] = setup.schedule if setup.pp == 1 else ""
     values = {name: getattr(setup, name) for name in names}
     values["stage_layers"] = layers_text(setup.stage_layers) if setup.stage_layers else ()
@@ -143,6 +146,21 @@ class Ordered:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Numbers:
+    """The fastest strategy in a precision and with an optimizer, ``None`` where none fits.
+
+    ``gradient_equal``: whether gradients are those of 16 bits or more. ``gaps``: what was published of results beside
+    those in 16 bits and with states in 32, and where.
+    """
+
+    precision: str
+    optimizer: str
+    choice: Choice | None
+    gradient_equal: bool
+    gaps: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Planned:
     """The best strategies for a model, machines and a batch.
 
@@ -158,6 +176,7 @@ class Planned:
         changes: the smallest changes with which one fits, then.
         suggested: the batch that laws suggest, where none was given.
         orders: of the best that have a pipeline, where orders were solved for.
+        numbers: the best in each precision, where several were asked for.
     """
 
     choices: tuple[Choice, ...]
@@ -175,6 +194,7 @@ class Planned:
     suggested: Suggested | None = None
     orders: tuple[Ordered, ...] = ()
     stopped: bool = False
+    numbers: tuple[Numbers, ...] = ()
 
     @property
     def best(self) -> Choice:

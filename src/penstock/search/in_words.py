@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from penstock.core.mesh import ORDER
+from penstock.core.recipes import recipe_of
 from penstock.core.setup import Setup
 from penstock.search.space import Space
 from penstock.search.wishes import layers_text
@@ -17,6 +18,11 @@ SHARDED = {
     3: "weights, gradients and the optimizer's state are shared out {} (ZeRO-3)",
 }
 """By ZeRO's stage, what is shared out, and a place for among whom."""
+WAITS = {
+    "gradients": "Compute hides sums of gradients, but no gathers of weights.",
+    "none": "Compute hides neither sums of gradients nor gathers of weights.",
+}
+"""By what compute hides of messages between replicas."""
 AGAIN = {
     "none": "Nothing is made again in the backward.",
     "selective": "Attention's inner part is made again in the backward (selective recompute).",
@@ -120,4 +126,16 @@ def _rest(setup: Setup) -> Iterator[str]:
         yield f"Of what forwards keep, in host memory meanwhile: {word(setup.offload)}."
     if setup.optimizer_offload:
         yield f"{setup.optimizer_offload:.0%} of the optimizer's state lives in host memory."
-    yield f"Products are in {setup.precision}, the optimizer is {setup.optimizer}."
+    if setup.overlap in WAITS:
+        yield WAITS[setup.overlap]
+    yield from _numbers(setup)
+
+
+def _numbers(setup: Setup) -> Iterator[str]:
+    recipe, wide = recipe_of(setup.precision), setup.wide_first + setup.wide_last
+    scaled = f" ({recipe.scaled})" if recipe else ""
+    yield f"Products are in {setup.precision}{scaled}, the optimizer is {setup.optimizer}."
+    if wide:
+        yield f"Those of the first {setup.wide_first} and the last {setup.wide_last} blocks are in 16 bits."
+    if setup.low_weights:
+        yield f"Weights of blocks are kept and gathered in {setup.precision}."

@@ -11,6 +11,7 @@ import numpy as np
 from penstock.core.cluster import Cluster
 from penstock.predict import predict, scores
 from penstock.search.choice import Choice
+from penstock.search.numbers import several
 from penstock.search.space import Space
 from penstock.units import human_bytes
 
@@ -77,7 +78,7 @@ def frugal(space: Space) -> Space:
 
 def _others(space: Space, headroom: float) -> Iterator[tuple[str, Space, float]]:
     """Changes to try: what they are, what is left to choose from then, and the headroom."""
-    for name in space.fixed:
+    for name in space.fixed.keys() - several(space.fixed).keys():
         rest = {key: values for key, values in space.fixed.items() if key != name}
         yield f"leave {name} free", replace(space, fixed=rest), headroom
     if headroom > 0:

@@ -29,6 +29,7 @@ from penstock.search.finals import (
 )
 from penstock.search.finer import variants
 from penstock.search.misses import changes, nearest, refusal
+from penstock.search.numbers import parts, planned
 from penstock.search.orders import check, orders
 from penstock.search.space import Space, space_of
 from penstock.search.wishes import Wished
@@ -108,6 +109,8 @@ def best_of(
     """
     began = time.perf_counter()
     check_wanted(top, headroom)
+    if len(apart := parts(space)) > 1:
+        return planned(apart, lambda one: best_of(one, top=top, headroom=headroom, first=first, watch=watch), top)
     space.check()
     first_s = None
     if first is not None and (early := _first(space, headroom)) is not None:

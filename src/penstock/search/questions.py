@@ -13,6 +13,7 @@ from penstock.cost.stack import Stack
 from penstock.search.fleet import Sized, fleet_of
 from penstock.search.largest import Member, largest
 from penstock.search.longest import Longest, longest
+from penstock.search.numbers import of_one
 from penstock.search.planner import HEADROOM
 from penstock.search.sizing import Limits, sized
 from penstock.search.space import space_of
@@ -54,7 +55,7 @@ def size_cluster(
     """
     machines = cluster if isinstance(cluster, Cluster) else Cluster.read(cluster)
     fleet = fleet_of(
-        lambda grown: space_of(model, grown, framework, seq=seq, batch=batch, fix=fix, exclude=exclude),
+        lambda grown: of_one(space_of(model, grown, framework, seq=seq, batch=batch, fix=fix, exclude=exclude)),
         machines,
         nodes,
         headroom=headroom,
@@ -89,7 +90,7 @@ def longest_sequence(
         >>> found.seq, found.batch
         (262144, 1)
     """
-    space = space_of(model, cluster, framework, seq=seq, batch=batch, fix=fix, exclude=exclude)
+    space = of_one(space_of(model, cluster, framework, seq=seq, batch=batch, fix=fix, exclude=exclude))
     return longest(space, top=top, headroom=headroom)
 
 
@@ -122,5 +123,5 @@ def largest_model(
     """
     machines = cluster if isinstance(cluster, Cluster) else Cluster.read(cluster)
     models = family(name, machines.devices * machines.device_of(0).memory_bytes, seq)
-    space = space_of(models[0], machines, framework, seq=seq, batch=batch, fix=fix, exclude=exclude)
+    space = of_one(space_of(models[0], machines, framework, seq=seq, batch=batch, fix=fix, exclude=exclude))
     return largest(space, models, top=top, headroom=headroom)

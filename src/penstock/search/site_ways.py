@@ -12,7 +12,7 @@ from penstock.core.setup import Setup
 from penstock.cost.kernels import memory_bound
 from penstock.cost.stack import Stack
 from penstock.predict.across import Across, across
-from penstock.predict.after import on_host_s, unhidden_s
+from penstock.predict.after import hides, on_host_s, unhidden_s
 from penstock.predict.outer import WIDE_BYTES, Outer, outer_cost, rate_for
 from penstock.predict.step import Step
 from penstock.search.choice import Choice
@@ -138,7 +138,8 @@ def data_parallel(sites: Sites, each: list[Inside]) -> SitePlan | str:
         return why
     whole_s = sites.uplink.sum_s(steps[0].trained * stack.reduced_bytes)
     backward_s = min(max(step.op_s[Kind.B, stages].sum() for stages in step.on) for step in steps)
-    shown_s = float(unhidden_s(stack, whole_s, backward_s))
+    hidden = all(hides(step.setup, "gradients") for step in steps)
+    shown_s = float(unhidden_s(stack, whole_s, backward_s)) if hidden else whole_s
     seconds = max(one.seconds for one in bests) + shown_s
     fullest = min(bests, key=lambda one: one.headroom)
     return SitePlan(

@@ -22,6 +22,7 @@ from penstock.predict import Grid
 from penstock.predict.micro import Rank
 from penstock.schedules import SCHEDULES
 from penstock.search.meshes import meshes_of
+from penstock.search.numbers import asked, several
 from penstock.search.wishes import COLUMNS, RECOMPUTE, SEARCHED, Wished, Wishes, wishes
 
 SCHEDULES_TRIED = ("1f1b", "interleaved", "zb-h1", "zb-h2", "zb-v", "interleaved-zb")
@@ -263,10 +264,10 @@ def space_of(
     architecture = model if isinstance(model, Architecture) else model_of(str(model))
     machines = cluster if isinstance(cluster, Cluster) else Cluster.read(cluster)
     software = framework if isinstance(framework, Stack) else named(framework)
-    fixed, excluded = wishes(fix), wishes(exclude)
+    fixed, excluded = asked(wishes(fix), machines.device_of(0), software), wishes(exclude)
     single = {name: values for name, values in fixed.items() if name not in SEARCHED}
     for name, values in (*single.items(), *((n, v) for n, v in excluded.items() if n not in SEARCHED)):
-        if len(values) > 1 or name in excluded:
+        if (len(values) > 1 and name not in several(fixed)) or name in excluded:
             raise ValueError(f"{name}={'/'.join(map(str, values))}: {name} is not searched; fix one value of it")
     usual = {name: value for name, value in software.usual.items() if name not in SEARCHED}
     usual |= {name: values[0] for name, values in single.items()}
@@ -274,7 +275,7 @@ def space_of(
     base = Setup(seq=seq, batch=batch, **usual)
     for policy in fixed.get("recompute", ()):
         Rank(architecture, machines, replace(base, recompute=policy), software).parts  # noqa: B018
-    searched = {name: values for name, values in fixed.items() if name in SEARCHED}
+    searched = {name: values for name, values in fixed.items() if name in SEARCHED} | several(fixed)
     return Space(architecture, machines, software, base, searched, excluded)
 
 

@@ -114,7 +114,7 @@ def _possible(field: str, value: Any) -> Any:
     """The value, if a setup can have it where nothing else is in its way."""
     if isinstance(value, int):
         ranks = max(1, value)
-        alone: dict[str, Any] = {"seq": 1, "batch": ranks * ranks, "dp": ranks} | {field: value}
+        alone: dict[str, Any] = {"seq": 1, "batch": ranks * ranks, "dp": ranks, "precision": "mxfp8"} | {field: value}
         alone |= {"cp": 2 * value} if field == "cp_inner" and value else {}
         Setup(**alone)
     return value

@@ -9,6 +9,7 @@ from penstock.cost.origins import shown
 from penstock.units import DAY_S, human_bytes, human_s
 from penstock.view import charts, report_trades, report_weeks
 from penstock.view.columns import training_cells
+from penstock.view.report_numbers import by_numbers, notes
 from penstock.view.report_section import Facts, Listing, Section
 from penstock.view.roofline import COLOURS
 
@@ -137,8 +138,11 @@ def _others(facts: Facts) -> Section:
     tables = [ranking(facts), _commands(facts)] if facts["choices"] else []
     if facts["why"] is not None:
         tables.append(beside(facts["why"], best(facts)))
+    numbers = facts["numbers"]
+    tables[1:1] = [by_numbers(numbers)] if len(numbers) > 1 else []
     if facts["choices"]:
         lines = ["The strategies that were predicted to be fastest, and why neighbours of the first lost."]
+        lines += [line.strip() for line in notes(numbers)]
         return Section(name="others", title="Alternatives", lines=lines, heading="Why not", items=facts["rejected"],
                        tables=tables)  # fmt: skip
     lines = ["With each of these a strategy would fit." if facts["changes"] else "No single change would do."]
