@@ -14,7 +14,7 @@ from penstock.core.placement import Placement
 from penstock.core.setup import Setup
 from penstock.export.launch import torchrun
 from penstock.export.torch_csv import to_csv
-from penstock.export.written import FACT, Left, Written, comments, named, refuse, shards_of, toml, unsaid
+from penstock.export.written import ALIKE, FACT, Left, Written, comments, named, refuse, shards_of, toml, unsaid
 from penstock.predict.pipelines import pipeline
 from penstock.schedules.table import SCHEDULES
 
@@ -56,6 +56,7 @@ FLOAT8 = "quantize.linear.float8"
 NEVER = {
     "cp_inner": "keys go round in a ring alone",
     "cp_heads": "keys go round in a ring; it has no exchange of tokens for heads",
+    "recompute_layers": ALIKE,
     "offload": "no copies of activations to the host",
     "graphs": "0.2 records no graphs",
     "dropout": "its models have none",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from typing import Any, NamedTuple
@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock.core.architecture import Block
 from penstock.core.setup import MOMENTS_BYTES
 from penstock.predict.micro import Rank
-from penstock.predict.moments import Moment, Stage, moments, of_block, sharded
+from penstock.predict.moments import FIRST, Moment, each_kind, moments, sharded
 from penstock.predict.prediction import Room
 from penstock.predict.sizes import parameters, trained
 from penstock.predict.split import Split
+from penstock.predict.stage import Stage
 
 Floats = NDArray[np.float64]
 NAMES = tuple(field.name for field in fields(Room))
@@ -28,11 +28,9 @@ VOCABULARY_WAITS: dict[int, Callable[[int], float]] = {
 way it is split, as in ``Setup.vocabulary`` (Yeung et al. 2024, arXiv:2411.05288)."""
 
 
-def saved_bytes(rank: Rank, stages: Sequence[Counter[Block]]) -> NDArray[np.float64]:
-    """Return what each stage keeps of a micro-batch on its device, shape (stages,)."""
-    each = {block: of_block(rank, block).kept for block in set().union(*stages)}
-    found = [sum(count * each[block] for block, count in stage.items()) for stage in stages]
-    return np.array(found, dtype=np.float64)
+def saved_bytes(rank: Split, stage: Stage) -> Any:
+    """Return what each stage, or rank, keeps of a micro-batch on its device: an array as in ``stage``."""
+    return sum(count * each.kept for first in FIRST for each, count in each_kind(rank, stage, first))
 
 
 def rooms(rank: Split, stage: Stage, held_bytes: Sequence[float]) -> tuple[Room, ...]:
@@ -97,7 +95,7 @@ def widths(rank: Split) -> list[Width]:
 
 def _resting(rank: Split, stage: Stage) -> Room:
     """What is there between steps, all gradients included."""
-    counts = (parameters(rank.model, rank.setup, *stage), trained(rank, *stage))
+    counts = (parameters(rank.model, rank.setup, *stage.held), trained(rank, *stage.held))
     sums: dict[str, Any] = defaultdict(float)
     for width in widths(rank):
         sums[width.part] += width.size_bytes * sharded(rank.setup, counts[width.trained], width.stage)
