@@ -63,6 +63,9 @@ def merged(fields: Mapping[str, Any], flags: Mapping[str, Any]) -> dict[str, Any
     if "dp" not in flags and any(flags.get(name, taken.get(name, 1)) != taken.get(name, 1) for name in SPLIT):
         for name in ("dp", "shards"):
             taken.pop(name, None)
+    if "recompute_layers" not in flags and {"pp", "chunks", "recompute"} & set(flags):
+        for name in ("recompute_layers", "recompute_first"):
+            taken.pop(name, None)
     if "stage_layers" not in flags and {"pp", "chunks"} & set(flags):
         taken.pop("stage_layers", None)
     return taken | dict(flags)

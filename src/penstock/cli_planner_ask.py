@@ -93,7 +93,8 @@ def predict_words(one: Choice, space: Space, asked: Mapping[str, Any]) -> str:
     from penstock.search.choice import flags_of
 
     usual = {**space.stack.usual, **asked.get("from_says", {})}
-    usual.pop("stage_layers", None)
+    for name in ("stage_layers", "recompute_layers", "recompute_first"):
+        usual.pop(name, None)
     names = ("from" if "from" in asked else "model", "cluster", "framework")
     words = " ".join(f"--{name} {asked[name]}" for name in names)
     return f"penstock predict {words} {flags_of(one.setup, usual)}"

@@ -165,8 +165,9 @@ def setup_of(given: dict[str, Any], devices: int) -> Setup:
     if missing:
         raise ValueError(f"--{missing[0]} is missing; say how many {_SAYS[missing[0]].split(',')[0].rstrip('.')}")
     given = dict(given)
-    if isinstance(given.get("stage_layers"), str):
-        given["stage_layers"] = _numbers(given["stage_layers"])
+    for name in ("stage_layers", "recompute_layers"):
+        if isinstance(given.get(name), str):
+            given[name] = _numbers(given[name], name)
     if "," in given.get("recompute", ""):
         given["recompute"] = _names(given["recompute"])
     if isinstance(given.get("offload"), str):
@@ -185,11 +186,12 @@ def _share_or_names(text: str) -> float | tuple[str, ...]:
         return _names(text)
 
 
-def _numbers(text: str) -> tuple[int, ...]:
+def _numbers(text: str, name: str) -> tuple[int, ...]:
     try:
         return tuple(int(word) for word in text.split(","))
     except ValueError:
-        raise ValueError(f"--stage-layers {text}: write whole numbers with commas, for example 2,3,1") from None
+        flag = name.replace("_", "-")
+        raise ValueError(f"--{flag} {text}: write whole numbers with commas, for example 2,3,1") from None
 
 
 def _show(found: Prediction, path: Path) -> None:

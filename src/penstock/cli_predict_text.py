@@ -46,6 +46,8 @@ def facts_of(found: Prediction, model: Architecture, cluster: Cluster, setup: Se
         "memory_rank": found.rooms.index(peak),
         "memory_by_rank_bytes": [room.total for room in found.rooms],
         "device_memory_bytes": found.memory_bytes,
+        "host_by_rank_bytes": list(found.host_bytes),
+        "host_memory_bytes": found.host_memory_bytes,
         "headroom_bytes": found.memory_bytes - peak.total,
         "checkpoint_bytes": found.checkpoint_bytes,
         "checkpoint_s": found.checkpoint_s,
@@ -92,6 +94,8 @@ def print_prediction(found: Prediction, facts: dict[str, Any], setup: Setup) -> 
     print_columns((f"  {name}", human_s(value), f"{value / found.seconds:.1%}") for name, value in parts)
     print(f"\nmemory of a device of pipeline rank {facts['memory_rank']}, the fullest")
     print_columns(_memory(found))
+    if (most := max(found.host_bytes)) > 0:
+        print(f"in host memory {human_bytes(most)} of {human_bytes(found.host_memory_bytes)} for each device")
     if found.guessed:
         print("\nguessed")
         for text in found.guessed:

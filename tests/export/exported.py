@@ -82,6 +82,7 @@ def setups(draw, model):
     etp = draw(st.sampled_from([n for n in {1, split["tp"]} if ranks % (n * ep) == 0])) if ep > 1 else 1
     micro = draw(st.sampled_from((1, 2)))
     replicas = split["dp"] * split["cp"]
+    again = draw(st.sampled_from(("none", "full", "selective", ("attention.core",), ("attention.core", "mlp"))))
     return Setup(
         seq=draw(st.sampled_from((2048, 8192))),
         batch=split["dp"] * micro * draw(st.sampled_from((8, 16))),
@@ -92,8 +93,9 @@ def setups(draw, model):
         **draw(contexts(split["cp"])),
         zero=draw(st.integers(0, 3)),
         shards=draw(st.sampled_from([0, *(n for n in (2, 4, 8) if replicas % n == 0 and n < replicas)])),
-        recompute=draw(st.sampled_from(("none", "full", "selective", ("attention.core",), ("attention.core", "mlp")))),
-        offload=draw(st.sampled_from((0.0, 0.0, 0.5))),
+        recompute=again,
+        recompute_layers=draw(st.sampled_from(((), (), (1,)))) if again == "none" else (),
+        offload=draw(st.sampled_from((0.0, 0.0, 0.5, ("input",)))),
         optimizer_offload=draw(st.sampled_from((0.0, 0.0, 0.5, 1.0))),
         **draw(PRECISIONS),
         flash=draw(st.booleans()),

@@ -87,7 +87,7 @@ TORCHRUN = ("nnodes", "nproc-per-node", "rdzv-id", "rdzv-backend", "rdzv-endpoin
 def _values(key, value):
     if value == "true":
         return []
-    return value.split() if key == "recompute-modules" else [value]
+    return value.split() if key in ("recompute-modules", "offload-modules") else [value]
 
 
 def test_torchtitan_takes_the_table(tmp_path):

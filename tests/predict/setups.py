@@ -28,6 +28,8 @@ SETUPS: dict[str, tuple[str, str, str, dict[str, Any]]] = {
     "chunks and offload": ("llama-3-8b", "dgx-h100:4", "megatron-core",
                            {"dp": 8, "pp": 4, "chunks": 2, "schedule": "interleaved", "offload": 0.5,
                             "optimizer_offload": 0.5, "recompute": ("mlp_norm", "mlp.activation")}),
+    "some layers again": ("llama-3-8b", "dgx-h100:4", "megatron-core",
+                          {"dp": 8, "pp": 4, "recompute_layers": (5, 3, 1, 0), "recompute": "selective"}),
     "storages elsewhere": ("llama-3-8b", "dgx-h100:1", "megatron-core", {"dp": 8, "offload": ("attention.result",)}),
     "vocabulary and split backwards": ("llama-3-8b", "dgx-h100:4", "megatron-core",
                                        {"dp": 8, "pp": 4, "schedule": "zb-h1", "vocabulary": 1}),

@@ -85,7 +85,7 @@ def test_every_part_of_a_step_is_tried_here() -> None:
     assert found == {
         "blocks", "recompute", "tensor parallel messages", "expert parallel messages", "context parallel messages",
         "embedding and head", "waiting for launches", "between stages", "gathering weights", "host per micro-batch",
-        "bubble", "gradients and weights", "optimizer", "host per step",
+        "bubble", "gradients and weights", "optimizer", "host per step", "copies to the host",
     }  # fmt: skip
     held = {part.name for name in NAMES for tree in explained(name).memory for part in tree.parts}
     assert held == set(explained(NAMES[0]).prediction.rooms[0].parts())

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from penstock.calibrate.megatron_precision import precision_fields
+from penstock.calibrate.printed import OFFLOADED
 from penstock.core.architecture import Architecture
 from penstock.core.config import gpt
 from penstock.core.mesh import ORDER, STAGES_NEAR
@@ -154,7 +155,9 @@ def fields_of(given: Arguments, devices: int) -> dict[str, Any]:
         **_context(given, cp),
         "zero": _zero(given),
         "shards": dp * cp // copies if copies > 1 else 0,
-        "recompute": _again(given),
+        "recompute": "none" if (first := _block_layers(given)) else _again(given),
+        "recompute_layers": first,
+        "offload": _offload(given, layers),
         "optimizer_offload": given.share("optimizer-offload-fraction", 1.0) * given.says("optimizer-cpu-offload"),
         **precision_fields(given),
         "multi_token": given.whole("mtp-num-layers", 0) > 0,
@@ -250,6 +253,20 @@ def _stage_layers(given: Arguments, layers: int, pp: int, chunks: int) -> tuple[
     between = max(0, pp - bool(first) - bool(last))
     ranks = [first] * bool(first) + [(layers - first - last) // max(1, between)] * between + [last] * bool(last)
     return tuple(rank // chunks for rank in ranks) * chunks
+
+
+def _offload(given: Arguments, layers: int) -> float | tuple[str, ...]:
+    """What waits in host memory: inputs of modules, or all of some layers, whose share of all layers it is."""
+    if given.says("fine-grained-activation-offloading"):
+        modules = given.get("offload-modules", "").strip("[]").replace(",", " ").split()
+        return tuple(dict.fromkeys(name for module in modules for name in OFFLOADED.get(module, ())))
+    return given.whole("cpu-offloading-num-layers", 0) / layers
+
+
+def _block_layers(given: Arguments) -> tuple[int, ...]:
+    """How many first layers of each stage are made again in full, where not all are (``--recompute-method block``)."""
+    block = _again(given) == "full" and given.get("recompute-method") == "block"
+    return (given.whole("recompute-num-layers", 1),) if block else ()
 
 
 def _again(given: Arguments) -> str | tuple[str, ...]:

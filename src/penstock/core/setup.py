@@ -45,6 +45,9 @@ class Setup:
             weights too.
         shards: ranks over which ZeRO shards, if fewer than all of these (hybrid sharding); 0: all.
         recompute: ``none``, ``selective``, ``full``, or names of operators.
+        recompute_layers: how many of the first layers of each stage, all if it has fewer, have ``recompute_first`` in
+            place of ``recompute``: one number for all stages, or one each; empty: none.
+        recompute_first: ``full``, or ``selective``.
         offload: share of what a forward keeps that waits in host memory, or the storages of a block that do.
         optimizer_offload: share of the optimizer's state that lives, and is updated, in host memory.
         precision: of the products inside blocks: ``bf16``, ``fp16``, ``fp32``, or a recipe: ``fp8-delayed``,
@@ -90,6 +93,8 @@ class Setup:
     zero: int = 0
     shards: int = 0
     recompute: str | tuple[str, ...] = "none"
+    recompute_layers: tuple[int, ...] = ()
+    recompute_first: str = "full"
     offload: float | tuple[str, ...] = 0.0
     optimizer_offload: float = 0.0
     precision: str = "bf16"
@@ -120,7 +125,7 @@ class Setup:
             if not isinstance(share, tuple) and not 0 <= share <= 1:
                 raise ValueError(f"{name}={share} is no share; use 0 to 1")
         named = {"optimizer": tuple(MOMENTS_BYTES), "precision": precisions(), "overlap": OVERLAPS}
-        for name, choices in named.items():
+        for name, choices in (named | {"recompute_first": ("full", "selective")}).items():
             if (value := getattr(self, name)) not in choices:
                 raise ValueError(f"{name}={value!r} is unknown; {suggest(value, choices)}")
         if self.vocabulary > 3:
@@ -139,6 +144,7 @@ class Setup:
                 f"such as {'fp8-current' if self.precision == 'fp8' else 'nvfp4'}"
             )
         self._check_split()
+        self._check_again()
 
     def _check_split(self) -> None:
         each = self.dp * self.micro
@@ -166,10 +172,25 @@ class Setup:
         """Return whether an axis lies inside of another."""
         return self.order.index(axis) < self.order.index(other)
 
+    def _check_again(self) -> None:
+        counts, stages = self.recompute_layers, self.stages
+        if len(counts) not in (0, 1, stages):
+            raise ValueError(f"recompute_layers has {len(counts)} numbers; give 1, or {stages}, one a stage")
+        if counts and min(counts) < 0:
+            raise ValueError(f"recompute_layers={min(counts)} is too small; use 0 or more")
+        if counts and self.recompute in ("full", self.recompute_first):
+            raise ValueError(f"recompute={self.recompute} is for all layers; with recompute_layers use recompute=none")
+
     @property
     def ends(self) -> tuple[str, ...]:
         """Ends of the model that are trained beside its blocks, by name."""
         return ("embedding", "predictors", "head") if self.multi_token else ("embedding", "head")
+
+    @property
+    def again(self) -> tuple[int, ...]:
+        """``recompute_layers`` of each stage; empty if there are none."""
+        counts = self.recompute_layers
+        return counts * self.stages if len(counts) == 1 else counts
 
     @property
     def devices(self) -> int:

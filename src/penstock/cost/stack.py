@@ -65,6 +65,9 @@ class Stack:
         context_bytes: of the driver's context and of collectives, outside the allocator.
         slack: what the allocator holds and cannot use, relative to activations and what passes.
         recompute: what is made again unless told otherwise.
+        again_layers: which layers it can make again in another way than the rest (``Setup.recompute_layers``):
+            ``alike``, as many first ones on each stage in full, where the rest keeps all; ``ranks``, all of some
+            pipeline ranks, where the rest keeps all; ``any``; empty: none.
         zero_stages, piped_zero_stages: stages of ZeRO that it has, without and with a pipeline.
         schedules: those that it has, of those that a search tries; none: all.
         axes: those that it can split over several ranks, of ``tp``, ``cp``, ``pp``, ``dp``; none: all.
@@ -132,6 +135,7 @@ class Stack:
     context_bytes: float = 2e9
     slack: float = 0.05
     recompute: str | tuple[str, ...] = "none"
+    again_layers: str = ""
     zero_stages: tuple[int, ...] = (0, 1, 2, 3)
     piped_zero_stages: tuple[int, ...] = (0, 1)
     schedules: tuple[str, ...] = ()

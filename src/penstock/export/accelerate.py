@@ -10,7 +10,7 @@ from penstock.core.architecture import Architecture
 from penstock.core.cluster import Cluster
 from penstock.core.setup import Setup
 from penstock.export.launch import nodes_of
-from penstock.export.written import SCRIPTS, Left, Written, comments, refuse, shards_of, unsaid
+from penstock.export.written import ALIKE, SCRIPTS, Left, Written, comments, refuse, shards_of, unsaid
 
 MIXED = {"bf16": "bf16", "fp16": "fp16", "fp8": "fp8", "fp8-current": "fp8", "fp8-delayed": "fp8", "fp32": "no"}
 TE: dict[str, Any] = {
@@ -22,6 +22,7 @@ NEVER = SCRIPTS | {
     "etp": "experts are not split",
     "sp": "the plan of tensor parallelism in the model's config",
     "order": "its mesh has dp outside of cp and tp",
+    "recompute_layers": ALIKE,
     "offload": "fsdp_activation_checkpointing keeps them on the device",
     "optimizer": "made by the training script",
     "wide_first": "the first and the last linear layer stay wide",

@@ -15,7 +15,17 @@ from penstock.core.mixers import Attention
 from penstock.core.parts import Experts
 from penstock.core.setup import Setup
 from penstock.export.launch import torchrun
-from penstock.export.megatron import again_modules, comm_type, context_sizes, has_experts, problems, setup_left
+from penstock.export.megatron import (
+    again_modules,
+    comm_type,
+    context_sizes,
+    full_layers,
+    has_experts,
+    offload_layers,
+    offload_modules,
+    problems,
+    setup_left,
+)
 from penstock.export.megatron_model import model_left, model_words
 from penstock.export.precision import moments_of, precision_of
 from penstock.export.written import Left, Written, comments, refuse
@@ -146,7 +156,8 @@ def _left(model: Architecture) -> Iterator[Left]:
 
 
 def _overrides(model: Architecture, cluster: Cluster, setup: Setup) -> dict[str, Value]:
-    return _parallel(model, setup) | _training(cluster, setup) | _recompute(model, setup) | _optimizer(setup)
+    memory = _recompute(model, setup) | _offload(model, setup)
+    return _parallel(model, setup) | _training(cluster, setup) | memory | _optimizer(setup)
 
 
 def _parallel(model: Architecture, setup: Setup) -> dict[str, Value]:
@@ -201,13 +212,21 @@ def _training(cluster: Cluster, setup: Setup) -> dict[str, Value]:
 
 
 def _recompute(model: Architecture, setup: Setup) -> dict[str, Value]:
-    full, modules = setup.recompute == "full", again_modules(model, setup)
+    first = full_layers(setup)
+    full, modules = bool(first) or setup.recompute == "full", again_modules(model, setup)
     found: dict[str, Value] = {
         "model.recompute_granularity": "full" if full else "selective" if modules else None,
-        "model.recompute_method": "uniform" if full else None,
-        "model.recompute_num_layers": 1 if full else None,
+        "model.recompute_method": ("block" if first else "uniform") if full else None,
+        "model.recompute_num_layers": (first or 1) if full else None,
     }
     return found | ({"model.recompute_modules": modules} if modules and not full else {})
+
+
+def _offload(model: Architecture, setup: Setup) -> dict[str, Value]:
+    if modules := offload_modules(setup):
+        return {"model.fine_grained_activation_offloading": True, "model.offload_modules": modules}
+    layers = offload_layers(model, setup)
+    return {"model.cpu_offloading": True, "model.cpu_offloading_num_layers": layers} if layers else {}
 
 
 def _optimizer(setup: Setup) -> dict[str, Value]:

@@ -27,6 +27,7 @@ NEVER = SCRIPTS | {
     "etp": "the script's own layers",
     "sp": "the script's own layers",
     "recompute": "model.gradient_checkpointing_enable() or deepspeed.checkpointing in the training script",
+    "recompute_layers": "deepspeed.checkpointing around some layers in the training script",
     "offload": "deepspeed.checkpointing with cpu_checkpointing in the training script",
     "order": "PipelineModule(topology=...) in the training script",
     "vocabulary": "the script's own layers",

@@ -74,10 +74,20 @@ def _left(model: Architecture, setup: Setup) -> Iterator[Left]:
         yield Left("optimizer", f"AdamW with moments in {kind}, as the weights, in place of {setup.optimizer}")
     if named(setup):
         yield Left("recompute", "operators cannot be named; written as selective")
+    if setup.again and setup.recompute != "none":
+        yield Left("recompute", "stages behind those of recompute_layers keep all")
+    if some := [stage for stage, share in _again_shares(model, setup).items() if 0 < share < 1]:
+        yield Left("recompute_layers", f"whole stages are made again; all of {', '.join(map(str, some))} is")
     if isinstance(setup.offload, tuple):
         yield Left("offload", "storages cannot be named; not written")
     if setup.vocabulary == 3:
         yield Left("vocabulary", "it has algorithms 1 and 2; not written")
+
+
+def _again_shares(model: Architecture, setup: Setup) -> dict[int, float]:
+    """Which share of its layers each stage makes again, where not all do."""
+    sizes = zip(setup.again, setup.layers_of(model.layers), strict=False)
+    return {stage: min(1.0, count / max(1, len(layers))) for stage, (count, layers) in enumerate(sizes)}
 
 
 def job_keys(model: Architecture, setup: Setup) -> dict[str, object]:
@@ -94,7 +104,10 @@ def job_keys(model: Architecture, setup: Setup) -> dict[str, object]:
     }
     if setup.stage_layers:
         keys["stage_layers"] = [*setup.stage_layers]
-    if setup.recompute != "none":
+    if shares := _again_shares(model, setup):
+        stages = [str(stage) for stage, share in shares.items() if share]
+        keys |= {"recompute": f"{setup.recompute_first},stages={'+'.join(stages)}"} if stages else {}
+    elif setup.recompute != "none":
         keys["recompute"] = "full" if setup.recompute == "full" else "selective"
     if isinstance(setup.offload, float) and setup.offload:
         keys["offload"] = setup.offload

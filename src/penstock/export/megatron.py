@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from penstock.calibrate.megatron import AGAIN, SHARDING, layout_of
+from penstock.calibrate.printed import OFFLOADED
 from penstock.core.architecture import Architecture
 from penstock.core.cluster import Cluster
 from penstock.core.mesh import ORDER, STAGES_NEAR, pipes_agree
@@ -18,7 +19,6 @@ from penstock.export.written import Left, Written, comments, named, refuse, unsa
 from penstock.schedules.table import SCHEDULES
 
 NEVER = {
-    "offload": "copies to the host are chosen by module (--fine-grained-activation-offloading)",
     "imbalance": "a fact of data and router, not an argument",
     "vocabulary": "embedding and head stay on the first and the last stage",
 }
@@ -40,6 +40,7 @@ def megatron(model: Architecture, cluster: Cluster, setup: Setup) -> Written:
         _parallel(model, setup),
         _training(cluster, setup),
         _recompute(model, setup),
+        _offload(model, setup),
         _optimizer(setup),
         [*model_words(model), ("--max-position-embeddings", str(max(setup.seq, model.positions)))],
     )
@@ -97,7 +98,11 @@ def setup_left(model: Architecture, setup: Setup) -> Iterator[Left]:
         yield Left("order", f"its scripts have {ORDER} and {STAGES_NEAR} alone, not {setup.order}")
     if setup.sp and setup.tp == 1:
         yield Left("sp", "it has no meaning with tp=1, and is turned off")
-    if setup.recompute == "selective":
+    yield from again_left(setup)
+    yield from offload_left(model, setup)
+    if full_layers(setup):
+        pass
+    elif setup.recompute == "selective":
         yield Left("recompute", "norms and activations of experts are made again, not all but products and attention")
     elif unknown := set(named(setup)) - {name for names in AGAIN.values() for name in names}:
         yield Left("recompute", f"no module makes {', '.join(sorted(unknown))} again")
@@ -138,6 +143,57 @@ def again_modules(model: Architecture, setup: Setup) -> list[str]:
     if setup.recompute == "selective":
         return [*NORMS, *(["moe_act"] if has_experts(model) else [])]
     return [module for module, names in AGAIN.items() if set(names) & set(named(setup))]
+
+
+def full_layers(setup: Setup) -> int:
+    """Return how many first layers of each stage run again in full; 0 where not some do."""
+    return max(setup.again, default=0) * (setup.recompute_first == "full")
+
+
+def again_left(setup: Setup) -> Iterator[Left]:
+    """Give what of ``recompute_layers`` Megatron-Core has no words for."""
+    some = setup.again
+    if some and setup.recompute_first != "full":
+        yield Left(
+            "recompute_layers", f"{setup.recompute_first} is for all layers or none; the first are left as others"
+        )
+    elif some and setup.recompute != "none":
+        yield Left("recompute_layers", "layers behind those made again in full keep all")
+    if len(set(some)) > 1:
+        yield Left("recompute_layers", f"one number for all stages; the largest, {max(some)}, is written")
+
+
+def offload_modules(setup: Setup) -> list[str]:
+    """Return the modules whose inputs are the storages that go to the host."""
+    names = set(setup.offload) if isinstance(setup.offload, tuple) else set()
+    return [module for module, storages in OFFLOADED.items() if set(storages) <= names]
+
+
+def offload_layers(model: Architecture, setup: Setup) -> int:
+    """Return how many layers go to the host whole, which all but one can without a pipeline and without recompute."""
+    if isinstance(setup.offload, tuple) or setup.pp > 1 or setup.recompute != "none" or full_layers(setup):
+        return 0
+    return min(round(setup.offload * model.layers), model.layers - 1)
+
+
+def offload_left(model: Architecture, setup: Setup) -> Iterator[Left]:
+    """Give what of ``offload`` Megatron-Core has no words for."""
+    if isinstance(setup.offload, tuple):
+        if lost := set(setup.offload) - {name for one in offload_modules(setup) for name in OFFLOADED[one]}:
+            yield Left("offload", f"no module has {', '.join(sorted(lost))} as its input")
+    elif setup.offload and not (layers := offload_layers(model, setup)):
+        why = "whole layers go to the host without pipeline and recompute alone; choose --offload-modules"
+        yield Left("offload", f"{why} (offload={setup.offload})")
+    elif setup.offload and layers / model.layers != setup.offload:
+        yield Left("offload", f"whole layers: {layers} of {model.layers}")
+
+
+def _offload(model: Architecture, setup: Setup) -> Words:
+    if modules := offload_modules(setup):
+        yield ("--fine-grained-activation-offloading",)
+        yield "--offload-modules", *modules
+    elif layers := offload_layers(model, setup):
+        yield "--cpu-offloading-num-layers", str(layers)
 
 
 def _parallel(model: Architecture, setup: Setup) -> Words:
@@ -181,10 +237,10 @@ def _training(cluster: Cluster, setup: Setup) -> Words:
 
 
 def _recompute(model: Architecture, setup: Setup) -> Words:
-    if setup.recompute == "full":
+    if (first := full_layers(setup)) or setup.recompute == "full":
         yield "--recompute-granularity", "full"
-        yield "--recompute-method", "uniform"
-        yield "--recompute-num-layers", "1"
+        yield "--recompute-method", "block" if first else "uniform"
+        yield "--recompute-num-layers", str(first or 1)
     elif modules := again_modules(model, setup):
         yield "--recompute-granularity", "selective"
         yield "--recompute-modules", *modules

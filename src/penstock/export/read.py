@@ -34,7 +34,7 @@ MODEL_LACKS = LACKS | {"window-size": "windows"}
 ALONG = frozenset((
     *("fp8-recipe", "fp4-recipe", "exp-avg-sq-dtype", "recompute-method", "recompute-num-layers", "add-qkv-bias"),
     *("bf16", "use-distributed-optimizer", "use-precision-aware-optimizer", "padded-vocab-size", "num-query-groups"),
-    *("optimizer-offload-fraction", "reuse-grad-buf-for-mxfp8-param-ag"),
+    *("optimizer-offload-fraction", "reuse-grad-buf-for-mxfp8-param-ag", "cpu-offloading", "offload-modules"),
 ))  # fmt: skip
 """Arguments that another one says already, or that change little."""
 JOB = {"strategy", "run"}

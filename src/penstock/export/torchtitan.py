@@ -16,7 +16,7 @@ from penstock.export.launch import torchrun
 from penstock.export.megatron import has_experts
 from penstock.export.precision import precision_of
 from penstock.export.torch_csv import to_csv
-from penstock.export.written import FACT, Left, Written, comments, named, refuse, shards_of, toml, unsaid
+from penstock.export.written import ALIKE, FACT, Left, Written, comments, named, refuse, shards_of, toml, unsaid
 from penstock.predict.pipelines import pipeline
 from penstock.schedules.table import SCHEDULES
 
@@ -61,6 +61,7 @@ RECIPES = {"fp8-current": "tensorwise", "fp8-row": "rowwise", "mxfp8": "mxfp8_cu
 NEVER = {
     "cp_inner": "keys go round in a ring alone",
     "cp_heads": "keys go round in a ring; it has no exchange of tokens for heads",
+    "recompute_layers": ALIKE,
     "offload": "no copies of activations to the host",
     "graphs": "0.2 records no graphs",
     "dropout": "its models have none",

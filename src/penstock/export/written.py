@@ -11,6 +11,8 @@ from penstock.core.setup import Setup
 POLICIES = ("none", "selective", "full")
 """Ways of making activations again; other words are names of operators."""
 
+ALIKE = "all layers are made again alike"
+"""Why a framework does not say ``recompute_layers``."""
 FACT = "a fact of data and router, not a key"
 """Why no framework says ``imbalance``."""
 SCRIPTS = {

@@ -166,3 +166,10 @@ def on_host_s(node: Node, moved_bytes: Any, touched_bytes: Any) -> Floats:
 def optimizer_s(updates: Mapping[str, Floats]) -> Floats:
     """Return the seconds of all updates."""
     return np.asarray(np.sum([*updates.values()], axis=0))
+
+
+def checkpoint_s(node: Node, devices: int, stored_bytes: float) -> float:
+    """Return the seconds in which all devices write their part of a checkpoint through their hosts to the nodes'
+    disks."""
+    own = stored_bytes / devices
+    return max(own / node.host_link.bytes_per_s, own * min(node.devices, devices) / node.disk_bytes_per_s)

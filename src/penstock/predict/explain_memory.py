@@ -14,11 +14,13 @@ from penstock.core.architecture import Block
 from penstock.core.parts import Experts, Mlp
 from penstock.cost.origins import Constant, of_stack
 from penstock.engine.memory import memory
-from penstock.predict.explain_time import block_names
+from penstock.predict.explain_blocks import block_names, which
 from penstock.predict.figure import Figure, total
 from penstock.predict.memory import Width, counted, peak, vocabulary_waits, widths
-from penstock.predict.moments import Stage, logit_bytes, loss_storages, sharded, storages
+from penstock.predict.micro import Rank
+from penstock.predict.moments import logit_bytes, loss_storages, sharded, storages
 from penstock.predict.prediction import Room
+from penstock.predict.stage import Stage
 from penstock.predict.step import Step
 from penstock.units import human_bytes
 
@@ -51,12 +53,16 @@ class _OnRank:
 
     def __init__(self, step: Step, r: int, room: Room) -> None:
         self.step, self.rank, self.r, self.room = step, step.rank, r, room
-        self.stage = Stage(step.blocks(r), *step.holds(r))
+        self.stage = self._stage()
         self.names = block_names(step)
         curve = step.timeline.memory[r]
         self.at = int(np.argmax(curve.total_bytes)) if len(curve.time_s) else 0
         self.kept_bytes = float(curve.peak_bytes)
         self.moment, self.held_bytes = peak(self.rank, self.stage, self.kept_bytes)
+
+    def _stage(self) -> Stage:
+        ways = [blocks for _, blocks in self.step.blocks(self.r)]
+        return Stage(sum(ways, Counter()), *self.step.holds(self.r), *ways[1:])
 
     def figure(self) -> Figure:
         """All of it."""
@@ -160,7 +166,8 @@ class _OnRank:
         if not self.room.activations:
             return
         for stage, count in self.in_flight.items():
-            parts = [self._kept(block, times, count) for block, times in self.step.stages[stage].items()]
+            each = ((rank, block, times) for rank, of in self.step.ways for block, times in of[stage].items())
+            parts = [self._kept(rank, block, times, count) for rank, block, times in each]
             how = f"{count:g} micro-batches in flight"
             yield total(f"stage {stage}", "bytes", parts, how=how, facts={"in_flight": count})
         waiting = self.kept_bytes * vocabulary_waits(self.rank)
@@ -170,17 +177,17 @@ class _OnRank:
         how = "those of the block whose backward has ended"
         yield Figure(name="freed", value=gone if abs(gone) > 1.0 else 0.0, unit="bytes", how=how)
 
-    def _kept(self, block: Block, times: int, count: float) -> Figure:
+    def _kept(self, rank: Rank, block: Block, times: int, count: float) -> Figure:
         found = [
             Figure(
                 name=name, value=times * count * size, unit="bytes",
                 how=f"{human_bytes(size)} in {times} blocks, {count:g} micro-batches in flight",
                 facts={"bytes": size, "blocks": times, "in_flight": count},
             )
-            for name, size in storages(self.rank, block).items()
+            for name, size in storages(rank, block).items()
         ]  # fmt: skip
-        how = f"{times} blocks, recompute {self.rank.setup.recompute}, offload {self.rank.setup.offload}"
-        return total(self.names[block], "bytes", found, how=how)
+        how = f"{times} blocks, recompute {rank.setup.recompute}, offload {rank.setup.offload}"
+        return total(self.names[block] + which(self.step, rank), "bytes", found, how=how)
 
     def _loss(self, _: str) -> Iterator[Figure]:
         rank, setup = self.rank, self.rank.setup

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from penstock.core.architecture import Block
 from penstock.core.mesh import replicas
-from penstock.core.mixers import Attention
 from penstock.core.op import Kind
 from penstock.core.parts import Experts
 from penstock.cost.origins import Constant, constant, of_memory, of_stack
 from penstock.cost.passes import CLASSES, hot_share
 from penstock.predict.after import hides
+from penstock.predict.explain_blocks import Mine, blocks_of
 from penstock.predict.explain_frozen import widening
 from penstock.predict.explain_kernels import (
     PHASES,
@@ -26,10 +25,11 @@ from penstock.predict.explain_kernels import (
 from penstock.predict.explain_messages import collective_constants, links, messages_of
 from penstock.predict.explain_update import updates
 from penstock.predict.figure import Figure, total
+from penstock.predict.host import away_bytes, copy_rate, copy_s
 from penstock.predict.micro import Rank
 from penstock.predict.part import Part
 from penstock.predict.step import Step
-from penstock.predict.works import block_work, end_work
+from penstock.predict.works import end_work
 from penstock.units import human_bytes, human_s
 
 
@@ -40,8 +40,6 @@ class Opened:
         self.step, self.rank, self.setup, self.stack = step, step.rank, step.setup, step.stack
         self.r = step.slowest
         self.seconds = float(step.seconds()[self.r])
-        self.blocks = step.blocks(self.r)
-        self.names = block_names(step)
 
     def time(self) -> Figure:
         """Return the seconds of the step as a tree."""
@@ -59,6 +57,7 @@ class Opened:
             "recompute": self._again,
             "embedding and head": self._ends,
             "waiting for launches": self._waits,
+            "copies to the host": self._copies,
             "gathering weights": self._gathers,
             "bubble": self._bubble,
             "gradients and weights": self._sums,
@@ -70,62 +69,68 @@ class Opened:
 
     # -- what blocks do
 
-    def _each(self) -> Iterable[tuple[Block, Part, float]]:
-        """Kinds of blocks of the rank, what one takes of a micro-batch, and how often that is."""
-        return ((block, self.step.kinds[block], float(n * self.setup.micros)) for block, n in self.blocks.items())
+    def _each(self) -> Iterator[Mine]:
+        yield from blocks_of(self.step, self.r)
 
     def _device(self) -> Iterable[Figure]:
-        for block, part, times in self._each():
-            work = self._work(block)
-            others = [adding(self.rank, work, self.rank.bits_in(block), times), widening(self.rank, work, 2 * times)]
+        for mine in self._each():
+            rank, work, times = mine.rank, mine.work, mine.times
+            others = [adding(rank, work, rank.bits_in(mine.block), times), widening(rank, work, 2 * times)]
             yield total(
-                self.names[block], "s", [*operators(self.rank, kernels_of(self.rank, block), times), *others],
-                how=self._often(block), facts={"blocks": self.blocks[block], "error_s": part.error_s},
+                mine.name, "s", [*operators(rank, kernels_of(rank, mine.block), times), *others],
+                how=mine.often, facts={"blocks": mine.blocks, "error_s": mine.part.error_s},
             )  # fmt: skip
 
-    def _work(self, block: Block) -> Any:
-        rank, crowd = self.rank, self.setup.imbalance if isinstance(block.mlp, Experts) else 1.0
-        low = rank.bits_in(block)
-        return block_work(block, rank.batch_of(block), self.setup.recompute, rank.device, low, rank.wide, crowd)
-
-    def _often(self, block: Block) -> str:
-        return f"{self.blocks[block]} blocks of the rank, {self.setup.micros} micro-batches"
-
     def _again(self) -> Iterable[Figure]:
-        for block, part, times in self._each():
-            some = [kernel for kernel in kernels_of(self.rank, block) if kernel.again]
-            found = operators(self.rank, some, times)
-            if (work := self._work(block)).launches[3] == work.launches[0]:
-                found.append(widening(self.rank, work, times))
+        for mine in self._each():
+            rank, part, times = mine.rank, mine.part, mine.times
+            some = [kernel for kernel in kernels_of(rank, mine.block) if kernel.again]
+            found = operators(rank, some, times)
+            if (work := mine.work).launches[3] == work.launches[0]:
+                found.append(widening(rank, work, times))
             host_s = times * part.again_s - sum(figure.value for figure in found)
             how = "what launches by the host add to the device's time"
             if abs(host_s) > 1e-9 * times * part.again_s:
                 found.append(Figure(name="waiting for launches", value=host_s, unit="s", how=how,
                                     constants=self._launching()))  # fmt: skip
-            yield total(self.names[block], "s", found, how=self._often(block))
+            yield total(mine.name, "s", found, how=mine.often)
 
     def _waits(self) -> Iterable[Figure]:
-        for block, part, times in self._each():
-            launches = self._work(block).launches
+        for mine in self._each():
+            launches = mine.work.launches
             facts = {"launches_forward": launches[0], "launches_backward": launches[1] + launches[2]}
-            counts = ("experts_s",) if isinstance(block.mlp, Experts) and not self.setup.graphs else ()
+            counts = ("experts_s",) if isinstance(mine.block.mlp, Experts) and not self.setup.graphs else ()
             forward_s, backward_s = self.rank.launches_s
             each = human_s(forward_s) + (f" and {human_s(backward_s)}" if backward_s != forward_s else "")
             how = f"what launches of {each} add to the device's time"
             how += ", and counts of tokens" if counts else ""
             yield total(
-                self.names[block], "s", waits(part, times), how=how,
+                mine.name, "s", waits(mine.part, mine.times), how=how,
                 facts=facts | {"launch_s": forward_s, "launch_backward_s": backward_s},
                 constants=(*self._launching(), *self._of(*counts)),
             )  # fmt: skip
 
+    def _copies(self) -> Iterable[Figure]:
+        rate = copy_rate(self.rank.cluster.node_of(0))
+        for mine in self._each():
+            size, each_s = away_bytes(mine.rank, mine.block), copy_s(mine.rank, mine.block)
+            how = f"{human_bytes(size)} of a block take {human_s(each_s)} each way, at {rate / 1e9:.4g} GB/s"
+            how += f"; what its passes do not hide; {mine.often}"
+            parts = (("forward", "backward"), mine.part.copies_s)
+            yield total(
+                mine.name, "s",
+                [Figure(name=name, value=mine.times * s, unit="s") for name, s in zip(*parts, strict=True) if s],
+                how=how, facts={"bytes": size, "each_s": each_s}, constants=(constant("host", "copy_share"),),
+            )  # fmt: skip
+
     def _messages(self, axis: str) -> Iterable[Figure]:
         bytes_of, group, words, shown = messages_of(self.rank, axis)
-        for block, part, times in self._each():
-            size, again = bytes_of(block), ", and once more by recompute" if self.setup.recompute == "full" else ""
+        for mine in self._each():
+            full = mine.rank.setup.recompute == "full"
+            size, again = bytes_of(mine.block), ", and once more by recompute" if full else ""
             yield Figure(
-                name=self.names[block], value=times * part.messages_s.get(axis, 0.0), unit="s",
-                how=f"{words.format(human_bytes(size))}{again}; the part that nothing hides; {self._often(block)}",
+                name=mine.name, value=mine.times * mine.part.messages_s.get(axis, 0.0), unit="s",
+                how=f"{words.format(human_bytes(size))}{again}; the part that nothing hides; {mine.often}",
                 facts={"bytes": size, "links": links(group)}, constants=(*collective_constants(), *self._of(*shown)),
             )  # fmt: skip
 
@@ -260,20 +265,3 @@ def waits(part: Part, times: float) -> list[Figure]:
     """Return in which directions a device waits for its host."""
     each = zip(("forward", "backward"), part.waits_s, strict=True)
     return [Figure(name=name, value=times * seconds, unit="s") for name, seconds in each if seconds]
-
-
-def block_names(step: Step) -> dict[Block, str]:
-    """Return a name for each kind of block: what it is made of, and its first layer where others are alike."""
-    words = {block: _made_of(block) for block in step.model.kinds()}
-    often = Counter(words.values())
-    return {
-        block: word if often[word] == 1 else f"{word}, as layer {step.model.blocks.index(block)}"
-        for block, word in words.items()
-    }
-
-
-def _made_of(block: Block) -> str:
-    mixer, mlp = block.attention, block.mlp
-    mixes = "attention" if isinstance(mixer, Attention) else "linear attention" if mixer is not None else ""
-    feeds = "experts" if isinstance(mlp, Experts) else "mlp" if mlp is not None else ""
-    return " and ".join(word for word in (mixes, feeds) if word)

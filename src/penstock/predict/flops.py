@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from functools import lru_cache
 
@@ -10,6 +11,7 @@ from penstock.core.setup import Setup
 from penstock.cost.kept import of_these, rerun
 from penstock.cost.model_operators import head_operators, operators, predictor_operators
 from penstock.cost.operators import Microbatch, Operator
+from penstock.predict.again import layers_by_way
 
 COUNTED = ("matmul", "grouped_matmul", "attention")
 
@@ -31,8 +33,10 @@ def again_flops(model: Architecture, setup: Setup, *, whole: bool = False) -> fl
 
     With those of the model they are what "hardware" FLOPs count (Korthikanti et al. 2022, arXiv:2205.05198).
     """
-    kinds = model.kinds().items()
-    return setup.batch * sum(_again_flops(block, setup.seq, setup.recompute, whole) * count for block, count in kinds)
+    rest, first = (sum(stages, Counter[Block]()) for stages in layers_by_way(model, setup))
+    ways = ((setup.recompute, rest), (setup.recompute_first, first))
+    each = ((block, again, count) for again, kinds in ways for block, count in kinds.items())
+    return setup.batch * sum(_again_flops(block, setup.seq, again, whole) * count for block, again, count in each)
 
 
 @lru_cache(maxsize=1024)

@@ -20,7 +20,9 @@ NUMBERS = (
 )  # fmt: skip
 FROM_0 = ("zero", "sp", "shards", "cp_heads", "cp_inner", "vocabulary")
 """Those of them that may be 0."""
-CHOICES = ("recompute", "schedule", "stage_layers", "order")
+CHOICES = ("recompute", "schedule", "stage_layers", "recompute_layers", "order")
+COUNTS = ("stage_layers", "recompute_layers")
+"""Those of them that are numbers, one for each stage."""
 DERIVED = ("devices", "cp_turned", "stages", "micros", "replicas", "expert_replicas", "sharded", "expert_sharded")
 """What follows from columns as it does for one setup."""
 
@@ -119,12 +121,19 @@ class Grid:
         """Return the value of a choice in each row."""
         return [self.choices[name][place] for place in self.columns[name].tolist()]
 
+    def says(self, name: str) -> NDArray[np.bool_]:
+        """Return which rows have numbers of their own for a choice of ``COUNTS``."""
+        said = np.array([bool(counts) for counts in self.choices[name]], dtype=bool)
+        return np.asarray(said[self.columns[name]])
+
     def kinds(self, *names: str | NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the first row of each distinct combination of some columns, by name or themselves, and which one each
         row has."""
         code = np.zeros(len(self), dtype=np.int64)
         for name in names:
             if isinstance(name, str):
+                if len(self.choices.get(name, (0, 1))) == 1:
+                    continue
                 column = getattr(self, name) if name not in CHOICES else self.columns[name]
             else:
                 column = name
@@ -142,7 +151,7 @@ def _check_names(names: Iterable[str]) -> None:
 
 def _column(name: str, values: Any) -> Any:
     if name in CHOICES:
-        single = int if name == "stage_layers" else str
+        single = int if name in COUNTS else str
         one = isinstance(values, str) or (isinstance(values, tuple) and all(isinstance(v, single) for v in values))
         return [values] if one else [*values]
     return values
@@ -154,7 +163,13 @@ def can_be(grid: Grid, devices: int) -> NDArray[np.bool_]:
     least = np.min([grid.columns[name] - (name not in FROM_0) for name in NUMBERS], axis=0)
     found = (least >= 0) & (grid.zero <= 3) & (grid.vocabulary <= 3) & (grid.devices <= devices)
     each = np.maximum(grid.dp * grid.micro, 1)
-    found &= (grid.batch % each == 0) & (ranks % np.maximum(grid.ep * grid.etp, 1) == 0)
+    found &= again_can_be(grid) & (grid.batch % each == 0) & (ranks % np.maximum(grid.ep * grid.etp, 1) == 0)
     inner = (grid.cp_inner > 1) & (grid.cp_inner < grid.cp) & (grid.cp_heads == 0)
     found &= (grid.cp_inner == 0) | (inner & (grid.cp % np.maximum(1, grid.cp_inner) == 0))
     return np.asarray(found & (grid.replicas % np.maximum(1, grid.shards) == 0))
+
+
+def again_can_be(grid: Grid) -> NDArray[np.bool_]:
+    """Return which rows make their first layers again in another way than the rest, or have none that are."""
+    alike = np.array([again in ("full", grid.base.recompute_first) for again in grid.choices["recompute"]], dtype=bool)
+    return np.asarray(~(grid.says("recompute_layers") & alike[grid.columns["recompute"]]))

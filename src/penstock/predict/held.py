@@ -12,13 +12,16 @@ from numpy.typing import NDArray
 
 from penstock.core.op import Kind
 from penstock.predict.after import Counts, gathers_s, gradients_s, optimizer_s, sums, updates_s
-from penstock.predict.grid import Grid
-from penstock.predict.memory import peak_bytes
+from penstock.predict.again import all_as
+from penstock.predict.grid import COUNTS, Grid
+from penstock.predict.host import state_bytes
+from penstock.predict.memory import peak_bytes, saved_bytes
 from penstock.predict.micro import Rank
-from penstock.predict.moments import Stage, of_block, sharded
+from penstock.predict.moments import FIRST, each_kind, sharded
 from penstock.predict.ranks import Layout, Ranks, layout, padded, staying
 from penstock.predict.sizes import parameters, trained
 from penstock.predict.split import hops_s, waits_s
+from penstock.predict.stage import Stage
 from penstock.schedules.build import build
 from penstock.schedules.table import SCHEDULES
 
@@ -26,10 +29,14 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 
-def layouts(grid: Grid) -> Iterator[tuple[str, int, int, tuple[int, ...]]]:
+LAID = ("schedule", "pp", "chunks", "stage_layers", "recompute_layers")
+"""What layouts of pipeline ranks depend on."""
+
+
+def layouts(grid: Grid) -> Iterator[tuple[str, int, int, tuple[int, ...], tuple[int, ...]]]:
     """Return what ``layout`` takes of each row, the model apart."""
-    numbers = (grid.pp.tolist(), grid.chunks.tolist())
-    yield from zip(grid.values("schedule"), *numbers, grid.values("stage_layers"), strict=True)
+    numbers, counts = (grid.pp.tolist(), grid.chunks.tolist()), (grid.values(name) for name in COUNTS)
+    yield from zip(grid.values("schedule"), *numbers, *counts, strict=True)
 
 
 class Less(NamedTuple):
@@ -70,35 +77,54 @@ class Held:
     which: Ints
 
     @classmethod
-    def of(cls, many: Ranks) -> Held:
-        """Of the ranks of a grid."""
-        firsts, which = many.grid.kinds("schedule", "pp", "chunks", "stage_layers")
-        classes = padded([layout(many.model, *size) for size in layouts(many.grid.rows(firsts))])
-        counts = classes.counts[which]
-        blocks = {kind: counts[:, :, k] for k, kind in enumerate(many.model.kinds())}
-        return cls(many, Stage(blocks, classes.first[which], classes.last[which]), classes, which)
+    def of(cls, many: Ranks, apart: bool = False) -> Held:
+        """Of the ranks of a grid; ``apart``: each is a class of its own."""
+        firsts, which = many.grid.kinds(*LAID)
+        classes = padded([layout(many.model, *size, apart=apart) for size in layouts(many.grid.rows(firsts))])
+        blocks, again = (
+            {kind: counts[which][:, :, k] for k, kind in enumerate(many.model.kinds())}
+            for counts in (classes.counts, classes.again)
+        )
+        again = again if classes.again.any() else {}
+        return cls(many, Stage(blocks, classes.first[which], classes.last[which], again), classes, which)
 
     def rows(self, at: NDArray[np.bool_]) -> Held:
         """Of some rows."""
         if at.all():
             return self
-        stage = Stage({kind: count[at] for kind, count in self.stage.blocks.items()}, *(e[at] for e in self.stage[1:]))
+        blocks, first, last, again = self.stage
+        blocks, again = ({kind: count[at] for kind, count in counts.items()} for counts in (blocks, again))
+        stage = Stage(blocks, first[at], last[at], again)
         return Held(self.ranks.rows(at), stage, self.classes, self.which[at])
 
     def bytes(self) -> tuple[Floats, Floats]:
         """At the peak of the device that holds most, and what of it must fit on each, shape (rows, classes)."""
-        kept_bytes = sum(of_block(self.ranks, kind).kept * count for kind, count in self.stage.blocks.items())
-        held_bytes = kept_bytes * _in_flight(self.ranks.grid, self.classes, self.which)
-        total, needed = peak_bytes(self.ranks, self.stage, held_bytes)
+        total, needed = self.peaks(self.in_flight())
         return total.max(axis=1), needed
+
+    def in_flight(self) -> Floats:
+        """Most micro-batches whose activations each holds, as the schedule claims."""
+        return _in_flight(self.ranks.grid, self.classes, self.which)
+
+    def peaks(self, in_flight: Floats) -> tuple[Floats, Floats]:
+        """What each holds at its peak, and what of it must fit."""
+        return peak_bytes(self.ranks, self.stage, saved_bytes(self.ranks, self.stage) * in_flight)
+
+    def host_bytes(self) -> Floats:
+        """In host memory, for a device of the rank that has most there, shape (rows,)."""
+        many, (dense, experts) = self.ranks, trained(self.ranks, *self.stage.held)
+        each = [one for first in FIRST for one in each_kind(many, self.stage, first)]
+        away = sum(one.away * count for one, count in each) * self.in_flight() if many.setup.offload else 0.0
+        owned = np.broadcast_to(sharded(many.setup, (dense, experts), 1), self.stage.first.shape)
+        return np.asarray((state_bytes(many) * owned + away).max(axis=1))
 
     def least_bytes(self, needed: Floats, less: Less) -> Floats:
         """Less than what must fit if the first and the last stage have so many layers less, by what must fit now: as
         much of it as each rank keeps of its heaviest layers."""
-        firsts, which = self.ranks.grid.kinds("schedule", "pp", "chunks", "stage_layers")
+        firsts, which = self.ranks.grid.kinds(*LAID)
         shares = np.zeros((len(firsts), needed.shape[1]))
         for place, size in enumerate(layouts(self.ranks.grid.rows(firsts))):
-            kept = staying(self.ranks.model, *size, less[:2])
+            kept = staying(self.ranks.model, *size[:-1], less[:2])
             shares[place, : len(kept)] = kept
         return np.asarray((needed * shares[which]).max(axis=1))
 
@@ -111,7 +137,10 @@ class Held:
         """
         grid, bare = self.ranks.grid, _passes(self.ranks, self.stage)
         share = self.classes.count[self.which] / grid.pp[:, None]
-        sizes = (*parameters(self.ranks.model, self.ranks.setup, *self.stage), *trained(self.ranks, *self.stage))
+        sizes = (
+            *parameters(self.ranks.model, self.ranks.setup, *self.stage.held),
+            *trained(self.ranks, *self.stage.held),
+        )
         mean = [(share * each).sum(axis=1)[:, None] for each in (bare.f, bare.i, bare.w, *sizes)]
         times = _waiting(self.ranks, Times(*mean[:3]), (mean[3], mean[4]), (mean[5], mean[6]))
         f, i, w = (each[:, 0] for each in (times.f, times.i, times.w))
@@ -128,7 +157,7 @@ class Held:
         """Of a step, and of the busiest rank's part in it."""
         many, setup = self.ranks, self.ranks.setup
         times = _times(many, self.stage)
-        dense, experts = trained(many, *self.stage)
+        dense, experts = trained(many, *self.stage.held)
         dense, experts = np.broadcast_to(dense, times.f.shape), np.broadcast_to(experts, times.f.shape)
         beside_s = gradients_s(sums(many, dense, experts, times.b), times.b)
         beside_s += optimizer_s(updates_s(many, sharded(setup, (dense, experts), 1)))
@@ -142,18 +171,20 @@ def _passes(many: Ranks, stage: Stage) -> Times:
     f, i, w = (np.zeros(stage.first.shape) for _ in range(3))
     pp, split = many.setup.pp, many.setup.vocabulary > 0
     first, last = (np.where(split, 1 / pp, end) for end in (stage.first, stage.last))
-    parts: list[tuple[Any, Any]] = [*stage.blocks.items(), ("embedding", first), ("head", last)]
+    parts: list[tuple[Any, Any]] = [*stage.rest.items(), ("embedding", first), ("head", last)]
     if "predictors" in many.grid.base.ends:
         parts.append(("predictors", np.where(split, 0, stage.last)))
-    for name, times in parts:
-        each = many.each(partial(_seconds, name))
+    made = [(partial(_seconds, name), times) for name, times in parts]
+    made += [(partial(_first_seconds, block, many.setup.recompute_first), n) for block, n in stage.again.items()]
+    for seconds, times in made:
+        each = many.each(seconds)
         f, i, w = (total + times * one for total, one in zip((f, i, w), each, strict=True))
     return Times(f, i, w)
 
 
 def _times(many: Ranks, stage: Stage) -> Times:
     """Passes of each rank, with all that it waits for."""
-    sizes = (parameters(many.model, many.setup, *stage), trained(many, *stage))
+    sizes = (parameters(many.model, many.setup, *stage.held), trained(many, *stage.held))
     return _waiting(many, _passes(many, stage), *sizes)
 
 
@@ -167,6 +198,10 @@ def _waiting(many: Ranks, bare: Times, sizes: Counts, own: Counts) -> Times:
 
 def _seconds(name: Any, rank: Rank) -> tuple[float, float, float]:
     return rank.parts[name].passes_s
+
+
+def _first_seconds(block: Any, recompute: str, rank: Rank) -> tuple[float, float, float]:
+    return all_as(rank, recompute).parts[block].passes_s
 
 
 def _ends(many: Ranks, times: Times, classes: Layout, which: Ints) -> Floats:
@@ -222,7 +257,7 @@ def _holds_b(grid: Grid) -> NDArray[np.bool_]:
 
 def _in_flight(grid: Grid, classes: Layout, which: Ints) -> Floats:
     """Most micro-batches whose activations a rank of each class holds, as the schedule claims."""
-    first, kind = grid.kinds("schedule", "pp", "chunks", "micros", "stage_layers")
+    first, kind = grid.kinds(*LAID, "micros")
     found = np.ones((len(first), classes.low.shape[1]))
     each = grid.rows(first)
     sizes = zip(each.values("schedule"), each.pp.tolist(), each.micros.tolist(), each.chunks.tolist(), strict=True)

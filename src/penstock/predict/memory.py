@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from typing import Any, NamedTuple
@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock.core.architecture import Block
 from penstock.core.setup import MOMENTS_BYTES
 from penstock.predict.micro import Rank
-from penstock.predict.moments import Moment, Stage, moments, of_block, sharded
+from penstock.predict.moments import FIRST, Moment, each_kind, moments, sharded
 from penstock.predict.prediction import Room
 from penstock.predict.sizes import parameters, trained
 from penstock.predict.split import Split
+from penstock.predict.stage import Stage
 
 Floats = NDArray[np.float64]
 NAMES = tuple(field.name for field in fields(Room))
@@ -28,11 +28,9 @@ VOCABULARY_WAITS: dict[int, Callable[[int], float]] = {
 way it is split, as in ``Setup.vocabulary`` (Yeung et al. 2024, arXiv:2411.05288)."""
 
 
-def saved_bytes(rank: Rank, stages: Sequence[Counter[Block]]) -> NDArray[np.float64]:
-    """Return what each stage keeps of a micro-batch on its device, shape (stages,)."""
-    each = {block: of_block(rank, block).kept for block in set().union(*stages)}
-    found = [sum(count * each[block] for block, count in stage.items()) for stage in stages]
-    return np.array(found, dtype=np.float64)
+def saved_bytes(rank: Split, stage: Stage) -> Any:
+    """Return what each stage, or rank, keeps of a micro-batch on its device: an array as in ``stage``."""
+    return sum(count * each.kept for first in FIRST for each, count in each_kind(rank, stage, first))
 
 
 def rooms(rank: Split, stage: Stage, held_bytes: Sequence[float]) -> tuple[Room, ...]:
@@ -113,12 +111,12 @@ def _weights(rank: Split, weight_bytes: float) -> list[Width]:
 def counted(rank: Split, width: Width, stage: Stage) -> tuple[Any, Any]:
     """Return the parameters of a device that a width is of: all but experts, and experts."""
     if width.trained:
-        return trained(rank, *stage)
-    whole = parameters(rank.model, rank.setup, *stage)
+        return trained(rank, *stage.held)
+    whole = parameters(rank.model, rank.setup, *stage.held)
     if not width.where:
         return whole
     high = stage._replace(blocks={block: count for block, count in stage.blocks.items() if block.wide})
-    rest = parameters(rank.model, rank.setup, *high)
+    rest = parameters(rank.model, rank.setup, *high.held)
     return rest if width.where == "high" else (whole[0] - rest[0], whole[1] - rest[1])
 
 

@@ -24,6 +24,7 @@ from penstock.cost.operators import Kernels, Microbatch, Shard
 from penstock.cost.passes import CAST, MEMORY, ROUTING, Shares, Work, hot_share, sustained
 from penstock.cost.stack import Stack
 from penstock.predict.frozen import widened_s
+from penstock.predict.host import with_copies
 from penstock.predict.part import Part, both_s
 from penstock.predict.precision import Precision, slow_down
 from penstock.predict.split import between_stages
@@ -139,7 +140,8 @@ class Rank:
         crowd = setup.imbalance if routed else 1.0
         low = self.bits_in(block)
         done = block_work(block, self.batch_of(block), setup.recompute, self.device, low, self.wide, crowd)
-        return self.part(done, low, routed, block)
+        found = self.part(done, low, routed, block)
+        return with_copies(self, block, found) if setup.offload else found
 
     def end(self, which: str) -> Part:
         """Return what the embedding, the head with its loss, or multi-token heads take."""

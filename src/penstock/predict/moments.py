@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import lru_cache, reduce
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from penstock.core.architecture import Architecture, Block
-from penstock.cost.alive import backward_bytes
-from penstock.cost.kept import kept, of_these, rerun
+from penstock.cost.kept import kept, of_these
 from penstock.cost.model_operators import head_operators
-from penstock.cost.operators import Microbatch, Operator
+from penstock.cost.operators import Microbatch
 from penstock.predict.frozen import quantised
+from penstock.predict.kept_bytes import BlockBytes, block_bytes, on_device, stays_of
 from penstock.predict.micro import Rank
 from penstock.predict.sizes import parameters, shapes, trained
 from penstock.predict.split import Split
+from penstock.predict.stage import Stage, most
 from penstock.predict.works import block_rows
 
-Again = str | tuple[str, ...]
-STAYS = ("attention.core",)
-"""Operators made again whose results stay, because that is what makes them worth it; those of others go too."""
+FIRST = (False, True)
+"""Whether of the first layers of stages: their backwards come last."""
 
 
 class Moment(NamedTuple):
@@ -57,49 +57,10 @@ class Moment(NamedTuple):
         return self.activations(held_bytes) + passing + self.gradients * gradient_bytes
 
 
-class BlockBytes(NamedTuple):
-    """Of one block and micro-batch: what it keeps, what its backward makes again, and the most beyond both that is
-    alive in its backward."""
-
-    kept: float
-    again: float
-    more: float
-
-
-@lru_cache(maxsize=4096)
-def block_bytes(block: Block, batch: Microbatch, again: Again, offload: float | tuple[str, ...] = 0.0) -> BlockBytes:
-    """Return what a block holds of a micro-batch on its device.
-
-    Args:
-        block, batch: which block, of which micro-batch.
-        again: what is made again, as in ``Setup.recompute``.
-        offload: what waits in host memory, as in ``Setup.offload``.
-    """
-    made, _ = block_rows(block, batch)
-    names = of_these(made, again)
-    stays = _stays(made, names)
-    saved = kept(made) if rerun(made, names).any() else stays
-    held, begun = sum(_on_device(stays, offload).values()), sum(saved.values())
-    return BlockBytes(held, begun - held, backward_bytes(made, saved) - begun)
-
-
 def storages(rank: Rank, block: Block) -> dict[str, float]:
     """Return what a block keeps of a micro-batch on a rank's device, by name, with its bytes."""
     made, _ = block_rows(block, rank.batch_of(block))
-    return _on_device(_stays(made, of_these(made, rank.setup.recompute)), rank.setup.offload)
-
-
-def _stays(made: Sequence[Operator], names: Again) -> dict[str, float]:
-    """What is kept beside what ``names`` make again."""
-    if isinstance(names, str):
-        return kept(made, names)
-    return kept(made, tuple(set(names) & set(STAYS)), tuple(name for name in names if name not in STAYS))
-
-
-def _on_device(stays: dict[str, float], offload: float | tuple[str, ...]) -> dict[str, float]:
-    if isinstance(offload, tuple):
-        return {name: size for name, size in stays.items() if name not in offload}
-    return {name: size * (1 - offload) for name, size in stays.items()}
+    return on_device(stays_of(made, of_these(made, rank.setup.recompute)), rank.setup.offload)
 
 
 @lru_cache(maxsize=1024)
@@ -114,28 +75,21 @@ def loss_storages(model: Architecture, batch: Microbatch, per_logit: float) -> d
     return kept(head_operators(model, batch)) | {"logits besides": per_logit * logits}
 
 
-def of_block(rank: Split, block: Block) -> BlockBytes:
-    """Return ``block_bytes`` of a block on a rank."""
-    found = rank.each(lambda one: block_bytes(block, one.batch_of(block), one.setup.recompute, one.setup.offload))
-    return BlockBytes(*found)
+def of_block(rank: Split, block: Block, first: bool = False) -> BlockBytes:
+    """Return ``block_bytes`` of a block on a rank, or of one of the first layers of its stages."""
+
+    again = rank.setup.recompute_first if first else None
+
+    def found(one: Rank) -> BlockBytes:
+        return block_bytes(block, one.batch_of(block), again or one.setup.recompute, one.setup.offload)
+
+    return BlockBytes(*rank.each(found))
 
 
-def most(values: Iterable[Any]) -> Any:
-    """Return the largest of numbers, or of arrays place by place, that are not below 0; 0 for none."""
-    return reduce(np.maximum, values, 0.0)
-
-
-class Stage(NamedTuple):
-    """How many there are of each block on a pipeline rank, and whether it holds the embedding and the head; arrays for
-    many ranks at once."""
-
-    blocks: Mapping[Block, Any]
-    first: Any
-    last: Any
-
-    def largest(self, of: Callable[[Block], Any]) -> Any:
-        """Return the most that one of its blocks has of something."""
-        return most(of(block) * (count > 0) for block, count in self.blocks.items())
+def each_kind(rank: Split, stage: Stage, first: bool) -> list[tuple[BlockBytes, Any]]:
+    """Return what blocks hold that are made again as the first layers are, or as the rest, and how many there are."""
+    counts = stage.again if first else stage.rest
+    return [(of_block(rank, block, first), count) for block, count in counts.items()]
 
 
 def moments(rank: Split, stage: Stage) -> Iterator[Moment]:
@@ -146,34 +100,58 @@ def moments(rank: Split, stage: Stage) -> Iterator[Moment]:
     gradients are made anew in each step; and the optimizer's step.
     """
     setup, stack = rank.setup, rank.stack
-    made, more = _backward(rank, stage)
+    backwards = [*_backwards(rank, stage)]
     matrices, matrix = _matrices(rank, stage)
+    made = sum(each.together for each in backwards)
     steady = {"blocks made again": made, "scratch of products": stack.scratch_bytes * matrices}
     steady |= {"a frozen matrix made wide": _wide_bytes(rank, stage)}
+    steady |= _copies(rank, stage)
     there = 1.0 - stack.drops_gradients * (setup.micros == 1)
     gathered, moved = _gathered(rank, stage), _bucket(rank, stage)
-    backward = {"backward of a block": more, "gradient of a matrix": stack.passing_bytes * matrix}
-    stepping = {"optimizer's step": stack.step_bytes * sharded(setup, trained(rank, *stage), 1)}
-    kept_bytes = stage.largest(lambda block: of_block(rank, block).kept)
+    passing = {"gradient of a matrix": stack.passing_bytes * matrix}
+    stepping = {"optimizer's step": stack.step_bytes * sharded(setup, trained(rank, *stage.held), 1)}
+    kept_bytes = most(each.kept * (count > 0) for first in FIRST for each, count in each_kind(rank, stage, first))
     blocks = moved | {"gathered blocks": gathered.blocks}
     ended = blocks | {"whole gradients of a block": gathered.reduced}
     head = blocks | {"gathered head and its whole gradients": gathered.head_reduced}
     loss = _loss(rank, stage.last)
     yield Moment("loss", steady, moved | {"gathered head": gathered.head}, loss=loss, gradients=there)
-    yield Moment("backward of a block", steady | backward, blocks, gradients=there)
+    for one in backwards:
+        working = steady | {"backward of a block": one.more} | passing
+        yield Moment("backward of a block", working, blocks, gone=one.gone, gradients=there)
     yield Moment("end of a block's backward", steady, ended, gone=kept_bytes, gradients=there)
     yield Moment("end of the head's backward", steady, head, gradients=there)
     yield Moment("end of the last backward", steady, ended, share=0.0)
     yield Moment("optimizer's step", stepping, moved, share=0.0)
 
 
-def _backward(rank: Split, stage: Stage) -> tuple[Any, Any]:
-    """What all of a stage makes again at a time, and the most that the backward of one block needs beyond that."""
-    each = {block: of_block(rank, block) for block in stage.blocks}
-    if not rank.stack.stage_again:
-        return 0.0, stage.largest(lambda block: each[block].again + each[block].more)
-    together = sum(count * each[block].again for block, count in stage.blocks.items()) / rank.setup.chunks
-    return together, stage.largest(lambda block: each[block].more)
+def _copies(rank: Split, stage: Stage) -> dict[str, Any]:
+    """What a block keeps that is on its way to the host while the next one runs, or back while the one behind it does;
+    single storages go one by one."""
+    if not rank.setup.offload or isinstance(rank.setup.offload, tuple):
+        return {}
+    each = (one.away * (count > 0) for first in FIRST for one, count in each_kind(rank, stage, first))
+    return {"copies on their way": most(each)}
+
+
+class _Backward(NamedTuple):
+    """What all of a stage makes again at a time, the most that the backward of one block needs beyond that, and what
+    blocks of the stage have freed before."""
+
+    together: Any
+    more: Any
+    gone: Any
+
+
+def _backwards(rank: Split, stage: Stage) -> Iterator[_Backward]:
+    """Of the layers behind the first, and then of the first."""
+    gone: Any = 0.0
+    for first in FIRST[: 1 + bool(stage.again)]:
+        each, together = each_kind(rank, stage, first), rank.stack.stage_again
+        made = sum(count * one.again for one, count in each) / rank.setup.chunks if together else 0.0
+        more = most((one.more + (not together) * one.again) * (count > 0) for one, count in each)
+        yield _Backward(made, more, gone)
+        gone = gone + sum(count * one.kept for one, count in each) / rank.setup.chunks
 
 
 def _loss(rank: Split, last: Any) -> Any:
@@ -227,9 +205,9 @@ def sharded(setup: Any, counts: tuple[Any, Any], stage: int) -> Any:
 
 def _bucket(rank: Split, stage: Stage) -> dict[str, Any]:
     """Gradients that are collected for their reduction, and weights that DeepSpeed keeps gathered."""
-    setup, stack, width, own = rank.setup, rank.stack, rank.width_bytes, sum(trained(rank, *stage))
+    setup, stack, width, own = rank.setup, rank.stack, rank.width_bytes, sum(trained(rank, *stage.held))
     doubles, some = (setup.replicas > 1) * (setup.zero == 0) * stack.doubles_gradients, setup.zero > 0
-    whole = sum(parameters(rank.model, setup, *stage)) if stack.live_bytes else 0.0
+    whole = sum(parameters(rank.model, setup, *stage.held)) if stack.live_bytes else 0.0
     return {
         "gradients a second time": doubles * stack.gradient_bytes * own,
         "weights kept gathered": (setup.replicas > 1) * (setup.zero == 3) * np.minimum(stack.live_bytes, width * whole),
@@ -252,7 +230,7 @@ def _gathered(rank: Split, stage: Stage) -> _Gathered:
     setup, stack, width = rank.setup, rank.stack, rank.width_bytes
     copies: Any = 0.0
     if stack.weight_bytes > width and not setup.adapter:
-        copies = (setup.zero < 3) * width * sum(parameters(rank.model, setup, *stage))
+        copies = (setup.zero < 3) * width * sum(parameters(rank.model, setup, *stage.held))
     apart = (setup.replicas > 1) * (setup.zero == 3)
     if stack.live_bytes or not np.any(apart):
         return _Gathered(copies, copies)

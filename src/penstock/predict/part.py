@@ -16,7 +16,7 @@ class Part:
     ``f_s``, ``i_s``, ``w_s``: forward, input and weight gradient, messages included, those that recompute repeats too.
     ``again_s``: what recompute adds to the backward beside messages. ``messages_s``: messages that nothing hides, by
     axis, forward and backward together. ``error_s``: how far the sum is off. ``waits_s``: in which the device waits for
-    its host, forward and backward.
+    its host, forward and backward; ``copies_s``: in which it waits for copies of activations to its host and back.
     """
 
     f_s: float = 0.0
@@ -24,6 +24,7 @@ class Part:
     w_s: float = 0.0
     again_s: float = 0.0
     waits_s: tuple[float, float] = (0.0, 0.0)
+    copies_s: tuple[float, float] = (0.0, 0.0)
     error_s: float = 0.0
     messages_s: Mapping[str, float] = field(default_factory=dict)
     guessed: frozenset[str] = frozenset()
@@ -32,6 +33,11 @@ class Part:
     def host_s(self) -> float:
         """What waits for the host beyond the device's own time."""
         return sum(self.waits_s)
+
+    @property
+    def copied_s(self) -> float:
+        """What waits for copies, forward and backward."""
+        return sum(self.copies_s)
 
     @property
     def passes_s(self) -> tuple[float, float, float]:

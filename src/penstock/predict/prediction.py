@@ -60,6 +60,8 @@ class Prediction:
         parts: what the busiest rank spends its time on, in seconds; adds up to ``seconds``.
         rooms: memory of a device of each pipeline rank.
         memory_bytes: of a device.
+        host_bytes: in host memory, for a device of each pipeline rank: activations and optimizer state that wait there.
+        host_memory_bytes: what a device has of its host's, if all of its node have as much.
         model_flops: of a step over all devices, without recompute: products twice, whole score matrices by the mask.
         again_flops: of those products that recompute runs once more, likewise.
         peak_flops: of all devices, in the precision of the products.
@@ -83,6 +85,8 @@ class Prediction:
     parts: Mapping[str, float]
     rooms: tuple[Room, ...]
     memory_bytes: float
+    host_bytes: tuple[float, ...]
+    host_memory_bytes: float
     model_flops: float
     again_flops: float
     peak_flops: float
@@ -125,5 +129,10 @@ class Prediction:
 
     @property
     def fits(self) -> bool:
-        """Whether every rank's memory is enough."""
-        return max(room.needed for room in self.rooms) <= self.memory_bytes
+        """Whether every rank's memory is enough, and that of its host."""
+        return max(room.needed for room in self.rooms) <= self.memory_bytes and self.fits_host
+
+    @property
+    def fits_host(self) -> bool:
+        """Whether hosts have room for what waits in their memory."""
+        return max(self.host_bytes) <= self.host_memory_bytes

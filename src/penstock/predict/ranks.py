@@ -28,14 +28,9 @@ Ints = NDArray[np.int64]
 SHAPES = ("tp", "cp", "cp_inner", "ep", "etp", "micro", "sp", "cp_heads", "recompute")
 """What shapes the work on one micro-batch."""
 ALIKE: dict[str, Any] = {
-    "pp": 1,
-    "chunks": 1,
-    "shards": 0,
-    "zero": 0,
-    "vocabulary": 0,
-    "stage_layers": (),
-    "order": ORDER,
-}
+    "pp": 1, "chunks": 1, "shards": 0, "zero": 0, "vocabulary": 0, "stage_layers": (), "recompute_layers": (),
+    "recompute_first": "full", "order": ORDER,
+}  # fmt: skip
 """What does not."""
 
 
@@ -126,12 +121,14 @@ def _alike(columns: Ints, devices: int) -> Iterator[tuple[list[int], NDArray[np.
 class Layout:
     """Pipeline ranks that hold the same are one class.
 
-    ``counts``: blocks of each kind, shape (classes, kinds). ``first``, ``last``: embedding and head. ``low``, ``high``:
+    ``counts``: blocks of each kind, shape (classes, kinds); ``again``: those of them that are first layers which are
+    made again in another way. ``first``, ``last``: embedding and head. ``low``, ``high``:
     the first and the last rank of a class, ``count``: how many it has. ``before``, ``after``: ranks of each class
     before and behind ``high``, shape (classes, classes); ``ahead``: before ``low``.
     """
 
     counts: Floats
+    again: Floats
     first: Floats
     last: Floats
     low: Ints
@@ -143,25 +140,38 @@ class Layout:
 
 
 @lru_cache(maxsize=4096)
-def layout(model: Architecture, schedule: str, ranks: int, chunks: int, sizes: tuple[int, ...] = ()) -> Layout:
+def layout(
+    model: Architecture,
+    schedule: str,
+    ranks: int,
+    chunks: int,
+    sizes: tuple[int, ...] = (),
+    again: tuple[int, ...] = (),
+    apart: bool = False,
+) -> Layout:
     """Return the classes of ranks of a model whose stages have so many layers; evenly, where none are given.
+
+    ``again``: as ``Setup.recompute_layers``. ``apart``: each rank is a class of its own.
 
     Raises:
         ValueError: too few layers, sizes of other stages or layers, or no such schedule.
     """
     sizes, placement = sizes or even(model.layers, ranks * chunks), placement_of(schedule, ranks, chunks)
-    if len(sizes) != ranks * chunks or sum(sizes) != model.layers:
+    if len(sizes) != ranks * chunks or sum(sizes) != model.layers or len(again) not in (0, 1, len(sizes)):
         raise ValueError(f"stage_layers={sizes} are not {model.layers} layers on {ranks * chunks} stages")
-    ends, kinds = np.cumsum([0, *sizes]), [*model.kinds()]
+    begins, kinds, firsts = np.cumsum([0, *sizes]), [*model.kinds()], again * (len(sizes) if len(again) == 1 else 1)
     part = [placement.part_of[stage] for stage in range(placement.stages)]
     held: dict[tuple[Any, ...], list[int]] = {}
     for rank in range(ranks):
         mine = [part[stage] for stage in placement.on(rank)]
         blocks: Counter[Any] = Counter()
+        first: Counter[Any] = Counter()
         for stage in mine:
-            blocks.update(model.blocks[ends[stage] : ends[stage + 1]])
-        held.setdefault((*(blocks[kind] for kind in kinds), 0 in mine, len(sizes) - 1 in mine), []).append(rank)
-    table = np.array([*held], dtype=np.float64)
+            blocks.update(model.blocks[begins[stage] : begins[stage + 1]])
+            first.update(model.blocks[begins[stage] : begins[stage + 1]][: firsts[stage] if firsts else 0])
+        key = (*(of[kind] for of in (blocks, first) for kind in kinds), 0 in mine, len(sizes) - 1 in mine)
+        held.setdefault((*key, rank * apart), []).append(rank)
+    table, many = np.array([*held], dtype=np.float64), len(kinds)
     low, high = (np.array([at(members) for members in held.values()]) for at in (min, max))
 
     def among(at: Ints, below: bool) -> Floats:
@@ -172,7 +182,7 @@ def layout(model: Architecture, schedule: str, ranks: int, chunks: int, sizes: t
 
     sides = (among(high, True), among(high, False), among(low, True))
     count = np.array([len(members) for members in held.values()], dtype=np.float64)
-    return Layout(table[:, :-2], table[:, -2], table[:, -1], low, high, count, *sides)
+    return Layout(table[:, :many], table[:, many:-3], table[:, -3], table[:, -2], low, high, count, *sides)
 
 
 @lru_cache(maxsize=4096)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from penstock.core.device import Device
 from penstock.cost.kernels import matmul, memory_bound
+from penstock.predict.explain_blocks import blocks_of
 from penstock.predict.explain_kernels import Kernel, kernels_of, kernels_of_end
 from penstock.predict.step import Step
 
@@ -82,9 +83,9 @@ def roofline_of(step: Step, r: int) -> Roofline:
 def _done(step: Step, r: int) -> Iterator[tuple[Kernel, float]]:
     """The operators of a rank, and how often each runs in a step."""
     micros = step.setup.micros
-    for block, count in step.blocks(r).items():
-        for kernel in kernels_of(step.rank, block):
-            yield kernel, micros * count * (1.0 + kernel.again)
+    for mine in blocks_of(step, r):
+        for kernel in kernels_of(mine.rank, mine.block):
+            yield kernel, mine.times * (1.0 + kernel.again)
     for stage in step.on[r]:
         for which, share in step.end_shares(stage):
             for kernel in kernels_of_end(step.rank, which):

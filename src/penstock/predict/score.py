@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +14,10 @@ from penstock.core.cluster import Cluster
 from penstock.core.mesh import Row
 from penstock.core.setup import Setup
 from penstock.cost.stack import Stack
+from penstock.predict.again import rank_of
 from penstock.predict.grid import Grid, can_be
-from penstock.predict.held import Held, Less, layouts
+from penstock.predict.held import LAID, Held, Less, layouts
+from penstock.predict.host import share_of_host
 from penstock.predict.memory import least_bytes
 from penstock.predict.micro import Rank
 from penstock.predict.ranks import Ranks, layout, shapes_of
@@ -35,7 +38,8 @@ class Scores:
     """Of each row of a grid, shape (rows,).
 
     ``seconds``: of a step, infinite where there can be none. ``peak_bytes``: of the device that needs most;
-    ``needed_bytes``: without what its allocator would give back. ``fits``: whether all have room for it.
+    ``needed_bytes``: without what its allocator would give back. ``host_bytes``: for a device in host memory, infinite
+    where it was not looked at. ``fits``: whether all have room for it.
     ``possible``: whether the split can be at all. ``work_s``: what the busiest rank does, and no step takes less.
     ``least_s``: no more than the ``seconds`` of the same with fewer layers
     on the first and the last stage, with a vocabulary that is split, or sharded over fewer ranks; infinite where that
@@ -47,6 +51,7 @@ class Scores:
     least_s: Floats
     peak_bytes: Floats
     needed_bytes: Floats
+    host_bytes: Floats
     fits: NDArray[np.bool_]
     possible: NDArray[np.bool_]
 
@@ -86,8 +91,8 @@ def scores(
     (24, 24, True)
     """
     model, size = as_asked(model, grid.base), len(grid)
-    seconds, work_s, least_s, peak, needed = (np.full(size, np.inf) for _ in range(5))
-    found = Scores(seconds, work_s, least_s, peak, needed, np.zeros(size, bool), can_be(grid, cluster.devices))
+    seconds, work_s, least_s, peak, needed, host = (np.full(size, np.inf) for _ in range(6))
+    found = Scores(seconds, work_s, least_s, peak, needed, host, np.zeros(size, bool), can_be(grid, cluster.devices))
     found.possible[found.possible] = _can_run(model, grid.rows(found.possible))
     some = np.flatnonzero(found.possible)
     if np.isfinite(most_bytes) and len(some):
@@ -108,12 +113,16 @@ def scores(
             rows, many = rows[soon], many.rows(soon)
         found.peak_bytes[rows], each = many.bytes()
         needed = each.max(axis=1)
-        found.needed_bytes[rows], found.fits[rows] = needed, needed <= many.ranks.device.memory_bytes
+        found.needed_bytes[rows] = needed
+        found.host_bytes[rows] = many.host_bytes() if grid.base.offload or grid.base.optimizer_offload else 0.0
+        device, host = many.ranks.device, share_of_host(cluster.node_of(0), many.ranks.grid.devices)
+        found.fits[rows] = (needed <= device.memory_bytes) & (found.host_bytes[rows] <= host)
         if (light := needed <= most_bytes).any():
             found.seconds[rows[light]], found.work_s[rows[light]] = many.rows(light).seconds()
             if less.shards:
                 found.least_s[rows[light]] = many.rows(light).alone_s()
-        moves = (many.ranks.grid.pp > 1) & (less.last > 0) & (many.least_bytes(each, less) <= most_bytes)
+        moves = (many.ranks.grid.pp > 1) & (less.last > 0) & ~many.ranks.grid.says("recompute_layers")
+        moves &= many.least_bytes(each, less) <= most_bytes
         if moves.any():
             found.least_s[rows[moves]] = np.minimum(found.least_s[rows[moves]], many.rows(moves).moved_s())
     return found
@@ -132,7 +141,7 @@ def _can_run(model: Architecture, grid: Grid) -> NDArray[np.bool_]:
     each = grid.rows(first)
     sizes = zip(each.values("schedule"), each.pp.tolist(), each.micros.tolist(), each.chunks.tolist(), strict=True)
     runs = np.array([_runs(*size) for size in sizes], dtype=bool)[which]
-    first, which = grid.kinds("schedule", "pp", "chunks", "stage_layers")
+    first, which = grid.kinds(*LAID)
     return np.asarray(runs & np.array([_laid(model, *size) for size in layouts(grid.rows(first))], dtype=bool)[which])
 
 
@@ -145,9 +154,9 @@ def _runs(schedule: str, ranks: int, micros: int, chunks: int) -> bool:
     return SCHEDULES[schedule].copies == 1
 
 
-def _laid(model: Architecture, schedule: str, ranks: int, chunks: int, layers: tuple[int, ...]) -> bool:
+def _laid(model: Architecture, *sizes: Any) -> bool:
     try:
-        layout(model, schedule, ranks, chunks, layers)
+        layout(model, *sizes)
     except ValueError:
         return False
     return True
@@ -165,7 +174,7 @@ def ranks_of(model: Architecture, cluster: Cluster, grid: Grid, stack: Stack) ->
 @lru_cache(maxsize=8192)
 def _rank(model: Architecture, cluster: Cluster, setup: Setup, stack: Stack, rows: tuple[Row, Row, int]) -> Rank | None:
     """A rank, if its split divides the model."""
-    rank = Rank(model, cluster, setup, stack, rows=rows)
+    rank = rank_of(model, cluster, setup, stack, rows)
     try:
         for block in model.kinds():
             block_rows(block, rank.batch_of(block))

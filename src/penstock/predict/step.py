@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -18,16 +19,19 @@ from penstock.core.timeline import Timeline
 from penstock.cost.passes import Shares
 from penstock.cost.stack import Stack
 from penstock.engine import last_s, simulate
-from penstock.predict.after import Sum, gathers_s, gradients_s, optimizer_s, sums, updates_s
+from penstock.predict.after import Sum, checkpoint_s, gathers_s, gradients_s, optimizer_s, sums, updates_s
+from penstock.predict.again import ways
 from penstock.predict.flops import again_flops, model_flops
+from penstock.predict.host import host_bytes, share_of_host
 from penstock.predict.memory import rooms, saved_bytes
 from penstock.predict.micro import Rank
-from penstock.predict.moments import Stage, sharded
+from penstock.predict.moments import sharded
 from penstock.predict.part import Part
 from penstock.predict.pipelines import pipeline
 from penstock.predict.prediction import Prediction
 from penstock.predict.sizes import parameters, trained
 from penstock.predict.split import hops_s, waits_s
+from penstock.predict.stage import Stage
 from penstock.predict.widened import as_asked
 
 Floats = NDArray[np.float64]
@@ -85,12 +89,12 @@ class Step:
         self.model, self.cluster, self.setup, self.stack = model, cluster, setup, stack
         self.rank = rank = Rank(model, cluster, setup, stack, shares)
         self.stages = [Counter(model.blocks[layers.start : layers.stop]) for layers in setup.layers_of(model.layers)]
-        self.kinds = {block: part for block, part in rank.parts.items() if isinstance(block, Block)}
+        self.ways = ways(rank)
         self.ends = {end: part for end, part in rank.parts.items() if isinstance(end, str)}
         self.plan = plan or pipeline(setup.schedule, setup.pp, setup.micros, setup.chunks)
         placement = self.plan.placement
         self.on = [list(placement.on(r)) for r in range(placement.ranks)]
-        sizes = trained(rank, *self.held(self.on))
+        sizes = trained(rank, *self.held(self.on).held)
         self.dense, self.experts = (np.broadcast_to(each, placement.ranks) for each in sizes)
         self.op_s = self._op_s()
 
@@ -102,14 +106,15 @@ class Step:
     @cached_property
     def costs(self) -> Costs:
         """What the pipeline's ops cost, bytes too."""
-        return self._costs(saved_bytes(self.rank, self.stages))
+        return self._costs(saved_bytes(self.rank, self.of_stages))
 
-    def blocks(self, r: int) -> Counter[Block]:
-        """Those of a rank."""
-        found: Counter[Block] = Counter()
-        for stage in self.on[r]:
-            found.update(self.stages[stage])
-        return found
+    def blocks(self, r: int) -> Iterator[tuple[Rank, Counter[Block]]]:
+        """Those of a rank, by ways in which layers are made again."""
+        for rank, stages in self.ways:
+            found: Counter[Block] = Counter()
+            for stage in self.on[r]:
+                found.update(stages[stage])
+            yield rank, found
 
     def holds(self, r: int) -> tuple[bool, bool]:
         """Whether a rank holds the embedding, and the head."""
@@ -117,7 +122,8 @@ class Step:
 
     def parts_of(self, stage: int) -> list[tuple[Part, float]]:
         """The blocks of a stage, and how often each."""
-        return [(self.kinds[block], float(count)) for block, count in self.stages[stage].items()]
+        each = ((rank, block, count) for rank, of in self.ways for block, count in of[stage].items())
+        return [(rank.parts[block], float(count)) for rank, block, count in each]
 
     def end_shares(self, stage: int) -> list[tuple[str, float]]:
         """The ends that a stage holds: embedding first, head and multi-token heads last; or each a part of both."""
@@ -136,13 +142,14 @@ class Step:
         """Seconds of each kind of op and stage, with what a rank waits for messages, for weights and for its host."""
         count, wait_s = len(self.stages), waits_s(self.rank)
         passes_s = np.zeros((3, count))
-        for block, times in self.of_stages.blocks.items():
-            passes_s += np.outer(self.kinds[block].passes_s, times)
+        for rank, stages in self.ways:
+            for block in self.model.kinds():
+                passes_s += np.outer(rank.parts[block].passes_s, [stage[block] for stage in stages])
         for stage in range(count):
             for part, share in self.ends_of(stage):
                 passes_s[:, stage] += share * np.array(part.passes_s)
         f, i, w = passes_s
-        counts = (parameters(self.model, self.setup, *self.of_stages), trained(self.rank, *self.of_stages))
+        counts = (parameters(self.model, self.setup, *self.of_stages.held), trained(self.rank, *self.of_stages.held))
         gather_f, gather_b = self.gathers_s = gathers_s(self.rank, *counts, f, i + w)
         seconds = np.zeros((len(Kind), count))
         seconds[Kind.F] = f + wait_s + gather_f
@@ -165,9 +172,14 @@ class Step:
 
     def held(self, groups: list[list[int]]) -> Stage:
         """What each group of stages holds of the model, as arrays of shape (groups,)."""
-        blocks = {kind: np.array([sum(self.stages[s][kind] for s in group) for group in groups]) for kind in self.kinds}
         first, last = (np.array([stage in group for group in groups]) for stage in (0, len(self.stages) - 1))
-        return Stage(blocks, first, last)
+        again = self.counted(self.ways[1][1], groups) if len(self.ways) > 1 else {}
+        return Stage(self.counted(self.stages, groups), first, last, again)
+
+    def counted(self, stages: Sequence[Counter[Block]], groups: list[list[int]]) -> dict[Block, NDArray[np.int64]]:
+        """How many of some blocks of stages each group of stages has, by kind, shape (groups,)."""
+        kinds = self.model.kinds()
+        return {kind: np.array([sum(stages[s][kind] for s in group) for group in groups]) for kind in kinds}
 
     # -- after the last backward
 
@@ -225,8 +237,9 @@ class Step:
         slowest = int(np.argmax(done))
         seconds = float(done[slowest])
         spread = 1 + self.stack.spread + self._sum(slowest, "error_s") / seconds
-        made = [*self.kinds.values(), *self.ends.values()]
-        stored = self.stored_bytes
+        made = [part for one, _ in self.ways for part in one.parts.values()]
+        # weights as products read them, the optimizer's copy and its moments
+        stored = (rank.width_bytes + self.stack.master_bytes + MOMENTS_BYTES[setup.optimizer]) * self.trained
         return Prediction(
             seconds=seconds,
             low_s=seconds / spread,
@@ -234,13 +247,15 @@ class Step:
             parts=self.parts(slowest, seconds),
             rooms=rooms(rank, self.held(self.on), self.timeline.peak_bytes.tolist()),
             memory_bytes=device.memory_bytes,
+            host_bytes=tuple(host_bytes(self).tolist()),
+            host_memory_bytes=float(share_of_host(self.cluster.node_of(0), setup.devices)),
             model_flops=model_flops(self.model, setup),
             again_flops=again_flops(self.model, setup),
             peak_flops=device.peak_flops(rank.low) * setup.devices,
             tokens=setup.tokens,
             devices=setup.devices,
             checkpoint_bytes=stored,
-            checkpoint_s=self.checkpoint_s(stored),
+            checkpoint_s=checkpoint_s(self.cluster.node_of(0), setup.devices, stored),
             timeline=self.timeline,
             guessed=tuple(sorted(rank.stand_ins.union(*(part.guessed for part in made)))),
         )
@@ -249,19 +264,6 @@ class Step:
     def trained(self) -> float:
         """Parameters of the whole model that are trained."""
         return float(self.dense.sum() * self.setup.tp + self.experts.sum() * self.setup.ep * self.setup.etp)
-
-    @property
-    def stored_bytes(self) -> float:
-        """Of a checkpoint of what is trained: weights as products read them, the optimizer's copy and its moments."""
-        each = self.rank.width_bytes + self.stack.master_bytes + MOMENTS_BYTES[self.setup.optimizer]
-        return each * self.trained
-
-    def checkpoint_s(self, stored_bytes: float) -> float:
-        """Seconds in which all devices write their part of a checkpoint through their hosts to the nodes' disks."""
-        node = self.cluster.node_of(0)
-        own = stored_bytes / self.setup.devices
-        here = min(node.devices, self.setup.devices)
-        return max(own / node.host_link.bytes_per_s, own * here / node.disk_bytes_per_s)
 
     def _sum(self, r: int, of: str) -> float:
         """Of all micro-batches of a rank's blocks."""
@@ -276,16 +278,17 @@ class Step:
             for part, times in self.parts_of(stage):
                 for axis, shown_s in part.messages_s.items():
                     messages[f"{axis} parallel messages"] += micros * times * shown_s
-        recompute, host, whole = (self._sum(r, of) for of in ("again_s", "host_s", "all_s"))
+        recompute, host, copies, whole = (self._sum(r, of) for of in ("again_s", "host_s", "copied_s", "all_s"))
         ends = micros * sum(share * part.all_s for stage in self.on[r] for part, share in self.ends_of(stage))
         waits, engine = 2 * setup.chunks * micros * stack.p2p_shown * self.rank.next_stage_s, micros * stack.micro_s
         busy = micros * float(self.op_s[[Kind.F, Kind.B]][:, self.on[r]].sum())
         found = {
-            "blocks": whole - recompute - host - sum(messages.values()),
+            "blocks": whole - recompute - host - copies - sum(messages.values()),
             "recompute": recompute,
             **messages,
             "embedding and head": ends,
             "waiting for launches": host,
+            "copies to the host": copies,
             "between stages": waits,
             "gathering weights": busy - whole - ends - waits - engine if setup.zero >= 2 else 0.0,
             "host per micro-batch": engine,

@@ -12,10 +12,17 @@ from penstock.schedules import SCHEDULES
 from penstock.search.choice import Choice
 from penstock.search.meshes import nearest_axis
 from penstock.search.space import Space
-from penstock.search.wishes import COLUMNS, RECOMPUTE, layers_text, wishes
+from penstock.search.wishes import COLUMNS, EMPTY, RECOMPUTE, layers_text, wishes
 from penstock.units import human_bytes, human_s
 
-PLAIN: dict[str, Any] = {"shards": 0, "vocabulary": 0, "stage_layers": (), "optimizer_offload": 0.0}
+PLAIN: dict[str, Any] = {
+    "shards": 0,
+    "vocabulary": 0,
+    "stage_layers": (),
+    "recompute_layers": (),
+    "offload": 0.0,
+    "optimizer_offload": 0.0,
+}
 """What variants are variants of."""
 
 
@@ -41,7 +48,7 @@ def neighbours(space: Space, best: Choice, headroom: float) -> Iterator[str]:
     for change in _steps(space, best.setup):
         if space.fixed.keys() & change.keys():
             continue
-        said = ", ".join(f"{name}={_said(value)}" for name, value in change.items())
+        said = ", ".join(f"{name}={_said(name, value)}" for name, value in change.items())
         try:
             setup = changed(space, best.setup, change)
             other = Choice.of(setup, predict(space.model, space.cluster, setup, space.stack))
@@ -77,8 +84,10 @@ def _steps(space: Space, setup: Setup) -> Iterator[dict[str, Any]]:
     yield from ({name: plain} for name, plain in PLAIN.items() if getattr(setup, name) != plain)
 
 
-def _said(value: Any) -> str:
-    return layers_text(value) if isinstance(value, tuple) else str(int(value) if isinstance(value, bool) else value)
+def _said(name: str, value: Any) -> str:
+    if name in EMPTY:
+        return layers_text(value) if value else EMPTY[name]
+    return str(int(value) if isinstance(value, bool) else value)
 
 
 def changed(space: Space, setup: Setup, change: Mapping[str, Any]) -> Setup:
@@ -94,6 +103,9 @@ def changed(space: Space, setup: Setup, change: Mapping[str, Any]) -> Setup:
         more.setdefault("chunks", 1)
     if more.keys() & {"pp", "chunks", "schedule"}:
         more["stage_layers"] = ()
+    cut_anew = bool(more.keys() & {"pp", "chunks", "schedule", "stage_layers"}) and len(setup.recompute_layers) != 1
+    if cut_anew or more.get("recompute") in ("full", setup.recompute_first):
+        more.setdefault("recompute_layers", ())
     if more.keys() & {"tp", "cp", "pp"}:
         cp, inner = more.get("cp", setup.cp), setup.cp_inner
         more |= {"shards": 0, "cp_heads": setup.cp_heads and cp > 1}
@@ -117,6 +129,8 @@ def reason(best: Choice, other: Choice, headroom: float) -> str:
     if other.headroom < headroom:
         free = f" less {headroom:.0%} of headroom" if other.headroom >= 0 else ""
         return f"needs {human_bytes(other.needed_bytes)} of {human_bytes(other.memory_bytes)}{free}"
+    if other.host_bytes > other.host_memory_bytes:
+        return f"needs {human_bytes(other.host_bytes)} of {human_bytes(other.host_memory_bytes)} in host memory"
     more = {name: other.parts.get(name, 0) - best.parts.get(name, 0) for name in {**best.parts, **other.parts}}
     name, most_s = max(sorted(more.items()), key=lambda part: part[1])
     slower = other.seconds / best.seconds - 1

@@ -11,6 +11,7 @@ from penstock.core.plan import Plan
 from penstock.core.setup import Setup
 from penstock.cost.laws import Suggested
 from penstock.predict import Prediction, Room
+from penstock.predict.grid import COUNTS
 from penstock.search.wishes import layers_text
 
 MESSAGES = ("messages", "between stages", "gathering weights", "gradients and weights")
@@ -23,7 +24,7 @@ class Choice:
     """A strategy and what is predicted of it; fields as those of ``Prediction``.
 
     ``peak``: memory of the fullest device. ``bubble``: share of the busiest rank's time in the pipeline. ``score_s``:
-    seconds by closed forms, by which it was found.
+    seconds by closed forms, by which it was found. ``host_bytes``: of the fullest rank's device, in host memory.
     """
 
     setup: Setup
@@ -33,6 +34,8 @@ class Choice:
     parts: Mapping[str, float]
     peak: Room
     memory_bytes: float
+    host_bytes: float
+    host_memory_bytes: float
     mfu: float
     hfu: float
     tokens_per_s_per_device: float
@@ -51,6 +54,8 @@ class Choice:
             parts=dict(found.parts),
             peak=max(found.rooms, key=lambda room: room.needed),
             memory_bytes=found.memory_bytes,
+            host_bytes=max(found.host_bytes),
+            host_memory_bytes=found.host_memory_bytes,
             mfu=found.mfu,
             hfu=found.hfu,
             tokens_per_s_per_device=found.tokens_per_s_per_device,
@@ -88,16 +93,16 @@ def split_of(setup: Setup) -> str:
     """
     names = (
         "tp", "cp", "cp_heads", "cp_inner", "pp", "dp", "ep", "etp", "micro", "chunks", "sp", "zero", "shards",
-        "recompute", "optimizer_offload", "schedule", "stage_layers", "vocabulary", "order", "precision", "wide_first",
-        "wide_last", "low_weights", "optimizer", "overlap",
+        "recompute", "recompute_layers", "recompute_first", "offload", "optimizer_offload", "schedule", "stage_layers",
+        "vocabulary", "order", "precision", "wide_first", "wide_last", "low_weights", "optimizer", "overlap",
     )  # fmt: skip
-    usual: dict[str, Any] = {"dp": None, "micro": None, "recompute": None, "stage_layers": (), "order": ORDER}
-    usual |= dict.fromkeys(("sp", "zero", "cp_heads", "cp_inner", "shards", "optimizer_offload", "vocabulary"), 0)
-    usual |= dict.fromkeys(("wide_first", "wide_last", "low_weights"), 0)
-    usual |= {"precision": "bf16", "optimizer": "adam", "overlap": "own"}
+    usual: dict[str, Any] = {"dp": None, "micro": None, "recompute": None, "order": ORDER} | dict.fromkeys(COUNTS, ())
+    usual |= dict.fromkeys(("sp", "zero", "cp_heads", "cp_inner", "shards", "offload", "optimizer_offload"), 0)
+    usual |= dict.fromkeys(("vocabulary", "wide_first", "wide_last", "low_weights"), 0)
+    usual |= {"recompute_first": "full", "precision": "bf16", "optimizer": "adam", "overlap": "own"}
     usual["schedule"] = setup.schedule if setup.pp == 1 else ""
     values = {name: getattr(setup, name) for name in names}
-    values["stage_layers"] = layers_text(setup.stage_layers) if setup.stage_layers else ()
+    values |= {name: layers_text(values[name]) for name in COUNTS if values[name]}
     return " ".join(f"{name}={_word(value)}" for name, value in values.items() if value != usual.get(name, 1))
 
 

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from penstock.core.setup import Setup
 from penstock.predict import Grid, scores
 from penstock.predict.held import Less
+from penstock.predict.host import share_of_host
 from penstock.predict.step import begun
 from penstock.search.choice import Choice
-from penstock.search.finer import less
+from penstock.search.finer import less, too_heavy
 from penstock.search.margins import OVER_ELSE, at_least_s, over_bytes, over_of
 from penstock.search.space import Space, Split
 
@@ -45,7 +46,8 @@ class Share(NamedTuple):
     """A part of the space, scored: the promising rows of its grid, their seconds, and how many there were.
 
     ``least_s``: what predictions are at least. One row more than may be predicted tells whether others could be better.
-    ``open``: strategies of which variants may be better, and what these take at least. ``of``: numbers that variants of
+    ``open``: strategies of which variants may be better, and what these take at least. ``heavy``: those that need too
+    much, and may not if some layers are made again. ``of``: numbers that variants of
     one strategy have in common.
     """
 
@@ -57,6 +59,7 @@ class Share(NamedTuple):
     too_large: int
     scored: int
     open: tuple[Grid, NDArray[np.float64]]
+    heavy: Grid
     of: NDArray[np.int64]
 
 
@@ -81,9 +84,10 @@ def scored_grid(
 ) -> Share:
     """Return the promising strategies of a grid; of variants, ``of`` says which have the same row."""
     over, room = over_bytes(grid), (1 - headroom) * space.cluster.device_of(0).memory_bytes
-    most = most_bytes(space, grid, headroom), (1 + OVER_ELSE) * most_s
+    most = most_bytes(space, grid, headroom), (1 + np.maximum(OVER_ELSE, over_of(grid, 1, 0))) * most_s
     found = scores(space.model, space.cluster, grid, space.stack, *most, less)
     found.seconds[found.needed_bytes > (1 + over) * room] = np.inf
+    found.seconds[found.host_bytes > (1 + over) * share_of_host(space.cluster.node_of(0), space.devices)] = np.inf
     least_s = np.maximum(at_least_s(grid, found.seconds), found.work_s)
     rows = _fastest(least_s, max(FINALISTS, top) + 1 if of is None else len(grid))
     open_s = found.least_s / (1 + over_of(grid, 1, len(space.stack.vocabularies) - 1))
@@ -92,7 +96,8 @@ def scored_grid(
     counts = (len(grid), len(grid) - possible, possible - timed, timed)
     own = rows if of is None else of[rows]
     variable = grid.rows(open_to), open_s[open_to]
-    return Share(grid.rows(rows), found.seconds[rows], least_s[rows], *counts, variable, own)
+    heavy = too_heavy(space, grid, found.needed_bytes, room) & np.isfinite(found.peak_bytes) & (of is None)
+    return Share(grid.rows(rows), found.seconds[rows], least_s[rows], *counts, variable, grid.rows(heavy), own)
 
 
 def _fastest(seconds: NDArray[np.float64], most: int) -> NDArray[np.int64]:
@@ -109,9 +114,11 @@ def finals(
     at_once: int = 0,
     best_s: float = np.inf,
     going: Going | None = None,
+    misfits: list[Setup] | None = None,
 ) -> tuple[tuple[Choice, ...], int, bool]:
     """Return the best choices, how many were predicted, and whether no other can be better than the first, or than one
-    that is known and takes ``best_s``; then only better ones are looked for. So many are predicted ``at_once``."""
+    that is known and takes ``best_s``; then only better ones are looked for. So many are predicted ``at_once``;
+    those that turn out not to fit go to ``misfits``."""
     at_once = at_once or AT_ONCE
     rows = [
         (float(least_s), place, row, float(share.seconds[row]))
@@ -138,6 +145,8 @@ def finals(
                 settled.add(one)
             if made is not None and made.headroom >= headroom:
                 insort(found, made, key=lambda choice: choice.seconds)
+            elif made is not None and misfits is not None:
+                misfits.append(made.setup)
         done += len(batch)
         if going and found and not going(0, found):
             break
@@ -151,10 +160,12 @@ def best_of_all(found: Sequence[Choice], best_s: float = np.inf) -> float:
 
 
 def predicted_of(space: Space, setup: Setup, score_s: float = 0.0, most_s: float = np.inf) -> Choice | None:
-    """Return a setup predicted with its timeline; ``None`` if it cannot be, or takes more than ``most_s``."""
+    """Return a setup predicted with its timeline; ``None`` if it cannot be, its hosts lack memory, or
+    it takes more than ``most_s``."""
     try:
         step = begun(space.model, space.cluster, setup, space.stack)
         slow = np.isfinite(most_s) and step.seconds_alone() > most_s
-        return None if slow else Choice.of(setup, step.prediction(), score_s)
+        found = None if slow else step.prediction()
+        return Choice.of(setup, found, score_s) if found is not None and found.fits_host else None
     except ValueError:
         return None

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import lru_cache
-from itertools import product
+from itertools import combinations, product
 from math import ceil
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,7 @@ from penstock.predict import Grid
 from penstock.predict.held import Less
 from penstock.schedules.build import placement_of
 from penstock.search.space import Space
-from penstock.search.wishes import COLUMNS
+from penstock.search.wishes import COLUMNS, RECOMPUTE
 
 MOST_LESS = 2
 """Layers that the first stage gives away at most; the last gives at most one more than head and loss are worth."""
@@ -32,6 +33,23 @@ def less(space: Space) -> Less:
     if space.stack.uneven and space.free("stage_layers"):
         return Less(MOST_LESS, ceil(head_layers(space.model)) + 1, shards)
     return Less(shards=shards)
+
+
+def again_ways(space: Space) -> list[tuple[str, str]]:
+    """Return the ways in which the first layers of stages may be made again: what the rest has, and what they have."""
+    there = [name for name in RECOMPUTE if name in space.values("recompute", RECOMPUTE)]
+    how = space.stack.again_layers if space.free("recompute_layers") else ""
+    pairs = [*combinations(there, 2)]
+    wanted = {"alike": [("none", "full")], "ranks": [pair for pair in pairs if pair[0] == "none"], "any": pairs}
+    return [pair for pair in wanted.get(how, []) if pair in pairs]
+
+
+def too_heavy(space: Space, grid: Grid, needed_bytes: Any, room: float) -> NDArray[np.bool_]:
+    """Return which strategies need too much, and may not if the first layers of their stages are made again."""
+    rests = {rest for rest, _ in again_ways(space)}
+    able = np.array([again in rests for again in grid.choices["recompute"]], dtype=bool)
+    found = able[grid.columns["recompute"]] & ~grid.says("recompute_layers")
+    return np.asarray(found & (needed_bytes > room))
 
 
 def variants(space: Space, grid: Grid) -> tuple[Grid, NDArray[np.int64]]:
@@ -56,7 +74,7 @@ def _variants(space: Space, setup: Setup) -> Iterator[Variant]:
     found: list[Variant] = [(size, vocabulary, layers) for size in _shards(space, setup)]
     if setup.pp > 1:
         found += [(shards, way, layers) for way in _splits(space) if way]
-        if space.stack.uneven and space.free("stage_layers") and not vocabulary:
+        if space.stack.uneven and space.free("stage_layers") and not vocabulary and not setup.recompute_layers:
             sizes = cuts(space.model, setup.schedule, setup.pp, setup.chunks)
             found += [(shards, vocabulary, one) for one in sizes]
     for size, way, one in found:

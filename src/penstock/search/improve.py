@@ -12,6 +12,7 @@ from penstock.search.beside import changed, reason
 from penstock.search.choice import Choice
 from penstock.search.in_words import word
 from penstock.search.space import Space
+from penstock.search.wishes import EMPTY
 from penstock.units import human_s
 
 FOLLOW = ("dp", "shards", "seq", "batch")
@@ -81,7 +82,8 @@ def _differing(mine: Setup, best: Setup) -> Iterator[dict[str, Any]]:
     if "schedule" in new:
         new["chunks"] = best.chunks
     piped = ("pp", "schedule", "chunks") if mine.pp == 1 else ("schedule", "chunks")
-    for together in (piped, ("ep", "etp"), ("cp", "cp_heads", "cp_inner")):
+    layers = ("recompute", "recompute_layers", "recompute_first") if "recompute_layers" in new else ()
+    for together in (piped, ("ep", "etp"), ("cp", "cp_heads", "cp_inner"), layers):
         both = {name: new.pop(name) for name in together if name in new}
         if both:
             yield both
@@ -120,4 +122,4 @@ def words(values: Mapping[str, Any]) -> str:
     >>> words({"recompute": ("mlp", "attention.core"), "sp": True})
     'recompute=mlp+attention.core sp=1'
     """
-    return " ".join(f"{name}={word(value)}" for name, value in values.items())
+    return " ".join(f"{name}={word(value) if value != () else EMPTY[name]}" for name, value in values.items())

@@ -121,6 +121,9 @@ def _replicas(setup: Setup) -> Iterator[str]:
 
 def _rest(setup: Setup) -> Iterator[str]:
     again = setup.recompute
+    if setup.recompute_layers:
+        many = f"The first {word(setup.recompute_layers)} layers of each stage"
+        yield f"{many} are made again in the backward ({setup.recompute_first} recompute). All others:"
     yield AGAIN[again] if isinstance(again, str) and again in AGAIN else f"Made again in the backward: {word(again)}."
     if setup.offload:
         yield f"Of what forwards keep, in host memory meanwhile: {word(setup.offload)}."

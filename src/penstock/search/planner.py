@@ -28,6 +28,7 @@ from penstock.search.finals import (
     scored_grid,
 )
 from penstock.search.finer import variants
+from penstock.search.lighter import lighter
 from penstock.search.misses import changes, nearest, refusal
 from penstock.search.numbers import parts, planned
 from penstock.search.orders import check, orders
@@ -170,10 +171,12 @@ def looked(space: Space, top: int, headroom: float, going: Going) -> Finer:
             if going(0):
                 new.append(scored(part, splits, headroom, top))
                 going(new[-1].considered)
-        choices, done, sure = finals(space, new, top, headroom, going=going)
+        misfits: list[Setup] = []
+        choices, done, sure = finals(space, new, top, headroom, going=going, misfits=misfits)
         finer = _refined(space, new, choices, top, headroom, going)
-        shares, predicted = [*shares, *new, *finer.shares], predicted + done + finer.predicted
-        proven = proven and sure and finer.proven
+        light = lighter(space, new, misfits, finer.choices, headroom, top, going)
+        shares, predicted = [*shares, *new, *finer.shares], predicted + done + finer.predicted + light.predicted
+        proven, finer = proven and sure and finer.proven and light.proven, finer._replace(choices=light.choices)
         if finer.choices or not going.on:
             break
     return Finer(finer.choices, shares, predicted, proven)
@@ -225,5 +228,5 @@ def _merged(found: list[Choice], better: tuple[Choice, ...]) -> list[Choice]:
     """Choices with others, the fastest first, of each strategy one."""
     each: dict[Setup, Choice] = {}
     for one in sorted((*found, *better), key=lambda choice: choice.seconds):
-        each.setdefault(replace(one.setup, shards=0, vocabulary=0, stage_layers=()), one)
+        each.setdefault(replace(one.setup, shards=0, vocabulary=0, stage_layers=(), recompute_layers=()), one)
     return [*each.values()]

@@ -19,6 +19,7 @@ from penstock.core.setup import FRAMEWORK, Setup, filling
 from penstock.cost.stack import Stack
 from penstock.cost.stack_file import named
 from penstock.predict import Grid
+from penstock.predict.grid import COUNTS
 from penstock.predict.micro import Rank
 from penstock.schedules import SCHEDULES
 from penstock.search.meshes import meshes_of
@@ -70,8 +71,8 @@ class Space:
         """What the framework splits alone, in words behind others; empty if it lacks no axis."""
         return f", and {self.stack.name} splits {' and '.join(self.stack.axes)} alone" if self.stack.axes else ""
 
-    def _values(self, name: str, free: Iterable[Any]) -> list[Any]:
-        """Values of a field: those fixed, else the free ones; less those excluded."""
+    def values(self, name: str, free: Iterable[Any]) -> list[Any]:
+        """Return the values of a field: those fixed, else the free ones; less those excluded."""
         chosen = dict.fromkeys(self.fixed.get(name, free))
         return [value for value in chosen if value not in self.excluded.get(name, ())]
 
@@ -94,11 +95,11 @@ class Space:
         }
         found = []
         able = {name: values if self.stack.splits(name) else [1] for name, values in ranges.items()}
-        for tp, cp, pp in product(*(self._values(name, free) for name, free in able.items())):
+        for tp, cp, pp in product(*(self.values(name, free) for name, free in able.items())):
             dp, rest = divmod(self.devices, max(1, tp * cp * pp))
             if (
                 rest == 0
-                and dp in self._values("dp", (dp,) if self.stack.splits("dp") else (1,))
+                and dp in self.values("dp", (dp,) if self.stack.splits("dp") else (1,))
                 and (any_batch or self.base.batch % dp == 0)
             ):
                 found.append((tp, cp, pp, dp))
@@ -112,15 +113,19 @@ class Space:
         return [*found.values()]
 
     def offloads(self) -> list[tuple[Space, ...]]:
-        """Return the space, or one for each share of the optimizer that waits in host memory if shares are asked for;
-        and then, one by one, those that follow where nothing fits."""
-        asked = self._values("optimizer_offload", (self.base.optimizer_offload,))
-        later = self._values("optimizer_offload", self.stack.optimizer_offloads)
-        groups = [tuple(asked), *((share,) for share in sorted(later) if share not in asked)]
+        """Return the space, or one for each share of activations and of the optimizer that waits in host memory if
+        shares are asked for; and then, one by one, those that follow where nothing fits."""
+        asked = self.values("optimizer_offload", (self.base.optimizer_offload,))
+        later = self.values("optimizer_offload", self.stack.optimizer_offloads)
+        groups = [asked, *([share] for share in sorted(later) if share not in asked)]
+        kept = self.values("offload", (self.base.offload,))
         return [
-            tuple(replace(self, base=replace(self.base, optimizer_offload=float(share))) for share in group)
+            tuple(
+                replace(self, base=replace(self.base, offload=away, optimizer_offload=float(share)))
+                for share, away in product(group, kept)
+            )
             for group in groups
-            if group
+            if group and kept
         ]
 
     @property
@@ -135,11 +140,11 @@ class Space:
     def grid(self, splits: Iterable[Split]) -> Grid:
         """Return all strategies of some splits."""
         choices = {
-            "schedule": tuple(self._values("schedule", self.schedules)) or ("1f1b",),
-            "recompute": tuple(self._values("recompute", RECOMPUTE)),
-            "stage_layers": tuple(self._values("stage_layers", ((),))),
-            "order": tuple(self._values("order", self.stack.orders)),
+            "schedule": tuple(self.values("schedule", self.schedules)) or ("1f1b",),
+            "recompute": tuple(self.values("recompute", RECOMPUTE)),
+            "order": tuple(self.values("order", self.stack.orders)),
         }
+        choices |= {name: tuple(self.values(name, ((),))) for name in COUNTS}
         tables = [self._rows(split, choices) for split in splits]
         whole = np.concatenate(tables, axis=1) if tables else np.zeros((len(COLUMNS), 0), dtype=np.int64)
         return Grid(self.base, dict(zip(COLUMNS, whole, strict=True)), choices)
@@ -154,13 +159,13 @@ class Space:
             "micro": self._micros(cp, dp),
             "pipe": range(len(pipes)),
             "mesh": range(len(meshes)),
-            "zero": self._values("zero", self.zero_stages(pp) if dp * cp > 1 else (0,)),
-            "sp": self._values("sp", (False, True) if tp > 1 else (False,)),
+            "zero": self.values("zero", self.zero_stages(pp) if dp * cp > 1 else (0,)),
+            "sp": self.values("sp", (False, True) if tp > 1 else (False,)),
             "context": range(len(ways)),
-            "shards": self._values("shards", (0,)),
-            "vocabulary": self._values("vocabulary", (0,)),
+            "shards": self.values("shards", (0,)),
+            "vocabulary": self.values("vocabulary", (0,)),
             "recompute": range(len(choices["recompute"])),
-            "stage_layers": range(len(choices["stage_layers"])),
+            **{name: range(len(choices[name])) for name in COUNTS},
         }
         at = np.indices([len(axis) for axis in axes.values()]).reshape(len(axes), -1)
         found = {
@@ -177,7 +182,7 @@ class Space:
         each = self.base.batch // dp
         most = max(1, MOST_TOKENS * cp // self.base.seq)
         free = [size for size in range(1, min(each, most) + 1) if size & (size - 1) == 0]
-        return [size for size in self._values("micro", free) if each % size == 0]
+        return [size for size in self.values("micro", free) if each % size == 0]
 
     def context_ways(self, tp: int, cp: int) -> list[tuple[bool, int]]:
         """Return the ways of context parallelism, ``cp_heads`` and ``cp_inner``; for those by heads, all ranks get some
@@ -188,12 +193,12 @@ class Space:
         able = able if kv_heads else []
         heads = [way for way in self.stack.context_heads if not way or cp in able] if cp > 1 else [False]
         inner = [0, *(size for size in able if size < cp and self.stack.context_hybrid)]
-        chosen = product(self._values("cp_heads", heads), self._values("cp_inner", inner))
+        chosen = product(self.values("cp_heads", heads), self.values("cp_inner", inner))
         return [(way, size) for way, size in chosen if not size or not (way or cp % size or size >= cp)]
 
     def _pipes(self, pp: int) -> list[tuple[int, int]]:
         """Pairs of a place among the schedules and a number of chunks; without a pipeline one is enough."""
-        schedules = self._values("schedule", self.schedules)
+        schedules = self.values("schedule", self.schedules)
         if pp == 1:
             plain = "chunks" not in self.fixed or 1 in self.fixed["chunks"]
             return [(schedules.index("1f1b") if "1f1b" in schedules else 0, 1)] if plain else []
@@ -206,7 +211,7 @@ class Space:
             free = (least, *(v for v in (2, *even) if v > max(1, least))) if several else (1,)
             if name.startswith("interleaved"):
                 free = tuple(v for v in free if v > 1)
-            found += [(place, v) for v in self._values("chunks", free)]
+            found += [(place, v) for v in self.values("chunks", free)]
         return found
 
     def _experts(self, tp: int, ranks: int) -> list[tuple[int, int]]:
@@ -214,9 +219,7 @@ class Space:
         most = max((b.mlp.experts for b in self.model.kinds() if isinstance(b.mlp, Experts)), default=1)
         free = [d for d in range(1, most + 1) if most % d == 0 and ranks * tp % d == 0]
         columns = tp if self.stack.split_experts else 1
-        pairs = [
-            (ep, etp) for ep in self._values("ep", free) for etp in self._values("etp", (columns if ep > 1 else 1,))
-        ]
+        pairs = [(ep, etp) for ep in self.values("ep", free) for etp in self.values("etp", (columns if ep > 1 else 1,))]
         return [(ep, etp) for ep, etp in pairs if ranks * tp % (ep * etp) == 0]
 
     def typical(self) -> Space:
@@ -271,7 +274,7 @@ def space_of(
             raise ValueError(f"{name}={'/'.join(map(str, values))}: {name} is not searched; fix one value of it")
     usual = {name: value for name, value in software.usual.items() if name not in SEARCHED}
     usual |= {name: values[0] for name, values in single.items()}
-    usual["optimizer_offload"] = float(fixed.get("optimizer_offload", (0.0,))[0])
+    usual |= {name: fixed.get(name, (0.0,))[0] for name in ("offload", "optimizer_offload")}
     base = Setup(seq=seq, batch=batch, **usual)
     for policy in fixed.get("recompute", ()):
         Rank(architecture, machines, replace(base, recompute=policy), software).parts  # noqa: B018

@@ -9,8 +9,8 @@ from penstock.core.architecture import Architecture
 from penstock.core.cluster import Cluster
 from penstock.core.words import suggest
 from penstock.predict.micro import Rank
-from penstock.predict.moments import Stage
 from penstock.predict.sizes import parameters, trained
+from penstock.predict.stage import Stage
 from penstock.search.choice import Choice, Planned
 from penstock.search.misses import MOST_TIMES, frugal, grown, least
 from penstock.search.planner import HEADROOM, best_of
@@ -120,8 +120,8 @@ def _tuned(space: Space, name: str, top: int, headroom: float) -> Tuned:
     one = Rank(space.model, space.cluster, replace(space.base, micro=1), space.stack)
     return Tuned(
         name=name,
-        parameters=float(sum(parameters(space.model, space.base, *whole))),
-        trained=float(sum(trained(one, *whole))),
+        parameters=float(sum(parameters(space.model, space.base, *whole.held))),
+        trained=float(sum(trained(one, *whole.held))),
         planned=best_of(space, top=top, headroom=headroom),
         fewest=_fewest(space, headroom),
     )

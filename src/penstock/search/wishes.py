@@ -10,12 +10,12 @@ from typing import Any, get_type_hints
 from penstock.core.mesh import order_of
 from penstock.core.setup import Setup
 from penstock.core.words import suggest, yes_or_no
-from penstock.predict.grid import CHOICES, NUMBERS
+from penstock.predict.grid import CHOICES, COUNTS, NUMBERS
 from penstock.schedules import SCHEDULES
 from penstock.schedules.table import options_of
 
 COLUMNS = (*NUMBERS, *CHOICES)
-SEARCHED = (*COLUMNS, "optimizer_offload")
+SEARCHED = (*COLUMNS, "offload", "optimizer_offload")
 """Fields that are searched where nobody fixes them; all others are as a setup has them unless they are fixed."""
 RECOMPUTE = ("none", "selective", "full")
 SHORT = {"micro_batch": "micro", "vpp": "chunks"}
@@ -86,7 +86,7 @@ def _spread(field: str, word: str) -> Iterable[Any]:
 
 
 def _values(name: str, value: Any) -> tuple[Any, ...]:
-    if name == "stage_layers" and isinstance(value, list | tuple) and all(isinstance(each, int) for each in value):
+    if name in COUNTS and isinstance(value, list | tuple) and all(isinstance(each, int) for each in value):
         return (value,)
     return tuple(value) if isinstance(value, list | tuple | set | range) else (value,)
 
@@ -98,10 +98,13 @@ def _checked(field: str, value: Any) -> Any:
         return _schedule(str(value))
     if field == "recompute":
         return _recompute(str(value))
-    if field == "stage_layers":
-        return layers_of(value) if isinstance(value, str) else tuple(value)
     if field == "order":
         return order_of(str(value))
+    if field == "offload" and isinstance(value, str) and not value.replace(".", "", 1).isdecimal():
+        return tuple(value.split("+"))
+    if field in COUNTS:
+        some = (value,) if isinstance(value, int) else value
+        return layers_of(some, field) if isinstance(some, str) else tuple(some)
     if kind is bool:
         return yes_or_no(str(value), f"{field}={value}")
     try:
@@ -140,8 +143,12 @@ def can_be_planned(schedule: str) -> bool:
     return one.gradient_equal and one.copies == 1 and "slices" not in options_of(one.lane)
 
 
-def layers_of(text: str) -> tuple[int, ...]:
-    """Return the layers of each stage by a text, none for ``even``.
+EMPTY = {"stage_layers": "even", "recompute_layers": "none"}
+"""Words for no numbers, by field."""
+
+
+def layers_of(text: str, field: str = "stage_layers") -> tuple[int, ...]:
+    """Return the layers of each stage by a text, none for ``even``, or for ``none`` of ``recompute_layers``.
 
     Raises:
         ValueError: it is no such text.
@@ -149,7 +156,7 @@ def layers_of(text: str) -> tuple[int, ...]:
     >>> layers_of("7+2*9+7"), layers_of("even")
     ((7, 9, 9, 7), ())
     """
-    if text == "even":
+    if text == EMPTY[field]:
         return ()
     found: list[int] = []
     try:
@@ -157,7 +164,9 @@ def layers_of(text: str) -> tuple[int, ...]:
             times, star, count = word.rpartition("*")
             found += [int(count)] * (int(times) if star else 1)
     except ValueError:
-        raise ValueError(f"stage_layers={text}: write even, or layers of each stage as 7+9+9+7 or 7+2*9+7") from None
+        raise ValueError(
+            f"{field}={text}: write {EMPTY[field]}, or layers of each stage as 7+9+9+7 or 7+2*9+7"
+        ) from None
     return tuple(found)
 
 

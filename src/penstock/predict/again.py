@@ -1,0 +1,48 @@
+"""Layers by the way in which they are made again: the first ones of each stage, and all others."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from functools import lru_cache
+
+from penstock.core.architecture import Architecture, Block
+from penstock.core.cluster import Cluster
+from penstock.core.mesh import Row
+from penstock.core.setup import Setup
+from penstock.cost.stack import Stack
+from penstock.predict.micro import Rank
+
+Blocks = list[Counter[Block]]
+"""Of each stage, or of one."""
+
+
+def layers_by_way(model: Architecture, setup: Setup) -> tuple[Blocks, Blocks]:
+    """Return, of each stage, the layers that have ``recompute``, and the first ones that have ``recompute_first``."""
+    stages = [model.blocks[layers.start : layers.stop] for layers in setup.layers_of(model.layers)]
+    counts = setup.again or (0,) * len(stages)
+    both = [(blocks[count:], blocks[:count]) for blocks, count in zip(stages, counts, strict=True)]
+    return [Counter(rest) for rest, _ in both], [Counter(first) for _, first in both]
+
+
+@lru_cache(maxsize=8192)
+def rank_of(model: Architecture, cluster: Cluster, setup: Setup, stack: Stack, rows: tuple[Row, Row, int]) -> Rank:
+    """Return a rank, equal ones once; ``rows`` as in ``Rank``."""
+    return Rank(model, cluster, setup, stack, rows=rows)
+
+
+@lru_cache(maxsize=8192)
+def all_as(rank: Rank, recompute: str) -> Rank:
+    """Return the rank with all layers made again in one way."""
+    setup = replace(rank.setup, recompute=recompute, recompute_layers=(), recompute_first="full")
+    rows = (rank.context_row, rank.expert_row, rank.devices)
+    if rank.shares is None:
+        return rank_of(rank.model, rank.cluster, setup, rank.stack, rows)
+    return Rank(rank.model, rank.cluster, setup, rank.stack, rank.shares, rows)
+
+
+def ways(rank: Rank) -> list[tuple[Rank, Blocks]]:
+    """Return a rank whose layers are all made again in the same way, and the layers of each stage that are; for each
+    way that there is."""
+    rest, first = layers_by_way(rank.model, rank.setup)
+    return [(rank, rest), (all_as(rank, rank.setup.recompute_first), first)] if rank.setup.again else [(rank, rest)]

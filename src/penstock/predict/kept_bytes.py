@@ -1,0 +1,58 @@
+"""What a block keeps of a micro-batch between its forward and its backward: on its device, and on its host."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+from penstock.core.architecture import Block
+from penstock.cost.alive import backward_bytes
+from penstock.cost.kept import kept, of_these, rerun
+from penstock.cost.operators import Microbatch, Operator
+from penstock.predict.works import block_rows
+
+Again = str | tuple[str, ...]
+STAYS = ("attention.core",)
+"""Operators made again whose results stay, because that is what makes them worth it; those of others go too."""
+
+
+class BlockBytes(NamedTuple):
+    """Of one block and micro-batch: what it keeps, what its backward makes or fetches again, the most beyond both that
+    is alive in its backward, and what waits on its host meanwhile."""
+
+    kept: float
+    again: float
+    more: float
+    away: float
+
+
+@lru_cache(maxsize=4096)
+def block_bytes(block: Block, batch: Microbatch, again: Again, offload: float | tuple[str, ...] = 0.0) -> BlockBytes:
+    """Return what a block holds of a micro-batch on its device, and on its host.
+
+    Args:
+        block, batch: which block, of which micro-batch.
+        again: what is made again, as in ``Setup.recompute``.
+        offload: what waits in host memory, as in ``Setup.offload``.
+    """
+    made, _ = block_rows(block, batch)
+    names = of_these(made, again)
+    stays = stays_of(made, names)
+    saved = kept(made) if rerun(made, names).any() else stays
+    held, begun = sum(on_device(stays, offload).values()), sum(saved.values())
+    return BlockBytes(held, begun - held, backward_bytes(made, saved) - begun, sum(stays.values()) - held)
+
+
+def stays_of(made: Sequence[Operator], names: Again) -> dict[str, float]:
+    """What is kept beside what ``names`` make again."""
+    if isinstance(names, str):
+        return kept(made, names)
+    return kept(made, tuple(set(names) & set(STAYS)), tuple(name for name in names if name not in STAYS))
+
+
+def on_device(stays: dict[str, float], offload: float | tuple[str, ...]) -> dict[str, float]:
+    """Return what is left of some storages while the others wait on the host; ``offload`` as in ``Setup``."""
+    if isinstance(offload, tuple):
+        return {name: size for name, size in stays.items() if name not in offload}
+    return {name: size * (1 - offload) for name, size in stays.items()}
