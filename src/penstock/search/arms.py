@@ -20,6 +20,7 @@ from penstock.schedules.vary import vary
 from penstock.schedules.work import Work
 from penstock.search.kernel import EACH, kernels, one_by_one, shortest, turn_in
 from penstock.search.repeat import TUNE_S, tuned
+from penstock.search.spaced import spaced
 from penstock.search.starts import Named, named, order_of
 from penstock.search.ways import Way
 
@@ -30,6 +31,8 @@ PLAY_S, MOVE_S = 0.2e-6, 4e-9
 VARIED = 0.6
 """Share of a stint that varies whole orders; the rest moves single ops."""
 PLAYS_OF_TRY = 4
+BEGUN = 2
+"""Stints that only try where to begin: with orders that are made quickly, and with schedules that search themselves."""
 PERIODIC, MANY = 3, 6
 """Of so many stints one begins with an order that repeats, where a step has at least so many micro-batches per rank:
 in shorter ones what matters is how they begin and end."""
@@ -103,22 +106,27 @@ def arm_of(way: Way, micros: int, memory_limit: float | None, objective: Objecti
 def stint(arm: Arm, seconds: float, seed: int) -> tuple[Run | None, list[Named]]:
     """Work on an arm for about so long; equal arguments give equal results.
 
-    The first stint builds orders that repeat and the named schedules that search themselves, and improves what there is
-    to begin with; later ones vary the best order and then move single ops of it.
+    The first stint builds orders that repeat or are evenly spaced, and improves what there is to begin with; the second
+    does so with the named schedules that search themselves, which may take much longer than asked; later ones vary the
+    best order and then move single ops of it.
 
     Returns:
         The best order, and schedules built.
     """
-    task, work, ops = arm.task, arm.work, len(arm.work.codes)
+    task, work = arm.task, arm.work
     if arm.stints == 0:
-        found = list(named(arm.way, task, work, slow=True))
-        for order in [*(one.order for one in found), *kernels(task, work)]:
+        for order in (*kernels(task, work), *spaced(task, work)):
             arm = arm.given(order)
-        plays = max(1, min(PLAYS * len(arm.starts), int(seconds / (PLAY_S * ops))))
-        return best(work, arm.starts, task.objective, plays) if arm.starts else None, found
+        return _of_starts(arm, seconds), []
+    if arm.stints < BEGUN:
+        found = list(named(arm.way, task, work, slow=True))
+        arm = replace(arm, starts=())
+        for one in found:
+            arm = arm.given(one.order)
+        return _of_starts(arm, seconds), found
     if arm.run is None:
         return None, []
-    if arm.stints % PERIODIC == 1 and task.micros >= MANY * task.placement.ranks:
+    if (arm.stints - BEGUN) % PERIODIC == 0 and task.micros >= MANY * task.placement.ranks:
         repeated = repeating(arm, KERNEL * seconds, seed)
         if repeated is not None:
             run = best(work, [repeated], task.objective, PLAYS)
@@ -126,6 +134,12 @@ def stint(arm: Arm, seconds: float, seed: int) -> tuple[Run | None, list[Named]]
                 arm.run, varied(arm, run, (1 - KERNEL) * seconds, seed), key=lambda one: one.score(task.objective)
             ), []
     return varied(arm, arm.run, seconds, seed), []
+
+
+def _of_starts(arm: Arm, seconds: float) -> Run | None:
+    """The best that becomes of orders to begin with in about so long."""
+    plays = max(1, min(PLAYS * len(arm.starts), int(seconds / (PLAY_S * len(arm.work.codes)))))
+    return best(arm.work, arm.starts, arm.task.objective, plays) if arm.starts else arm.run
 
 
 def varied(arm: Arm, run: Run, seconds: float, seed: int) -> Run:

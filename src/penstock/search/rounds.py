@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from itertools import islice
 from multiprocessing import get_all_start_methods, get_context
 from typing import Any
 
@@ -18,7 +19,7 @@ from penstock.engine import check, simulate
 from penstock.engine.bounds import Bound
 from penstock.schedules.reorder import Run
 from penstock.schedules.task import Objective
-from penstock.search.arms import Arm, arm_of, continued, stint
+from penstock.search.arms import BEGUN, Arm, arm_of, continued, stint
 from penstock.search.proofs import prove, proven, seconds_of_proof, worth_proving
 from penstock.search.solution import Found, Options, Solution, seed_of
 from penstock.search.starts import Named, named
@@ -68,7 +69,7 @@ class Search:
         self.named_s = math.inf
         self.history: list[Found] = []
         self.stints = self.rounds = 0
-        self.last_s, self.stopped = {False: 0.0, True: 0.0}, False
+        self.last_s, self.stopped = [0.0] * (BEGUN + 1), False
         self.processes = processes_of(options)
 
     def begin(self, start: Plan | None) -> None:
@@ -167,26 +168,29 @@ class Search:
         """Whether there is something to gain, and time for it."""
         if self.stopped or self.options.stints == self.rounds or not self.worthwhile():
             return False
-        return self.in_time(max(self.last_s[self.begins()], 0.5 * self.stint_s()), self.options.first_s)
+        return self.in_time(max(self.last_s[self.due()], 0.5 * self.stint_s()), self.options.first_s)
 
     def in_time(self, needs_s: float, time_s: float) -> bool:
         """Whether work of so many seconds would end when so many have passed since the search began."""
         return self.over_s + needs_s <= time_s
 
-    def begins(self) -> bool:
-        """Whether the next round holds a first stint, which may take longer than others."""
-        return any(not self.arms[name].stints for name in self.worthwhile())
+    def due(self) -> int:
+        """Which stint the next one of a placement is: its first, its second, which both may take longer than others and
+        are left out if they would not end in time, or a later one."""
+        able = {self.arms[name].stints for name in self.worthwhile()}
+        timely = (k for k in range(BEGUN) if k in able and self.in_time(self.last_s[k], self.options.first_s))
+        return next(timely, BEGUN)
 
     def worthwhile(self) -> list[str]:
         """Placements on which a better order may exist, the best first."""
         able = [name for name, arm in self.arms.items() if arm.bound.seconds < self.least_s * (1 - 1e-9)]
         return sorted(able, key=self.reached.__getitem__)
 
-    def chosen(self) -> Iterator[str]:
-        """Placements for the next stints: each once; then the best more often than those behind it."""
+    def chosen(self, due: int) -> Iterator[str]:
+        """Placements for the next stints: each once for its first and its second; then the best more often than those
+        behind it."""
         able = self.worthwhile()
-        fresh = [name for name in able if not self.arms[name].stints]
-        yield from fresh
+        yield from (name for name in able if self.arms[name].stints == due < BEGUN)
         rank = 0
         while True:
             yield able[min(rank, len(able) - 1)]
@@ -195,12 +199,13 @@ class Search:
     def round(self, pool: Executor | None) -> None:
         """One stint per process, side by side; one of them a proof, where one may succeed. A single process takes
         turns."""
-        began, seconds, begins, proof = time.perf_counter(), self.stint_s(), self.begins(), self.to_prove()
+        began, seconds, due, proof = time.perf_counter(), self.stint_s(), self.due(), self.to_prove()
         if proof:
             seconds = max(seconds, seconds_of_proof(self.arms[proof]))
         run = _at_once if pool is None else pool.submit
-        names = [name for name, _ in zip(self.chosen(), range(self.processes - bool(proof)), strict=False)]
-        jobs = [run(stint, self.arms[name], seconds, self.seed(k)) for k, name in enumerate(names)]
+        names = [*islice(self.chosen(due), self.processes - bool(proof))]
+        jobs = [run(stint, self.next_of(name, names[:k].count(name), due), seconds, self.seed(k))
+                for k, name in enumerate(names)]  # fmt: skip
         if proof:
             shown = run(prove, self.arms[proof], self.least_s, self.seed(len(names)))
         for name, (found, some) in zip(names, (job.result() for job in jobs), strict=True):
@@ -211,7 +216,13 @@ class Search:
             self.improved(proof, proven(self.arms[proof], shown.result()), "")
         self.stints += len(names) + bool(proof)
         self.rounds += 1
-        self.last_s[begins] = time.perf_counter() - began
+        self.last_s[due] = time.perf_counter() - began
+
+    def next_of(self, name: str, others: int, due: int) -> Arm:
+        """A placement for its next stint, others of which go on in the same round; only for a later one if its first
+        two would not end in time."""
+        arm = self.arms[name]
+        return replace(arm, stints=max(arm.stints, due if due == BEGUN else 0) + others)
 
     def to_prove(self) -> str | None:
         """The placement for a proof of this round, if there is to be one."""
