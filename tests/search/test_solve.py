@@ -23,7 +23,7 @@ PLACES = {
     "uneven": Placement((0, 1, 2, 2, 1, 0, 0)),
     "both": Placement.both_ways(4),
 }
-SHORT = Options(stints=1, processes=1)
+SHORT = Options(stints=3, processes=1)
 
 
 def uneven(place):

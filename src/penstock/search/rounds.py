@@ -19,7 +19,7 @@ from penstock.engine import check, simulate
 from penstock.engine.bounds import Bound
 from penstock.schedules.reorder import Run
 from penstock.schedules.task import Objective
-from penstock.search.arms import BEGUN, Arm, arm_of, continued, stint
+from penstock.search.arms import FIRST, LATER, SEARCHING, Arm, arm_of, continued, stint
 from penstock.search.proofs import prove, proven, seconds_of_proof, worth_proving
 from penstock.search.solution import Found, Options, Solution, seed_of
 from penstock.search.starts import Named, named
@@ -27,8 +27,9 @@ from penstock.search.ways import Finished, Way
 
 BEGIN = 0.25
 """Share of the time after which no further way is begun that needs its orders finished."""
-FIRST_STINT_S, LAST_STINT_S = 0.25, 2.0
-"""Stints double from one to the other, so that a short search tries everything too."""
+FIRST_STINT_S, BEGIN_STINT_S, LAST_STINT_S = 0.25, 0.5, 2.0
+"""Stints double from the first to the last, so that a short search tries everything too; those that only try where to
+begin end at the second."""
 
 
 def processes_of(options: Options) -> int:
@@ -69,7 +70,8 @@ class Search:
         self.named_s = math.inf
         self.history: list[Found] = []
         self.stints = self.rounds = 0
-        self.last_s, self.stopped = [0.0] * (BEGUN + 1), False
+        self.last_s, self.stopped = [0.0] * 3, False
+        """Seconds of the last round of each step."""
         self.processes = processes_of(options)
 
     def begin(self, start: Plan | None) -> None:
@@ -162,7 +164,7 @@ class Search:
 
     def stint_s(self) -> float:
         """How long the next stints are."""
-        return min(LAST_STINT_S, FIRST_STINT_S * 2.0**self.rounds)
+        return min(BEGIN_STINT_S if self.due() == FIRST else LAST_STINT_S, FIRST_STINT_S * 2.0**self.rounds)
 
     def goes_on(self) -> bool:
         """Whether there is something to gain, and time for it."""
@@ -175,25 +177,34 @@ class Search:
         return self.over_s + needs_s <= time_s
 
     def due(self) -> int:
-        """Which stint the next one of a placement is: its first, its second, which both may take longer than others and
-        are left out if they would not end in time, or a later one."""
-        able = {self.arms[name].stints for name in self.worthwhile()}
-        timely = (k for k in range(BEGUN) if k in able and self.in_time(self.last_s[k], self.options.first_s))
-        return next(timely, BEGUN)
+        """The step of the next round: each placement's first, then schedules that search themselves, then improvements.
+        The first two take as long as they take, and are left out if they would not end in time."""
+        for step in FIRST, SEARCHING:
+            if self.lacking(step) and self.in_time(self.last_s[step], self.options.first_s):
+                return step
+        return LATER
+
+    def lacking(self, step: int) -> list[str]:
+        """Placements that are due a stint of a step: on which a better order may exist, or the first named schedule."""
+        able = self.worthwhile()
+        if step == SEARCHING and self.named_s == math.inf:
+            able += [name for name in self.arms if name not in able]
+        return [name for name in able if step not in self.arms[name].steps]
 
     def worthwhile(self) -> list[str]:
         """Placements on which a better order may exist, the best first."""
         able = [name for name, arm in self.arms.items() if arm.bound.seconds < self.least_s * (1 - 1e-9)]
         return sorted(able, key=self.reached.__getitem__)
 
-    def chosen(self, due: int) -> Iterator[str]:
-        """Placements for the next stints: each once for its first and its second; then the best more often than those
-        behind it."""
+    def chosen(self, due: int) -> Iterator[tuple[str, int]]:
+        """Placements for the next stints, and their steps: each once for what is due; then the best more often than
+        those behind it."""
         able = self.worthwhile()
-        yield from (name for name in able if self.arms[name].stints == due < BEGUN)
+        for step in range(due, LATER):
+            yield from ((name, step) for name in self.lacking(step))
         rank = 0
         while True:
-            yield able[min(rank, len(able) - 1)]
+            yield able[min(rank, len(able) - 1)], LATER
             rank = (rank + 1) % 2 if self.rounds % 4 else (rank + 1) % len(able)
 
     def round(self, pool: Executor | None) -> None:
@@ -203,26 +214,19 @@ class Search:
         if proof:
             seconds = max(seconds, seconds_of_proof(self.arms[proof]))
         run = _at_once if pool is None else pool.submit
-        names = [*islice(self.chosen(due), self.processes - bool(proof))]
-        jobs = [run(stint, self.next_of(name, names[:k].count(name), due), seconds, self.seed(k))
-                for k, name in enumerate(names)]  # fmt: skip
+        jobs = [*islice(self.chosen(due), self.processes - bool(proof))]
+        work = [run(stint, self.arms[name], step, seconds, self.seed(k)) for k, (name, step) in enumerate(jobs)]
         if proof:
-            shown = run(prove, self.arms[proof], self.least_s, self.seed(len(names)))
-        for name, (found, some) in zip(names, (job.result() for job in jobs), strict=True):
+            shown = run(prove, self.arms[proof], self.least_s, self.seed(len(jobs)))
+        for (name, step), (found, some) in zip(jobs, (one.result() for one in work), strict=True):
             for one in some:
                 self.know(name, one)
-            self.improved(name, _with(self.arms[name], found), "")
+            self.improved(name, _with(self.arms[name], step, found), "")
         if proof:
             self.improved(proof, proven(self.arms[proof], shown.result()), "")
-        self.stints += len(names) + bool(proof)
+        self.stints += len(jobs) + bool(proof)
         self.rounds += 1
         self.last_s[due] = time.perf_counter() - began
-
-    def next_of(self, name: str, others: int, due: int) -> Arm:
-        """A placement for its next stint, others of which go on in the same round; only for a later one if its first
-        two would not end in time."""
-        arm = self.arms[name]
-        return replace(arm, stints=max(arm.stints, due if due == BEGUN else 0) + others)
 
     def to_prove(self) -> str | None:
         """The placement for a proof of this round, if there is to be one."""
@@ -280,9 +284,9 @@ def _at_once(function: Callable[..., Any], *arguments: Any) -> Future[Any]:
     return done
 
 
-def _with(arm: Arm, run: Run | None) -> Arm:
+def _with(arm: Arm, step: int, run: Run | None) -> Arm:
     """The arm after a stint."""
-    arm = replace(arm, stints=arm.stints + 1, starts=())
+    arm = replace(arm, stints=arm.stints + 1, steps=arm.steps | {step}, starts=())
     if run is None or run.score(arm.task.objective)[0] >= arm.seconds:
         return arm
     return replace(arm, run=run)
