@@ -55,7 +55,7 @@ def test_the_answer_is_legal_between_its_bound_and_the_best_named_schedule(name,
 
 def test_it_is_never_worse_than_any_named_schedule_that_fits():
     place, costs, limit = Placement.vee(4), uneven(Placement.vee(4)), 3.2
-    found = solve(costs, place, 8, limit, "span", Options(stints=3, processes=1))
+    found = solve(costs, place, 8, limit, "span", SHORT)
     tried = 0
     for name, schedule in SCHEDULES.items():
         if not schedule.chunks or schedule.placement(4, 2) != place:

@@ -14,7 +14,7 @@ from penstock.schedules.problem import KINDS
 from penstock.schedules.reorder import HABITS, improve, play
 from penstock.schedules.task import Task
 from penstock.schedules.work import Work
-from penstock.search import Options
+from penstock.search import Options, arms
 from penstock.search.arms import FIRST, LATER, SEARCHING, arm_of, stint
 from penstock.search.rounds import Search
 from penstock.search.spaced import TAKEN, spaced
@@ -79,15 +79,23 @@ def test_a_zigzag_within_little_memory_begins_far_below_one_micro_batch_after_th
     arm = arm_of(ways_of({"v4": place}, pricing("28.3B", 1.0).on)["v4"], 12, 2.5, "span")
     played = [run.span for order in spaced(arm.task, arm.work) for run in improve(arm.work, order, HABITS[1], 1)]
     assert min(played) < 0.5 * arm.seconds
-    run, named = stint(arm, FIRST, 0.2, 0)
-    assert not named
+    run, _ = stint(arm, FIRST, 0.2, 0)
     assert run.span <= min(play(arm.work, order).span for order in spaced(arm.task, arm.work))
 
 
+def test_schedules_that_search_themselves_come_first_where_they_are_quick_and_second_where_not(monkeypatch):
+    arm = arm_of(ways_of({"v": Placement.vee(4)}, pricing("28.3B", 1.0).on)["v"], 8, 2.5, "span")
+    assert [one.name for one in stint(arm, FIRST, 0.1, 0)[1]]
+    monkeypatch.setattr(arms, "FEW_OPS", 0)
+    assert not stint(arm, FIRST, 0.1, 0)[1]
+    run, found = stint(replace(arm, run=stint(arm, FIRST, 0.1, 0)[0]), SEARCHING, 0.1, 0)
+    assert run.span <= min(play(arm.work, one.order).span for one in found)
+
+
 def test_what_would_not_end_in_time_is_left_out():
-    place = Placement.vee(4)
+    place = Placement.vee(4, 4)
     ways = ways_of({"v": place}, pricing("28.3B", 1.0).on)
-    search = Search(ways, 12, 2.0, "span", Options(1000.0), time.perf_counter(), lambda found, bound: True)
+    search = Search(ways, 24, 2.0, "span", Options(1000.0), time.perf_counter(), lambda found, bound: True)
     assert search.due() == FIRST
     search.arms["v"] = replace(search.arms["v"], steps=frozenset({FIRST}))
     assert search.due() == SEARCHING

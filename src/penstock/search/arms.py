@@ -37,6 +37,8 @@ improve the best order."""
 PERIODIC, MANY = 3, 6
 """Of so many stints one begins with an order that repeats, where a step has at least so many micro-batches per rank:
 in shorter ones what matters is how they begin and end."""
+FEW_OPS = 1000
+"""Ops up to which schedules that search themselves take a part of a second."""
 NEAR = 1.02
 """How much longer than the better of two orders, as a factor, the other may be that is varied too."""
 KERNEL = 0.5
@@ -112,8 +114,8 @@ def stint(arm: Arm, step: int, seconds: float, seed: int) -> tuple[Run | None, l
     """Work on an arm for about so long; equal arguments give equal results.
 
     The first step builds orders that repeat or are evenly spaced, and improves what there is to begin with; the second
-    does so with the named schedules that search themselves, which may take much longer than asked; later ones vary the
-    best order and then move single ops of it.
+    does so with the named schedules that search themselves, which may take much longer than asked (where there are few
+    ops it is part of the first); later ones vary the best order and then move single ops of it.
 
     Returns:
         The best order, and schedules built.
@@ -122,15 +124,21 @@ def stint(arm: Arm, step: int, seconds: float, seed: int) -> tuple[Run | None, l
     if step == LATER:
         return improved(arm, seconds, seed) if arm.run is not None else None, found
     fresh = replace(arm, starts=()) if step == SEARCHING else arm
-    if step == SEARCHING:
+    if SEARCHING in steps_of(arm, step):
         found = list(named(arm.way, task, work, slow=True))
-    for order in [one.order for one in found] if step == SEARCHING else [*kernels(task, work), *spaced(task, work)]:
+    made = [*kernels(task, work), *spaced(task, work)] if step == FIRST else []
+    for order in [*(one.order for one in found), *made]:
         fresh = fresh.given(order)
     if not fresh.starts:
         return arm.run, found
     plays = max(1, min(PLAYS * len(fresh.starts), int(seconds / (PLAY_S * len(work.codes)))))
     run = best(work, fresh.starts, task.objective, plays)
     return _both(arm, run, seconds, seed) if step == SEARCHING and arm.run is not None else run, found
+
+
+def steps_of(arm: Arm, step: int) -> frozenset[int]:
+    """What a stint of a step does for an arm."""
+    return frozenset({step, SEARCHING} if step == FIRST and len(arm.work.codes) <= FEW_OPS else {step})
 
 
 def _both(arm: Arm, run: Run, seconds: float, seed: int) -> Run:

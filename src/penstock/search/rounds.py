@@ -19,7 +19,7 @@ from penstock.engine import check, simulate
 from penstock.engine.bounds import Bound
 from penstock.schedules.reorder import Run
 from penstock.schedules.task import Objective
-from penstock.search.arms import FIRST, LATER, SEARCHING, Arm, arm_of, continued, stint
+from penstock.search.arms import FIRST, LATER, SEARCHING, Arm, arm_of, continued, steps_of, stint
 from penstock.search.proofs import prove, proven, seconds_of_proof, worth_proving
 from penstock.search.solution import Found, Options, Solution, seed_of
 from penstock.search.starts import Named, named
@@ -286,7 +286,7 @@ def _at_once(function: Callable[..., Any], *arguments: Any) -> Future[Any]:
 
 def _with(arm: Arm, step: int, run: Run | None) -> Arm:
     """The arm after a stint."""
-    arm = replace(arm, stints=arm.stints + 1, steps=arm.steps | {step}, starts=())
+    arm = replace(arm, stints=arm.stints + 1, steps=arm.steps | steps_of(arm, step), starts=())
     if run is None or run.score(arm.task.objective)[0] >= arm.seconds:
         return arm
     return replace(arm, run=run)
