@@ -20,6 +20,7 @@ from penstock.schedules.vary import vary
 from penstock.schedules.work import Work
 from penstock.search.kernel import EACH, kernels, one_by_one, shortest, turn_in
 from penstock.search.repeat import TUNE_S, tuned
+from penstock.search.spaced import spaced
 from penstock.search.starts import Named, named, order_of
 from penstock.search.ways import Way
 
@@ -30,9 +31,16 @@ PLAY_S, MOVE_S = 0.2e-6, 4e-9
 VARIED = 0.6
 """Share of a stint that varies whole orders; the rest moves single ops."""
 PLAYS_OF_TRY = 4
+FIRST, SEARCHING, LATER = range(3)
+"""Steps of a stint: try where to begin with orders that are made quickly, or with schedules that search themselves; or
+improve the best order."""
 PERIODIC, MANY = 3, 6
 """Of so many stints one begins with an order that repeats, where a step has at least so many micro-batches per rank:
 in shorter ones what matters is how they begin and end."""
+FEW_OPS = 1000
+"""Ops up to which schedules that search themselves take a part of a second."""
+NEAR = 1.02
+"""How much longer than the better of two orders, as a factor, the other may be that is varied too."""
 KERNEL = 0.5
 """Share of such a stint that goes into it."""
 
@@ -48,6 +56,7 @@ class Arm:
         run: the best order; ``None`` if none that keeps the limit is known.
         starts: orders that nobody has tried to improve yet.
         stints: how often it was worked on.
+        steps: of these stints.
         proofs: how often a proof was tried that its best order, or that of another placement, cannot be beaten here.
         share: what the next one should ask for (``search.exact``).
     """
@@ -59,6 +68,7 @@ class Arm:
     run: Run | None = None
     starts: tuple[NDArray[np.int64], ...] = ()
     stints: int = 0
+    steps: frozenset[int] = frozenset()
     proofs: int = 0
     share: float = 1.0
 
@@ -100,32 +110,56 @@ def arm_of(way: Way, micros: int, memory_limit: float | None, objective: Objecti
     return arm.given(one_by_one(task, work))
 
 
-def stint(arm: Arm, seconds: float, seed: int) -> tuple[Run | None, list[Named]]:
+def stint(arm: Arm, step: int, seconds: float, seed: int) -> tuple[Run | None, list[Named]]:
     """Work on an arm for about so long; equal arguments give equal results.
 
-    The first stint builds orders that repeat and the named schedules that search themselves, and improves what there is
-    to begin with; later ones vary the best order and then move single ops of it.
+    The first step builds orders that repeat or are evenly spaced, and improves what there is to begin with; the second
+    does so with the named schedules that search themselves, which may take much longer than asked (where there are few
+    ops it is part of the first); later ones vary the best order and then move single ops of it.
 
     Returns:
         The best order, and schedules built.
     """
-    task, work, ops = arm.task, arm.work, len(arm.work.codes)
-    if arm.stints == 0:
+    task, work, found = arm.task, arm.work, list[Named]()
+    if step == LATER:
+        return improved(arm, seconds, seed) if arm.run is not None else None, found
+    fresh = replace(arm, starts=()) if step == SEARCHING else arm
+    if SEARCHING in steps_of(arm, step):
         found = list(named(arm.way, task, work, slow=True))
-        for order in [*(one.order for one in found), *kernels(task, work)]:
-            arm = arm.given(order)
-        plays = max(1, min(PLAYS * len(arm.starts), int(seconds / (PLAY_S * ops))))
-        return best(work, arm.starts, task.objective, plays) if arm.starts else None, found
-    if arm.run is None:
-        return None, []
+    made = [*kernels(task, work), *spaced(task, work)] if step == FIRST else []
+    for order in [*(one.order for one in found), *made]:
+        fresh = fresh.given(order)
+    if not fresh.starts:
+        return arm.run, found
+    plays = max(1, min(PLAYS * len(fresh.starts), int(seconds / (PLAY_S * len(work.codes)))))
+    run = best(work, fresh.starts, task.objective, plays)
+    return _both(arm, run, seconds, seed) if step == SEARCHING and arm.run is not None else run, found
+
+
+def steps_of(arm: Arm, step: int) -> frozenset[int]:
+    """What a stint of a step does for an arm."""
+    return frozenset({step, SEARCHING} if step == FIRST and len(arm.work.codes) <= FEW_OPS else {step})
+
+
+def _both(arm: Arm, run: Run, seconds: float, seed: int) -> Run:
+    """The best that becomes of the order of an arm and of another one; of one alone if it is far ahead."""
+    assert arm.run is not None
+    times = [one.score(arm.task.objective)[0] for one in (arm.run, run)]
+    able = [one for one, time_s in zip((arm.run, run), times, strict=True) if time_s <= NEAR * min(times)]
+    tried = [varied(arm, one, seconds / len(able), seed) for one in able]
+    return min(tried, key=lambda one: one.score(arm.task.objective))
+
+
+def improved(arm: Arm, seconds: float, seed: int) -> Run:
+    """The best order of an arm, varied for about so long; now and then one that repeats instead."""
+    task, work = arm.task, arm.work
+    assert arm.run is not None
     if arm.stints % PERIODIC == 1 and task.micros >= MANY * task.placement.ranks:
         repeated = repeating(arm, KERNEL * seconds, seed)
         if repeated is not None:
-            run = best(work, [repeated], task.objective, PLAYS)
-            return min(
-                arm.run, varied(arm, run, (1 - KERNEL) * seconds, seed), key=lambda one: one.score(task.objective)
-            ), []
-    return varied(arm, arm.run, seconds, seed), []
+            run = varied(arm, best(work, [repeated], task.objective, PLAYS), (1 - KERNEL) * seconds, seed)
+            return min(arm.run, run, key=lambda one: one.score(task.objective))
+    return varied(arm, arm.run, seconds, seed)
 
 
 def varied(arm: Arm, run: Run, seconds: float, seed: int) -> Run:

@@ -106,9 +106,15 @@ def turn_in(task: Task, work: Work, run: Run, each: int) -> Kernel | None:
 def one_by_one(task: Task, work: Work) -> NDArray[np.int64]:
     """The order in which a micro-batch starts when the one before is done: no order needs less memory."""
     kind, stage, micro = work.codes.T
-    alone = _starts(task, np.inf, early=True)
-    assert alone is not None
-    return in_turn(task, work, alone[np.searchsorted(KINDS, kind), stage] + (2 * float(alone.max()) + 1.0) * micro)
+    start_s = alone(task)
+    return in_turn(task, work, start_s[np.searchsorted(KINDS, kind), stage] + (2 * float(start_s.max()) + 1.0) * micro)
+
+
+def alone(task: Task) -> NDArray[np.float64]:
+    """When F, I and W of each stage start for a micro-batch that nothing keeps waiting, shape (3, stages)."""
+    start_s = _starts(task, np.inf, early=True)
+    assert start_s is not None
+    return start_s
 
 
 def _starts(task: Task, period: float, early: bool) -> NDArray[np.float64] | None:

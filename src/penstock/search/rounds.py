@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from itertools import islice
 from multiprocessing import get_all_start_methods, get_context
 from typing import Any
 
@@ -18,7 +19,7 @@ from penstock.engine import check, simulate
 from penstock.engine.bounds import Bound
 from penstock.schedules.reorder import Run
 from penstock.schedules.task import Objective
-from penstock.search.arms import Arm, arm_of, continued, stint
+from penstock.search.arms import FIRST, LATER, SEARCHING, Arm, arm_of, continued, steps_of, stint
 from penstock.search.proofs import prove, proven, seconds_of_proof, worth_proving
 from penstock.search.solution import Found, Options, Solution, seed_of
 from penstock.search.starts import Named, named
@@ -26,8 +27,9 @@ from penstock.search.ways import Finished, Way
 
 BEGIN = 0.25
 """Share of the time after which no further way is begun that needs its orders finished."""
-FIRST_STINT_S, LAST_STINT_S = 0.25, 2.0
-"""Stints double from one to the other, so that a short search tries everything too."""
+FIRST_STINT_S, BEGIN_STINT_S, LAST_STINT_S = 0.25, 0.5, 2.0
+"""Stints double from the first to the last, so that a short search tries everything too; those that only try where to
+begin end at the second."""
 
 
 def processes_of(options: Options) -> int:
@@ -68,7 +70,8 @@ class Search:
         self.named_s = math.inf
         self.history: list[Found] = []
         self.stints = self.rounds = 0
-        self.last_s, self.stopped = {False: 0.0, True: 0.0}, False
+        self.last_s, self.stopped = [0.0] * 3, False
+        """Seconds of the last round of each step."""
         self.processes = processes_of(options)
 
     def begin(self, start: Plan | None) -> None:
@@ -161,57 +164,69 @@ class Search:
 
     def stint_s(self) -> float:
         """How long the next stints are."""
-        return min(LAST_STINT_S, FIRST_STINT_S * 2.0**self.rounds)
+        return min(BEGIN_STINT_S if self.due() == FIRST else LAST_STINT_S, FIRST_STINT_S * 2.0**self.rounds)
 
     def goes_on(self) -> bool:
         """Whether there is something to gain, and time for it."""
         if self.stopped or self.options.stints == self.rounds or not self.worthwhile():
             return False
-        return self.in_time(max(self.last_s[self.begins()], 0.5 * self.stint_s()), self.options.first_s)
+        return self.in_time(max(self.last_s[self.due()], 0.5 * self.stint_s()), self.options.first_s)
 
     def in_time(self, needs_s: float, time_s: float) -> bool:
         """Whether work of so many seconds would end when so many have passed since the search began."""
         return self.over_s + needs_s <= time_s
 
-    def begins(self) -> bool:
-        """Whether the next round holds a first stint, which may take longer than others."""
-        return any(not self.arms[name].stints for name in self.worthwhile())
+    def due(self) -> int:
+        """The step of the next round: each placement's first, then schedules that search themselves, then improvements.
+        The first two take as long as they take, and are left out if they would not end in time."""
+        for step in FIRST, SEARCHING:
+            if self.lacking(step) and self.in_time(self.last_s[step], self.options.first_s):
+                return step
+        return LATER
+
+    def lacking(self, step: int) -> list[str]:
+        """Placements that are due a stint of a step: on which a better order may exist, or the first named schedule."""
+        able = self.worthwhile()
+        if step == SEARCHING and self.named_s == math.inf:
+            able += [name for name in self.arms if name not in able]
+        return [name for name in able if step not in self.arms[name].steps]
 
     def worthwhile(self) -> list[str]:
         """Placements on which a better order may exist, the best first."""
         able = [name for name, arm in self.arms.items() if arm.bound.seconds < self.least_s * (1 - 1e-9)]
         return sorted(able, key=self.reached.__getitem__)
 
-    def chosen(self) -> Iterator[str]:
-        """Placements for the next stints: each once; then the best more often than those behind it."""
+    def chosen(self, due: int) -> Iterator[tuple[str, int]]:
+        """Placements for the next stints, and their steps: each once for what is due; then the best more often than
+        those behind it."""
         able = self.worthwhile()
-        fresh = [name for name in able if not self.arms[name].stints]
-        yield from fresh
+        for step in range(due, LATER):
+            yield from ((name, step) for name in self.lacking(step))
         rank = 0
         while True:
-            yield able[min(rank, len(able) - 1)]
+            yield able[min(rank, len(able) - 1)], LATER
             rank = (rank + 1) % 2 if self.rounds % 4 else (rank + 1) % len(able)
 
     def round(self, pool: Executor | None) -> None:
         """One stint per process, side by side; one of them a proof, where one may succeed. A single process takes
         turns."""
-        began, seconds, begins, proof = time.perf_counter(), self.stint_s(), self.begins(), self.to_prove()
+        began, seconds, due, proof = time.perf_counter(), self.stint_s(), self.due(), self.to_prove()
         if proof:
             seconds = max(seconds, seconds_of_proof(self.arms[proof]))
         run = _at_once if pool is None else pool.submit
-        names = [name for name, _ in zip(self.chosen(), range(self.processes - bool(proof)), strict=False)]
-        jobs = [run(stint, self.arms[name], seconds, self.seed(k)) for k, name in enumerate(names)]
+        jobs = [*islice(self.chosen(due), self.processes - bool(proof))]
+        work = [run(stint, self.arms[name], step, seconds, self.seed(k)) for k, (name, step) in enumerate(jobs)]
         if proof:
-            shown = run(prove, self.arms[proof], self.least_s, self.seed(len(names)))
-        for name, (found, some) in zip(names, (job.result() for job in jobs), strict=True):
+            shown = run(prove, self.arms[proof], self.least_s, self.seed(len(jobs)))
+        for (name, step), (found, some) in zip(jobs, (one.result() for one in work), strict=True):
             for one in some:
                 self.know(name, one)
-            self.improved(name, _with(self.arms[name], found), "")
+            self.improved(name, _with(self.arms[name], step, found), "")
         if proof:
             self.improved(proof, proven(self.arms[proof], shown.result()), "")
-        self.stints += len(names) + bool(proof)
+        self.stints += len(jobs) + bool(proof)
         self.rounds += 1
-        self.last_s[begins] = time.perf_counter() - began
+        self.last_s[due] = time.perf_counter() - began
 
     def to_prove(self) -> str | None:
         """The placement for a proof of this round, if there is to be one."""
@@ -269,9 +284,9 @@ def _at_once(function: Callable[..., Any], *arguments: Any) -> Future[Any]:
     return done
 
 
-def _with(arm: Arm, run: Run | None) -> Arm:
+def _with(arm: Arm, step: int, run: Run | None) -> Arm:
     """The arm after a stint."""
-    arm = replace(arm, stints=arm.stints + 1, starts=())
+    arm = replace(arm, stints=arm.stints + 1, steps=arm.steps | steps_of(arm, step), starts=())
     if run is None or run.score(arm.task.objective)[0] >= arm.seconds:
         return arm
     return replace(arm, run=run)

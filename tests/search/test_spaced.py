@@ -1,0 +1,104 @@
+"""Evenly spaced orders run and keep the limit, and a search finds them before schedules that search themselves."""
+
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from penstock.core.costs import Costs
+from penstock.core.op import Kind
+from penstock.core.placement import Placement
+from penstock.cost import pricing
+from penstock.schedules.problem import KINDS
+from penstock.schedules.reorder import HABITS, improve, play
+from penstock.schedules.task import Task
+from penstock.schedules.work import Work
+from penstock.search import Options, arms
+from penstock.search.arms import FIRST, LATER, SEARCHING, arm_of, stint
+from penstock.search.rounds import Search
+from penstock.search.spaced import TAKEN, spaced
+from penstock.search.ways import ways_of
+
+PLACES = {
+    "line": Placement.loop(3),
+    "loop": Placement.loop(2, 3),
+    "v": Placement.vee(4),
+    "zigzag": Placement.vee(2, 4),
+    "both": Placement.both_ways(2),
+    "uneven": Placement((0, 1, 2, 2, 1, 0, 0)),
+}
+
+
+def task_on(place, limit, costs=None):
+    costs = costs or Costs.uniform(place, 3.0, 2.8, 1.9, 0.2, w_share=0.9)
+    return Task(place, 6 * place.chains, costs, limit, "span")
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_orders_keep_the_limit_and_run(name):
+    place = PLACES[name]
+    alone = max(np.bincount(place.rank_of, Costs.uniform(place).saved_bytes))
+    for limit in (alone, 2 * alone, 9 * alone):
+        task = task_on(place, float(limit))
+        work = Work.of(task, KINDS, task.limit)
+        orders = [*spaced(task, work)]
+        assert len(orders) == TAKEN
+        for order in orders:
+            assert sorted(order.tolist()) == [*range(len(work.codes))]
+            assert work.fits(order)
+            assert play(work, order).sync < np.inf
+
+
+def test_where_not_even_one_micro_batch_fits_there_is_none():
+    task = task_on(Placement.vee(4), 0.5)
+    assert not [*spaced(task, Work.of(task, KINDS, 0.5))]
+
+
+def test_gradients_of_weights_wait_until_memory_is_short():
+    place = Placement.loop(3)
+    for limit, late in ((np.inf, True), (1.0, False)):
+        task = task_on(place, limit, Costs.uniform(place))
+        work = Work.of(task, KINDS, task.limit)
+        first = work.lanes(next(spaced(task, work)))[0][:, 0]
+        assert (first[-task.micros :] == Kind.W).all() == late
+
+
+def test_ops_without_time_run_too():
+    place = Placement.vee(3)
+    costs = Costs.uniform(place, link_s=0.0)
+    seconds = costs.seconds.copy()
+    seconds[:, 2] = 0.0
+    task = task_on(place, 2.0, replace(costs, seconds=seconds))
+    work = Work.of(task, KINDS, task.limit)
+    assert all(play(work, order).sync < np.inf for order in spaced(task, work))
+
+
+def test_a_zigzag_within_little_memory_begins_far_below_one_micro_batch_after_the_other():
+    place = Placement.vee(4, 4)
+    arm = arm_of(ways_of({"v4": place}, pricing("28.3B", 1.0).on)["v4"], 12, 2.5, "span")
+    played = [run.span for order in spaced(arm.task, arm.work) for run in improve(arm.work, order, HABITS[1], 1)]
+    assert min(played) < 0.5 * arm.seconds
+    run, _ = stint(arm, FIRST, 0.2, 0)
+    assert run.span <= min(play(arm.work, order).span for order in spaced(arm.task, arm.work))
+
+
+def test_schedules_that_search_themselves_come_first_where_they_are_quick_and_second_where_not(monkeypatch):
+    arm = arm_of(ways_of({"v": Placement.vee(4)}, pricing("28.3B", 1.0).on)["v"], 8, 2.5, "span")
+    assert [one.name for one in stint(arm, FIRST, 0.1, 0)[1]]
+    monkeypatch.setattr(arms, "FEW_OPS", 0)
+    assert not stint(arm, FIRST, 0.1, 0)[1]
+    run, found = stint(replace(arm, run=stint(arm, FIRST, 0.1, 0)[0]), SEARCHING, 0.1, 0)
+    assert run.span <= min(play(arm.work, one.order).span for one in found)
+
+
+def test_what_would_not_end_in_time_is_left_out():
+    place = Placement.vee(4, 4)
+    ways = ways_of({"v": place}, pricing("28.3B", 1.0).on)
+    search = Search(ways, 24, 2.0, "span", Options(1000.0), time.perf_counter(), lambda found, bound: True)
+    assert search.due() == FIRST
+    search.arms["v"] = replace(search.arms["v"], steps=frozenset({FIRST}))
+    assert search.due() == SEARCHING
+    search.last_s[SEARCHING] = 2000.0
+    assert search.due() == LATER
+    assert search.goes_on()
