@@ -10,7 +10,7 @@ from importlib.resources import files
 from typing import Any
 
 from penstock.cost.stack import Stack
-from penstock.predict.host import PARTS
+from penstock.predict.launching import PARTS
 
 STEP = "step"
 """In the column ``graphs``: the whole step is one recorded graph."""
