@@ -1,5 +1,7 @@
 """Collectives: monotone, below the links' rates, close to what was measured; a network beside a node costs more."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -62,3 +64,26 @@ def test_one_rank_costs_nothing_and_errors_name_the_value():
         send_s(float("nan"), levels)
     with pytest.raises(ValueError, match="sharing of 1 or more"):
         send_s(1e6, levels, sharing=0.5)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "kind", "size", "measured", "off"),
+    [
+        ("dgx-a100-80gb:2", "all_reduce", 8e9, 192e9, 0.1),  # NVIDIA/nccl#812
+        ("dgx-h100:32", "all_gather", 2**31, 200e9, 0.1),  # NVIDIA/nccl#1218
+        ("dgx-h100:128", "all_gather", 8e9, 260e9, 0.25),  # NVIDIA/nccl#1229
+    ],
+)
+def test_rings_over_nodes_reach_what_tests_of_nccl_print(nodes, kind, size, measured, off):
+    cluster = Cluster.read(nodes)
+    ranks = cluster.devices
+    seconds = float(collective_s(kind, size, cluster.path(ranks)))
+    bus = (2 if kind == "all_reduce" else 1) * size * (ranks - 1) / ranks / seconds
+    assert bus == pytest.approx(measured, rel=off)
+
+
+def test_long_messages_between_nodes_take_the_share_of_their_kind_of_link():
+    level = Cluster.read("dgx-h100:2").path(2, stride=8)[0]
+    assert level.share == 0.9
+    assert float(send_s(1e10, [level])) == pytest.approx(1e10 / (0.9 * 50e9), rel=0.01)
+    assert send_s(1e10, [replace(level, share=0.45)]) == pytest.approx(2 * send_s(1e10, [level]), rel=0.01)

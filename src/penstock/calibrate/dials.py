@@ -25,6 +25,7 @@ USUAL: Mapping[str, tuple[float, float]] = {
     "micro_s": (1e-3, 1.5),
     "step_s": (1e-2, 1.5),
     "experts_s": (1e-3, 1.5),
+    "fused_experts_s": (1e-3, 1.5),
     "tp_shown": (0.9, 0.7),
     "ep_shown": (0.8, 0.7),
     "cp_shown": (0.8, 0.7),

@@ -32,6 +32,7 @@ from penstock.calibrate.published import Run, read_runs
 from penstock.calibrate.run_fit import Problem, unusable
 from penstock.calibrate.shipped import runs_file
 from penstock.calibrate.side_by_side import side_by_side
+from penstock.core.words import suggest
 from penstock.cost.constants import table
 from penstock.cost.stack import stacks
 
@@ -118,6 +119,19 @@ def stay(whole: Problem, fitted: Problem) -> list[str]:
     return [f"{dial.owner}.{dial.name}" for dial in whole.dials if dial not in fitted.dials]
 
 
+def chosen(dials: Sequence[Dial], of: Sequence[str]) -> list[Dial]:
+    """Return the dials of these frameworks and the shares of these names; all, where none are named.
+
+    Raises:
+        SystemExit: one of them has no dial.
+    """
+    known = {name for dial in dials for name in (dial.owner, dial.name if dial.owner == SUSTAINED else dial.owner)}
+    for name in of:
+        if name not in known:
+            raise SystemExit(f"--of {name!r} has no constants that are fitted; {suggest(name, known)}")
+    return [dial for dial in dials if not of or dial.owner in of or (dial.owner == SUSTAINED and dial.name in of)]
+
+
 def edited(text: str, framework: str, values: Mapping[str, float]) -> str:
     """Return the tables of frameworks with other values of one; all other lines stay.
 
@@ -156,7 +170,7 @@ def main() -> None:
         raise SystemExit(str(error)) from None
     if not runs:
         raise SystemExit(f"{given.file} holds no run that can be fitted to")
-    whole = problem_of([runs[row] for row in thinned(runs)], of_tables())
+    whole = problem_of([runs[row] for row in thinned(runs)], chosen(of_tables(), given.of))
     fitted = whole.settled()
     print(f"{len(fitted.runs)} of {len(runs)} runs, {len(fitted.dials)} of {len(whole.dials)} constants", flush=True)
     found = fitted.solved(given.turns, lambda turn, cost: print(f"turn {turn}: cost {cost:.1f}", flush=True))
@@ -173,6 +187,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("file", nargs="?", type=Path, default=runs_file(), help="a table of runs; else the shipped one")
     parser.add_argument("--dry", action="store_true", help="print, and write nothing")
     parser.add_argument("--turns", type=int, default=12, help="at most so many turns of the fit")
+    parser.add_argument("--of", nargs="+", default=(), help="fit the constants of these frameworks and shares alone")
     parser.add_argument("--json", type=Path, help="write the errors by source, with the date")
     return parser.parse_args()
 

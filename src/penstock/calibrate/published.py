@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from penstock.calibrate.likely import framework_of
 from penstock.calibrate.megatron import AGAIN
@@ -19,6 +20,7 @@ from penstock.calibrate.printed import (
     printed,
     vocabulary,
 )
+from penstock.calibrate.recipes import STEP, ways_of, with_notes, with_recipe
 from penstock.calibrate.rows import COUNTS, NEEDED, number, read_rows, truth, whole
 from penstock.core.architecture import Architecture
 from penstock.core.cluster import Cluster
@@ -34,7 +36,8 @@ MOST_CHUNKS = 12
 class Run:
     """One measured run.
 
-    ``why_not`` says why it cannot be predicted; then model, cluster, setup and stack are ``None``.
+    ``why_not`` says why it cannot be predicted; then model, cluster, setup and stack are ``None``. ``ways``: fields of
+    its stack in which it differs from the framework.
     """
 
     row: Mapping[str, str]
@@ -44,6 +47,7 @@ class Run:
     stack: Stack | None = None
     guessed: tuple[str, ...] = ()
     why_not: str = ""
+    ways: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def measured_gb(self) -> float | None:
@@ -112,13 +116,16 @@ def _run(row: Mapping[str, str], framework: Stack | None) -> Run:
     )
     guessed += found.guessed
     framework = framework or framework_of(row, guessed)
+    row = with_recipe(with_notes(row), framework, guessed)
+    ways = ways_of(row)
     return Run(
         row=row,
         model=found.model,
         cluster=_cluster(row, guessed),
         setup=_setup(row, found.model, framework, guessed),
-        stack=framework,
+        stack=replace(framework, **ways),
         guessed=tuple(guessed),
+        ways=ways,
     )
 
 
@@ -168,6 +175,7 @@ def _setup(row: Mapping[str, str], model: Architecture, framework: Stack, guesse
         offload=storages or 0.0,
         optimizer_offload=optimizer_share,
         flash=flash,
+        graphs=row.get("graphs") == STEP,
         dropout=framework.dropout and not gated(model),
         fused_loss=framework.fused_loss or "fused CE" in row.get("notes", ""),
         adapter=adapter(row, guessed),

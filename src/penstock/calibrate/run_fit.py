@@ -99,7 +99,8 @@ class Problem:
         """Return the logarithms of predicted over measured seconds, of some rows, in this process."""
         chosen = np.arange(len(self.runs)) if rows is None else rows
         stacks, shares = turned(self.dials, np.exp(x), self.stacks)
-        found = [step_s(run, stacks[_framework(run)], shares) for run in (self.runs[row] for row in chosen)]
+        mine = [self.runs[row] for row in chosen]
+        found = [step_s(run, replace(stacks[_framework(run)], **run.ways), shares) for run in mine]
         return np.asarray(np.log(np.array(found) / self.measured_s[chosen]))
 
     def all_errors(self, x: Floats) -> Floats:

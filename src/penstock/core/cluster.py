@@ -36,7 +36,7 @@ class Level:
 
     Each of ``ranks`` parts (devices at the innermost, else what the level before joins) sends and receives
     ``bytes_per_s``, per device of the part; the product over the levels is the size of the group where it is even.
-    ``curves`` holds what was measured on such links, if anything was.
+    ``curves`` holds what was measured on such links, if anything was; ``share``: as that of a ``Link``.
     """
 
     ranks: int
@@ -45,6 +45,7 @@ class Level:
     kind: str = ""
     reduces: bool = False
     curves: Curves | None = field(default=None, hash=False, repr=False)
+    share: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

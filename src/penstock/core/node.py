@@ -27,6 +27,7 @@ class Link:
             ``axes``, of which a group that is not everything uses one.
         reduces: whether the switch can add up what passes through it.
         curves: what was measured between ranks that it joins, if a cluster file says so.
+        share: of its rate that long messages reach; 0: as on links inside of nodes, by the constants of collectives.
     """
 
     kind: str
@@ -37,9 +38,12 @@ class Link:
     axes: int = 1
     reduces: bool = False
     curves: Curves | None = field(default=None, hash=False, repr=False)
+    share: float = 0.0
 
     def __post_init__(self) -> None:
         check_positive(self, "devices", "bytes_per_s", "latency_s", "axes")
+        if not 0 <= self.share <= 1:
+            raise ValueError(f"share={self.share:g} of the rate of a {self.kind} link must be from 0 to 1")
 
     def rate(self, ranks: int, own: int = 1, inner: int = 1) -> float:
         """Return bytes/s in one direction that each of ``ranks`` devices that talk among themselves has on this link.

@@ -111,7 +111,7 @@ class _Places:
         for tier in [*tiers, None]:
             own = self.nodes // (tier.nodes if tier else self.cluster.nodes)
             rate = self._between_nodes(own, below, lanes) or slowest / share
-            found.append(Level(_most(own, below), rate, latency_s, nic.kind))
+            found.append(Level(_most(own, below), rate, latency_s, nic.kind, share=nic.share))
             below = own
             if tier is not None:
                 share *= tier.oversubscription

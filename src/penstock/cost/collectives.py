@@ -2,8 +2,9 @@
 
 A message costs a base, a latency for every hop in turn, and its bytes on the wire over the rate of the slowest link.
 Two protocols are open to it, one of short hops and a small share of the rate, one the other way round; the faster is
-used. The constants were fitted inside of single nodes with a switch, eight devices at most: meshes, cards and anything
-between nodes have the same constants, unmeasured.
+used. The constants were fitted inside of single nodes with a switch, eight devices at most; meshes and cards have the
+same, unmeasured. Adapters between nodes reach a share of their own of their rate, as far as ``data/links.toml`` has
+one; what rings over many nodes lose of it is the latency of their hops.
 """
 
 from __future__ import annotations
@@ -57,6 +58,7 @@ def collective_s(
     if algorithm == "auto" and shape is None and (found := _measured_s(kind, size, levels, sharing)) is not None:
         return found
     shape = shape or constants("collective")
+    levels = _lasting(levels, shape)
     if kind == "all_to_all":
         return _all_to_all_s(size, levels, sharing, shape)
     open_to = _open_to(kind, levels)
@@ -81,6 +83,7 @@ def send_s(
     if shape is None and (found := _measured_s("send", size, levels, sharing)) is not None:
         return found
     shape = shape or constants("collective")
+    levels = _lasting(levels, shape)
     level = min(levels, key=lambda level: level.bytes_per_s)
     return _fastest(size * sharing / level.bytes_per_s, level.latency_s, shape)
 
@@ -99,6 +102,12 @@ def _structured_s(kind: Collective | Literal["send"], size: Floats, level: Level
     """Seconds over links that were not measured."""
     bare = [replace(level, curves=None)]
     return send_s(size, bare, sharing=sharing) if kind == "send" else collective_s(kind, size, bare, sharing=sharing)
+
+
+def _lasting(levels: Sequence[Level], shape: Constants) -> list[Level]:
+    """Levels at rates of which the share inside of nodes is what each reaches."""
+    of = shape["share_full"]
+    return [replace(one, bytes_per_s=one.bytes_per_s * one.share / of) if one.share else one for one in levels]
 
 
 def _fastest(wire_s: Floats, hops_s: float, shape: Constants, base_s: float = 0.0) -> Floats:

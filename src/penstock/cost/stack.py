@@ -27,6 +27,7 @@ class Stack:
         launch_s: CPU time of one operator, with all that Python and autograd do around its kernels; a block takes at
             least so long for each of its operators.
         graph_launch_s: the same inside a recorded graph.
+        graphed: parts of blocks that run as recorded graphs, of ``attention`` and ``router`` (with its norm).
         micro_s: host work per micro-batch of a stage that nothing hides.
         step_s: host work per step: norms, losses, data.
         tp_shown, ep_shown, cp_shown: share of these messages that compute does not hide.
@@ -37,6 +38,8 @@ class Stack:
         fsdp_shown: share of a gather of all weights that stays visible in each micro-batch with ZeRO-3.
         experts_s: time in which the device waits for counts of tokens on the host, and the host for the device, per
             block of experts and direction, without graphs.
+        fused_dispatch: one kernel sends tokens to their experts and orders them there (HybridEP).
+        fused_experts_s: what stands in place of ``experts_s`` then.
         split_experts: experts are split over the tensor-parallel ranks unless told otherwise.
         moves: traffic of memory over that of perfectly fused operators: copies, transposes and biases by themselves.
         casts: how often as long as one plain cast it takes to turn operands of a product into a low precision.
@@ -97,6 +100,7 @@ class Stack:
     kernels: Kernels = FUSED
     launch_s: float = 6e-6
     graph_launch_s: float = 1.5e-6
+    graphed: tuple[str, ...] = ()
     micro_s: float = 1e-3
     step_s: float = 1e-2
     tp_shown: float = 1.0
@@ -108,6 +112,8 @@ class Stack:
     dp_most: float = 0.95
     fsdp_shown: float = 0.05
     experts_s: float = 0.0
+    fused_dispatch: bool = False
+    fused_experts_s: float = 0.0
     split_experts: bool = False
     moves: float = 1.5
     casts: float = 1.5
@@ -164,6 +170,11 @@ class Stack:
         object.__setattr__(self, "orders", tuple(map(order_of, self.orders)))
         if not self.orders:
             raise ValueError(f"orders is empty; name at least one, such as {ORDER}")
+
+    @property
+    def counts_s(self) -> str:
+        """The field that says how long a block of experts waits for counts of tokens."""
+        return "fused_experts_s" if self.fused_dispatch else "experts_s"
 
     @property
     def usual(self) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from penstock.cost.kernels import cast
 from penstock.cost.operators import Operator
 from penstock.cost.origins import Constant, constant, level, level_of, of_device, of_recipe, of_stack
 from penstock.cost.passes import CLASSES, HOT, Rows, hot_share, older_key, sustained_key, timed
+from penstock.predict.launching import recorded
 from penstock.predict.micro import Rank
 from penstock.predict.works import block_rows, end_rows
 from penstock.units import human_bytes, human_s
@@ -116,7 +117,7 @@ def kernels_of(rank: Rank, block: Block) -> list[Kernel]:
     made, rows = block_rows(block, rank.batch_of(block))
     again = rerun(made, of_these(made, rank.setup.recompute))
     crowd = rank.setup.imbalance if isinstance(block.mlp, Experts) else 1.0
-    return _kernels(rank, made, rows, rank.bits_in(block), crowd, again.tolist())
+    return _kernels(rank, made, rows, rank.bits_in(block), crowd, again.tolist(), rank.stack.graphed)
 
 
 def kernels_of_end(rank: Rank, which: str) -> list[Kernel]:
@@ -126,7 +127,13 @@ def kernels_of_end(rank: Rank, which: str) -> list[Kernel]:
 
 
 def _kernels(
-    rank: Rank, made: Sequence[Operator], rows: Rows, low: str, crowd: float, again: Sequence[bool]
+    rank: Rank,
+    made: Sequence[Operator],
+    rows: Rows,
+    low: str,
+    crowd: float,
+    again: Sequence[bool],
+    graphed: tuple[str, ...] = (),
 ) -> list[Kernel]:
     found = timed(rows, rank.device, low, rank.wide, crowd)
     by_class = np.bincount(found.kind, found.seconds, minlength=len(CLASSES)).astype(np.float64)
@@ -135,7 +142,8 @@ def _kernels(
     lasting = rank.lasting(low, hot)
     times = {int(index): time for at, time in found.sources for index in at}
     cast_s = found.cast_s / lasting[CLASSES.index("cast")]
-    launch_s = np.array(rank.launches_s)[(rows.phase > 0).astype(int)]
+    paces = np.array([rank.recorded_s, rank.launches_s])[:, (rows.phase > 0).astype(int)]
+    launch_s = np.where(recorded(rows, graphed), *paces)
     late_s = rows.launches * launch_s - found.seconds / lasting[found.kind] - cast_s
     waits = np.bincount(rows.phase > 0, late_s, minlength=2) > 0
     kernels = []
@@ -154,7 +162,7 @@ def _kernels(
                 error=float(found.error[index]),
                 again=bool(again[index]),
                 waits=bool(waits[int(op.phase != "F")]),
-                bounds_s=_bounds_s(rank, op, precision),
+                bounds_s=_bounds_s(rank, op, precision, float(launch_s[index])),
                 moved_bytes=_moved_bytes(op, precision),
                 constants=(
                     *_hardware(rank, op, precision, level_of(time.level_of, time.level, time.error)),
@@ -176,13 +184,13 @@ def _moved_bytes(op: Operator, precision: str) -> float:
     return float(product_bytes(precision, op.m, op.n, op.k, op.batch)) if products else op.moved_bytes
 
 
-def _bounds_s(rank: Rank, op: Operator, precision: str) -> dict[str, float]:
+def _bounds_s(rank: Rank, op: Operator, precision: str, launch_s: float) -> dict[str, float]:
     part, name = FLOORS.get(op.kind, ("memory", "latency_s"))
     return {
         "compute": op.needed_flops / _peak_flops(rank, op, precision),
         "memory": _moved_bytes(op, precision) / rank.device.memory_bytes_per_s,
         "launch floor": op.launches * constants(part)[name],
-        "host": op.launches * rank.launches_s[op.phase != "F"],
+        "host": op.launches * launch_s,
     }
 
 

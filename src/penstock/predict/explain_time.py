@@ -26,6 +26,7 @@ from penstock.predict.explain_messages import collective_constants, links, messa
 from penstock.predict.explain_update import updates
 from penstock.predict.figure import Figure, total
 from penstock.predict.host import away_bytes, copy_rate, copy_s
+from penstock.predict.launching import launching
 from penstock.predict.micro import Rank
 from penstock.predict.part import Part
 from penstock.predict.step import Step
@@ -37,8 +38,7 @@ class Opened:
     """A step and the rank of its pipeline that ends last, whose seconds are opened."""
 
     def __init__(self, step: Step) -> None:
-        self.step, self.rank, self.setup, self.stack = step, step.rank, step.setup, step.stack
-        self.r = step.slowest
+        self.step, self.rank, self.setup, self.stack, self.r = step, step.rank, step.setup, step.stack, step.slowest
         self.seconds = float(step.seconds()[self.r])
 
     def time(self) -> Figure:
@@ -99,11 +99,10 @@ class Opened:
         for mine in self._each():
             launches = mine.work.launches
             facts = {"launches_forward": launches[0], "launches_backward": launches[1] + launches[2]}
-            counts = ("experts_s",) if isinstance(mine.block.mlp, Experts) and not self.setup.graphs else ()
+            counts = (self.stack.counts_s,) if isinstance(mine.block.mlp, Experts) and not self.setup.graphs else ()
             forward_s, backward_s = self.rank.launches_s
             each = human_s(forward_s) + (f" and {human_s(backward_s)}" if backward_s != forward_s else "")
-            how = f"what launches of {each} add to the device's time"
-            how += ", and counts of tokens" if counts else ""
+            how = f"what launches of {each} add to the device's time" + (", and counts of tokens" if counts else "")
             yield total(
                 mine.name, "s", waits(mine.part, mine.times), how=how,
                 facts=facts | {"launch_s": forward_s, "launch_backward_s": backward_s},
@@ -208,7 +207,7 @@ class Opened:
 
     def _launching(self) -> tuple[Constant, ...]:
         adds = () if self.rank.device.is_cpu else (constant("host", "overlap"),)
-        return *adds, *self._of("graph_launch_s" if self.setup.graphs else "launch_s")
+        return *adds, *self._of(*launching(self.setup, self.stack))
 
     def _of(self, *names: str) -> tuple[Constant, ...]:
         return tuple(of_stack(self.stack, name) for name in names)

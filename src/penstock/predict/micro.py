@@ -25,6 +25,7 @@ from penstock.cost.passes import CAST, MEMORY, ROUTING, Shares, Work, hot_share,
 from penstock.cost.stack import Stack
 from penstock.predict.frozen import widened_s
 from penstock.predict.host import with_copies
+from penstock.predict.launching import host_s
 from penstock.predict.part import Part, both_s
 from penstock.predict.precision import Precision, slow_down
 from penstock.predict.split import between_stages
@@ -71,9 +72,11 @@ class Rank:
             kept_bytes=precision.kept_bytes,
         )
         self.dense_batch = replace(self.batch, shard=replace(shard, ep=1, etp=1))
-        launch_s = stack.graph_launch_s if setup.graphs else stack.launch_s
-        self.launches_s = tuple(launch_s * pace for pace in host_paces(self.device))
-        """Of the host for an operator of the forward, and of the backward."""
+        paces = host_paces(self.device)
+        self.recorded_s = tuple(stack.graph_launch_s * pace for pace in paces)
+        """Of the host for an operator of the forward, and of the backward, in recorded graphs."""
+        self.launches_s = self.recorded_s if setup.graphs else tuple(stack.launch_s * pace for pace in paces)
+        """The same of all others."""
         self.gathered_bytes = precision.gathered_bytes(model, setup.low_weights, self.width_bytes)
 
     def batch_of(self, block: Block) -> Microbatch:
@@ -169,19 +172,19 @@ class Rank:
         trained = not self.setup.adapter  # frozen matrices need no gradients of their own
         device[2] = trained * (device[2] + self.added_s(done) / lasting[MEMORY])
         device[:2] += (wide_s := 0.0 if block is None else widened_s(self, done) / float(lasting[MEMORY]))
-        back_s, (f, i, w, again) = float(device[1] + device[2]), done.launches
+        back_s, (f, _, _, again) = float(device[1] + device[2]), done.launches
         turn_s, ring_f, ring_b = self.messages(block, float(device[0]), back_s)
         twice = self.setup.recompute == "full" and block is not None
         there_s, back_too_s = sum(turn_s.values()) + ring_f, sum(turn_s.values()) + ring_b
         repeated_s = twice * there_s
-        routing_s = self.stack.experts_s if routed and not self.setup.graphs else 0.0
-        launch_f, launch_b = self.launches_s
-        f_s = both_s(self.device, float(device[0]) + there_s, f * launch_f) + routing_s
-        b_s = both_s(self.device, back_s + back_too_s, (i + w) * launch_b) + routing_s
+        routing_s = getattr(self.stack, self.stack.counts_s) if routed and not self.setup.graphs else 0.0
+        host_f, host_b, host_again = host_s(self, done, block)
+        f_s = both_s(self.device, float(device[0]) + there_s, host_f) + routing_s
+        b_s = both_s(self.device, back_s + back_too_s, host_b) + routing_s
         waits_s = (f_s - float(device[0]) - there_s, b_s - back_s - back_too_s)
         stretch = 1 + waits_s[1] / back_s if back_s else 1.0
         again_s = float((done.again / lasting).sum()) + wide_s * (again == f)
-        again_s = both_s(self.device, again_s, again * launch_f) + routing_s * (again == f) if again else 0.0
+        again_s = both_s(self.device, again_s, host_again) + routing_s * (again == f) if again else 0.0
         shown = {axis: (2 + twice) * seconds for axis, seconds in turn_s.items()}
         shown["context"] = ring_f * (1 + twice) + ring_b
         w_s = float(device[2]) * stretch

@@ -1,0 +1,92 @@
+"""What a row leaves out and the recipe that it was run by says: files of settings beside a published table."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Mapping
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from penstock.cost.stack import Stack
+from penstock.predict.launching import PARTS
+
+STEP = "step"
+"""In the column ``graphs``: the whole step is one recorded graph."""
+NONE = "none"
+FILLED = ("vpp", "recompute", "graphs", "gradients", "dispatcher")
+"""Cells that a recipe fills where a row leaves them empty."""
+WIDTHS = {"bf16": 2.0, "fp32": 4.0}
+"""Bytes of a gradient, by words of the column ``gradients``."""
+VERSION = re.compile(r"(?<!\d)(\d\d\.\d\d(?:\.\d\d)?)\b")
+NEWEST = {"Megatron-Bridge model verification card": "26.08"}
+"""Titles without a version, whose runs are by the recipes of this one."""
+KINDS = {"mx": "mxfp8", "fp8": "fp8", "fp4": "fp4", "bf16": "bf16"}
+"""Words of the column ``precision``, the first that a row has counts."""
+
+
+@cache
+def recipes() -> tuple[Mapping[str, str], ...]:
+    """Return ``data/measured/recipes.csv``: framework, versions from and to, model, device and precision, and what a
+    recipe sets. An empty cell stands for all, the first that sets something counts."""
+    text = (files("penstock") / "data" / "measured" / "recipes.csv").read_text(encoding="utf-8")
+    return tuple(csv.DictReader(text.splitlines()))
+
+
+SAID = {"dispatcher": (r"\bHybridEP\b", "hybridep"), "graphs": (r"CUDA graphs router\+preprocess", "router")}
+"""Cells that words of the column ``notes`` fill."""
+
+
+def with_notes(row: Mapping[str, str]) -> Mapping[str, str]:
+    """Return a row with empty cells as its notes say them in words."""
+    notes = row.get("notes", "")
+    return {**row} | {name: word for name, (text, word) in SAID.items() if re.search(text, notes) and not row.get(name)}
+
+
+def with_recipe(row: Mapping[str, str], framework: Stack, guessed: list[str]) -> Mapping[str, str]:
+    """Return a row with empty cells as the recipe has them that framework, version, model, device and precision name;
+    the version is in the title of the source, or in the name of the system.
+
+    >>> row = {"system": "Megatron-Bridge", "source_title": "26.06 NeMo Container", "model_name": "Qwen3-30B-A3B"}
+    >>> from penstock.cost.stack import stack
+    >>> said = []
+    >>> with_recipe(row | {"device": "GB300", "precision": "mxfp8"}, stack("megatron-bridge"), said)["graphs"], said[0]
+    ('step', 'recompute=none, as in the recipe of 26.06')
+    """
+    title = row.get("source_title", "")
+    found = VERSION.search(title) or VERSION.search(row.get("system", ""))
+    version = found[1] if found else next((last for start, last in NEWEST.items() if title.startswith(start)), "")
+    mine = [recipe for recipe in recipes() if version and _is_of(recipe, row, framework.name, version)]
+    more = {name: recipe[name] for recipe in reversed(mine) for name in FILLED if recipe[name] and not row.get(name)}
+    guessed += [f"{name}={more[name]}, as in the recipe of {version}" for name in FILLED if name in more]
+    return {**row, **more}
+
+
+def _is_of(recipe: Mapping[str, str], row: Mapping[str, str], framework: str, version: str) -> bool:
+    kind = next((kind for word, kind in KINDS.items() if word in row.get("precision", "").lower()), "")
+    mine = {"framework": framework, "model_name": row.get("model_name", ""), "device": row["device"], "precision": kind}
+    alike = all(recipe[name] in ("", value) for name, value in mine.items())
+    return alike and recipe["from"] <= version <= (recipe["to"] or version)
+
+
+def ways_of(row: Mapping[str, str]) -> dict[str, Any]:
+    """Return the fields of a stack that a row says: which parts of blocks run as recorded graphs, in which width
+    gradients accumulate and travel, and whether one kernel dispatches tokens.
+
+    Raises:
+        ValueError: the column ``graphs`` names something else.
+    """
+    text, ways = row.get("graphs", ""), dict[str, Any]()
+    words = tuple(text.replace(",", " ").split())
+    if text not in ("", STEP, NONE):
+        if unknown := [word for word in words if word not in PARTS]:
+            raise ValueError(f"graphs={unknown[0]!r} is not known; use {STEP}, {NONE}, or of {', '.join(PARTS)}")
+        ways["graphed"] = words
+    if width := row.get("gradients"):
+        if width not in WIDTHS:
+            raise ValueError(f"gradients={width!r} are not known; use {' or '.join(WIDTHS)}")
+        ways |= {"gradient_bytes": WIDTHS[width], "reduced_bytes": WIDTHS[width]}
+    if row.get("dispatcher"):
+        ways["fused_dispatch"] = row["dispatcher"].lower() == "hybridep"
+    return ways

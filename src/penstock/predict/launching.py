@@ -1,0 +1,55 @@
+"""What launching kernels takes of the host, one by one or in recorded graphs of parts of a block."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from penstock.core.architecture import Block
+from penstock.core.setup import Setup
+from penstock.cost.kept import of_these, rerun
+from penstock.cost.operators import Microbatch
+from penstock.cost.passes import Rows, Work
+from penstock.cost.stack import Stack
+from penstock.predict.works import block_rows
+
+if TYPE_CHECKING:
+    from penstock.predict.micro import Rank
+
+Floats = NDArray[np.float64]
+PARTS = {"attention": ("attention",), "router": ("mlp_norm", "experts.router", "experts.choice")}
+"""Parts of a block that a framework may record (``Stack.graphed``), and how the names of their operators begin."""
+
+
+def launching(setup: Setup, stack: Stack) -> tuple[str, ...]:
+    """Return the fields of a stack that say how long launches take."""
+    return (*(() if setup.graphs else ("launch_s",)), *(("graph_launch_s",) if setup.graphs or stack.graphed else ()))
+
+
+def recorded(rows: Rows, graphed: tuple[str, ...]) -> NDArray[np.bool_]:
+    """Return which operators run in graphs, where these parts of a block are recorded."""
+    starts = tuple(start for part in graphed for start in PARTS[part])
+    return np.array([name.startswith(starts) for name in rows.names], bool)
+
+
+@lru_cache(maxsize=4096)
+def _in_graphs(block: Block, batch: Microbatch, recompute: str | tuple[str, ...], graphed: tuple[str, ...]) -> Floats:
+    """Kernels of a forward, of a backward and of what runs again that graphs start."""
+    made, rows = block_rows(block, batch)
+    mine = rows.launches * recorded(rows, graphed)
+    again = rerun(made, of_these(made, recompute))
+    return np.array([mine[rows.phase == 0].sum(), mine[rows.phase > 0].sum(), mine[again].sum()])
+
+
+def host_s(rank: Rank, done: Work, block: Block | None) -> tuple[float, float, float]:
+    """Return seconds in which the host launches a part: its forward, its backward, and what runs again."""
+    (f, i, w, again), graphed = done.launches, rank.stack.graphed
+    ways = [0, 1, 0]
+    found = np.array([f, i + w, again]) * np.array(rank.launches_s)[ways]
+    if block is not None and graphed and not rank.setup.graphs:
+        saved_s = np.array(rank.launches_s) - np.array(rank.recorded_s)
+        found -= _in_graphs(block, rank.batch_of(block), rank.setup.recompute, graphed) * saved_s[ways]
+    return float(found[0]), float(found[1]), float(found[2])

@@ -1,0 +1,103 @@
+"""What recipes say in place of empty cells, and what that makes of a framework."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from penstock.calibrate.dials import of_tables
+from penstock.calibrate.fit_stacks import chosen
+from penstock.calibrate.published import run_of
+from penstock.calibrate.recipes import FILLED, recipes, ways_of, with_recipe
+from penstock.calibrate.run_fit import Problem, step_s
+from penstock.core.device import device
+from penstock.cost.stack import stack, stacks
+
+ROW = {
+    "system": "Megatron-Bridge",
+    "source_title": "Megatron-Bridge performance summary, 26.04 NeMo Container",
+    "model_name": "Qwen3-235B-A22B",
+    "device": "GB200",
+    "devices": "256",
+    "per_node": "4",
+    "seq_len": "4096",
+    "global_batch": "8192",
+    "micro_batch": "1",
+    "pp": "8",
+    "vpp": "3",
+    "ep": "32",
+    "precision": "mxfp8",
+}
+LATER = {"source_title": "Megatron-Bridge performance summary, 26.06 NeMo Container"}
+
+
+def filled(**cells):
+    return with_recipe(ROW | cells, stack("megatron-bridge"), [])
+
+
+def test_a_version_picks_its_recipe_and_cells_of_the_row_win():
+    assert [filled()[name] for name in FILLED] == ["3", "none", "attention router", "bf16", "hybridep"]
+    assert filled(**LATER)["graphs"] == "step"
+    assert filled(**LATER, graphs="none", dispatcher="deepep")["graphs"] == "none"
+    assert "graphs" not in filled(**LATER, precision="fp8")
+    assert filled(source_title="my own runs", system="Megatron-Bridge (26.06)")["graphs"] == "step"
+    card = filled(source_title="Megatron-Bridge model verification card: qwen3", device="GB300", vpp="")
+    assert (card["graphs"], card["vpp"]) == ("step", "12")
+
+
+def test_notes_say_some_cells():
+    run = run_of(ROW | {"source_title": "", "notes": "flex+HybridEP; CUDA graphs router+preprocess"})
+    assert (run.stack.fused_dispatch, run.stack.graphed) == (True, ("router",))
+
+
+@pytest.mark.parametrize("cells", [{"source_title": "my own runs"}, {"source_title": "99.01"}, {"device": "A100"}])
+def test_without_a_recipe_nothing_is_filled(cells):
+    assert not filled(**cells, vpp="").get("graphs")
+
+
+def test_another_framework_has_other_recipes():
+    assert with_recipe(ROW, stack("megatron-core"), []) == ROW
+
+
+def test_what_was_filled_is_named():
+    run = run_of(ROW | LATER)
+    assert run.setup.graphs
+    assert "graphs=step, as in the recipe of 26.06" in run.guessed
+    assert (run.stack.gradient_bytes, run.stack.reduced_bytes, run.stack.fused_dispatch) == (2.0, 2.0, True)
+
+
+@pytest.mark.parametrize(
+    ("cell", "says"), [("graphs", "use step, none, or of attention, router"), ("gradients", "use bf16 or fp32")]
+)
+def test_unknown_words_are_named(cell, says):
+    run = run_of(ROW | {cell: "fp12"})
+    assert run.why_not.startswith(f"{cell}='fp12'")
+    assert says in run.why_not
+
+
+def test_each_recipe_can_be():
+    for recipe in recipes():
+        assert recipe["framework"] in stacks()
+        assert recipe["place"].startswith("github.com/")
+        assert recipe["from"] <= recipe["to"]
+        assert any(recipe[name] for name in FILLED)
+        assert not recipe["device"] or device(recipe["device"])
+        ways_of(recipe)
+
+
+def test_a_fit_keeps_what_the_row_says():
+    run = run_of(ROW | {"seconds_per_iter": "20"})
+    plain = replace(run, stack=stack("megatron-bridge"), ways={})
+    both = Problem([run, plain], [], stacks(), np.ones(2)).errors(np.zeros(0))
+    assert both == pytest.approx(np.log([step_s(run, run.stack) / 20, step_s(plain, plain.stack) / 20]))
+    assert both[0] < both[1]
+
+
+def test_some_constants_can_be_fitted_alone():
+    dials = of_tables()
+    some = chosen(dials, ["megatron-bridge", "hopper fp8"])
+    assert {(dial.owner, dial.name) for dial in some} >= {("megatron-bridge", "moves"), ("sustained", "hopper fp8")}
+    assert {dial.owner for dial in some} == {"megatron-bridge", "sustained"}
+    assert chosen(dials, []) == dials
+    with pytest.raises(SystemExit, match="'megatron-brige' has no constants that are fitted; did you mean 'megatron-b"):
+        chosen(dials, ["megatron-brige"])
