@@ -170,7 +170,7 @@ def _parallel(model: Architecture, setup: Setup) -> dict[str, Value]:
 
 
 def _training(cluster: Cluster, setup: Setup) -> dict[str, Value]:
-    blackwell = cluster.device_of(0).architecture.startswith("blackwell")
+    blackwell = cluster.device.architecture.startswith("blackwell")
     return {
         "dataset.seq_length": setup.seq,
         "train.micro_batch_size": setup.micro,

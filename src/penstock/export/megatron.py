@@ -226,7 +226,7 @@ def _training(cluster: Cluster, setup: Setup) -> Words:
     if setup.precision != "fp32":
         yield ("--fp16",) if setup.precision == "fp16" else ("--bf16",)
     if setup.precision == "fp8":
-        blackwell = cluster.device_of(0).architecture.startswith("blackwell")
+        blackwell = cluster.device.architecture.startswith("blackwell")
         yield "--fp8-format", "e4m3" if blackwell else "hybrid"
         yield "--fp8-recipe", "mxfp8" if blackwell else "tensorwise"
     if setup.precision == "fp4":

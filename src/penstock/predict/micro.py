@@ -54,7 +54,7 @@ class Rank:
         self.context_row, self.expert_row, self.devices = rows or (
             mesh.context(setup), mesh.experts(setup), setup.devices,
         )  # fmt: skip
-        self.device = cluster.device_of(0)
+        self.device = cluster.device
         has = self.device.matrix_flops
         asked = setup.precision if setup.precision in ("fp32", "fp16", "bf16") else "bf16"
         self.wide = asked if asked in has else "fp16" if "fp16" in has else "fp32"
