@@ -34,7 +34,7 @@ def test_the_fewest_nodes_for_a_deadline(capsys: pytest.CaptureFixture[str], tmp
         assert not row["within"]
         assert row["least_seconds"] is None or row["least_seconds"] * 1e11 / (4096 * 64) >= 5 * DAY_S
     assert "too late" in text
-    assert f"the fewest nodes for 1e+11 tokens in 5 days: {best['nodes']} nodes (dgx-h100:{best['nodes']})" in text
+    assert f"the fewest nodes for 100 B tokens in 5 days: {best['nodes']} nodes (dgx-h100:{best['nodes']})" in text
     assert best["choice"]["predict"] in text
     main([*shlex.split(best["choice"]["predict"])[1:], "--json"])
     assert json.loads(capsys.readouterr().out)["seconds"] == pytest.approx(best["choice"]["seconds"], rel=1e-12)
@@ -145,5 +145,82 @@ def test_what_is_missing_is_named(capsys: pytest.CaptureFixture[str]) -> None:
         main([*ASKED, "--cluster", "dgx-h100:2", "--deadline", "1d"])
     assert "--tokens is missing" in capsys.readouterr().err
     with pytest.raises(SystemExit):
-        main(["plan", "--model", "llama-3-8b", "--seq", "4096", "--cluster", "dgx-h100:2", "--longest"])
-    assert "--batch is missing" in capsys.readouterr().err
+        main(["plan", "--model", "llama-3-8b", "--batch", "64", "--cluster", "dgx-h100:2", "--longest"])
+    assert "--seq is missing" in capsys.readouterr().err
+
+
+def test_batches_of_a_range_are_tried_and_the_one_with_most_tokens_per_second_taken(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    out = tmp_path / "plan.json"
+    words = [
+        "plan",
+        "--model",
+        "llama-3-8b",
+        "--cluster",
+        "dgx-h100:3",
+        "--seq",
+        "4096",
+        "--top",
+        "1",
+        "--json",
+        str(out),
+    ]
+    main([*words, "--batch", "64..160", "--fix", "zero=1,cp=1,recompute=none,sp=1,tp=1..2"])
+    text, found = capsys.readouterr().out, json.loads(out.read_text())
+    tried = found["batches"]
+    assert [row["batch"] for row in tried] == [159, 156, 144]
+    best = max(tried, key=lambda row: row["tokens_per_s_per_device"])
+    assert best["taken"]
+    assert sum(row["taken"] for row in tried) == 1
+    assert found["asked"]["batch"] == found["choices"][0]["setup"]["batch"] == best["batch"]
+    assert text.startswith(f"batch {best['batch']} of 64..160: the most tokens per second\n")
+    main([*words, "--batch", "64..96", "--fix", "zero=1,cp=1,recompute=none,sp=1,tp=2,pp=1"])
+    assert capsys.readouterr().out.startswith("batch 96 of 64..96: what suits 24 devices\n")
+
+
+def test_numbers_of_nodes_have_the_batch_that_a_law_suggests(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["plan", "--model", "llama-3-8b", "--cluster", "dgx-h100:2", "--seq", "4096", "--tokens", "4e12"]
+    words += ["--fix", "zero=1,cp=1,recompute=none,sp=1,tp=2", "--nodes", "1..2"]
+    main(words)
+    text = capsys.readouterr().out
+    assert text.startswith("no --batch: ")
+    assert "(DeepSeek-AI 2024, arXiv:2401.02954)" in text
+    found = facts(capsys, *words)
+    assert found["suggested"]["law"] == "deepseek"
+    assert found["answer"]["tokens_per_step"] == found["answer"]["batch"] * 4096
+    assert [row["batch"] for row in found["rows"]] == [row["choice"]["setup"]["batch"] for row in found["rows"]]
+
+
+def test_a_batch_beyond_the_critical_one_says_what_it_costs(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["plan", "--model", "llama-3-8b", "--cluster", "dgx-h100:1", "--seq", "4096", "--tokens", "1e11"]
+    main([*words, "--fix", "zero=1,cp=1,recompute=none,sp=1,tp=2", "--nodes", "1", "--batch", "2048..4096"])
+    assert "the same loss takes about" in capsys.readouterr().out
+    found = facts(capsys, *words, "--fix", "zero=1,cp=1,sp=1,tp=2", "--nodes", "1", "--batch", "128/256")
+    assert found["beyond"] == ""
+    assert found["answer"]["batch"] in (128, 256)
+
+
+def test_each_kind_of_a_mixed_cluster_is_asked_and_all_of_it(capsys: pytest.CaptureFixture[str]) -> None:
+    words = [*ASKED, "--cluster", "p5:1+p4d:1", "--tokens", "1e9"]
+    main([*words, "--deadline", "30d"])
+    text = capsys.readouterr().out
+    assert "p5:1+p4d:1: all devices do the same work, so they keep the pace of the a100-40gb-sxm" in text
+    rows = {row["cluster"]: row for row in facts(capsys, *words, "--deadline", "30d")["rows"]}
+    assert [*sorted(rows)] == ["p4d:1", "p5:1", "p5:1+p4d:1"]
+    assert rows["p5:1+p4d:1"]["devices"] == 16
+    alone = facts(capsys, *words, "--nodes", "1")["rows"]
+    assert {row["cluster"] for row in alone} == {"p5:1", "p4d:1"}
+
+
+def test_one_batch_where_only_one_can_be(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    words = ["plan", "--model", "llama-3-8b", "--cluster", "dgx-h100:2", "--seq", "4096", "--batch", "64..128"]
+    with pytest.raises(SystemExit):
+        main([*words, "--tune", "full"])
+    assert "--batch 64..128: --tune is for one; give one number, as --batch 128" in capsys.readouterr().err
+    config = tmp_path / "train.toml"
+    config.write_text("[training]\nlocal_batch_size = 1\n")
+    with pytest.raises(SystemExit):
+        main([*words, "--from", str(config)])
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1

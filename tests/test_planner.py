@@ -22,7 +22,8 @@ def test_the_best_is_handed_to_predict(capsys: pytest.CaptureFixture[str], tmp_p
     facts = json.loads(out.read_text())
     best = facts["choices"][0]
     assert best["predict"] in text
-    assert facts["considered"] == facts["impossible"] + facts["too_large"] + facts["scored"]
+    kinds = ("impossible", "too_large", "too_slow", "scored")
+    assert facts["considered"] == sum(facts[kind] for kind in kinds)
     assert len(facts["choices"]) == 3
     assert all(line in text for line in facts["rejected"])
     steps = 1e12 / (4096 * 64)
@@ -130,7 +131,7 @@ def test_no_flag_is_ignored(words: list[str], says: str, capsys: pytest.CaptureF
         (["--model", "lama-3-8b"], "did you mean 'llama-3-8b'?"),
         (["--cluster", "dgx-h10:1"], "did you mean"),
         (["--framework", "megatrn"], "did you mean"),
-        (["--batch", "0"], "batch=0 is too small; use 1 or more"),
+        (["--batch", "0"], "batch=0 is no number of sequences; write 1024"),
         (["--fix", "tq=1"], "did you mean 'tp'?"),
         (["--tokens", "0"], "give how many are trained on"),
         (["--fix", "zero=7"], "zero=7"),

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from penstock.core.architecture import Architecture
     from penstock.core.cluster import Cluster
     from penstock.core.setup import Setup
+    from penstock.search.batches import Batches
     from penstock.search.space import Space
 
 
@@ -59,39 +60,57 @@ class Training:
     model: str
     framework: str
     seq: int
-    batch: int
+    batch: str | None
     tokens: float | None
     fix: tuple[str, ...]
     exclude: tuple[str, ...]
     top: int
     headroom: float
 
-    def space(self, cluster: Cluster, model: str | Architecture = "") -> Space:
-        """The strategies on a cluster, of the model or another."""
+    def batches(self, cluster: Cluster, model: Architecture | None = None) -> Batches:
+        """Those that are asked for, or what laws suggest for the model or another."""
+        from penstock.search.batches import batches_of
+
+        return batches_of(self.batch, model or self.architecture(), self.seq, cluster.devices, self.tokens)
+
+    def space(self, cluster: Cluster, model: Architecture | None = None) -> Space:
+        """The strategies on a cluster, of the model or another, with the largest of its batches."""
         from penstock.search.numbers import of_one
         from penstock.search.space import space_of
 
-        sizes = {"seq": self.seq, "batch": self.batch}
-        found = space_of(model or self.model, cluster, self.framework, **sizes, fix=self.fix, exclude=self.exclude)
-        return of_one(found)
+        asked = model or self.architecture()
+        sizes = {"seq": self.seq, "batch": self.batches(cluster, model).on(cluster.devices)[0]}
+        return of_one(space_of(asked, cluster, self.framework, **sizes, fix=self.fix, exclude=self.exclude))
+
+    def architecture(self) -> Architecture:
+        """The model."""
+        from penstock.core.config.text import model_of
+
+        return model_of(self.model)
 
     def asked(self, cluster: str) -> dict[str, Any]:
         """The question, by names for scripts."""
-        names = ("framework", "seq", "batch", "tokens")
-        return {"model": self.model, "cluster": cluster} | {name: getattr(self, name) for name in names}
+        batch = int(self.batch) if self.batch is not None and self.batch.isdecimal() else self.batch
+        sizes = {"seq": self.seq, "batch": batch, "tokens": self.tokens}
+        return {"model": self.model, "cluster": cluster, "framework": self.framework} | sizes
 
 
 def training_of(
-    model: str | None, framework: str | None, seq: int | None, batch: int | None, tokens: float | None, *others: Any
+    model: str | None, framework: str | None, seq: int | None, batch: str | None, tokens: float | None, *others: Any
 ) -> Training:
     """Return what is planned, from flags that may be left out elsewhere; ``others`` as in ``Training``.
 
     Raises:
-        ValueError: model, seq or batch is left out.
+        ValueError: model or seq is left out, or the batch is none.
     """
-    if model is None or seq is None or batch is None:
-        missing = next(name for name, given in (("model", model), ("seq", seq), ("batch", batch)) if given is None)
-        raise ValueError(f"--{missing} is missing; questions beyond one plan need --model, --seq and --batch")
+    from penstock.search.batches import read_batches
+
+    if model is None or seq is None:
+        raise ValueError(
+            f"--{'model' if model is None else 'seq'} is missing; questions beyond one plan need --model and --seq"
+        )
+    if batch is not None:
+        read_batches(batch, seq)
     return Training(model, framework or FRAMEWORK, seq, batch, tokens, *others)
 
 

@@ -10,8 +10,10 @@ from typing import Any
 
 from penstock import cli_asks_text as text
 from penstock.cli_asks import Answer, Training
+from penstock.cli_planner_ask import suggested_facts
 from penstock.cli_planner_text import choice_facts
 from penstock.cli_progress import Say
+from penstock.core.architecture import Architecture
 from penstock.core.cluster import Cluster
 from penstock.core.config.members import family
 from penstock.search.largest import Member, largest
@@ -46,6 +48,7 @@ def longest_answer(training: Training, machines: Mapping[str, Cluster], say: Say
         "next": None if more is None else choice_facts(more, at(space, more.setup.seq), asked),
         "proven": found.planned.proven,
         "choices": [choice_facts(one, here, asked) for one in found.planned.choices],
+        "suggested": _law(training, space.model, cluster),
     }
     show = partial(text.print_longest, facts)
     return Answer(facts, show, (space.model, cluster, found.planned.best.setup))
@@ -59,10 +62,15 @@ def largest_answer(training: Training, machines: Mapping[str, Cluster], say: Say
     """
     began = time.perf_counter()
     ((name, cluster),) = machines.items()
-    models = family(training.model, cluster.devices * cluster.device_of(0).memory_bytes, training.seq)
+    models = family(training.model, cluster.devices * cluster.device.memory_bytes, training.seq)
     space = training.space(cluster, models[0])
     tried = largest(
-        space, models, top=training.top, headroom=training.headroom, tell=lambda name: say(f"looking at {name}")
+        space,
+        models,
+        top=training.top,
+        headroom=training.headroom,
+        tell=lambda name: say(f"looking at {name}"),
+        batch_of=lambda model: training.batches(cluster, model).on(cluster.devices)[0],
     )
     best = tried[-1]
     if not best.choices:
@@ -77,10 +85,18 @@ def largest_answer(training: Training, machines: Mapping[str, Cluster], say: Say
         "models": [_member_facts(one) for one in tried],
         "smaller": [one.name for one in models if one.parameters < best.model.parameters],
         "proven": best.proven,
+        "batch": best.choices[0].setup.batch,
         "choices": [choice_facts(one, here, asked) for one in best.choices],
+        "suggested": _law(training, best.model, cluster),
     }
     show = partial(text.print_largest, facts)
     return Answer(facts, show, (best.model, cluster, best.choices[0].setup))
+
+
+def _law(training: Training, model: Architecture, cluster: Cluster) -> dict[str, Any] | None:
+    """What laws say of the batch, where nobody said any."""
+    law = training.batches(cluster, model).law
+    return None if law is None else suggested_facts(law)
 
 
 def _member_facts(one: Member) -> dict[str, Any]:

@@ -155,4 +155,4 @@ def _title(asked: Asked) -> str:
     split = " ".join(
         f"{name}={getattr(setup, name)}" for name in ("tp", "cp", "pp", "dp", "ep") if getattr(setup, name) > 1
     )
-    return f"{asked.model.name} on {asked.cluster.device_of(0).name}, {asked.framework.name}, {split}".rstrip(", ")
+    return f"{asked.model.name} on {asked.cluster.device.name}, {asked.framework.name}, {split}".rstrip(", ")

@@ -34,7 +34,7 @@ def facts_of(found: Prediction, asked: Asked, failures: Failures, tokens: float 
         "model": asked.model.name,
         "parameters": asked.model.parameters,
         "devices": found.devices,
-        "device": asked.cluster.device_of(0).name,
+        "device": asked.cluster.device.name,
         "framework": asked.framework.name,
         "setup": asdict(asked.setup),
         "fits": found.fits,

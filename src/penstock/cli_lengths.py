@@ -27,7 +27,7 @@ def lengths_answer(
     facts = {
         "asked": asked | {"lengths": given.lengths},
         "devices": space.devices,
-        "device": space.cluster.device_of(0).name,
+        "device": space.cluster.device.name,
         "headroom": headroom,
         "source": found.lengths.source,
         "mean_tokens": found.lengths.mean,

@@ -22,7 +22,7 @@ def plan(
     model: str | None = None,
     cluster: Clusters,
     seq: int | None = None,
-    batch: int | None = None,
+    batch: str | None = None,
     framework: str | None = None,
     tokens: float | None = None,
     fix: Words = (),
@@ -49,7 +49,8 @@ def plan(
         model: as for penstock predict; left out, that of --from.
         cluster: as for penstock predict; several, with commas or repeated, are compared.
         seq: tokens of a sequence; left out, those of --from.
-        batch: sequences per step, of all ranks together; left out, those of --from, else what published laws suggest.
+        batch: sequences per step, of all ranks together, or several to choose from, as 512..2048 or 512/1024; left out,
+            those of --from, else what published laws suggest.
         framework: as for penstock predict; left out, that of --from, else megatron-core.
         tokens: of the whole training, for its time and cost; for example 15e12.
         fix: values that fields may have, for example tp=8,pp=4..16,recompute=none/full; all else is free.
@@ -96,9 +97,9 @@ def plan(
     flags = {"model": model, "cluster": name, "framework": framework, "seq": seq, "batch": batch, "tokens": tokens}
     ask = question(flags, machines, start, fix, exclude)
     if precision == ANY and not several(ask.space.fixed):
-        what = f"{ask.space.stack.name} has no recipe of 8 or 4 bits for {ask.space.cluster.device_of(0).name}"
+        what = f"{ask.space.stack.name} has no recipe of 8 or 4 bits for {ask.space.cluster.device.name}"
         print(f"penstock: {what}; planned in {ask.space.base.precision}", file=sys.stderr)
     if kind:
-        only_usual(special, ask.suggested, more | {"export": export})
+        only_usual(special, ask, more | {"export": export})
         return special_answer(special, ask.space, ask.asked, top=top, headroom=headroom, json=json)
     return usual_answer(ask, usual)

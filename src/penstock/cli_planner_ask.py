@@ -25,13 +25,19 @@ if TYPE_CHECKING:
 class Question:
     """What flags, a file and laws ask: ``asked`` by the names that scripts read.
 
-    ``yours`` is the setup of the file, ``suggested`` what laws say where no batch was given.
+    ``yours`` is the setup of the file, ``suggested`` what laws say where no batch was given, ``span`` the batches
+    that may be chosen as they were given, ``others`` the spaces of those that are tried beside the first, ``tried``
+    what the best with each of them is, and ``laws`` what these say then.
     """
 
     space: Space
     asked: dict[str, Any]
     yours: Choice | None = None
     suggested: Suggested | None = None
+    span: str = ""
+    others: tuple[Space, ...] = ()
+    tried: tuple[Choice, ...] = ()
+    laws: Suggested | None = None
 
 
 def question(
@@ -49,6 +55,7 @@ def question(
 def _by_flags(flags: Mapping[str, Any], cluster: Cluster, fix: Sequence[str], exclude: Sequence[str]) -> Question:
     from penstock.core.config.text import model_of
     from penstock.cost.laws import suggested
+    from penstock.search.batches import batches_of
     from penstock.search.space import space_of
 
     model, seq, batch = (flags[name] for name in ("model", "seq", "batch"))
@@ -58,10 +65,15 @@ def _by_flags(flags: Mapping[str, Any], cluster: Cluster, fix: Sequence[str], ex
         raise ValueError("--seq is missing; say how many tokens a sequence has")
     framework = flags["framework"] or FRAMEWORK
     architecture = model_of(model)
-    found = suggested(architecture, seq, cluster.devices, flags["tokens"]) if batch is None else None
-    batch = found.batch if found else batch
-    space = space_of(architecture, cluster, framework, seq=seq, batch=batch, fix=fix, exclude=exclude)
-    return Question(space=space, asked={**flags, "batch": batch, "framework": framework}, suggested=found)
+    batches = batches_of(batch, architecture, seq, cluster.devices, flags["tokens"])
+    sizes = batches.on(cluster.devices)
+    spaces = [
+        space_of(architecture, cluster, framework, seq=seq, batch=size, fix=fix, exclude=exclude) for size in sizes
+    ]
+    asked = {**flags, "batch": sizes[0], "framework": framework}
+    span = "" if batches.law or batches.single else batches.text
+    laws = suggested(architecture, seq, cluster.devices, flags["tokens"]) if span else None
+    return Question(space=spaces[0], asked=asked, suggested=batches.law, span=span, others=tuple(spaces[1:]), laws=laws)
 
 
 def _by_file(
@@ -71,8 +83,11 @@ def _by_file(
     from penstock.cli_export import read_setup
     from penstock.export.begin import begin
 
+    batch = flags["batch"]
+    if batch is not None and not batch.isdecimal():
+        raise ValueError(f"--batch {batch}: give one number with --from, or leave it out")
     read = read_setup(start, cluster.devices)
-    given = {name: flags[name] for name in ("seq", "batch")}
+    given = {"seq": flags["seq"], "batch": None if batch is None else int(batch)}
     found: Begun = begin(read, str(start), cluster, flags["model"], flags["framework"], given)
     for note in found.notes:
         print(f"penstock: {note}", file=sys.stderr)
@@ -114,7 +129,7 @@ def more_facts(ask: Question, changes: Sequence[Change]) -> dict[str, Any]:
     ]
     return {
         "to_change": listed,
-        "suggested": None if ask.suggested is None else _suggested(ask.suggested),
+        "suggested": None if ask.suggested is None else suggested_facts(ask.suggested),
     }
 
 
@@ -140,7 +155,8 @@ def _stands(mine: Choice, best: Choice | None, headroom: float) -> str:
     return f"yours: {took}{lacks}; the best: {human_s(best.seconds)}, {how}"
 
 
-def _suggested(found: Suggested) -> dict[str, Any]:
+def suggested_facts(found: Suggested) -> dict[str, Any]:
+    """Return what laws say, by the names that scripts read."""
     laws = [
         {
             "law": one.law.name,
@@ -169,16 +185,28 @@ def print_suggested(found: Suggested, seq: int) -> None:
     print_columns([*_laws(found)], left=(0, 3, 4))
     tokens = found.batch * seq
     print(
-        f"  taken: {found.batch:,} sequences, {_count(tokens)} tokens, rounded to the devices, by {found.law}, whose "
+        f"  taken: {found.batch:,} sequences, {count(tokens)} tokens, rounded to the devices, by {found.law}, whose "
         f"range is nearest"
     )
     if found.assumed:
-        print(f"  of {_count(found.tokens)} tokens, 20 a parameter (Hoffmann et al. 2022), since there is no --tokens")
+        print(f"  of {count(found.tokens)} tokens, 20 a parameter (Hoffmann et al. 2022), since there is no --tokens")
     else:
-        print(f"  of {_count(found.tokens)} tokens, {found.over:.3g} times 20 a parameter (Hoffmann et al. 2022)")
-    if tokens > 1.2 * found.critical_tokens:
-        print("  above the critical batch: more tokens are needed for the same loss")
+        print(f"  of {count(found.tokens)} tokens, {found.over:.3g} times 20 a parameter (Hoffmann et al. 2022)")
+    if said := beyond(found, tokens):
+        print(f"  {said}")
     print()
+
+
+def beyond(laws: Suggested, batch_tokens: float) -> str:
+    """Return what a step of more tokens than the critical batch costs, in words; empty where it has no more."""
+    times = batch_tokens / laws.critical_tokens
+    if times <= 1:
+        return ""
+    return (
+        f"{count(batch_tokens)} tokens a step are {times:.2g} times the critical batch for {count(laws.tokens)} tokens "
+        f"(Zhang et al. 2024): the same loss takes about {laws.more(batch_tokens):.0%} more tokens than with small "
+        f"batches, {laws.more(laws.critical_tokens):.0%} at that one (McCandlish et al. 2018, arXiv:1812.06162)"
+    )
 
 
 def _laws(found: Suggested) -> Iterator[tuple[str, ...]]:
@@ -186,7 +214,7 @@ def _laws(found: Suggested) -> Iterator[tuple[str, ...]]:
     for one in found.said:
         yield (
             f"  {one.law.name}",
-            "" if one.batch_tokens is None else f"{_count(one.batch_tokens)} tokens",
+            "" if one.batch_tokens is None else f"{count(one.batch_tokens)} tokens",
             "" if one.rate is None else f"{one.rate:.1e}",
             ", ".join(_range(name, *ends, one.beyond.get(name)) for name, ends in one.law.within.items()),
             one.law.source.partition(";")[0],
@@ -196,15 +224,15 @@ def _laws(found: Suggested) -> Iterator[tuple[str, ...]]:
 def _range(name: str, low: float, high: float, times: float | None) -> str:
     """A range that a quantity lies in, or the end that it lies beyond so many times."""
     if times is None:
-        return f"{name} {_count(low)} to {_count(high)}"
+        return f"{name} {count(low)} to {count(high)}"
     end, sign = (high, ">") if times > 1 else (low, "<")
-    return f"{name} {_count(end * times)} {sign} {_count(end)}"
+    return f"{name} {count(end * times)} {sign} {count(end)}"
 
 
-def _count(number: float) -> str:
+def count(number: float) -> str:
     """A count in thousands, millions, ...
 
-    >>> _count(4.19e6)
+    >>> count(4.19e6)
     '4.19 M'
     """
     for size, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "K")):

@@ -31,10 +31,12 @@ def facts_of(
     return {
         "asked": asked,
         "devices": space.devices,
-        "device": space.cluster.device_of(0).name,
+        "device": space.cluster.device.name,
+        "mixed": not space.cluster.uniform,
         "considered": found.considered,
         "impossible": found.impossible,
         "too_large": found.too_large,
+        "too_slow": found.too_slow,
         "scored": found.scored,
         "predicted": found.predicted,
         "proven": found.proven,
@@ -106,6 +108,8 @@ def numbers_facts(one: Numbers, space: Space, asked: dict[str, Any]) -> dict[str
 def print_planned(found: Planned, facts: dict[str, Any]) -> None:
     """Print a plan for people."""
     print(_counts(facts))
+    if facts["mixed"]:
+        print(f"all devices do the same work, so they keep the pace of the slowest, {facts['device']}")
     if found.nearest is not None:
         _print_none(found, found.nearest)
     else:
@@ -138,9 +142,10 @@ def print_numbers(numbers: list[dict[str, Any]]) -> None:
 
 def _counts(facts: dict[str, Any]) -> str:
     ending = f", {facts['predicted']:,} predicted; {proof(facts)}" if facts["choices"] else ""
+    slow = f"{facts['too_slow']:,} are too slow, " if facts["too_slow"] else ""
     return (
         f"{facts['considered']:,} strategies in {facts['search_seconds']:.1f} s: {facts['impossible']:,} do not "
-        f"divide the model, {facts['too_large']:,} need too much memory, {facts['scored']:,} scored{ending}"
+        f"divide the model, {facts['too_large']:,} need too much memory, {slow}{facts['scored']:,} scored{ending}"
     )
 
 

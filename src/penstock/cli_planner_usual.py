@@ -9,6 +9,7 @@ from pathlib import Path
 
 from penstock import cli_planner_best as best
 from penstock import cli_planner_text as text
+from penstock.cli_batches import chosen, print_tried, tried_facts
 from penstock.cli_export import write_exports
 from penstock.cli_json import write_facts
 from penstock.cli_order import check_order, write_order
@@ -45,8 +46,10 @@ def usual_answer(ask: Question, wanted: Usual) -> None:
     Raises:
         ValueError: something is wanted that cannot be, or the search was stopped before anything was known.
     """
-    space, headroom = ask.space, wanted.headroom
-    check_order(space, wanted.solve, wanted.order)
+    headroom = wanted.headroom
+    check_order(ask.space, wanted.solve, wanted.order)
+    ask = chosen(ask, headroom)
+    space = ask.space
     mine = ask.yours if wanted.why is None else own(space, wanted.why)
     found = _found(ask, wanted)
     one = found.choices[0] if found.choices else None
@@ -55,13 +58,14 @@ def usual_answer(ask: Question, wanted: Usual) -> None:
     changes = changes_to(space, ask.yours, one, headroom) if ask.yours and one else ()
     if one:
         write_exports(wanted.export, space.model, space.cluster, one.setup)
-    facts = text.facts_of(found, space, ask.asked, rejected, mine) | more_facts(ask, changes)
+    facts = text.facts_of(found, space, ask.asked, rejected, mine) | more_facts(ask, changes) | tried_facts(ask)
     facts |= best.facts_of(found, space, facts, wanted.what_if)
     facts = reported(facts, space, found, wanted.report, wanted.pareto)
 
     def show() -> None:
         if ask.suggested:
             print_suggested(ask.suggested, space.base.seq)
+        print_tried(ask)
         text.print_planned(found, facts)
         if ask.yours:
             print_yours(ask.yours, one, changes, headroom)

@@ -28,7 +28,7 @@ def facts_of(found: Prediction, model: Architecture, cluster: Cluster, setup: Se
         "parameters": model.parameters,
         "cluster": cluster.name,
         "devices": found.devices,
-        "device": cluster.device_of(0).name,
+        "device": cluster.device.name,
         "framework": framework,
         "setup": asdict(setup),
         "seconds": found.seconds,

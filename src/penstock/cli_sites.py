@@ -31,7 +31,7 @@ def sites_answer(
     facts = {
         "asked": asked,
         "sites": [
-            {"cluster": cluster.name, "devices": cluster.devices, "device": cluster.device_of(0).name, "batch": batch}
+            {"cluster": cluster.name, "devices": cluster.devices, "device": cluster.device.name, "batch": batch}
             for cluster, batch in zip(sites.clusters, found.batches, strict=True)
         ],
         "bytes_per_s": sites.uplink.bytes_per_s,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from cyclopts import Parameter
 
 if TYPE_CHECKING:
+    from penstock.cli_planner_ask import Question
     from penstock.search.space import Space
 
 
@@ -56,8 +57,9 @@ def special_of(given: Special) -> str:
     return asked[0] if asked else ""
 
 
-def only_usual(given: Special, suggested: object, flags: Mapping[str, Any]) -> None:
-    """Do nothing, unless a flag is given that a job of a special kind has no answer to, or its batch was suggested.
+def only_usual(given: Special, ask: Question, flags: Mapping[str, Any]) -> None:
+    """Do nothing, unless a flag is given that a job of a special kind has no answer to, or its batch was suggested
+    or is open.
 
     Raises:
         ValueError: that is so.
@@ -66,8 +68,10 @@ def only_usual(given: Special, suggested: object, flags: Mapping[str, Any]) -> N
     for name, value in flags.items():
         if value:
             raise ValueError(f"--{name} does not go with --{kind}; plan what it prints with --fix first")
-    if suggested is not None:
+    if ask.suggested is not None:
         raise ValueError(f"--batch is missing; say how many sequences a step has, for --{kind}")
+    if ask.span:
+        raise ValueError(f"--batch {ask.span}: --{kind} is for one; give one number, as --batch {ask.space.base.batch}")
 
 
 def special_answer(

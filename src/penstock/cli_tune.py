@@ -27,7 +27,7 @@ def tuning_answer(
     facts = {
         "asked": asked,
         "devices": space.devices,
-        "device": space.cluster.device_of(0).name,
+        "device": space.cluster.device.name,
         "adapter_rank": rank,
         "headroom": headroom,
         "tunings": [_facts(one, space, asked) for one in found],

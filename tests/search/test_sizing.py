@@ -14,10 +14,12 @@ from penstock.core.config import gpt
 from penstock.core.config.members import family, is_scaled, members, scaled
 from penstock.predict import scores
 from penstock.predict.floor import work_s
+from penstock.predict.score import ranks_of
 from penstock.search.finals import predicted_of
-from penstock.search.fleet import Fleet, counted, fewest, fleet_of, grown, least, near
+from penstock.search.fleet import Fleet, fewest, fleet_of, least, near
 from penstock.search.largest import largest
 from penstock.search.longest import at, longest
+from penstock.search.nodes import counted, grown
 from penstock.search.planner import best_of
 from penstock.search.sizing import Limits, cheapest, rent_of, sized
 from penstock.search.space import Space, space_of
@@ -136,7 +138,8 @@ def test_no_step_takes_less_than_its_work(model: Any, framework: str, fix: str) 
     checked = 0
     for share in space.shares():
         grid = space.grid(share)
-        floor_s = work_s(space.model, space.cluster, grid, space.stack) / space.devices
+        made, of = ranks_of(space.model, space.cluster, grid, space.stack, once=True)
+        floor_s = work_s(grid, made, of) / space.devices
         for row in np.flatnonzero(np.isfinite(floor_s))[::31].tolist():
             if (one := predicted_of(space, grid.setup(row))) is not None:
                 assert floor_s[row] <= one.seconds

@@ -59,7 +59,7 @@ def test_the_best_is_the_best_of_all(model: Any, cluster: str, framework: str, f
     assert found.best.seconds == pytest.approx(fitting[0].seconds, rel=1e-12)
     assert {one.setup for one in found.choices} <= {one.setup for one in fitting}
     assert [one.seconds for one in found.choices] == sorted(one.seconds for one in found.choices)
-    assert found.considered == found.impossible + found.too_large + found.scored
+    assert found.considered == found.impossible + found.too_large + found.too_slow + found.scored
     assert found.predicted < len(whole)
 
 

@@ -56,7 +56,7 @@ def title_of(run: Run) -> str:
 
 def source_of(run: Run) -> tuple[str, str, str]:
     """Return title, framework and device: runs with the same count as one source."""
-    device = run.cluster.device_of(0).name if run.cluster else ""
+    device = run.cluster.device.name if run.cluster else ""
     return title_of(run), run.stack.name if run.stack else "", device
 
 

@@ -187,7 +187,7 @@ def _shares_of(run: Run) -> frozenset[str]:
     """Keys of the shares that count for a run."""
     if run.cluster is None or run.setup is None:
         return frozenset()
-    device, precision = run.cluster.device_of(0), run.setup.precision
+    device, precision = run.cluster.device, run.setup.precision
     names = {"bf16", "attention", "memory", "bf16" if precision == "fp16" else precision}
     return frozenset(sustained_key(device.architecture, name) for name in names)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import accumulate
 from math import inf
@@ -155,6 +155,20 @@ class Cluster:
         """Return the device of a rank; errors as those of ``node_of``."""
         return self.node_of(rank).device
 
+    @cached_property
+    def device(self) -> Device:
+        """The device whose pace all keep where each does the same work: the slowest of them by products in BF16, or in
+        what it has of 16 bits or more, with the memory of the smallest.
+
+        >>> found = Cluster.read("p5:2+p4d:2").device
+        >>> found.name, found.memory_bytes == Cluster.read("p4d:1").device.memory_bytes
+        ('a100-40gb-sxm', True)
+        """
+        devices = [node.device for node, _ in self.groups]
+        slowest = min(devices, key=_pace)
+        least = min(device.memory_bytes for device in devices)
+        return slowest if slowest.memory_bytes == least else replace(slowest, memory_bytes=least)
+
     def path(
         self, size: int, stride: int = 1, run: int = 1, skip: int = 0, *, first: int = 0, lanes: int | None = None
     ) -> tuple[Level, ...]:
@@ -220,3 +234,9 @@ def _total(each: Iterable[tuple[float | None, int]]) -> float | None:
             return None
         total += figure * count
     return total
+
+
+def _pace(device: Device) -> float:
+    """FLOP/s of products in BF16, or in what comes nearest."""
+    flops = device.matrix_flops
+    return next((flops[name] for name in ("bf16", "fp16") if name in flops), max(flops.values()))

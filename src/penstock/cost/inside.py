@@ -22,7 +22,7 @@ from penstock.cost.curves import host_pace
 from penstock.cost.kernels import memory_bound
 from penstock.cost.model_operators import operators
 from penstock.cost.operators import Microbatch
-from penstock.cost.passes import ATTENTION, CAST, CLASSES, LOW_PRODUCT, MEMORY, PRODUCT, ROUTING, rows_of, work
+from penstock.cost.passes import ATTENTION, CAST, CLASSES, LOW_PRODUCT, MEMORY, PRODUCT, ROUTING, rows_of, timed, work
 from penstock.cost.stack import Stack, stack
 
 RUNTIME = "penstock"
@@ -79,7 +79,8 @@ def _parts(device: Device, row: dict[str, Any]) -> Iterator[float]:
     """Seconds alone of each class in ``GIVE``, operators forward, operators backward, of a measured pass."""
     runtime = stack(RUNTIME)
     made = operators(_block(row), _batch(runtime, row))
-    done = work(rows_of(made), np.zeros(len(made), bool), device, row["precision"], row["precision"])
+    rows = rows_of(made)
+    done = work(rows, np.zeros(len(made), bool), timed(rows, device, row["precision"], row["precision"]))
     f, i, w = done.launches[:3]
     alone_s = done.seconds[:, 1:].sum(axis=1) if row["gradient"] else done.seconds[:, 0]
     if row["gradient"]:  # each pass adds to the gradients of the one before

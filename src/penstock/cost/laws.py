@@ -40,7 +40,10 @@ class Power:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Law:
-    """One law: its source, within which quantities it was found, and what it gives (tokens of a batch, or a rate)."""
+    """One law: its source, within which quantities it was found, and what it gives (tokens of a batch, or a rate).
+
+    ``more``: share of tokens that the same loss takes more at that batch than at small ones.
+    """
 
     name: str
     source: str
@@ -48,6 +51,7 @@ class Law:
     batch: Power | None = None
     rate: Power | None = None
     tokens: Power | None = None
+    more: float = 0.0
 
     def beyond(self, quantities: Mapping[str, float]) -> dict[str, float]:
         """Return each quantity outside of its range, as a multiple of the nearer end."""
@@ -81,6 +85,7 @@ class Suggested:
         batch: sequences per step.
         rate: the learning rate of Adam at its highest.
         law: whose they are: of those that say both, the one whose range is nearest.
+        taken_tokens: of a step by that law, not rounded.
         tokens: of the whole training; ``assumed`` where nobody gave them.
         over: the same over 20 a parameter.
         said: what all laws say.
@@ -89,6 +94,7 @@ class Suggested:
     batch: int
     rate: float
     law: str
+    taken_tokens: float
     tokens: float
     assumed: bool
     over: float
@@ -98,6 +104,14 @@ class Suggested:
     def critical_tokens(self) -> float:
         """Tokens of a batch beyond which more of them save less and less steps."""
         return next(one.batch_tokens for one in self.said if one.law.name == CRITICAL and one.batch_tokens)
+
+    def more(self, batch_tokens: float) -> float:
+        """Share of tokens that the same loss takes more with steps of so many than with small ones.
+
+        It grows with the batch (McCandlish et al. 2018, arXiv:1812.06162: examples are 1 + batch / noise scale times
+        the fewest), from what it is by definition at the critical one.
+        """
+        return laws()[CRITICAL].more * batch_tokens / self.critical_tokens
 
 
 @cache
@@ -110,7 +124,7 @@ def laws() -> Mapping[str, Law]:
 def _law(name: str, given: Mapping[str, Any]) -> Law:
     powers = {kind: Power(**given[kind]) for kind in ("batch", "rate", "tokens") if kind in given}
     within = {quantity: (float(low), float(high)) for quantity, (low, high) in given.get("within", {}).items()}
-    return Law(name=name, source=given["source"], within=within, **powers)
+    return Law(name=name, source=given["source"], within=within, more=given.get("more", 0.0), **powers)
 
 
 def suggested(model: Architecture, seq: int, devices: int, tokens: float | None = None) -> Suggested:
@@ -142,13 +156,15 @@ def suggested(model: Architecture, seq: int, devices: int, tokens: float | None 
     quantities = quantities_of(model, seq, whole)
     both = [(law, law.batch, law.rate) for law in known.values() if law.batch and law.rate]
     best, sizes, rates = min(both, key=lambda each: each[0].distance(quantities))
-    batch = rounded(sizes.of(quantities) / seq, devices)
+    taken = sizes.of(quantities)
+    batch = rounded(taken / seq, devices)
     quantities["batch"] = batch * seq
     said = tuple(_said(law, quantities) for law in known.values() if law.name != OVER)
     return Suggested(
         batch=batch,
         rate=rates.of(quantities),
         law=best.name,
+        taken_tokens=taken,
         tokens=whole,
         assumed=tokens is None,
         over=whole / enough,

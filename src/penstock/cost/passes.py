@@ -162,15 +162,14 @@ class Work:
     guessed: frozenset[str]
 
 
-def work(rows: Rows, again: NDArray[np.bool_], device: Device, low: str, wide: str, crowd: float = 1.0) -> Work:
+def work(rows: Rows, again: NDArray[np.bool_], found: Timed) -> Work:
     """Return the sums over operators.
 
     Args:
         rows: operators.
         again: which of them run once more.
-        device, low, wide, crowd: as in ``timed``.
+        found: what they take.
     """
-    found = timed(rows, device, low, wide, crowd)
     sums, errors, twice = _empty(), _empty(), np.zeros(len(CLASSES))
     np.add.at(sums, (found.kind, rows.phase), found.seconds)
     np.add.at(errors, (found.kind, rows.phase), found.seconds * found.error)

@@ -20,7 +20,7 @@ def precision_of(cluster: Cluster, setup: Setup) -> str:
         return setup.precision
     if setup.precision == "fp4":
         return "nvfp4"
-    return "mxfp8" if cluster.device_of(0).architecture.startswith("blackwell") else "fp8-current"
+    return "mxfp8" if cluster.device.architecture.startswith("blackwell") else "fp8-current"
 
 
 def moments_of(setup: Setup) -> str | None:

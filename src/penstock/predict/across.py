@@ -90,7 +90,7 @@ def across(model: Architecture, clusters: Sequence[Cluster], uplink: Uplink, set
         seconds=float((timeline.last_s + after_s).max()),
         message_s=message_s,
         rooms=tuple(found[site][r] for r, site in enumerate(site_of.tolist())),
-        memory_bytes=tuple(float(clusters[site].device_of(0).memory_bytes) for site in site_of.tolist()),
+        memory_bytes=tuple(float(clusters[site].device.memory_bytes) for site in site_of.tolist()),
     )
 
 

@@ -7,30 +7,31 @@ from collections import Counter
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock.core.architecture import Architecture
-from penstock.core.cluster import Cluster
-from penstock.cost.stack import Stack
 from penstock.predict.grid import Grid
 from penstock.predict.micro import Rank
-from penstock.predict.score import ranks_of
-from penstock.predict.widened import as_asked
 
 
-def work_s(model: Architecture, cluster: Cluster, grid: Grid, stack: Stack) -> NDArray[np.float64]:
+def work_s(grid: Grid, made: list[Rank], of: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return the device-seconds of a step in which all devices work, of each row of a grid, shape (rows,).
 
     These are the passes of all layers, of embedding and head, with messages inside of them that nothing hides. No step
     is shorter than these over the number of its devices. They are infinite where a split does not divide the model.
 
+    Args:
+        grid: the setups.
+        made, of: their ranks, as ``ranks_of`` gives them.
+
+    >>> from penstock.core.cluster import Cluster
     >>> from penstock.core.config import read_architecture
     >>> from penstock.core.setup import Setup
     >>> from penstock.cost.stack import stack
+    >>> from penstock.predict.score import ranks_of
     >>> grid = Grid.of(Setup(seq=4096, batch=64), tp=[1, 2], dp=[8, 4])
-    >>> found = work_s(read_architecture("llama-3-8b"), Cluster.read("dgx-h100:1"), grid, stack("megatron-core"))
+    >>> model, machines = read_architecture("llama-3-8b"), Cluster.read("dgx-h100:1")
+    >>> found = work_s(grid, *ranks_of(model, machines, grid, stack("megatron-core")))
     >>> bool(found[0] < found[1])
     True
     """
-    made, of = ranks_of(as_asked(model, grid.base), cluster, grid, stack)
     each = np.array([*(_pass_s(rank) for rank in made), np.inf])
     return np.asarray(each[of] * grid.tp * grid.cp * grid.batch / grid.micro)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
@@ -115,6 +115,8 @@ class Grid:
         numbers: dict[str, Any] = {name: int(self.columns[name][row]) for name in NUMBERS}
         chosen = {name: self.choices[name][int(self.columns[name][row])] for name in CHOICES}
         flags = {name: bool(numbers[name]) for name in ("sp", "cp_heads")}
+        if "batch" in self.columns:
+            numbers["batch"] = int(self.columns["batch"][row])
         return replace(self.base, **numbers | flags | chosen)
 
     def values(self, name: str) -> list[Any]:
@@ -141,6 +143,13 @@ class Grid:
             code = code * (int(place.max(initial=0)) + 1) + place
         _, first, which = np.unique(code, return_index=True, return_inverse=True)
         return first, which
+
+
+def joined(parts: Sequence[tuple[int, Grid]]) -> Grid:
+    """Return the rows of several grids of the same choices, each with a batch, in one that has a column of batches."""
+    each = [{**grid.columns, "batch": np.full(len(grid), batch)} for batch, grid in parts]
+    first = parts[0][1]
+    return Grid(first.base, {name: np.concatenate([one[name] for one in each]) for name in each[0]}, first.choices)
 
 
 def _check_names(names: Iterable[str]) -> None:

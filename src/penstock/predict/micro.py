@@ -54,7 +54,7 @@ class Rank:
         self.context_row, self.expert_row, self.devices = rows or (
             mesh.context(setup), mesh.experts(setup), setup.devices,
         )  # fmt: skip
-        self.device = cluster.device_of(0)
+        self.device = cluster.device
         precision = Precision.on(self.device, setup)
         self.low, self.wide, self.recipe = precision.low, precision.wide, precision.recipe
         self.stand_ins = precision.stand_ins(self.device)

@@ -93,7 +93,7 @@ def paces(
     points = _points(longest, max(degree for _, degree in rows))
     once, twice = zip(*(_scored(model, cluster, stack, setups, rows, *point) for point in points), strict=True)
     micros = np.array([setups[place].tp * degree for place, degree in rows], dtype=np.float64)
-    room = (1 - headroom) * cluster.device_of(0).memory_bytes
+    room = (1 - headroom) * cluster.device.memory_bytes
     step_s, needed = (np.array([getattr(one, name) for one in once]) for name in ("seconds", "needed_bytes"))
     can = np.isfinite(step_s).all(axis=0)
     micro_s = np.zeros_like(step_s)

@@ -34,14 +34,15 @@ ALIKE: dict[str, Any] = {
 """What does not."""
 
 
-def shapes_of(grid: Grid, stack: Stack) -> tuple[list[tuple[Setup, tuple[Row, Row, int]]], Ints]:
+def shapes_of(grid: Grid, adds: bool, alike: bool) -> tuple[list[tuple[Setup, tuple[Row, Row, int]]], Ints]:
     """Return a setup without pipeline for each shape of the work on a micro-batch, with its rows of context and expert
     parallelism, and which one each row of the grid has.
 
-    Where gradients are added by kernels of their own, their mean time depends on the number of micro-batches too.
+    Where gradients are added by kernels of their own (``adds``), their mean time depends on the number of micro-batches
+    too; where not all nodes and links are ``alike``, on that of devices, which is 0 else.
     """
-    adds, rows = stack.passing_bytes > 0, (mesh.context(grid), mesh.experts(grid))
-    apart = (rows[0].stride, rows[1].run, rows[1].skip, grid.devices)
+    rows, devices = (mesh.context(grid), mesh.experts(grid)), grid.devices * (not alike)
+    apart = (rows[0].stride, rows[1].run, rows[1].skip, devices)
     first, which = grid.kinds(*SHAPES, *apart, *(("micros",) if adds else ()))
     each, found = grid.rows(first), []
     for row, micros in enumerate(each.micros.tolist() if adds else [1] * len(first)):
@@ -50,7 +51,7 @@ def shapes_of(grid: Grid, stack: Stack) -> tuple[list[tuple[Setup, tuple[Row, Ro
         shape |= {"sp": bool(each.sp[row]), "cp_heads": bool(each.cp_heads[row])}
         shape["recompute"] = each.choices["recompute"][int(each.columns["recompute"][row])]
         setup = replace(grid.base, **ALIKE | shape, dp=dp, batch=dp * shape["micro"] * micros)
-        found.append((setup, (_one(rows[0], first[row]), _one(rows[1], first[row]), int(each.devices[row]))))
+        found.append((setup, (_one(rows[0], first[row]), _one(rows[1], first[row]), int(devices[first[row]]))))
     return found, which
 
 

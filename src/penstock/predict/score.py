@@ -15,6 +15,7 @@ from penstock.core.mesh import Row
 from penstock.core.setup import Setup
 from penstock.cost.stack import Stack
 from penstock.predict.again import rank_of
+from penstock.predict.floor import work_s
 from penstock.predict.grid import Grid, can_be
 from penstock.predict.held import LAID, Held, Less, layouts
 from penstock.predict.host import share_of_host
@@ -40,7 +41,8 @@ class Scores:
     ``seconds``: of a step, infinite where there can be none. ``peak_bytes``: of the device that needs most;
     ``needed_bytes``: without what its allocator would give back. ``host_bytes``: for a device in host memory, infinite
     where it was not looked at. ``fits``: whether all have room for it.
-    ``possible``: whether the split can be at all. ``work_s``: what the busiest rank does, and no step takes less.
+    ``possible``: whether the split can be at all. ``slow``: whether it takes longer than it may. ``work_s``: what the
+    busiest rank does, and no step takes less.
     ``least_s``: no more than the ``seconds`` of the same with fewer layers
     on the first and the last stage, with a vocabulary that is split, or sharded over fewer ranks; infinite where that
     needs more memory than it may.
@@ -54,6 +56,7 @@ class Scores:
     host_bytes: Floats
     fits: NDArray[np.bool_]
     possible: NDArray[np.bool_]
+    slow: NDArray[np.bool_]
 
 
 def scores(
@@ -78,7 +81,9 @@ def scores(
         stack: the framework.
         most_bytes: setups that need more on a device have no ``seconds``, which saves the time of finding them; where
             weights and the optimizer's state alone are more, ``needed_bytes`` are only these, ``peak_bytes`` infinite.
-        most_s: setups that take longer have no ``seconds``, nor are their bytes looked at; of all, or of each row.
+        most_s: setups that take longer have no ``seconds``; of all, or of each row. Most of them are known by the work
+            of their devices alone, which saves the time of scoring them, and where variants have less, no others are
+            left out.
         less: what variants may have less, for ``least_s``.
 
     >>> from penstock.core.config import read_architecture
@@ -91,41 +96,81 @@ def scores(
     (24, 24, True)
     """
     model, size = as_asked(model, grid.base), len(grid)
-    seconds, work_s, least_s, peak, needed, host = (np.full(size, np.inf) for _ in range(6))
-    found = Scores(seconds, work_s, least_s, peak, needed, host, np.zeros(size, bool), can_be(grid, cluster.devices))
+    seconds, busy_s, least_s, peak, needed, host = (np.full(size, np.inf) for _ in range(6))
+    fits, possible, slow = np.zeros(size, bool), can_be(grid, cluster.devices), np.zeros(size, bool)
+    found = Scores(seconds, busy_s, least_s, peak, needed, host, fits, possible, slow)
     found.possible[found.possible] = _can_run(model, grid.rows(found.possible))
     some = np.flatnonzero(found.possible)
     if np.isfinite(most_bytes) and len(some):
         found.needed_bytes[some] = _least_bytes(model, cluster, grid.rows(some), stack)
         some = some[found.needed_bytes[some] <= most_bytes]
+    most_s = np.broadcast_to(most_s, size)
     for begin in range(0, len(some), AT_ONCE):
         rows = some[begin : begin + AT_ONCE]
-        made, of = ranks_of(model, cluster, grid.rows(rows), stack)
+        made, of = ranks_of(model, cluster, grid.rows(rows), stack, once=True)
         found.possible[rows[of < 0]] = False
         rows, of = rows[of >= 0], of[of >= 0]
-        if not len(rows):
-            continue
-        many = Held.of(Ranks(model, cluster, grid.rows(rows), stack, made, of))
-        if np.isfinite(most_s).any():
-            soon = many.seconds()[0] <= np.broadcast_to(most_s, size)[rows]
-            if not soon.any():
-                continue
-            rows, many = rows[soon], many.rows(soon)
-        found.peak_bytes[rows], each = many.bytes()
-        needed = each.max(axis=1)
-        found.needed_bytes[rows] = needed
-        found.host_bytes[rows] = many.host_bytes() if grid.base.offload or grid.base.optimizer_offload else 0.0
-        device, host = many.ranks.device, share_of_host(cluster.node_of(0), many.ranks.grid.devices)
-        found.fits[rows] = (needed <= device.memory_bytes) & (found.host_bytes[rows] <= host)
-        if (light := needed <= most_bytes).any():
-            found.seconds[rows[light]], found.work_s[rows[light]] = many.rows(light).seconds()
-            if less.shards:
-                found.least_s[rows[light]] = many.rows(light).alone_s()
-        moves = (many.ranks.grid.pp > 1) & (less.last > 0) & ~many.ranks.grid.says("recompute_layers")
-        moves &= many.least_bytes(each, less) <= most_bytes
-        if moves.any():
-            found.least_s[rows[moves]] = np.minimum(found.least_s[rows[moves]], many.rows(moves).moved_s())
+        if len(rows):
+            many = Held.of(Ranks(model, cluster, grid.rows(rows), stack, made, of))
+            _score(found, many, rows, most_bytes, most_s[rows], less)
     return found
+
+
+def _score(found: Scores, many: Held, rows: Ints, most_bytes: float, most_s: Floats, less: Less) -> None:
+    """Note in ``found`` the bytes of some rows, and the seconds of those that fit in time, or whose variants may.
+
+    ``many``: what they hold, as if each had one micro-batch where that makes fewer ranks. Where nothing is asked of
+    variants, work is looked at first: the same ranks are then asked for again and again.
+    """
+    bounded = bool(np.isfinite(most_s).any())
+    if bounded and less == NOTHING:
+        soon = _soon(found, many, rows, most_s)
+        if not soon.any():
+            return
+        rows, many, most_s = rows[soon], many.rows(soon), most_s[soon]
+    found.peak_bytes[rows], each = many.bytes()
+    needed = each.max(axis=1)
+    found.needed_bytes[rows], ranks = needed, many.ranks
+    if not (ranks.grid.base.offload or ranks.grid.base.optimizer_offload):
+        found.host_bytes[rows] = 0.0
+    else:
+        found.host_bytes[rows] = many.host_bytes()
+    host = share_of_host(ranks.cluster.node_of(0), ranks.grid.devices)
+    found.fits[rows] = (needed <= ranks.device.memory_bytes) & (found.host_bytes[rows] <= host)
+    light = needed <= most_bytes
+    moves = (ranks.grid.pp > 1) & (less.last > 0) & ~ranks.grid.says("recompute_layers")
+    moves &= many.least_bytes(each, less) <= most_bytes
+    left = light | moves
+    if bounded and less != NOTHING and left.any():
+        left[left] = _soon(found, many.rows(left), rows[left], most_s[left])
+    if not left.any():
+        return
+    rows, light, moves, many = rows[left], light[left], moves[left], many.rows(left)
+    if many.ranks.stack.passing_bytes:
+        many = Held.of(_ranks(many.ranks))
+    if light.any():
+        found.seconds[rows[light]], found.work_s[rows[light]] = many.rows(light).seconds()
+        if less.shards:
+            found.least_s[rows[light]] = many.rows(light).alone_s()
+    if moves.any():
+        found.least_s[rows[moves]] = np.minimum(found.least_s[rows[moves]], many.rows(moves).moved_s())
+    if less == NOTHING:
+        late = found.seconds[rows] > most_s[left]
+        found.slow[rows[late]], found.seconds[rows[late]] = True, np.inf
+
+
+def _soon(found: Scores, many: Held, rows: Ints, most_s: Floats) -> NDArray[np.bool_]:
+    """Which of some rows have devices that can do their work in time; the others are noted in ``found``."""
+    ranks = many.ranks
+    late = work_s(ranks.grid, ranks.made, ranks.of) > most_s * ranks.grid.devices
+    found.slow[rows[late]] = True
+    return np.asarray(~late)
+
+
+def _ranks(once: Ranks) -> Ranks:
+    """The same with all micro-batches that each has."""
+    made, of = ranks_of(once.model, once.cluster, once.grid, once.stack)
+    return Ranks(once.model, once.cluster, once.grid, once.stack, made, of)
 
 
 def _least_bytes(model: Architecture, cluster: Cluster, grid: Grid, stack: Stack) -> Floats:
@@ -162,9 +207,15 @@ def _laid(model: Architecture, *sizes: Any) -> bool:
     return True
 
 
-def ranks_of(model: Architecture, cluster: Cluster, grid: Grid, stack: Stack) -> tuple[list[Rank], Ints]:
-    """Return the ranks whose work differs, and which of them each row has; -1 where it does not divide the model."""
-    setups, which = shapes_of(grid, stack)
+def ranks_of(
+    model: Architecture, cluster: Cluster, grid: Grid, stack: Stack, once: bool = False
+) -> tuple[list[Rank], Ints]:
+    """Return the ranks whose work differs, and which of them each row has; -1 where it does not divide the model.
+
+    ``once``: ranks as if each had one micro-batch; they are fewer, and take no more for it than those.
+    """
+    alike = cluster.uniform and cluster.measured is None
+    setups, which = shapes_of(grid, stack.passing_bytes > 0 and not once, alike)
     found = [_rank(model, cluster, setup, stack, rows) for setup, rows in setups]
     places = np.cumsum([rank is not None for rank in found]) - 1
     places[[rank is None for rank in found]] = -1

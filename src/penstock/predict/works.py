@@ -11,7 +11,7 @@ from penstock.core.device import Device
 from penstock.cost.kept import of_these, rerun
 from penstock.cost.model_operators import embedding_operators, head_operators, operators, predictor_operators
 from penstock.cost.operators import Microbatch, Operator
-from penstock.cost.passes import Rows, Work, rows_of, work
+from penstock.cost.passes import Rows, Timed, Work, rows_of, timed, work
 
 
 @lru_cache(maxsize=4096)
@@ -33,7 +33,13 @@ def block_work(
 ) -> Work:
     """Return the work of a block on a device."""
     made, rows = block_rows(block, batch)
-    return work(rows, rerun(made, of_these(made, recompute)), device, low, wide, crowd)
+    return work(rows, rerun(made, of_these(made, recompute)), block_timed(block, batch, device, low, wide, crowd))
+
+
+@lru_cache(maxsize=4096)
+def block_timed(block: Block, batch: Microbatch, device: Device, low: str, wide: str, crowd: float) -> Timed:
+    """Return what the operators of a block take on a device, whichever run again."""
+    return timed(block_rows(block, batch)[1], device, low, wide, crowd)
 
 
 @lru_cache(maxsize=1024)
@@ -48,4 +54,4 @@ def end_rows(model: Architecture, batch: Microbatch, end: str) -> tuple[tuple[Op
 def end_work(model: Architecture, batch: Microbatch, end: str, device: Device, wide: str) -> Work:
     """Return the work of an end, all in the wide precision."""
     _, rows = end_rows(model, batch, end)
-    return work(rows, np.zeros(len(rows.kind), bool), device, wide, wide)
+    return work(rows, np.zeros(len(rows.kind), bool), timed(rows, device, wide, wide))

@@ -172,7 +172,8 @@ class Planned:
     Args:
         choices: the best, fastest first; empty if none fits.
         considered: strategies looked at; ``impossible`` of them divide the model or the batch in no way, ``too_large``
-            need more than a device has, ``scored`` have a time by closed forms, ``predicted`` one with their timeline.
+            need more than a device has, ``too_slow`` have more work than devices do in the time of those that count,
+            ``scored`` have a time by closed forms, ``predicted`` one with their timeline.
         proven: whether no other can be faster, as far as scores are right within what tests allow them.
         stopped: whether the search ended early because its watcher said so.
         seconds: what it took.
@@ -188,6 +189,7 @@ class Planned:
     considered: int
     impossible: int
     too_large: int
+    too_slow: int
     scored: int
     predicted: int
     proven: bool

@@ -23,6 +23,8 @@ Watch = Callable[[int, Choice | None], bool]
 """Is told how many strategies were looked at, and of the best so far; says whether to look on."""
 AT_ONCE = 24
 """Finalists that are predicted before it is looked whether others may be better."""
+SLACK = 1.25
+"""How many times the best score predictions that count are taken to be at most, until it is known."""
 FINALISTS = 384
 """Most that are predicted."""
 OPEN = 4096
@@ -57,15 +59,26 @@ class Share(NamedTuple):
     considered: int
     impossible: int
     too_large: int
+    too_slow: int
     scored: int
     open: tuple[Grid, NDArray[np.float64]]
     heavy: Grid
     of: NDArray[np.int64]
 
 
+class Final(NamedTuple):
+    """The best choices, how many were predicted, whether no other can be better than the first, and seconds: strategies
+    that take more at least change nothing of it."""
+
+    choices: tuple[Choice, ...]
+    predicted: int
+    proven: bool
+    reach_s: float
+
+
 def most_bytes(space: Space, grid: Grid, headroom: float) -> float:
     """Return what a device may need by the score of any of some strategies that may fit."""
-    return (1 - headroom) * (1 + float(over_bytes(grid).max(initial=0.0))) * space.cluster.device_of(0).memory_bytes
+    return (1 - headroom) * (1 + float(over_bytes(grid).max(initial=0.0))) * space.cluster.device.memory_bytes
 
 
 def scored(space: Space, share: list[Split], headroom: float, top: int = 1, most_s: float = np.inf) -> Share:
@@ -83,7 +96,7 @@ def scored_grid(
     most_s: float = np.inf,
 ) -> Share:
     """Return the promising strategies of a grid; of variants, ``of`` says which have the same row."""
-    over, room = over_bytes(grid), (1 - headroom) * space.cluster.device_of(0).memory_bytes
+    over, room = over_bytes(grid), (1 - headroom) * space.cluster.device.memory_bytes
     most = most_bytes(space, grid, headroom), (1 + np.maximum(OVER_ELSE, over_of(grid, 1, 0))) * most_s
     found = scores(space.model, space.cluster, grid, space.stack, *most, less)
     found.seconds[found.needed_bytes > (1 + over) * room] = np.inf
@@ -93,11 +106,21 @@ def scored_grid(
     open_s = found.least_s / (1 + over_of(grid, 1, len(space.stack.vocabularies) - 1))
     open_to = _fastest(open_s, OPEN + 1)
     timed, possible = int(np.isfinite(found.seconds).sum()), int(found.possible.sum())
-    counts = (len(grid), len(grid) - possible, possible - timed, timed)
+    slow = int((found.slow & found.possible).sum())
+    counts = (len(grid), len(grid) - possible, possible - slow - timed, slow, timed)
     own = rows if of is None else of[rows]
     variable = grid.rows(open_to), open_s[open_to]
     heavy = too_heavy(space, grid, found.needed_bytes, room) & np.isfinite(found.peak_bytes) & (of is None)
     return Share(grid.rows(rows), found.seconds[rows], least_s[rows], *counts, variable, grid.rows(heavy), own)
+
+
+def enough_s(shares: Sequence[Share], top: int) -> float:
+    """Return seconds that strategies beside some shares may take if they are to count, as far as scores tell."""
+    least_s = np.sort(np.concatenate([share.least_s for share in shares]))
+    many = 2 * max(top, AT_ONCE)
+    if len(least_s) < many:
+        return np.inf
+    return max(float(least_s[many - 1]), SLACK * min(float(share.seconds.min(initial=np.inf)) for share in shares))
 
 
 def _fastest(seconds: NDArray[np.float64], most: int) -> NDArray[np.int64]:
@@ -115,10 +138,9 @@ def finals(
     best_s: float = np.inf,
     going: Going | None = None,
     misfits: list[Setup] | None = None,
-) -> tuple[tuple[Choice, ...], int, bool]:
-    """Return the best choices, how many were predicted, and whether no other can be better than the first, or than one
-    that is known and takes ``best_s``; then only better ones are looked for. So many are predicted ``at_once``;
-    those that turn out not to fit go to ``misfits``."""
+) -> Final:
+    """Return the best choices; with ``best_s``, that one which is known takes, only better ones are looked for. So many
+    are predicted ``at_once``; those that turn out not to fit go to ``misfits``."""
     at_once = at_once or AT_ONCE
     rows = [
         (float(least_s), place, row, float(share.seconds[row]))
@@ -151,7 +173,8 @@ def finals(
         if going and found and not going(0, found):
             break
     proven = done >= len(rows) or rows[done][0] >= best_of_all(found, best_s)
-    return tuple(found[:top]), predicted, proven
+    reach_s = rows[done - 1][0] if done else 0.0
+    return Final(tuple(found[:top]), predicted, proven, max(reach_s, best_of_all(found, best_s)))
 
 
 def best_of_all(found: Sequence[Choice], best_s: float = np.inf) -> float:

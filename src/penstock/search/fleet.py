@@ -6,19 +6,27 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import islice
-from math import inf, nextafter
+from math import inf, lcm, nextafter
 
 import numpy as np
 
 from penstock.core.catalogue import find
 from penstock.core.cluster import Cluster
-from penstock.predict import scores
+from penstock.core.mesh import ORDER
+from penstock.core.parts import Experts
+from penstock.predict import Grid, scores
 from penstock.predict.floor import work_s
+from penstock.predict.grid import joined
+from penstock.predict.score import ranks_of
+from penstock.predict.widened import as_asked
+from penstock.search.batches import Batches
 from penstock.search.choice import Choice
 from penstock.search.finals import finals, most_bytes, scored
 from penstock.search.margins import OVER_ELSE, at_least_s
+from penstock.search.nodes import counted, grown
 from penstock.search.planner import check_wanted
-from penstock.search.space import Space, Split
+from penstock.search.space import MOST_TOKENS, Space, Split
+from penstock.search.wishes import Wishes
 
 AT_ONCE = 8
 """Strategies that are predicted before it is looked whether others may be better: fewer than where many are listed."""
@@ -31,7 +39,7 @@ FEW_SCREENED = 8
 MOST_NODES = 1024
 """Tried of a node whose number is not given."""
 Limit = Callable[[int], float]
-"""Seconds that a step may take, by the number of nodes."""
+"""Seconds that a step may take, by the number of nodes; where batches differ, a step of the fleet's own batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +47,8 @@ class Sized:
     """A number of nodes.
 
     ``choice``: its fastest strategy, ``None`` if none fits, or none within what was asked. ``least_s``: no strategy
-    takes fewer seconds a step. ``proven``: whether no other is faster than the choice, as in ``Planned``.
+    takes fewer seconds a step. ``proven``: whether no other is faster than the choice, as in ``Planned``. ``scale``:
+    sequences of the steps that seconds are of, over those of the choice's.
     """
 
     nodes: int
@@ -47,54 +56,88 @@ class Sized:
     choice: Choice | None
     least_s: float
     proven: bool = True
+    scale: float = 1.0
 
     @property
     def seconds(self) -> float:
         """Of a step; infinite without a strategy."""
-        return self.choice.seconds if self.choice else inf
+        return self.choice.seconds * self.scale if self.choice else inf
 
 
 @dataclass(frozen=True, eq=False)
 class Fleet:
-    """A training on any of several numbers of equal nodes.
+    """A training on any of several numbers of equal nodes, or on all of different ones.
 
     Args:
         space: its strategies, on the most nodes.
         counts: numbers of nodes, ascending.
         headroom: share of a device's memory that stays free.
         tell: is called with each number that is looked at.
+        batches: those that may be chosen for each number; left out, that of the space.
+
+    Where batches differ, all seconds are of as many sequences as a step of the space has.
     """
 
     space: Space
     counts: tuple[int, ...]
     headroom: float
     tell: Callable[[int], None] = lambda nodes: None
+    batches: Batches | None = None
     _known: dict[int, Sized] = field(default_factory=dict, init=False, repr=False)
 
-    def of(self, nodes: int) -> Space:
-        """The strategies on so many of the nodes."""
-        return replace(self.space, used=nodes * self.space.cluster.groups[0][0].devices)
+    def of(self, nodes: int, batch: int = 0) -> Space:
+        """The strategies on so many of the nodes, with a batch of its own."""
+        base = replace(self.space.base, batch=batch) if batch else self.space.base
+        used = nodes * self.space.cluster.devices // self.space.cluster.nodes
+        return replace(self.space, used=used, base=base)
+
+    def tried(self, nodes: int) -> tuple[int, ...]:
+        """Batches that are tried on so many nodes."""
+        return (self.space.base.batch,) if self.batches is None else self.batches.on(self.of(nodes).devices)
 
     @cached_property
-    def splits(self) -> dict[int, list[Split]]:
-        """Splits by numbers of nodes, of those that have any."""
-        found = {nodes: self.of(nodes).splits() for nodes in self.counts}
-        return {nodes: splits for nodes, splits in found.items() if splits}
+    def splits(self) -> dict[int, dict[int, list[Split]]]:
+        """Splits by numbers of nodes, of those that have any, and by batches."""
+        found = {
+            nodes: {batch: some for batch in self.tried(nodes) if (some := self.of(nodes, batch).splits())}
+            for nodes in self.counts
+        }
+        return {nodes: each for nodes, each in found.items() if each}
 
     @cached_property
     def work_s(self) -> dict[tuple[int, int], float]:
-        """Device-seconds that a step takes at least, by tp and cp; infinite where they do not divide the model."""
-        kinds = {(tp, cp, dp): (tp, cp, pp, dp) for splits in self.splits.values() for tp, cp, pp, dp in splits}
-        space, found = self.space, dict[tuple[int, int], float]()
-        for tp, cp in {split[:2] for split in kinds}:
-            grid = space.grid(split for split in kinds.values() if split[:2] == (tp, cp))
-            each = work_s(space.model, space.cluster, grid, space.stack)
-            found[tp, cp] = float(each.min(initial=inf))
+        """Device-seconds that a step takes at least, by tp and cp, whatever else is free; infinite where they do not
+        divide the model."""
+        kinds = {split[:2]: split[2] for each in self.splits.values() for some in each.values() for split in some}
+        space, found = self._whole, dict[tuple[int, int], float]()
+        for (tp, cp), pp in kinds.items():
+            grid = space.grid([(tp, cp, 1, self._replicas)])
+            grid = grid if len(grid) else space.grid([(tp, cp, pp, self._replicas)])
+            model = as_asked(space.model, grid.base)
+            each = work_s(grid, *ranks_of(model, space.cluster, grid, space.stack, once=True))
+            found[tp, cp] = float(each.min(initial=inf)) * self.space.base.batch / space.base.batch
         return found
+
+    @property
+    def _replicas(self) -> int:
+        """So many that experts can be split among them in all ways."""
+        most = (block.mlp.experts for block in self.space.model.kinds() if isinstance(block.mlp, Experts))
+        return lcm(max(most, default=1), *self.space.fixed.get("ep", ()))
+
+    @property
+    def _whole(self) -> Space:
+        """The space without recompute, which adds work, with groups as near as can be, and with a batch that all its
+        micro-batches divide."""
+        sizes = [size for size in self.space.fixed.get("micro", ()) if size > 0]
+        base = replace(self.space.base, batch=self._replicas * lcm(MOST_TOKENS, *sizes))
+        least: Wishes = {"recompute": ("none",), "order": (ORDER,)}
+        excluded = {name: values for name, values in self.space.excluded.items() if name not in least}
+        return replace(self.space, base=base, fixed=self.space.fixed | least, excluded=excluded)
 
     def floor_s(self, nodes: int) -> float:
         """Seconds that a step takes at least, by the work of its devices alone; infinite if nothing divides them."""
-        least = min((self.work_s[split[:2]] for split in self.splits.get(nodes, ())), default=inf)
+        some = (split[:2] for each in self.splits.get(nodes, {}).values() for split in each)
+        least = min((self.work_s[kind] for kind in some), default=inf)
         return least / self.of(nodes).devices
 
     def known(self, nodes: int) -> Sized:
@@ -113,20 +156,29 @@ class Fleet:
         takes much less time than one by one; return how many strategies were scored."""
         seeks = {nodes: limit(nodes) for nodes in counts if self.known(nodes).choice is None}
         seeks = {nodes: most_s for nodes, most_s in seeks.items() if self.known(nodes).least_s <= most_s < inf}
-        space, size = self.space, self.of(1).devices
-        grid = space.grid(split for n, s in seeks.items() for split in self._soon(n, s, self.splits[n]))
+        space, whole = self.space, self.space.cluster
+        grid = self._grid(seeks)
         if not len(grid):
             return 0
-        row_nodes = grid.devices // size
+        row_nodes, scale = grid.devices * whole.nodes // whole.devices, space.base.batch / grid.batch
         most_s = np.array([(1 + OVER_ELSE) * seeks[n] for n in row_nodes.tolist()])
         room = most_bytes(space, grid, self.headroom)
-        found = scores(space.model, space.cluster, grid, space.stack, room, most_s)
-        low_s = at_least_s(grid, found.seconds)
+        found = scores(space.model, space.cluster, grid, space.stack, room, most_s / scale)
+        low_s = at_least_s(grid, found.seconds) * scale
         for nodes, most in seeks.items():
             self.tell(nodes)
             if low_s[row_nodes == nodes].min(initial=inf) > most:
-                self._known[nodes] = Sized(nodes, nodes * size, None, nextafter(most, inf))
+                self._known[nodes] = Sized(nodes, self.of(nodes).devices, None, nextafter(most, inf))
         return len(grid)
+
+    def _grid(self, seeks: dict[int, float]) -> Grid:
+        """Strategies of numbers of nodes that could do their work in so many seconds, each with its batch."""
+        parts: dict[int, list[Split]] = {}
+        for nodes, most_s in seeks.items():
+            for batch, splits in self.splits[nodes].items():
+                parts.setdefault(batch, []).extend(self._soon(nodes, most_s, splits))
+        grids = [(batch, self.of(1, batch).grid(splits)) for batch, splits in parts.items()]
+        return joined(grids) if grids else self.space.grid([])
 
     def _soon(self, nodes: int, most_s: float, splits: Iterable[Split]) -> list[Split]:
         """Splits whose devices could do their work in so many seconds."""
@@ -135,17 +187,27 @@ class Fleet:
     def _found(self, nodes: int, most_s: float) -> Sized:
         """Look for the fastest strategy on so many nodes, if it takes no more than ``most_s``."""
         self.tell(nodes)
-        space = self.of(nodes)
+        best = Sized(nodes, self.of(nodes).devices, None, inf)
+        for batch in self.splits[nodes]:
+            one = self._with(nodes, batch, min(most_s, best.seconds))
+            known = min((best, one), key=lambda sized: sized.seconds)
+            best = replace(known, least_s=min(best.least_s, one.least_s), proven=best.proven and one.proven)
+        return best
+
+    def _with(self, nodes: int, batch: int, most_s: float) -> Sized:
+        """The fastest strategy with one batch."""
+        space, scale = self.of(nodes, batch), self.space.base.batch / batch
         soon = (self._soon(nodes, most_s, share) for share in space.shares())
-        shares = [scored(space, share, self.headroom, most_s=most_s) for share in soon]
-        low_s = min(float(at_least_s(share.grid, share.seconds).min(initial=inf)) for share in shares)
-        above = Sized(nodes, space.devices, None, nextafter(most_s, inf))
+        shares = [scored(space, share, self.headroom, most_s=most_s / scale) for share in soon]
+        low_s = scale * min(float(at_least_s(share.grid, share.seconds).min(initial=inf)) for share in shares)
+        above = Sized(nodes, space.devices, None, nextafter(most_s, inf), scale=scale)
         if low_s > most_s:
             return above
-        choices, _, proven = finals(space, shares, 1, self.headroom, AT_ONCE)
-        if choices and choices[0].seconds <= most_s:
-            return Sized(nodes, space.devices, choices[0], choices[0].seconds if proven else low_s, proven)
-        return above if proven else Sized(nodes, space.devices, None, low_s, proven)
+        choices, _, proven, _ = finals(space, shares, 1, self.headroom, AT_ONCE)
+        if choices and choices[0].seconds * scale <= most_s:
+            least_s = choices[0].seconds * scale if proven else low_s
+            return Sized(nodes, space.devices, choices[0], least_s, proven, scale)
+        return above if proven else replace(above, least_s=low_s, proven=False)
 
     def rows(self) -> list[Sized]:
         """What is known of every number of nodes that has a strategy which divides the model."""
@@ -164,6 +226,7 @@ def fleet_of(
     *,
     headroom: float,
     tell: Callable[[int], None] = lambda nodes: None,
+    batches: Batches | None = None,
 ) -> Fleet:
     """Return the numbers of nodes of a cluster that are asked for.
 
@@ -171,15 +234,17 @@ def fleet_of(
         space_on: gives the strategies on a cluster.
         cluster: whose nodes they are. A name without a number, ``dgx-h100``, has up to ``MOST_NODES``.
         nodes: numbers as ``counted`` reads them; left out, all up to those of the cluster.
-        headroom, tell: as in ``Fleet``.
+        headroom, tell, batches: as in ``Fleet``.
 
     Raises:
-        ValueError: nodes of several kinds, no strategy on any of the numbers, or no share of a whole as headroom.
+        ValueError: a part of nodes of several kinds, no strategy on any of the numbers, or no share of a whole as
+            headroom.
     """
     check_wanted(1, headroom)
     bare = find(cluster.name) is not None and cluster.measured is None
-    counts = tuple(counted(nodes) if nodes else range(1, (MOST_NODES if bare else cluster.nodes) + 1))
-    fleet = Fleet(space_on(grown(cluster, counts[-1])), counts, headroom, tell)
+    first = 1 if cluster.uniform else cluster.nodes
+    counts = tuple(counted(nodes) if nodes else range(first, (MOST_NODES if bare else cluster.nodes) + 1))
+    fleet = Fleet(space_on(grown(cluster, counts[-1])), counts, headroom, tell, batches)
     if not fleet.splits:
         fleet.space.check()
         raise ValueError(f"no split of {nodes or counts[-1]} nodes of {cluster.name} is left; ask for other numbers")
@@ -229,42 +294,3 @@ def near(fleet: Fleet, nodes: int, each: int = 2) -> list[Sized]:
     place = known.index(nodes)
     wanted = {*known[max(0, place - each) : place + each + 1], *(n for n in (nodes // 2, 2 * nodes) if n in known)}
     return [fleet.best(one) for one in sorted(wanted)]
-
-
-def grown(cluster: Cluster, nodes: int) -> Cluster:
-    """Return a cluster of so many of its nodes.
-
-    Raises:
-        ValueError: its nodes differ, or links were measured of fewer nodes.
-
-    >>> grown(Cluster.read("dgx-h100:4"), 16).devices
-    128
-    """
-    if not cluster.uniform:
-        raise ValueError(f"cluster={cluster.name} has nodes of several kinds; name one kind to ask how many")
-    if cluster.measured is not None and nodes > cluster.nodes:
-        raise ValueError(f"links of {cluster.name} were measured of {cluster.nodes} nodes; ask for no more than these")
-    measured, node = cluster.measured, cluster.groups[0][0]
-    if measured is not None:
-        rows = nodes if len(measured) == cluster.nodes else nodes * node.devices
-        measured = tuple(row[:rows] for row in measured[:rows])
-    return replace(cluster, groups=((node, nodes),), measured=measured)
-
-
-def counted(text: str) -> list[int]:
-    """Return numbers that text gives: ``8..64``, ``8/16/32``, or both.
-
-    Raises:
-        ValueError: something else.
-
-    >>> counted("8/16..18")
-    [8, 16, 17, 18]
-    """
-    found: set[int] = set()
-    for word in text.split("/"):
-        low, dots, high = word.partition("..")
-        ends = (low, high if dots else low)
-        if not all(end.strip().isdecimal() and int(end) > 0 for end in ends) or int(ends[0]) > int(ends[1]):
-            raise ValueError(f"{word!r} is no number of nodes; write 64, 8..64 or 8/16/32")
-        found |= {*range(int(ends[0]), int(ends[1]) + 1)}
-    return sorted(found)

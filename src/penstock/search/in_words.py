@@ -37,7 +37,7 @@ def question(space: Space, tokens: float | None, headroom: float) -> list[str]:
     some = "" if cluster.nodes == 1 else "s"
     found = [
         f"Which way of training {model.name} ({model.parameters / 1e9:.4g} B parameters, {model.layers} layers) with "
-        f"{space.stack.name} is the fastest on {space.devices:,} {cluster.device_of(0).name} ({nodes} node{some})?",
+        f"{space.stack.name} is the fastest on {space.devices:,} {cluster.device.name} ({nodes} node{some})?",
         f"A step has {base.batch:,} sequences of {base.seq:,} tokens, {base.batch * base.seq:,.0f} tokens in all.",
     ]
     if tokens is not None:

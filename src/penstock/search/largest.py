@@ -36,6 +36,7 @@ def largest(
     top: int,
     headroom: float,
     tell: Callable[[str], None] = lambda name: None,
+    batch_of: Callable[[Architecture], int] | None = None,
 ) -> list[Member]:
     """Return models from the largest on, up to the first for which a strategy fits; the last has none if none does.
 
@@ -48,6 +49,7 @@ def largest(
         top: how many strategies are wanted.
         headroom: share of a device's memory that stays free.
         tell: is called with the names of models that are looked at.
+        batch_of: gives the batch for a model; left out, it is that of the space.
 
     Raises:
         ValueError: no model takes so long sequences, there is no strategy, or ``top`` or ``headroom`` cannot be.
@@ -59,7 +61,7 @@ def largest(
         if 0 < model.embedding.positions < space.base.seq:
             continue
         tell(model.name)
-        here = replace(space, model=model)
+        here = _of(space, model, batch_of)
         seen = looked(here, top, headroom, Going(lambda done, best: True))
         found.append(Member(model, seen.choices, seen.proven))
         if seen.choices:
@@ -68,5 +70,11 @@ def largest(
         raise ValueError(f"seq={space.base.seq} is longer than any model of the family takes; use a shorter one")
     for place in range(max(0, len(found) - 1 - EXPLAINED), len(found)):
         if not found[place].choices:
-            found[place] = replace(found[place], nearest=nearest(replace(space, model=found[place].model)))
+            found[place] = replace(found[place], nearest=nearest(_of(space, found[place].model, batch_of)))
     return found
+
+
+def _of(space: Space, model: Architecture, batch_of: Callable[[Architecture], int] | None) -> Space:
+    """The space for a model, with its batch."""
+    base = space.base if batch_of is None else replace(space.base, batch=batch_of(model))
+    return replace(space, model=model, base=base)

@@ -88,7 +88,7 @@ def _open(
     if not len(some):
         return
     best_s, how = best_of_all(found), space.stack.again_layers
-    room = (1 - headroom) * space.cluster.device_of(0).memory_bytes
+    room = (1 - headroom) * space.cluster.device.memory_bytes
     apart = how != "alike"
     most_bytes = (1 + over_bytes(some, apart)) * room
     most_s = best_s / at_least_s(some, np.ones(len(some)))

@@ -62,7 +62,7 @@ def changes(space: Space, headroom: float) -> tuple[str, ...]:
     found = []
     for text, other, free in _others(space, headroom):
         needed, _ = least(frugal(other))
-        memory_bytes = other.cluster.device_of(0).memory_bytes
+        memory_bytes = other.cluster.device.memory_bytes
         if needed <= (1 - free) * memory_bytes:
             found.append(f"{text} ({human_bytes(needed)} of {human_bytes(memory_bytes)})")
     return (*found, *_more_nodes(space, headroom))
@@ -94,7 +94,7 @@ def _more_nodes(space: Space, headroom: float) -> tuple[str, ...]:
     while times <= MOST_TIMES:
         cluster = grown(space.cluster, times)
         needed, _ = least(frugal(replace(space, cluster=cluster)))
-        if needed <= (1 - headroom) * cluster.device_of(0).memory_bytes:
+        if needed <= (1 - headroom) * cluster.device.memory_bytes:
             return (f"{cluster.devices:,} devices in place of {space.devices:,}",)
         times *= 2
     return ()

@@ -118,6 +118,7 @@ def planned(spaces: Sequence[Space], plan: Callable[[Space], Planned], top: int)
         considered=sum(each.considered for each in found),
         impossible=sum(each.impossible for each in found),
         too_large=sum(each.too_large for each in found),
+        too_slow=sum(each.too_slow for each in found),
         scored=sum(each.scored for each in found),
         predicted=sum(each.predicted for each in found),
         proven=bool(choices) and all(each.proven or not each.choices for each in found),

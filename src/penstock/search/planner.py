@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from penstock.core.architecture import Architecture
 from penstock.core.cluster import Cluster
 from penstock.core.config.text import model_of
@@ -18,10 +20,12 @@ from penstock.search.choice import Choice, Planned
 from penstock.search.finals import (
     FINALISTS,
     OPEN,
+    SLACK,
     Going,
     Share,
     Watch,
     best_of_all,
+    enough_s,
     finals,
     predicted_of,
     scored,
@@ -113,18 +117,22 @@ def best_of(
     if len(apart := parts(space)) > 1:
         return planned(apart, lambda one: best_of(one, top=top, headroom=headroom, first=first, watch=watch), top)
     space.check()
-    first_s = None
-    if first is not None and (early := _first(space, headroom)) is not None:
-        first_s = time.perf_counter() - began
-        first(early)
+    first_s, most_s = None, np.inf
+    if (early := _first(space, headroom)) is not None:
+        first_s, most_s = time.perf_counter() - began, SLACK * early.seconds
+        if first is not None:
+            first(early)
     going = Going(watch)
-    finer = looked(space, top, headroom, going)
+    finer = looked(space, top, headroom, going, most_s)
+    if going.on and not finer.enough:
+        finer = looked(space, top, headroom, going)
     choices, shares = finer.choices, finer.shares
     found = Planned(
         choices=choices,
         considered=sum(share.considered for share in shares),
         impossible=sum(share.impossible for share in shares),
         too_large=sum(share.too_large for share in shares),
+        too_slow=sum(share.too_slow for share in shares),
         scored=sum(share.scored for share in shares),
         predicted=finer.predicted,
         proven=finer.proven and going.on and bool(choices),
@@ -152,34 +160,38 @@ def check_wanted(top: int, headroom: float) -> None:
 
 
 class Finer(NamedTuple):
-    """What variants of strategies came to: the best choices with them, their shares, how many were predicted, and
-    whether none can be better."""
+    """What variants of strategies came to: the best choices with them, their shares, how many were predicted, whether
+    none can be better, and whether none was left out that counts."""
 
     choices: tuple[Choice, ...]
     shares: list[Share]
     predicted: int
     proven: bool
+    enough: bool = True
 
 
-def looked(space: Space, top: int, headroom: float, going: Going) -> Finer:
-    """Return the best strategies that fit, with the optimizer on devices if any do, and the shares of all."""
-    shares, predicted, proven = list[Share](), 0, True
+def looked(space: Space, top: int, headroom: float, going: Going, most_s: float = np.inf) -> Finer:
+    """Return the best strategies that fit, with the optimizer on devices if any do, and the shares of all; those that
+    take more than ``most_s``, or than what the shares before are enough for, are left out."""
+    shares, predicted, proven, enough = list[Share](), 0, True, True
     for spaces in space.offloads():
         new: list[Share] = []
         parts = [(one, splits) for one in spaces for splits in one.shares()]
         for part, splits in parts:
             if going(0):
-                new.append(scored(part, splits, headroom, top))
+                new.append(scored(part, splits, headroom, top, most_s))
                 going(new[-1].considered)
+                most_s = min(most_s, enough_s(new, top))
         misfits: list[Setup] = []
-        choices, done, sure = finals(space, new, top, headroom, going=going, misfits=misfits)
+        choices, done, sure, reach_s = finals(space, new, top, headroom, going=going, misfits=misfits)
+        enough = enough and reach_s <= most_s
         finer = _refined(space, new, choices, top, headroom, going)
         light = lighter(space, new, misfits, finer.choices, headroom, top, going)
         shares, predicted = [*shares, *new, *finer.shares], predicted + done + finer.predicted + light.predicted
         proven, finer = proven and sure and finer.proven and light.proven, finer._replace(choices=light.choices)
         if finer.choices or not going.on:
             break
-    return Finer(finer.choices, shares, predicted, proven)
+    return Finer(finer.choices, shares, predicted, proven, enough)
 
 
 def _first(space: Space, headroom: float) -> Choice | None:
@@ -219,7 +231,7 @@ def _refined(
             if len(grid):
                 made.append(scored_grid(space, grid, headroom, top, of=of))
                 going(len(grid), found)
-                better, count, sure = finals(space, made[-1:], top, headroom, FEW, best_of_all(found))
+                better, count, sure, _ = finals(space, made[-1:], top, headroom, FEW, best_of_all(found))
                 found, predicted, proven = _merged(found, better), predicted + count, proven and sure
     return Finer(tuple(found[:top]), made, predicted, proven)
 

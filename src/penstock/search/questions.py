@@ -8,8 +8,10 @@ from pathlib import Path
 from penstock.core.architecture import Architecture
 from penstock.core.cluster import Cluster
 from penstock.core.config.members import family
+from penstock.core.config.text import model_of
 from penstock.core.setup import FRAMEWORK
 from penstock.cost.stack import Stack
+from penstock.search.batches import batches_of
 from penstock.search.fleet import Sized, fleet_of
 from penstock.search.largest import Member, largest
 from penstock.search.longest import Longest, longest
@@ -26,7 +28,7 @@ def size_cluster(
     framework: str | Stack = FRAMEWORK,
     *,
     seq: int,
-    batch: int,
+    batch: int | str | None,
     tokens: float,
     deadline_s: float = inf,
     budget_usd: float = inf,
@@ -38,7 +40,9 @@ def size_cluster(
     """Return the fewest nodes that train so many tokens in time, or, without a deadline, the fastest number of them.
 
     Args:
-        model, cluster, framework, seq, batch, fix, exclude, headroom: as ``plan`` takes them.
+        model, cluster, framework, seq, fix, exclude, headroom: as ``plan`` takes them.
+        batch: sequences per step, or several of which each number of nodes has its best: ``"512..2048"``,
+            ``"512/1024"``; ``None``: what published laws suggest, rounded to the devices.
         tokens: of the whole training.
         deadline_s, budget_usd: what it may take.
         nodes: numbers to choose from, ``"8..64"`` or ``"8/16/32"``; left out, up to those of the cluster, or 1,024
@@ -54,13 +58,20 @@ def size_cluster(
         (4, 32)
     """
     machines = cluster if isinstance(cluster, Cluster) else Cluster.read(cluster)
+    architecture = model if isinstance(model, Architecture) else model_of(str(model))
+    batches = batches_of(batch, architecture, seq, machines.devices, tokens)
     fleet = fleet_of(
-        lambda grown: of_one(space_of(model, grown, framework, seq=seq, batch=batch, fix=fix, exclude=exclude)),
+        lambda grown: of_one(
+            space_of(
+                architecture, grown, framework, seq=seq, batch=batches.on(grown.devices)[0], fix=fix, exclude=exclude
+            )
+        ),
         machines,
         nodes,
         headroom=headroom,
+        batches=batches,
     )
-    return sized(fleet, Limits(tokens / (seq * batch), deadline_s, budget_usd))
+    return sized(fleet, Limits(tokens / fleet.space.base.tokens, deadline_s, budget_usd))
 
 
 def longest_sequence(
@@ -69,7 +80,7 @@ def longest_sequence(
     framework: str | Stack = FRAMEWORK,
     *,
     seq: int,
-    batch: int,
+    batch: int | str | None,
     fix: Wished = None,
     exclude: Wished = None,
     top: int = 20,
@@ -78,7 +89,7 @@ def longest_sequence(
     """Return the longest sequence for which a strategy fits, a multiple of 1,024; ``None`` if none does.
 
     Args:
-        seq, batch: say how many tokens a step has, which stay (see ``longest``).
+        seq, batch: say how many tokens a step has, which stay (see ``longest``); of several batches the largest counts.
         model, cluster, framework, fix, exclude, top, headroom: as ``plan`` takes them.
 
     Raises:
@@ -90,7 +101,10 @@ def longest_sequence(
         >>> found.seq, found.batch
         (262144, 1)
     """
-    space = of_one(space_of(model, cluster, framework, seq=seq, batch=batch, fix=fix, exclude=exclude))
+    machines = cluster if isinstance(cluster, Cluster) else Cluster.read(cluster)
+    architecture = model if isinstance(model, Architecture) else model_of(str(model))
+    most = batches_of(batch, architecture, seq, machines.devices).on(machines.devices)[0]
+    space = of_one(space_of(architecture, machines, framework, seq=seq, batch=most, fix=fix, exclude=exclude))
     return longest(space, top=top, headroom=headroom)
 
 
@@ -100,7 +114,7 @@ def largest_model(
     framework: str | Stack = FRAMEWORK,
     *,
     seq: int,
-    batch: int,
+    batch: int | str | None,
     fix: Wished = None,
     exclude: Wished = None,
     top: int = 20,
@@ -122,6 +136,11 @@ def largest_model(
         [('llama-2-70b', False), ('llama-2-13b', True)]
     """
     machines = cluster if isinstance(cluster, Cluster) else Cluster.read(cluster)
-    models = family(name, machines.devices * machines.device_of(0).memory_bytes, seq)
-    space = of_one(space_of(models[0], machines, framework, seq=seq, batch=batch, fix=fix, exclude=exclude))
-    return largest(space, models, top=top, headroom=headroom)
+    models = family(name, machines.devices * machines.device.memory_bytes, seq)
+
+    def batch_of(model: Architecture) -> int:
+        return batches_of(batch, model, seq, machines.devices).on(machines.devices)[0]
+
+    sizes = {"seq": seq, "batch": batch_of(models[0])}
+    space = of_one(space_of(models[0], machines, framework, **sizes, fix=fix, exclude=exclude))
+    return largest(space, models, top=top, headroom=headroom, batch_of=batch_of)

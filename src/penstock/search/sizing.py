@@ -32,15 +32,16 @@ class Limits:
 
 
 def rent_of(fleet: Fleet) -> float:
-    """Return US dollars per hour of one node.
+    """Return US dollars per hour of one node, the mean where nodes differ.
 
     Raises:
         ValueError: they are not known.
     """
-    node = fleet.space.cluster.groups[0][0]
-    if node.usd_per_hour is None:
-        raise ValueError(f"no rent of {node.name} is known; --usd-per-hour gives that of one node")
-    return node.usd_per_hour
+    cluster = fleet.space.cluster
+    if cluster.usd_per_hour is None:
+        names = " and ".join(node.name for node, _ in cluster.groups if node.usd_per_hour is None)
+        raise ValueError(f"no rent of {names} is known; --usd-per-hour gives that of one node")
+    return cluster.usd_per_hour / cluster.nodes
 
 
 def sized(fleet: Fleet, limits: Limits) -> Sized:

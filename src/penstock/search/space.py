@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import numpy as np
 from penstock.core.architecture import Architecture
 from penstock.core.cluster import Cluster
 from penstock.core.config.text import model_of
+from penstock.core.mesh import ORDER
 from penstock.core.mixers import Attention
 from penstock.core.parts import Experts
 from penstock.core.setup import FRAMEWORK, Setup, filling
@@ -46,6 +47,7 @@ class Space:
         fixed: values that searched fields may have; all others are free.
         excluded: values that they may not have.
         used: how many of the cluster's devices are used, the first ones; 0: all.
+        usual: values that free fields are kept to, where any of these are free.
     """
 
     model: Architecture
@@ -55,6 +57,7 @@ class Space:
     fixed: Wishes
     excluded: Wishes
     used: int = 0
+    usual: Wishes = field(default_factory=dict)
 
     @property
     def devices(self) -> int:
@@ -72,9 +75,13 @@ class Space:
         return f", and {self.stack.name} splits {' and '.join(self.stack.axes)} alone" if self.stack.axes else ""
 
     def values(self, name: str, free: Iterable[Any]) -> list[Any]:
-        """Return the values of a field: those fixed, else the free ones; less those excluded."""
+        """Return the values of a field: those fixed, else the free ones, and of these the usual ones; less those
+        excluded."""
         chosen = dict.fromkeys(self.fixed.get(name, free))
-        return [value for value in chosen if value not in self.excluded.get(name, ())]
+        left = [value for value in chosen if value not in self.excluded.get(name, ())]
+        if name in self.fixed or name not in self.usual:
+            return left
+        return [value for value in left if value in self.usual[name]] or left
 
     def free(self, name: str) -> bool:
         """Whether nobody fixed a field."""
@@ -224,9 +231,9 @@ class Space:
 
     def typical(self) -> Space:
         """Return a small part of the space, where good strategies are usual: for a first answer."""
-        usual: Wishes = {"zero": (1, 3), "recompute": ("none", "full"), "schedule": ("1f1b", "interleaved")}
-        usual |= {"cp": (1, 2), "micro": (1, 2)}
-        return replace(self, fixed=usual | self.fixed)
+        usual: Wishes = {"zero": (1, 2, 3), "recompute": ("none", "full"), "schedule": ("1f1b", "interleaved")}
+        usual |= {"cp": (1, 2), "micro": (1, 2), "ep": (1, 8, 64), "order": (ORDER,)}
+        return replace(self, usual=usual)
 
     def check(self) -> None:
         """Do nothing where there are strategies.
@@ -267,7 +274,7 @@ def space_of(
     architecture = model if isinstance(model, Architecture) else model_of(str(model))
     machines = cluster if isinstance(cluster, Cluster) else Cluster.read(cluster)
     software = framework if isinstance(framework, Stack) else named(framework)
-    fixed, excluded = asked(wishes(fix), machines.device_of(0), software), wishes(exclude)
+    fixed, excluded = asked(wishes(fix), machines.device, software), wishes(exclude)
     single = {name: values for name, values in fixed.items() if name not in SEARCHED}
     for name, values in (*single.items(), *((n, v) for n, v in excluded.items() if n not in SEARCHED)):
         if (len(values) > 1 and name not in several(fixed)) or name in excluded:

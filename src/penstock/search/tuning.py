@@ -132,7 +132,7 @@ def _fewest(space: Space, headroom: float) -> Choice | None:
     for cluster in _clusters(space.cluster):
         part = replace(space, cluster=cluster)
         needed, _ = least(frugal(part))
-        if needed <= cluster.device_of(0).memory_bytes:
+        if needed <= cluster.device.memory_bytes:
             found = best_of(part, top=1, headroom=headroom)
             if found.choices:
                 return found.best

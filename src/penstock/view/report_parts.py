@@ -78,7 +78,8 @@ def _plan(facts: Facts) -> Section:
     more = facts["report"]
     counts = (
         f"{facts['considered']:,} strategies were looked at: {facts['impossible']:,} do not divide the model, "
-        f"{facts['too_large']:,} need too much memory, {facts['scored']:,} were scored, {facts['predicted']:,} "
+        f"{facts['too_large']:,} need too much memory, {facts['too_slow']:,} are too slow by their work alone, "
+        f"{facts['scored']:,} were scored, {facts['predicted']:,} "
         f"predicted with their timelines; {proof(facts)}."
         if facts["choices"]
         else f"Nothing fits: of {facts['considered']:,} strategies this one needs least, and that is too much."
