@@ -29,7 +29,7 @@ def test_scores_of_adapters_are_predictions() -> None:
 def test_frozen_weights_send_no_gradients() -> None:
     def gathers_s(**fields: object) -> float:
         setup = Setup(seq=128, batch=32, dp=32, zero=2, **fields)  # type: ignore[arg-type]
-        found = predict(read_architecture("llama-3-8b"), Cluster.read("dgx-h100:4"), setup, stack("deepspeed"))
+        found = predict(read_architecture("llama-3-8b"), Cluster.read("p4d:4"), setup, stack("deepspeed"))
         return found.parts.get("gathering weights", 0.0)
 
     assert gathers_s(adapter=16) < 0.1 * gathers_s()
