@@ -67,12 +67,12 @@ def test_the_best_is_the_best_of_all(model: Any, cluster: str, framework: str, f
     ("cluster", "framework", "fix"),
     [
         ("dgx-h100:1", "megatron-core", "tp=1..2,pp=2..8,cp=1,zero=1,micro=1,sp=1,recompute=none"),
-        ("p4d:16", "torchtitan", "tp=1,cp=1,pp=1,zero=3,micro=1,recompute=none"),
+        ("p3:16", "torchtitan", "tp=1,cp=1,pp=1,zero=3,micro=1,recompute=none"),
         ("dgx-h100:1", "penstock", "tp=1,cp=1,pp=4..8,zero=0,micro=1,recompute=none,schedule=1f1b/zb-h1"),
     ],
 )
 def test_the_best_of_variants_is_the_best_of_all(cluster: str, framework: str, fix: str) -> None:
-    task = TASK | {"batch": 128 if cluster == "p4d:16" else 32}
+    task = TASK | {"batch": 128 if cluster == "p3:16" else 32}
     found = plan(WIDE, cluster, framework, **task, fix=fix, top=3)
     whole = every(space_of(WIDE, cluster, framework, **task, fix=fix), with_variants=True)
     fitting = [one for one in whole if one.headroom >= 0.05]
