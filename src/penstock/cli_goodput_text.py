@@ -46,7 +46,7 @@ def facts_of(found: Prediction, asked: Asked, failures: Failures, tokens: float 
         "goodput": asdict(over),
         "training_seconds_unbroken": unbroken_s,
         "training": training(over, unbroken_s, found.devices, asked.cluster),
-        "by_spares": [*_by_spares(found, asked.cluster, replace(failures, spares=over.spares), unbroken_s)],
+        "by_spares": [*_by_spares(found, asked.cluster, failures, over.spares, unbroken_s)],
     }
 
 
@@ -67,10 +67,9 @@ def training(over: Goodput, unbroken_s: float | None, devices: int, cluster: Clu
 
 
 def _by_spares(
-    found: Prediction, cluster: Cluster, failures: Failures, unbroken_s: float | None
+    found: Prediction, cluster: Cluster, failures: Failures, least: int, unbroken_s: float | None
 ) -> Iterator[dict[str, Any]]:
-    """The same with more and more spare nodes, until hardly any time waits for one."""
-    least = failures.spares or 0
+    """The same with more and more spare nodes, the ``least`` among them, until hardly any time waits for one."""
     for spares in sorted({*SPARES, least}):
         over = goodput(found, cluster, replace(failures, spares=spares))
         waiting = over.parts["waiting for nodes"]

@@ -59,28 +59,29 @@ def validate(
         writable(out)
     path = file or runs_file()
     rows = _compared(_of_source(read_runs(path, named(framework) if framework else None), source, path))
-    found = summaries(rows, strict=strict)
+    found, tasks = summaries(rows, strict=strict), choices(in_time(rows, strict=strict))
     if json is not None:
-        write_whole(json, json_format.dumps(report(rows, found, str(file or "shipped"), strict), indent=1) + "\n")
+        said = report(rows, tasks, found, str(file or "shipped"), strict)
+        write_whole(json, json_format.dumps(said, indent=1) + "\n")
     if png is not None:
         _write_picture(rows, png)
     print_report(rows, found, worst, strict)
     if regret:
-        print_regrets(choices(in_time(rows, strict=strict)))
+        print_regrets(tasks)
 
 
-def report(rows: Sequence[Compared], found: dict[str, dict[str, Summary]], name: str, strict: bool) -> dict[str, Any]:
+def report(
+    rows: Sequence[Compared], tasks: Sequence[Choice], found: dict[str, dict[str, Summary]], name: str, strict: bool
+) -> dict[str, Any]:
     """Return what ``--json`` writes: the file, each row, tasks with several setups, and the summaries by what they are
     of."""
     from dataclasses import asdict
-
-    from penstock.calibrate.summaries import choices, in_time
 
     return {
         "file": name,
         "strict": strict,
         "rows": [facts_of(row) for row in rows],
-        "choices": [_facts_of(one) for one in choices(in_time(rows, strict=strict))],
+        "choices": [_facts_of(one) for one in tasks],
         "summaries": {key: {value: asdict(one) for value, one in group.items()} for key, group in found.items()},
     }
 

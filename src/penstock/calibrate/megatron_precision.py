@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from penstock.core.recipes import UNNAMED, WIDE
+
 if TYPE_CHECKING:
     from penstock.calibrate.megatron import Arguments
 
@@ -30,15 +32,15 @@ def precision_fields(given: Arguments) -> dict[str, Any]:
     """Return fields of a setup: precision and what belongs to it, and the optimizer."""
     precision = _precision(given)
     found: dict[str, Any] = {"precision": precision, "optimizer": _optimizer(given)}
-    if precision in ("bf16", "fp16", "fp32"):
+    if precision in WIDE:
         return found
     if given.says("first-last-layers-bf16"):
         found |= {
             f"wide_{ours}": given.whole(f"num-layers-at-{theirs}-in-bf16", 1)
             for ours, theirs in (("first", "start"), ("last", "end"))
         }
-    gathers = [given.says(f"{bits}-param-gather") for bits in ("fp8", "fp4")]
-    return found | {"low_weights": any(gathers) and precision not in ("fp8", "fp4")}
+    gathers = [given.says(f"{bits}-param-gather") for bits in UNNAMED]
+    return found | {"low_weights": any(gathers) and precision not in UNNAMED}
 
 
 def _precision(given: Arguments) -> str:

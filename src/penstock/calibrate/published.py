@@ -20,8 +20,8 @@ from penstock.calibrate.printed import (
     printed,
     vocabulary,
 )
-from penstock.calibrate.recipes import STEP, ways_of, with_notes, with_recipe
 from penstock.calibrate.rows import COUNTS, NEEDED, number, read_rows, truth, whole
+from penstock.calibrate.run_recipes import STEP, ways_of, with_notes, with_recipe
 from penstock.core.architecture import Architecture
 from penstock.core.cluster import Cluster
 from penstock.core.config.described import described

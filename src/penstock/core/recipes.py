@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
@@ -112,6 +112,17 @@ def bits_of(precision: str) -> str:
     return precision if recipe is None else recipe.bits
 
 
+def wide_on(precision: str, has: Container[str]) -> str:
+    """Return the precision of all that no recipe takes on a device which has products in some: that of a setup if it is
+    wide, else BF16; or what comes nearest.
+
+    >>> wide_on("mxfp8", ("bf16", "fp8")), wide_on("bf16", ("fp16", "fp32"))
+    ('bf16', 'fp16')
+    """
+    asked = precision if precision in WIDE else "bf16"
+    return next((name for name in (asked, "fp16") if name in has), "fp32")
+
+
 def recipes_on(architecture: str) -> tuple[str, ...]:
     """Return the recipes that a device's architecture has, by name.
 
@@ -121,7 +132,7 @@ def recipes_on(architecture: str) -> tuple[str, ...]:
     return tuple(name for name, recipe in recipes().items() if architecture in recipe.architectures)
 
 
-def check_recipe(precision: str, device: str, architecture: str, has: Iterable[str]) -> None:
+def check_recipe(precision: str, device: str, architecture: str, has: Container[str]) -> None:
     """Do nothing where a device has the recipe of a precision; ``has`` are the bits that it has products in.
 
     Raises:

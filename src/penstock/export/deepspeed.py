@@ -8,7 +8,7 @@ from typing import Any
 
 from penstock.core.architecture import Architecture
 from penstock.core.cluster import Cluster
-from penstock.core.recipes import bits_of
+from penstock.core.recipes import UNNAMED, bits_of
 from penstock.core.setup import Setup
 from penstock.export.launch import nodes_of
 from penstock.export.written import SCRIPTS, Left, Written, refuse, unsaid
@@ -66,7 +66,7 @@ def _refuse(setup: Setup) -> None:
 
 
 def _left(setup: Setup) -> Iterator[Left]:
-    if bits_of(setup.precision) in ("fp8", "fp4"):
+    if bits_of(setup.precision) in UNNAMED:
         yield Left("precision", f"{setup.precision} is the model's own (Transformer Engine); bf16 is written")
     if setup.cp_inner:
         yield Left("cp_inner", "it has no ring; all exchange tokens for heads (Ulysses)")

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from penstock.core.architecture import Architecture
 from penstock.core.device import Device
-from penstock.core.recipes import WIDE, Recipe, bits_of, check_recipe, recipe_of
+from penstock.core.recipes import Recipe, bits_of, check_recipe, recipe_of, wide_on
 from penstock.core.setup import Setup
 from penstock.cost.passes import CAST, LOW_PRODUCT
 from penstock.predict.widened import low_shares
@@ -37,9 +37,7 @@ class Precision(NamedTuple):
         """
         has = device.matrix_flops
         check_recipe(setup.precision, device.name, device.architecture, has)
-        asked = setup.precision if setup.precision in WIDE else "bf16"
-        wide = asked if asked in has else "fp16" if "fp16" in has else "fp32"
-        bits = bits_of(setup.precision)
+        bits, wide = bits_of(setup.precision), wide_on(setup.precision, has)
         return cls(bits, bits if bits in has else wide, wide, recipe_of(setup.precision))
 
     @property

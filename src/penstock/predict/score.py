@@ -40,12 +40,10 @@ class Scores:
 
     ``seconds``: of a step, infinite where there can be none. ``peak_bytes``: of the device that needs most;
     ``needed_bytes``: without what its allocator would give back. ``host_bytes``: for a device in host memory, infinite
-    where it was not looked at. ``fits``: whether all have room for it.
-    ``possible``: whether the split can be at all. ``slow``: whether it takes longer than it may. ``work_s``: what the
-    busiest rank does, and no step takes less.
-    ``least_s``: no more than the ``seconds`` of the same with fewer layers
-    on the first and the last stage, with a vocabulary that is split, or sharded over fewer ranks; infinite where that
-    needs more memory than it may.
+    where it was not looked at. ``fits``: whether all have room for it. ``possible``: whether the split can be at all.
+    ``slow``: whether it takes longer than it may. ``work_s``: what the busiest rank does, and no step takes less.
+    ``least_s``: no more than the ``seconds`` of the same with fewer layers on the first and the last stage, with a
+    vocabulary that is split, or sharded over fewer ranks; infinite where that needs more memory than it may.
     """
 
     seconds: Floats

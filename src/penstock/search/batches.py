@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from penstock.core.architecture import Architecture
+from penstock.core.words import spans_of
 from penstock.cost.laws import Suggested, rounded, suggested
 
 MOST_TRIED = 3
@@ -88,13 +89,10 @@ def read_batches(given: int | str, seq: int) -> Batches:
     ((512, 2048), (512, 1024))
     """
     text = str(given)
-    low, dots, high = text.partition("..")
-    words = [low, high] if dots else text.split("/")
-    if not all(word.strip().isdecimal() and int(word) > 0 for word in words):
+    spans = spans_of(text)
+    if spans is None or (len(spans) > 1 and any(low != high for low, high in spans)):
         raise ValueError(f"batch={text} is no number of sequences; write 1024, 512..2048 or 512/1024/2048")
-    sizes = [int(word) for word in words]
-    if not dots:
-        return Batches(seq, sizes=tuple(dict.fromkeys(sizes)))
-    if sizes[0] > sizes[1]:
-        raise ValueError(f"batch={text} is an empty range; write {sizes[1]}..{sizes[0]}")
-    return Batches(seq, sizes=(sizes[0],)) if sizes[0] == sizes[1] else Batches(seq, span=(sizes[0], sizes[1]))
+    low, high = spans[0]
+    if low > high:
+        raise ValueError(f"batch={text} is an empty range; write {high}..{low}")
+    return Batches(seq, span=(low, high)) if low < high else Batches(seq, sizes=tuple(dict(spans)))

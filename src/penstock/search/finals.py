@@ -49,8 +49,7 @@ class Share(NamedTuple):
 
     ``least_s``: what predictions are at least. One row more than may be predicted tells whether others could be better.
     ``open``: strategies of which variants may be better, and what these take at least. ``heavy``: those that need too
-    much, and may not if some layers are made again. ``of``: numbers that variants of
-    one strategy have in common.
+    much, and may not if some layers are made again. ``of``: numbers that variants of one strategy have in common.
     """
 
     grid: Grid

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from penstock.core.cluster import Cluster
 from penstock.core.node import Node
+from penstock.core.words import spans_of
 
 
 def grown(cluster: Cluster, nodes: int) -> Cluster:
@@ -55,11 +56,7 @@ def counted(text: str) -> list[int]:
     >>> counted("8/16..18")
     [8, 16, 17, 18]
     """
-    found: set[int] = set()
-    for word in text.split("/"):
-        low, dots, high = word.partition("..")
-        ends = (low, high if dots else low)
-        if not all(end.strip().isdecimal() and int(end) > 0 for end in ends) or int(ends[0]) > int(ends[1]):
-            raise ValueError(f"{word!r} is no number of nodes; write 64, 8..64 or 8/16/32")
-        found |= {*range(int(ends[0]), int(ends[1]) + 1)}
-    return sorted(found)
+    spans = spans_of(text)
+    if spans is None or any(low > high for low, high in spans):
+        raise ValueError(f"{text!r} is no number of nodes; write 64, 8..64 or 8/16/32")
+    return sorted({count for low, high in spans for count in range(low, high + 1)})

@@ -8,7 +8,7 @@ from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from penstock.core.device import Device
-from penstock.core.recipes import UNNAMED, WIDE, check_recipe, recipe_of, recipes_on
+from penstock.core.recipes import UNNAMED, WIDE, check_recipe, recipe_of, recipes_on, wide_on
 from penstock.core.setup import Setup
 from penstock.cost.stack import Stack
 from penstock.search.choice import Choice, Numbers, Planned
@@ -57,7 +57,7 @@ def asked(fixed: Wishes, device: Device, stack: Stack) -> Wishes:
     """
     if "precision" not in fixed:
         return fixed
-    wide = "bf16" if "bf16" in device.matrix_flops else "fp16" if "fp16" in device.matrix_flops else "fp32"
+    wide = wide_on("bf16", device.matrix_flops)
     every = (wide, *(name for name in recipes_on(device.architecture) if name in stack.recipes))
     found = [each for value in fixed["precision"] for each in (every if value == ANY else (value,))]
     for value in found:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from penstock.core.recipes import UNNAMED
 from penstock.units import human_bytes, human_s
 from penstock.view.report_section import Facts, Listing
 
@@ -44,5 +45,5 @@ def _notes(one: Facts) -> Iterator[str]:
     published = one["published"]
     for name, each in zip(names[len(names) - len(published) :], published, strict=True):
         yield f"  {name}: {each['results']} ({each['source']})"
-    if not one["gradient_equal"] and one["precision"] in ("fp8", "fp4"):
+    if not one["gradient_equal"] and one["precision"] in UNNAMED:
         yield f"  {one['precision']}: no recipe is named, and so nothing is known of its results"

@@ -8,8 +8,8 @@ import pytest
 from penstock.calibrate.dials import of_tables
 from penstock.calibrate.fit_stacks import chosen
 from penstock.calibrate.published import run_of
-from penstock.calibrate.recipes import FILLED, recipes, ways_of, with_recipe
 from penstock.calibrate.run_fit import Problem, step_s
+from penstock.calibrate.run_recipes import FILLED, recipes, ways_of, with_recipe
 from penstock.core.device import device
 from penstock.cost.stack import stack, stacks
 

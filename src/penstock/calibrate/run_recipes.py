@@ -28,9 +28,9 @@ KINDS = {"mx": "mxfp8", "fp8": "fp8", "fp4": "fp4", "bf16": "bf16"}
 
 @cache
 def recipes() -> tuple[Mapping[str, str], ...]:
-    """Return ``data/measured/recipes.csv``: framework, versions from and to, model, device and precision, and what a
-    recipe sets. An empty cell stands for all, the first that sets something counts."""
-    text = (files("penstock") / "data" / "measured" / "recipes.csv").read_text(encoding="utf-8")
+    """Return ``data/measured/run_recipes.csv``: framework, versions from and to, model, device and precision, and what
+    a recipe sets. An empty cell stands for all, the first that sets something counts."""
+    text = (files("penstock") / "data" / "measured" / "run_recipes.csv").read_text(encoding="utf-8")
     return tuple(csv.DictReader(text.splitlines()))
 
 
