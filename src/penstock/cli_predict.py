@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 NAMES = {"micro": ("--micro-batch", "--micro"), "chunks": ("--chunks", "--vpp"), "order": ("--rank-order",)}
 """Flags that are not called like their field."""
+WORDS = ("precision", "recompute", "recompute_first", "schedule", "optimizer", "overlap")
+"""Fields whose values are words, in whatever letters."""
 HELP = {
     "tp": "ranks that share columns and heads (tensor parallelism).",
     "cp": "ranks that share the tokens of a sequence (context parallelism).",
@@ -164,7 +166,7 @@ def setup_of(given: dict[str, Any], devices: int) -> Setup:
     missing = [name for name in ("seq", "batch") if name not in given]
     if missing:
         raise ValueError(f"--{missing[0]} is missing; say how many {_SAYS[missing[0]].split(',')[0].rstrip('.')}")
-    given = dict(given)
+    given = {name: value.lower() if name in WORDS and isinstance(value, str) else value for name, value in given.items()}
     for name in ("stage_layers", "recompute_layers"):
         if isinstance(given.get(name), str):
             given[name] = _numbers(given[name], name)

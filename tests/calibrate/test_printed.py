@@ -2,6 +2,7 @@
 
 import pytest
 
+from penstock import predict_step
 from penstock.calibrate.printed import (
     GB,
     GIB,
@@ -32,7 +33,30 @@ MEGATRON = stack("megatron-core")
     ],
 )
 def test_figures(notes, expected):
-    assert printed({"notes": notes}, MEGATRON) == expected
+    assert printed({"notes": notes, "devices": "64", "pp": "4"}, MEGATRON) == expected
+
+
+@pytest.mark.parametrize(
+    ("cells", "stage"),
+    [
+        ({"pipeline_rank": "3", "notes": "PP stage 1"}, 3),
+        ({"notes": "peak of pipeline rank 1"}, 1),
+        ({"notes": "peak of rank 32"}, 2),
+        ({"notes": "rank-17 peak"}, 1),
+        ({"notes": "on the last stage"}, -1),
+        ({"notes": "LoRA of rank 64; first stage"}, 0),
+        ({"notes": "LoRA of rank 64"}, None),
+    ],
+)
+def test_the_rank_that_a_figure_is_of(cells, stage):
+    assert printed({"devices": "64", "pp": "4"} | cells, MEGATRON).stage == stage
+
+
+def test_a_figure_is_that_of_its_rank():
+    found = predict_step("llama-3-8b", "h100:8", seq=4096, batch=64, pp=4, dp=2)
+    first, *_, last = (room.counted("device") / GIB for room in found.rooms)
+    assert [Printed(GIB, "device", stage).of(found) for stage in (0, -1)] == [first, last]
+    assert Printed(GIB, "device", 9).of(found) == Printed(GIB, "device").of(found) == max(first, last)
 
 
 def test_a_framework_prints_its_own_figure():
@@ -41,12 +65,15 @@ def test_a_framework_prints_its_own_figure():
 
 
 def test_offloads():
-    assert offloads("") == ((), 0.0)
-    assert offloads("optimizer-cpu 100% + D2H/H2D overlap") == ((), 1.0)
-    assert offloads("activation:act_norm,mlp_norm") == (("input", "attention.sum"), 0.0)
-    for text in ("activation:all", "weights"):
-        with pytest.raises(ValueError, match=f"offload={text} is not known"):
-            offloads(text)
+    guessed = []
+    assert offloads("", 32, guessed) == offloads("None", 32, guessed) == (0.0, 0.0)
+    assert offloads("optimizer-cpu 100% + D2H/H2D overlap", 32, guessed) == (0.0, 1.0)
+    assert offloads("activation:act_norm,mlp_norm", 32, guessed) == (("input", "attention.sum"), 0.0)
+    assert offloads("activation:8 layers", 32, guessed) == (0.25, 0.0)
+    assert offloads("activations", 32, guessed) == (1.0, 0.0)
+    assert guessed == []
+    assert offloads("optimizer and weights", 32, guessed) == (0.0, 1.0)
+    assert guessed == ["offload='optimizer and weights': the optimizer's state in host memory, and nothing else"]
 
 
 def test_setups():

@@ -9,6 +9,15 @@ from dataclasses import replace
 from penstock.calibrate.rows import whole
 from penstock.cost.stack import Stack, stack, stacks
 
+LIKE = {
+    "maxtext": r"\bjax\b|t5x|easylm|levanter|praxis|xla|\btpu",
+    "llm-foundry": "composer|mosaic",
+    "pytorch": r"fsdp|torchtune|fairscale|olmo|lit-?gpt|lightning",
+    "transformers": "hugging|axolotl|llama-?factory|unsloth|accelerate|swift|xtuner|trl",
+}
+"""Frameworks that stand for others, by what names of these have in them."""
+OWN = ("maxtext", "llm-foundry")
+"""Those of them that stand for others whatever shards their weights."""
 UNKNOWN_SPREAD = 0.3
 """Of runs around a prediction for a framework that is not known."""
 
@@ -38,6 +47,11 @@ def _likely(system: str, row: Mapping[str, str]) -> str:
     within = [name for name in known if re.search(rf"(?<![a-z0-9]){re.escape(name)}(?![a-z0-9])", system)]
     if within:
         return known[max(within, key=len)]
-    if any((whole(row, axis) or 1) > 1 for axis in ("tp", "pp", "cp", "ep")):
+    if any((whole(row, axis) or 1) > 1 for axis in ("pp", "cp", "ep")):
+        return "megatron-core"
+    like = next((name for name, words in LIKE.items() if re.search(words, f"{system} {row.get('device', '')}", re.I)), "")
+    if like in OWN or (like and not row.get("zero_stage_or_fsdp")):
+        return like
+    if (whole(row, "tp") or 1) > 1:
         return "megatron-core"
     return "deepspeed" if "zero" in row.get("zero_stage_or_fsdp", "").lower() else "pytorch"

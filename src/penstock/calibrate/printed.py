@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from penstock.calibrate.rows import NO, whole
 from penstock.core.architecture import Architecture
 from penstock.core.parts import Experts
 from penstock.cost.stack import Stack
@@ -38,7 +39,7 @@ class Printed:
     """How a row prints memory.
 
     ``unit_bytes``: of one of its gigabytes. ``counts``: as in ``Room.counted``. ``stage``: the pipeline rank
-    it is of; ``None``: that which needs most.
+    it is of, -1 the last one; ``None``, or one that there is not: that which needs most.
     """
 
     unit_bytes: float
@@ -51,7 +52,9 @@ class Printed:
 
     def room(self, prediction: Prediction) -> Room:
         """Return the memory of the rank that is meant."""
-        rooms = prediction.rooms if self.stage is None else prediction.rooms[self.stage : self.stage + 1]
+        rooms = prediction.rooms
+        if self.stage is not None and self.stage < len(rooms):
+            return rooms[self.stage]
         return max(rooms, key=lambda room: room.counted(self.counts))
 
     def parts(self, room: Room) -> dict[str, float]:
@@ -60,13 +63,26 @@ class Printed:
 
 
 def printed(row: Mapping[str, str], stack: Stack) -> Printed:
-    """Read it from the notes; where they do not say, gigabytes are of 2**30 bytes, and the framework's own figure is
-    meant, of the rank that needs most."""
+    """Read it from the column ``pipeline_rank`` and the notes; where they do not say, gigabytes are of 2**30 bytes, and
+    the framework's own figure is meant, of the rank that needs most."""
     notes = row.get("notes", "")
     converted = ("GiB" in notes and not re.search(r"as printed.*GiB", notes)) or "MB/1000" in notes
-    stage = re.search(r"PP stage (\d+)", notes)
-    rank = 0 if re.search(r"rank-?0 peak", notes) else None
-    return Printed(GB if converted else GIB, _counts(notes, stack), int(stage[1]) if stage else rank)
+    return Printed(GB if converted else GIB, _counts(notes, stack), _stage(row, notes.lower()))
+
+
+def _stage(row: Mapping[str, str], notes: str) -> int | None:
+    """The pipeline rank that a figure is of: by its column, as a stage in the notes, or as one of all devices there,
+    among which stages are neighbours."""
+    if row.get("pipeline_rank"):
+        return whole(row, "pipeline_rank")
+    if said := re.search(r"(?:pp|pipeline)[- ]?(?:stage|rank)[ =]?(\d+)", notes):
+        return int(said[1])
+    if ends := re.search(r"\b(first|last) (?:pp |pipeline )?(?:stage|rank)\b", notes):
+        return -1 if ends[1] == "last" else 0
+    said = re.search(r"(?:memory|peak) of (?:global )?rank[ -]?(\d+)", notes) or re.search(r"\brank-?(\d+) peak", notes)
+    if said is None:
+        return None
+    return int(said[1]) * (whole(row, "pp") or 1) // max(1, whole(row, "devices") or 1)
 
 
 def _counts(notes: str, stack: Stack) -> str:
@@ -76,31 +92,31 @@ def _counts(notes: str, stack: Stack) -> str:
     return stack.counts
 
 
-def offloads(text: str) -> tuple[tuple[str, ...], float]:
-    """Return the storages of activations that are offloaded, and the share of the optimizer's state.
+def offloads(text: str, layers: int, guessed: list[str]) -> tuple[float | tuple[str, ...], float]:
+    """Return the share or the storages of activations that are offloaded, and the share of the optimizer's state; of a
+    model of so many layers.
 
-    Raises:
-        ValueError: the text says something else.
-
-    >>> offloads("optimizer-cpu 25%")
-    ((), 0.25)
+    >>> offloads("optimizer-cpu 25%", 32, []), offloads("activation:8 layers", 32, [])
+    ((0.0, 0.25), (0.25, 0.0))
     """
-    if not text:
-        return (), 0.0
-    kind, _, rest = text.partition(":")
-    if kind == "activation":
-        names = rest.split(",")
+    small = text.lower()
+    if not text or small in NO:
+        return 0.0, 0.0
+    share = re.search(r"(\d+) ?%", small)
+    part = int(share[1]) / 100 if share and int(share[1]) <= 100 else 1.0
+    if "activation" in small and "opt" not in small:
+        count, names = re.search(r"(\d+) layers?", small), small.partition(":")[2].replace(" ", "").split(",")
         if set(names) <= OFFLOADED.keys():
             return tuple(storage for name in names for storage in OFFLOADED[name]), 0.0
-    share = re.match(r"optimizer-cpu (\d+)%", text)
-    if share:
-        return (), int(share[1]) / 100
-    raise ValueError(f"offload={text} is not known; activations of {', '.join(OFFLOADED)} and optimizer-cpu are")
+        return min(1.0, int(count[1]) / layers) if count else part, 0.0
+    if not re.match(r"optimizer-cpu( \d+%.*)?$", small):
+        guessed.append(f"offload={text!r}: the optimizer's state in host memory, and nothing else")
+    return 0.0, part
 
 
 def adapter(row: Mapping[str, str], guessed: list[str]) -> int:
     """Return the rank of low-rank adapters, if they are what is trained; else 0."""
-    if "lora" not in row.get("task", ""):
+    if not re.search("lora|peft|adapter", row.get("task", "").lower()):
         return 0
     said = re.search(r"\b(?:rank|r) ?[=:]? ?(\d+)", row.get("notes", ""))
     if said:
@@ -112,7 +128,7 @@ def adapter(row: Mapping[str, str], guessed: list[str]) -> int:
 def frozen_bytes(row: Mapping[str, str]) -> float:
     """Return the bytes of a frozen parameter: 16 bits, or 4 and a share of the scales of its block (Dettmers et al.
     2023, arXiv:2305.14314)."""
-    return 0.52 if re.search("qlora|4-?bit", row.get("notes", "").lower()) else 2.0
+    return 0.52 if re.search("qlora|4-?bit", f"{row.get('task', '')} {row.get('notes', '')}".lower()) else 2.0
 
 
 def vocabulary(schedule: str) -> int:

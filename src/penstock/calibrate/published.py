@@ -8,8 +8,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from penstock.calibrate.axes import axes_of, devices_of
+from penstock.calibrate.layout import LAYOUT_SPREAD, laid_out, says_none
 from penstock.calibrate.likely import framework_of
-from penstock.calibrate.megatron import AGAIN
 from penstock.calibrate.printed import (
     Printed,
     adapter,
@@ -20,13 +21,15 @@ from penstock.calibrate.printed import (
     printed,
     vocabulary,
 )
-from penstock.calibrate.rows import COUNTS, NEEDED, number, read_rows, truth, whole
+from penstock.calibrate.rows import NO, number, read_rows, truth, whole
 from penstock.calibrate.run_recipes import STEP, ways_of, with_notes, with_recipe
+from penstock.calibrate.spoken import any_of, flash, precision, recomputed, schedule_of, sharded, stands_for_itself
 from penstock.core.architecture import Architecture
 from penstock.core.cluster import Cluster
 from penstock.core.config.described import described
 from penstock.core.setup import Setup, even
-from penstock.cost.stack import Stack, stacks
+from penstock.cost.stack import Stack
+from penstock.schedules import SCHEDULES
 
 MOST_CHUNKS = 12
 """Where a row says that stages are interleaved and not how many: as many as divide the layers, up to these."""
@@ -94,11 +97,13 @@ def run_of(row: Mapping[str, str], framework: Stack | None = None) -> Run:
 
 def _run(row: Mapping[str, str], framework: Stack | None) -> Run:
     guessed: list[str] = []
-    for name in NEEDED:
-        if not row.get(name) or (name in COUNTS and not whole(row, name)):
+    for name in ("device", "seq_len"):
+        if not row.get(name) or (name == "seq_len" and not whole(row, name)):
             raise ValueError(f"the row has no {name}")
+    if any_of(row.get("task", ""), ("inference", "serving", "generation")):
+        raise ValueError(f"task={row['task']!r} is no training")
     found = described(
-        row["model_name"],
+        row.get("model_name", ""),
         layers=whole(row, "layers"),
         hidden=whole(row, "hidden"),
         heads=whole(row, "heads"),
@@ -118,20 +123,26 @@ def _run(row: Mapping[str, str], framework: Stack | None) -> Run:
     framework = framework or framework_of(row, guessed)
     row = with_recipe(with_notes(row), framework, guessed)
     ways = ways_of(row)
+    devices = devices_of(row, guessed)
+    cluster, stack = _cluster(row, devices, guessed), replace(framework, **ways)
+    setup = _setup(row, found.model, devices, framework, guessed)
+    laid = laid_out(row, setup, found.model, cluster, stack, guessed)
+    if laid != setup or found.sized:
+        stack = replace(stack, spread=max(stack.spread, LAYOUT_SPREAD))
     return Run(
         row=row,
         model=found.model,
-        cluster=_cluster(row, guessed),
-        setup=_setup(row, found.model, framework, guessed),
-        stack=replace(framework, **ways),
+        cluster=cluster,
+        setup=laid,
+        stack=stack,
         guessed=tuple(guessed),
         ways=ways,
     )
 
 
-def _cluster(row: Mapping[str, str], guessed: list[str]) -> Cluster:
-    devices, each = whole(row, "devices") or 1, whole(row, "per_node") or 8
-    name = "jean-zay-a100" if "Jean Zay" in row.get("inter_link", "") and "A100" in row["device"] else row["device"]
+def _cluster(row: Mapping[str, str], devices: int, guessed: list[str]) -> Cluster:
+    each, text = whole(row, "per_node") or 8, _alone(row["device"])
+    name = "jean-zay-a100" if "Jean Zay" in row.get("inter_link", "") and "A100" in text else text
     wanted = min(each, devices)
     each = min(wanted, Cluster.read(name).node_of(0).devices)
     if each < wanted:
@@ -139,49 +150,40 @@ def _cluster(row: Mapping[str, str], guessed: list[str]) -> Cluster:
     return Cluster.read(f"{name}:{-(-devices // each)}x{each}")
 
 
-def _setup(row: Mapping[str, str], model: Architecture, framework: Stack, guessed: list[str]) -> Setup:
-    tp, pp, cp = (whole(row, key) or 1 for key in ("tp", "pp", "cp"))
-    devices = whole(row, "devices") or 1
-    schedule, chunks = _schedule(row, model, pp, guessed)
-    micro, batch = whole(row, "micro_batch"), whole(row, "global_batch") or 1
-    dp = whole(row, "dp") or max(1, devices // (tp * pp * cp))
-    if micro is None:
-        micro = 1
-        guessed.append("micro_batch=1")
-    attention = row.get("attention", "")
-    flash = attention != "none" if attention else framework.kernels.attention
-    if not attention:
-        guessed.append(f"flash={flash}")
-    storages, optimizer_share = offloads(row.get("offload", ""))
-    sp = row.get("sp")
-    if tp > 1 and not sp:
+def _alone(text: str) -> str:
+    """The name of a device without how many there are, which a TPU's slice and a node have in their names."""
+    return re.sub(r"^\d+ ?x ?|(?<=[a-z]\d\d\d)x\d+$| x ?\d+$|(?<=v\d)-\d+$|(?<=v\d[a-z])-\d+$", "", text.strip(), flags=re.IGNORECASE)
+
+
+def _setup(row: Mapping[str, str], model: Architecture, devices: int, framework: Stack, guessed: list[str]) -> Setup:
+    """The setup as a row says it; of a row that gives no layout, on one device."""
+    axes = axes_of(row, 1 if says_none(row) else devices, guessed)
+    axes = axes._replace(ep=1) if says_none(row) else axes
+    schedule, chunks = _schedule(row, model, axes.pp, guessed)
+    storages, optimizer_share = offloads(row.get("offload", ""), model.layers, guessed)
+    tp, per_node = axes.tp, whole(row, "per_node") or 8
+    if tp > 1 and not row.get("sp"):
         guessed.append("sp=True")
     return Setup(
         seq=whole(row, "seq_len") or 1,
-        batch=batch,
-        micro=micro,
-        tp=tp,
-        cp=cp,
-        pp=pp,
-        dp=dp,
-        ep=whole(row, "ep") or 1,
-        etp=_split_experts(row, tp * cp * dp, framework),
+        **axes._asdict(),
+        etp=_split_experts(row, tp * axes.cp * axes.dp, framework),
         chunks=chunks,
         schedule=schedule,
-        sp=tp > 1 and sp != "0",
-        zero=_zero(row.get("zero_stage_or_fsdp", ""), guessed),
-        recompute=_recompute(row.get("recompute", ""), framework, guessed),
-        precision=_precision(row.get("precision", ""), guessed),
+        sp=tp > 1 and row.get("sp", "").lower() not in NO,
+        **sharded(row.get("zero_stage_or_fsdp", ""), axes.dp * axes.cp, per_node, guessed),
+        **recomputed(row.get("recompute", ""), model, framework, axes.pp * chunks, guessed),
+        precision=precision(row.get("precision", ""), guessed),
         offload=storages or 0.0,
         optimizer_offload=optimizer_share,
-        flash=flash,
+        flash=flash(row.get("attention", ""), framework, guessed),
         graphs=row.get("graphs") == STEP,
         dropout=framework.dropout and not gated(model),
         fused_loss=framework.fused_loss or "fused CE" in row.get("notes", ""),
         adapter=adapter(row, guessed),
         frozen_bytes=frozen_bytes(row),
         optimizer="muon" if "muon" in row.get("notes", "").lower() else "adam",
-        stage_layers=_redistributed(row, model, pp),
+        stage_layers=_redistributed(row, model, axes.pp),
         vocabulary=vocabulary(row.get("schedule", "")),
     )
 
@@ -191,67 +193,21 @@ def _schedule(row: Mapping[str, str], model: Architecture, pp: int, guessed: lis
     text, chunks = row.get("schedule", "").lower(), whole(row, "vpp") or 1
     if pp == 1:
         return "1f1b", 1
-    for start, name in _SCHEDULES.items():
-        if text.startswith(start):
-            return name, chunks
-    if "interleav" in text or text == "1f1b-i" or chunks > 1:
+    if name := schedule_of(text):
+        several = SCHEDULES[name].chunks
+        if not stands_for_itself(text, name):
+            guessed.append(f"schedule {name} for {row['schedule']!r}")
+        if name == "1f1b" and chunks > 1:
+            return "interleaved", chunks
+        return name, max(chunks, SCHEDULES[name].least_chunks(pp, 2 * pp)) if several else 1
+    if any_of(text, ("interleav", "1f1b-i", "virtual", "vpp")) or chunks > 1:
         if chunks == 1:
             each = (model.layers + 2) // pp
             chunks = max((v for v in range(2, MOST_CHUNKS + 1) if each % v == 0), default=2)
             guessed.append(f"vpp={chunks}")
         return "interleaved", chunks
-    if not text:
-        guessed.append("schedule 1F1B")
+    guessed.append("schedule 1F1B" + (f" for {text!r}, which is not known" if text and text not in NO else ""))
     return "1f1b", 1
-
-
-_SCHEDULES = {"zb-1p": "zb-h1", "zb-2p": "zb-h2", "zb-v": "zb-v", "dualpipe": "dualpipev", "gpipe": "gpipe"}
-"""How names of schedules begin in tables, and ours. Fixed orders stand for those that read costs."""
-
-
-def _precision(text: str, guessed: list[str]) -> str:
-    for name in ("fp4", "fp8", "bf16", "fp16", "fp32"):
-        if name in text.lower():
-            return name
-    guessed.append("precision bf16")
-    return "bf16"
-
-
-_AGAIN = AGAIN | {
-    "norm": AGAIN["layernorm"],
-    "act": (*AGAIN["moe_act"], "mlp.activation"),
-    "shared_expert": AGAIN["shared_experts"],
-    "up_proj": AGAIN["mla_up_proj"],
-}
-"""Modules of Megatron-Core's selective recompute as tables write them, and our operators."""
-
-
-def _recompute(text: str, framework: Stack, guessed: list[str]) -> str | tuple[str, ...]:
-    if not text:
-        again = framework.recompute
-        guessed.append(f"recompute={again if isinstance(again, str) else ','.join(again)}")
-        return again
-    kind, _, modules = text.partition(":")
-    if kind in ("none", "full"):
-        return kind
-    if "QKV_OUT" in text:
-        return stacks()["maxtext"].recompute
-    if kind != "selective":
-        guessed.append(f"selective recompute for {text!r}")
-        return "selective"
-    names = [name for key in re.split(r"[^a-z_]+", re.sub(r"\(.*?\)", "", modules)) for name in _AGAIN.get(key, ())]
-    return tuple(dict.fromkeys(names)) if modules else ("attention.core",)
-
-
-def _zero(text: str, guessed: list[str]) -> int:
-    if text in ("0", "1", "2", "3"):
-        return int(text)
-    found = re.search(r"ZeRO-([123])", text)
-    if found:
-        return int(found[1])
-    if not text:
-        guessed.append("zero=0")
-    return 3 if "FSDP" in text else 0
 
 
 def _redistributed(row: Mapping[str, str], model: Architecture, pp: int) -> tuple[int, ...]:

@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,8 +16,20 @@ NEEDED = ("model_name", "device", "devices", "seq_len", "global_batch")
 """Columns without which nothing can be predicted; all others may be missing or empty."""
 COUNTS = ("devices", "seq_len", "global_batch")
 """Those of them that count something."""
-EMPTY = frozenset({"", "-", "nan", "na", "n/a", "none given", "null", "?"})
+EMPTY = frozenset((
+    *("", "-", "--", "nan", "na", "n/a", "none given", "null", "?", "auto", "default", "unknown", "unspecified"),
+    *("not given", "not printed", "not reported", "not specified", "not stated"),
+))  # fmt: skip
 """What stands for nothing in a cell, in small letters."""
+NO = frozenset({"none", "no", "0", "0.0", "false", "off", "disabled", "without", "nothing"})
+"""Words for "there is none", in small letters."""
+YES = frozenset({"1", "1.0", "true", "yes", "on", "enabled"})
+GATES = {"swiglu": True, "geglu": True, "reglu": True, "glu": True, "gelu": False, "relu": False, "silu": False}
+"""Feed-forwards by name, and whether they have a gate."""
+BINARY = ("seq_len", "global_batch", "micro_batch")
+"""Columns in which k and M are powers of 1,024, as lengths and batches are chosen; in others they are of 1,000."""
+_NUMBER = re.compile(r"[~<≈]?\s*(\d[\d,_]*\.?\d*(?:e[+-]?\d+)?|\.\d+)\s*((?:[km](?![a-z]))?)\s*([a-z%/]*)(?:\s+.*)?", re.I)
+_UNITS = re.compile(r"|%|g|gi?b|tok\w*|seq\w*|samples?|gpus?|devices?|chips?|cards?|ranks?|nodes?|m?s|secs?|seconds?|tf\w*.*")
 
 
 MOST = {"layers": 10_000, "devices": 10_000_000}
@@ -72,45 +85,72 @@ def _cleaned(row: Mapping[str | None, str | list[str] | None], number: int) -> d
 def number(row: Mapping[str, str], name: str) -> float | None:
     """Return the number of a cell, ``None`` if it is empty or not there.
 
+    A unit behind it does not count, but for ``ms``, for ``tokens`` of a batch and for ``nodes`` of devices; ``k`` and
+    ``M`` do, as ``BINARY`` says. ``8x8`` devices are so many nodes of so many.
+
     Raises:
         ValueError: it is no finite number above or equal 0.
 
-    >>> number({"tp": "8"}, "tp"), number({}, "pp")
-    (8.0, None)
+    >>> number({"tp": "8"}, "tp"), number({}, "pp"), number({"seq_len": "8k"}, "seq_len")
+    (8.0, None, 8192.0)
+    >>> number({"global_batch": "4M tokens", "seq_len": "4,096"}, "global_batch")
+    1024.0
     """
     text = row.get(name)
     if not text:
         return None
-    try:
-        value = float(text.replace(",", ""))
-    except ValueError:
-        raise ValueError(f"{name}={text!r} is no number") from None
-    if not math.isfinite(value) or value < 0:
+    if name == "devices" and (nodes := re.fullmatch(r"(\d+) ?[x*] ?(\d+)", text)):
+        return float(nodes[1]) * float(nodes[2])
+    value, unit = _read(text, name)
+    if unit == "%" and name != "mfu":
+        raise ValueError(f"{name}={text!r} is a share of something that is not said")
+    if unit == "ms":
+        return value / 1e3
+    if name == "global_batch" and in_tokens(text):
+        return value / (number(row, "seq_len") or 1.0)
+    return value * (number(row, "per_node") or 8.0) if name == "devices" and unit.startswith("node") else value
+
+
+def in_tokens(text: str) -> bool:
+    """Return whether a batch is one of tokens: it says so, or is written in millions."""
+    return re.search(r"\d ?m$|tok", text.lower()) is not None
+
+
+def _read(text: str, name: str) -> tuple[float, str]:
+    """The number in a text, and its unit in small letters."""
+    found = _NUMBER.fullmatch(text.strip())
+    if found is None or not _UNITS.fullmatch(unit := found[3].lower()):
+        signed = re.fullmatch(r"[-+]?(\d*\.?\d+|inf\w*)", text.lower())
+        raise ValueError(f"{name}={text!r} is no {'finite number from 0 on' if signed else 'number'}")
+    base = 1024.0 if name in BINARY else 1000.0
+    value = float(re.sub("[,_]", "", found[1])) * base ** ("", "k", "m").index(found[2].lower())
+    if math.isinf(value):
         raise ValueError(f"{name}={text!r} is no finite number from 0 on")
-    return value
+    return value, unit
 
 
 def whole(row: Mapping[str, str], name: str) -> int | None:
     """Return the whole number of a cell, ``None`` if it is empty or not there; errors as those of ``number``."""
     value, most = number(row, name), MOST.get(name, MOST_ELSE)
-    if value is not None and value != int(value):
+    if value is not None and not math.isclose(value, round(value)):
         raise ValueError(f"{name}={row[name]!r} is no whole number")
     if value is not None and value > most:
         raise ValueError(f"{name}={row[name]!r} is beyond {most:,}")
-    return None if value is None else int(value)
+    return None if value is None else round(value)
 
 
 def truth(row: Mapping[str, str], name: str) -> bool | None:
-    """Return whether a cell says yes: ``1``, ``true``, ``yes``; ``None`` if it is empty or not there.
+    """Return whether a cell says yes: ``1``, ``true``, ``yes``, or ``swiglu`` of a gate; ``None`` if it is empty or not
+    there.
 
     Raises:
         ValueError: it says something else.
     """
     text = (row.get(name) or "").lower()
-    if text in ("1", "1.0", "true", "yes"):
-        return True
-    if text in ("0", "0.0", "false", "no"):
-        return False
+    if text in YES or text in NO:
+        return text in YES
+    if name == "gated_mlp" and text in GATES:
+        return GATES[text]
     if text:
         raise ValueError(f"{name}={row[name]!r} says neither yes nor no; use 1 or 0")
     return None

@@ -15,13 +15,19 @@ from penstock.predict.launching import PARTS
 STEP = "step"
 """In the column ``graphs``: the whole step is one recorded graph."""
 NONE = "none"
-FILLED = ("vpp", "recompute", "graphs", "gradients", "dispatcher")
+FILLED = ("vpp", "recompute", "offload", "graphs", "gradients", "dispatcher")
 """Cells that a recipe fills where a row leaves them empty."""
 WIDTHS = {"bf16": 2.0, "fp32": 4.0}
 """Bytes of a gradient, by words of the column ``gradients``."""
 VERSION = re.compile(r"(?<!\d)(\d\d\.\d\d(?:\.\d\d)?)\b")
-NEWEST = {"Megatron-Bridge model verification card": "26.08"}
-"""Titles without a version, whose runs are by the recipes of this one."""
+NEWEST = {
+    "Megatron-Bridge model verification card": "26.08",
+    "Megatron-Bridge skill nemo-mbridge-perf-cpu-offloading": "library",
+    "Megatron-Bridge skill nemo-mbridge-perf-activation-recompute": "harness",
+    "Megatron-Bridge skill nemo-mbridge-perf-memory-tuning": "harness",
+}
+"""How titles without a version begin, whose runs are by the recipes of this one: a version, those of the library, or
+those of the harness that measures."""
 KINDS = {"mx": "mxfp8", "fp8": "fp8", "fp4": "fp4", "bf16": "bf16"}
 """Words of the column ``precision``, the first that a row has counts."""
 

@@ -20,6 +20,8 @@ from penstock.core.words import nearest, suggest
 Named = TypeVar("Named", bound=Device | Node)
 _OWN = frozenset({"aliases", "source", "derived", "usd_per_hour", "price_date", "price_source", "curves"})
 """Keys that a table never takes over from the one it is like."""
+BESIDE = frozenset(("hbm2", "hbm2e", "hbm3", "hbm3e", "oam", "gpu", "gpus", "accelerator", "tensor", "core", "module"))
+"""Words in names of devices that do not tell one from another."""
 _NAMED = re.compile(r"(?P<name>[^:+]+)(?::(?P<count>[^:+x]*)(?:x(?P<each>[^:+]*))?)?")
 
 
@@ -272,9 +274,10 @@ def _find(name: str, shelf: Mapping[str, Named]) -> Named | None:
     if plain(name) in shelf:
         return shelf[plain(name)]
     wanted = _words(plain(name))
-    for one in shelf.values():
-        if any(wanted == _words(known) for known in (one.name, *one.aliases)):
-            return one
+    for words in dict.fromkeys((wanted, wanted - BESIDE)):
+        for one in shelf.values():
+            if any(words == _words(known) for known in (one.name, *one.aliases)):
+                return one
     return None
 
 

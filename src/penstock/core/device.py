@@ -109,4 +109,4 @@ def plain(name: str) -> str:
     ('a100-sxm4-80gb', 'mi300x', 'a100-sxm-40-80-not-printed')
     """
     words = _VENDORS.sub("", re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-"))
-    return re.sub(r"(?<=\d)-(gb|w)(?=-|$)", r"\1", words)
+    return re.sub(r"(?<=\d)-(gb|w)(?=-|$)", r"\1", re.sub(r"(?<=-)(\d{2,3})-?g(?=-|$)", r"\1gb", words))

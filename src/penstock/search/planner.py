@@ -118,7 +118,7 @@ def best_of(
         return planned(apart, lambda one: best_of(one, top=top, headroom=headroom, first=first, watch=watch), top)
     space.check()
     first_s, most_s = None, np.inf
-    if (early := _first(space, headroom)) is not None:
+    if (early := first_choice(space, headroom)) is not None:
         first_s, most_s = time.perf_counter() - began, SLACK * early.seconds
         if first is not None:
             first(early)
@@ -194,7 +194,7 @@ def looked(space: Space, top: int, headroom: float, going: Going, most_s: float 
     return Finer(finer.choices, shares, predicted, proven, enough)
 
 
-def _first(space: Space, headroom: float) -> Choice | None:
+def first_choice(space: Space, headroom: float) -> Choice | None:
     """The best of a small part of the space, by its score."""
     typical = space.typical()
     shares = [scored(typical, share, headroom) for share in typical.shares()]

@@ -9,26 +9,37 @@ from functools import lru_cache
 from typing import Any
 
 from penstock.core.architecture import Architecture
+from penstock.core.config.likely import OTHER_KINDS, likely
 from penstock.core.config.numbers import gpt
 from penstock.core.config.read import catalogue, read_architecture
 from penstock.core.mixers import Attention
 from penstock.core.parts import Experts
 
 _NOISE = re.compile(r"\(.*?\)|[^a-z0-9.]+|(?<=[-_])(vl|proxy)(?=[-_]|$)")
-_AS = {"qwen3.827b": "qwen3.6-27b"}
-"""Models whose config was not to be had, and the one they are taken to be like."""
+_AS = {
+    "qwen3.827b": "qwen3.6-27b", "qwen1.514b": "qwen-14b", "qwen1.572b": "qwen-72b", "qwq32b": "qwen2.5-32b",
+    "deepseekr1": "deepseek-v3", "codellama7b": "llama-2-7b", "codellama13b": "llama-2-13b",
+    "vicuna7b": "llama-7b", "vicuna13b": "llama-13b", "internlm7b": "llama-7b", "baichuan7b": "llama-7b",
+    "baichuan27b": "llama-2-7b", "baichuan213b": "llama-2-13b", "baichuan13b": "llama-13b",
+}  # fmt: skip
+"""Models whose config is not there, and the one they are taken to be like: the same blocks, as their authors say."""
+_LARGEST = {"bloom": "bloom-176b", "gpt3": "gpt3-175b", "llama4": "llama-4-scout"}
+"""Names that mean one of several sizes."""
 
 
+NO_VOCABULARY = 1024
+"""Of a model that reads no text: about as many classes, or outputs for a patch."""
 _LIKELY: dict[str, Any] = {"vocab": 51200, "gated": False, "tied": False}
 """Of a GPT of which these are not said."""
 
 
 @dataclass(frozen=True, slots=True)
 class Described:
-    """A model, and what was guessed about it, in words."""
+    """A model, and what was guessed about it, in words; ``sized``: all that is known of it is how large it is."""
 
     model: Architecture
     guessed: tuple[str, ...]
+    sized: bool = False
 
 
 def described(
@@ -66,19 +77,24 @@ def described(
     known = known_name(name)
     if known is not None:
         model = _published(known)
-        if _agrees(model, sizes):
+        if _agrees(model, sizes) and (layers or 0) <= model.layers:
             like = (f"{name} is taken to be like {known}",) if _bare(name) in _AS else ()
             return _resized(_cut(model, name, layers, dense_layers, like), name, vocab, tied)
     if layers is None or hidden is None:
-        raise ValueError(f"model={name!r} is not in the catalogue; give layers and hidden (and heads, ffn, vocab)")
+        model, words = likely(name)
+        found = _cut(model, name, min(layers or model.layers, model.layers), dense_layers, (words,))
+        return replace(_resized(found, name, vocab, tied), sized=True)
     guessed: list[str] = []
+    if kv_heads and heads and heads % kv_heads:
+        guessed.append(f"kv_heads={heads} (kv_heads={kv_heads} does not divide heads={heads})")
+        kv_heads = heads
     if heads is None or (hidden % heads and head_dim is None):
         given, heads = heads, _likely_heads(hidden)
         kv_heads = None if kv_heads == given else kv_heads
         guessed.append(f"heads={heads}" + (f" (heads={given} does not divide hidden={hidden})" if given else ""))
     said = {"vocab": vocab or None, "gated": gated, "tied": tied}
-    likely = {key: value for key, value in _LIKELY.items() if said[key] is None}
-    guessed += [f"{key}={value}" for key, value in likely.items()]
+    usual = {key: value for key, value in _usual(name, known, hidden, ffn).items() if said[key] is None}
+    guessed += [f"{key}={value}" for key, value in usual.items()]
     model = gpt(
         layers=layers,
         hidden=hidden,
@@ -93,9 +109,21 @@ def described(
         shared_ffn=shared_ffn or 0,
         dense_layers=dense_layers or 0,
         name=name,
-        **(said | likely),
+        **(said | usual),
     )
     return Described(model, tuple(guessed))
+
+
+def _usual(name: str, known: str | None, hidden: int, ffn: int | None) -> dict[str, Any]:
+    """Of a GPT of which these are not said: as in the model of this name, else with a gate where the feed-forward is
+    not four times as wide, and without a vocabulary to speak of where it reads no text."""
+    if known is not None:
+        model = _published(known)
+        mlp = model.blocks[-1].mlp
+        gated = mlp is not None and (mlp.expert if isinstance(mlp, Experts) else mlp).gated
+        return {"vocab": model.vocab, "gated": gated, "tied": model.head.tied}
+    gate = {"gated": True} if ffn and ffn != 4 * hidden else {}
+    return _LIKELY | gate | ({"vocab": NO_VOCABULARY} if OTHER_KINDS.search(name) else {})
 
 
 @lru_cache(maxsize=256)
@@ -107,10 +135,10 @@ def _published(known: str) -> Architecture:
 def known_name(name: str) -> str | None:
     """Return the name in the catalogue that a name of a table means, if there is one: written in another way, cut
     short, or with more behind it. A number of parameters behind it must be the model's."""
-    text = name.lower().rpartition("/")[2].removeprefix("meta-")
+    text = re.sub(r"^meta[-_ ]", "", name.lower().rpartition("/")[2])
     bare = _bare(text)
-    if bare in _AS:
-        return _AS[bare]
+    if found := (_AS | _LARGEST).get(bare):
+        return found
     names = {_bare(known): known for known in catalogue()}
     if "." not in text:  # some write 3_5 for 3.5
         names = {short.replace(".", ""): known for short, known in names.items()} | names
@@ -132,8 +160,8 @@ def _as_large(known: str, words: list[str]) -> bool:
     for word in words:
         size = re.fullmatch(r"(\d+(?:\.\d+)?)([mbt])", word)
         if size:
-            claimed = float(size[1]) * {"m": 1e6, "b": 1e9, "t": 1e12}[size[2]]
-            return 0.8 < claimed / _published(known).parameters < 1.25
+            claimed, model = float(size[1]) * {"m": 1e6, "b": 1e9, "t": 1e12}[size[2]], _published(known)
+            return any(0.8 < claimed / one < 1.25 for one in (model.parameters, model.active_parameters))
     return True
 
 
