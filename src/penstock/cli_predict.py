@@ -170,6 +170,8 @@ def setup_of(given: dict[str, Any], devices: int) -> Setup:
     for name in ("stage_layers", "recompute_layers"):
         if isinstance(given.get(name), str):
             given[name] = _numbers(given[name], name)
+    if isinstance(given.get("adapter_on"), str):
+        given["adapter_on"] = _names(given["adapter_on"])
     if "," in given.get("recompute", ""):
         given["recompute"] = _names(given["recompute"])
     if isinstance(given.get("offload"), str):

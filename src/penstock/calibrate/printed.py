@@ -114,6 +114,11 @@ def offloads(text: str, layers: int, guessed: list[str]) -> tuple[float | tuple[
     return 0.0, part
 
 
+def adapter_on(row: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the operators that have adapters, as in ``Setup.adapter_on``, by the column ``adapters``."""
+    return tuple(name for name in re.split("[ ,;]+", row.get("adapters", "")) if name)
+
+
 def adapter(row: Mapping[str, str], guessed: list[str]) -> int:
     """Return the rank of low-rank adapters, if they are what is trained; else 0."""
     if not re.search("lora|peft|adapter", row.get("task", "").lower()):
@@ -121,7 +126,7 @@ def adapter(row: Mapping[str, str], guessed: list[str]) -> int:
     said = re.search(r"\b(?:rank|r) ?[=:]? ?(\d+)", row.get("notes", ""))
     if said:
         return int(said[1])
-    guessed.append("adapters of rank 16 on all matrices of blocks")
+    guessed.append(f"adapters of rank 16 on {' and '.join(adapter_on(row)) or 'all matrices of blocks'}")
     return 16
 
 

@@ -11,9 +11,11 @@ from typing import Any
 from penstock.calibrate.axes import axes_of, devices_of
 from penstock.calibrate.layout import LAYOUT_SPREAD, laid_out, says_none
 from penstock.calibrate.likely import framework_of
+from penstock.calibrate.packed import packed
 from penstock.calibrate.printed import (
     Printed,
     adapter,
+    adapter_on,
     dense_layers,
     frozen_bytes,
     gated,
@@ -123,15 +125,16 @@ def _run(row: Mapping[str, str], framework: Stack | None) -> Run:
     framework = framework or framework_of(row, guessed)
     row = with_recipe(with_notes(row), framework, guessed)
     ways = ways_of(row)
+    model = packed(found.model, row.get("packed", ""))
     devices = devices_of(row, guessed)
     cluster, stack = _cluster(row, devices, guessed), replace(framework, **ways)
-    setup = _setup(row, found.model, devices, framework, guessed)
-    laid = laid_out(row, setup, found.model, cluster, stack, guessed)
+    setup = _setup(row, model, devices, framework, guessed)
+    laid = laid_out(row, setup, model, cluster, stack, guessed)
     if laid != setup or found.sized:
         stack = replace(stack, spread=max(stack.spread, LAYOUT_SPREAD))
     return Run(
         row=row,
-        model=found.model,
+        model=model,
         cluster=cluster,
         setup=laid,
         stack=stack,
@@ -180,7 +183,8 @@ def _setup(row: Mapping[str, str], model: Architecture, devices: int, framework:
         graphs=row.get("graphs") == STEP,
         dropout=framework.dropout and not gated(model),
         fused_loss=framework.fused_loss or "fused CE" in row.get("notes", ""),
-        adapter=adapter(row, guessed),
+        adapter=(rank := adapter(row, guessed)),
+        adapter_on=adapter_on(row) if rank else (),
         frozen_bytes=frozen_bytes(row),
         optimizer="muon" if "muon" in row.get("notes", "").lower() else "adam",
         stage_layers=_redistributed(row, model, axes.pp),

@@ -17,6 +17,10 @@ STEP = "step"
 NONE = "none"
 FILLED = ("vpp", "recompute", "offload", "graphs", "gradients", "dispatcher")
 """Cells that a recipe fills where a row leaves them empty."""
+TUNED = ("packed", "adapters")
+"""Those that a recipe fills as well where a row fine-tunes."""
+TUNING = re.compile("sft|lora|peft|adapter|tun(e|ing)", re.IGNORECASE)
+"""Words of the column ``task`` for that."""
 WIDTHS = {"bf16": 2.0, "fp32": 4.0}
 """Bytes of a gradient, by words of the column ``gradients``."""
 VERSION = re.compile(r"(?<!\d)(\d\d\.\d\d(?:\.\d\d)?)\b")
@@ -64,8 +68,9 @@ def with_recipe(row: Mapping[str, str], framework: Stack, guessed: list[str]) ->
     found = VERSION.search(title) or VERSION.search(row.get("system", ""))
     version = found[1] if found else next((last for start, last in NEWEST.items() if title.startswith(start)), "")
     mine = [recipe for recipe in recipes() if version and _is_of(recipe, row, framework.name, version)]
-    more = {name: recipe[name] for recipe in reversed(mine) for name in FILLED if recipe[name] and not row.get(name)}
-    guessed += [f"{name}={more[name]}, as in the recipe of {version}" for name in FILLED if name in more]
+    names = (*FILLED, *TUNED * bool(TUNING.search(row.get("task", ""))))
+    more = {name: recipe[name] for recipe in reversed(mine) for name in names if recipe[name] and not row.get(name)}
+    guessed += [f"{name}={more[name]}, as in the recipe of {version}" for name in names if name in more]
     return {**row, **more}
 
 

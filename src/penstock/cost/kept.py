@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock.cost.operators import NARROW, Operator, Tensor
+from penstock.cost.operators import NARROW, WIDENING, Operator, Tensor
 
 DEAR = ("matmul", "grouped_matmul", "attention")
 """Kinds whose results the runtime's selective recompute keeps."""
@@ -46,7 +46,7 @@ def rerun(operators: Sequence[Operator], again: str | Collection[str] = "none") 
     if again in ("none", "full"):
         names = {op.name for op in forward} if again == "full" else set()
     elif again == "selective":
-        names = {op.name for op in forward if op.kind not in DEAR}
+        names = {op.name for op in forward if op.kind not in DEAR and not op.name.endswith(WIDENING)}
     else:
         names = _chosen(forward, [again] if isinstance(again, str) else [*again])
     return np.array([op.phase == "F" and op.name in names for op in operators], dtype=bool)

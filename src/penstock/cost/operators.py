@@ -120,8 +120,17 @@ class Kernels:
     states: bool = False
 
 
-WIDE = ("router", "logits", "indexer", "streams")
+ADAPTER = ".adapter"
+"""Begins what the operators of an adapter are called behind the name of its matrix."""
+WIDENING = ".widening"
+"""Ends the name of what makes a matrix as wide as products read it."""
+WIDE = ("router", "logits", "indexer", "streams", ADAPTER)
 """Words in the names of products that stay in the wide precision whatever the recipe."""
+WHOLES = {
+    "attention.qkv": ("attention.query", "attention.key", "attention.value"),
+    "mlp.gate_up": ("mlp.gate", "mlp.up"),
+}
+"""Products that stacks may run as one, and their parts."""
 NARROW = ".narrow"
 """Ends the name of a copy of a tensor in a recipe's low precision."""
 WHOLE = Shard()
@@ -152,7 +161,10 @@ class Microbatch:
     which is read and written as it accumulates. ``shard``: how the work is split. ``kernels``: what runs as one kernel,
     and so what is kept in between. ``dropout``: results of both halves, and weights of attention, are dropped at
     random, and a byte of each is kept. ``kept_bytes``: of an element of a product's input as the gradient of its
-    weights keeps it, where that is a copy in a narrower width (``None``: the input itself).
+    weights keeps it, where that is a copy in a narrower width (``None``: the input itself). ``frozen``: matrices stay as
+    they are, and need no gradient; ``frozen_bytes`` of an element, where they are kept in fewer than products read
+    (``None``: as they read them). ``adapter``: rank of the low-rank adapters beside those that ``adapter_on`` names; 0:
+    none.
 
     >>> Microbatch(micro=2, seq=4096, shard=Shard(cp=4)).here
     2048.0
@@ -166,6 +178,10 @@ class Microbatch:
     kernels: Kernels = FUSED
     dropout: bool = False
     kept_bytes: float | None = None
+    frozen: bool = False
+    frozen_bytes: float | None = None
+    adapter: int = 0
+    adapter_on: tuple[str, ...] = ()
 
     @property
     def here(self) -> float:
@@ -176,6 +192,19 @@ class Microbatch:
     def own(self) -> float:
         """Tokens of one rank where sequence parallelism splits what tensor parallelism leaves whole."""
         return self.shard.own(self.here)
+
+
+def adapted(name: str, on: Iterable[str]) -> bool:
+    """Return whether the matrix of a product has an adapter, where those of ``on`` have, by names or their beginnings;
+    empty: all but what stays wide.
+
+    >>> adapted("mlp.down", ()), adapted("mlp.down", ("attention.qkv",)), adapted("attention.key", ("attention.qkv",))
+    (True, False, True)
+    """
+    if any(word in name for word in WIDE):
+        return False
+    known = (name, *(whole for whole, parts in WHOLES.items() if name in parts))
+    return not on or any(one == each or one.startswith(f"{each}.") for one in known for each in on)
 
 
 def saved_bytes(operators: Iterable[Operator]) -> float:

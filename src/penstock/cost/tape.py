@@ -7,7 +7,17 @@ from dataclasses import replace
 from typing import Any
 
 from penstock.core.parts import Matrix, Norm
-from penstock.cost.operators import NARROW, WIDE, Microbatch, Operator, OperatorKind, Tensor
+from penstock.cost.operators import (
+    ADAPTER,
+    NARROW,
+    WIDE,
+    WIDENING,
+    Microbatch,
+    Operator,
+    OperatorKind,
+    Tensor,
+    adapted,
+)
 
 
 class Tape:
@@ -64,6 +74,24 @@ class Tape:
         ``sizes``: batch, m, n, k. ``rows``: of all groups together. Where ``x`` is a part of these rows, the others are
         gathered first, and the product reads them all.
         """
+        if self.batch.frozen and trained:
+            self._frozen(kind, name, x, y, sizes, rows, launches)
+            return
+        self._product(kind, name, x, y, sizes, rows, launches, (self.kept_input(name, x),) if trained else (), trained)
+
+    def _product(
+        self,
+        kind: OperatorKind,
+        name: str,
+        x: Tensor,
+        y: Tensor,
+        sizes: tuple[int, float, float, float],
+        rows: float,
+        launches: int,
+        saves: tuple[Tensor, ...],
+        trained: bool,
+    ) -> None:
+        """The same, with what it keeps for the gradient of its weights."""
         batch, m, n, k = sizes
         weight = batch * n * k * self.width_bytes
         given = max(x.size_bytes, rows * k * self.width_bytes)
@@ -71,7 +99,6 @@ class Tape:
             "name": name, "kind": kind, "flops": 2 * rows * n * k, "batch": batch, "launches": launches,
         }  # fmt: skip
         read: dict[str, Any] = {**both, "weight_bytes": weight}
-        saves = (self.kept_input(name, x),) if trained else ()
         self.add(Operator(m=m, n=n, k=k, reads_bytes=given + weight, writes_bytes=y.size_bytes,
                           takes=(x,), makes=(y,), saves=saves, **read))  # fmt: skip
         if not trained:
@@ -80,6 +107,51 @@ class Tape:
         reads = given + y.size_bytes + gradient
         self.add(Operator(phase="W", m=k, n=n, k=m, reads_bytes=reads, writes_bytes=gradient, **both))
         self.add(Operator(phase="I", m=m, n=k, k=n, reads_bytes=y.size_bytes + weight, writes_bytes=given, **read))
+
+    def _frozen(
+        self,
+        kind: OperatorKind,
+        name: str,
+        x: Tensor,
+        y: Tensor,
+        sizes: tuple[int, float, float, float],
+        rows: float,
+        launches: int,
+    ) -> None:
+        """A product with a matrix that stays as it is, made as wide as it is read before each use where it is kept
+        narrower; and beside it an adapter's two, whose result is scaled and added (Hu et al. 2021, arXiv:2106.09685).
+
+        With tokens split (``Shard.sp``) an adapter keeps the gathered input, as Megatron-Bridge's do.
+        """
+        batch, m, n, k = sizes
+        rank = self.batch.adapter if adapted(name, self.batch.adapter_on) else 0
+        self._widened(name, batch * n * k)
+        self._product(kind, name, x, y, sizes, rows, launches, (), True)
+        if not rank:
+            return
+        whole = rows * k * self.width_bytes
+        kept = x if x.size_bytes >= whole else Tensor(f"{x.name}.gathered", whole)
+        narrow = self.tensor(f"{name}{ADAPTER}.y", rows * rank)
+        result = self.tensor(f"{name}{ADAPTER}.result", y.size_bytes / self.width_bytes)
+        self._product(kind, f"{name}{ADAPTER}.down", x, narrow, (batch, m, rank, k), rows, launches, (kept,), True)
+        self._product(kind, f"{name}{ADAPTER}.up", narrow, result, (batch, m, n, rank), rows, launches, (narrow,), True)
+        read, written = 3 * y.size_bytes, 2 * y.size_bytes
+        both: dict[str, Any] = {"name": f"{name}{ADAPTER}.add", "kind": "elementwise", "launches": 2}
+        self.add(Operator(reads_bytes=read, writes_bytes=written, takes=(result,), makes=(y,), **both))
+        self.add(Operator(phase="I", reads_bytes=y.size_bytes + 2 * whole, writes_bytes=y.size_bytes + whole, **both))
+
+    def _widened(self, name: str, elements: float) -> None:
+        """A matrix is read as it is kept and written as its product reads it, in each direction (Dettmers et al. 2023,
+        arXiv:2305.14314, section 3); routers and the like are kept wide."""
+        kept = self.batch.frozen_bytes
+        if kept is None or any(word in name for word in WIDE):
+            return
+        made: dict[str, Any] = {
+            "name": f"{name}{WIDENING}", "kind": "elementwise", "reads_bytes": elements * kept,
+            "writes_bytes": elements * self.width_bytes,
+        }  # fmt: skip
+        self.add(Operator(**made))
+        self.add(Operator(phase="I", **made))
 
     def kept_input(self, name: str, x: Tensor) -> Tensor:
         """What the gradient of a product's weights keeps: its input, or a narrower copy where a recipe makes one."""
@@ -144,6 +216,8 @@ class Tape:
         return y
 
     def add(self, operator: Operator) -> None:
-        """Write down an operator, under its name in the scope."""
+        """Write down an operator, under its name in the scope; gradients of what is frozen are none."""
+        if operator.phase == "W" and self.batch.frozen and ADAPTER not in operator.name:
+            return
         made = replace(operator, name=f"{self.scope}{operator.name}")
         (self.forward if made.phase == "F" else self.backward).append(made)

@@ -149,8 +149,7 @@ def _kernels(
     kernels = []
     for index, op in enumerate(made):
         kind, precision = CLASSES[found.kind[index]], low if rows.low[index] else rank.wide
-        share, frozen = float(lasting[found.kind[index]]), rank.setup.adapter and op.phase == "W"
-        time, alone_s = times[index], 0.0 if frozen else float(found.seconds[index])
+        share, time, alone_s = float(lasting[found.kind[index]]), times[index], float(found.seconds[index])
         kernels.append(
             Kernel(
                 operator=op,

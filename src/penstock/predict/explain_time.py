@@ -13,7 +13,6 @@ from penstock.cost.origins import Constant, constant, of_memory, of_stack
 from penstock.cost.passes import CLASSES, hot_share
 from penstock.predict.after import hides
 from penstock.predict.explain_blocks import Mine, blocks_of
-from penstock.predict.explain_frozen import widening
 from penstock.predict.explain_kernels import (
     PHASES,
     Kernel,
@@ -75,9 +74,9 @@ class Opened:
     def _device(self) -> Iterable[Figure]:
         for mine in self._each():
             rank, work, times = mine.rank, mine.work, mine.times
-            others = [adding(rank, work, rank.bits_in(mine.block), times), widening(rank, work, 2 * times)]
+            added = adding(rank, work, rank.bits_in(mine.block), times)
             yield total(
-                mine.name, "s", [*operators(rank, kernels_of(rank, mine.block), times), *others],
+                mine.name, "s", [*operators(rank, kernels_of(rank, mine.block), times), added],
                 how=mine.often, facts={"blocks": mine.blocks, "error_s": mine.part.error_s},
             )  # fmt: skip
 
@@ -86,8 +85,6 @@ class Opened:
             rank, part, times = mine.rank, mine.part, mine.times
             some = [kernel for kernel in kernels_of(rank, mine.block) if kernel.again]
             found = operators(rank, some, times)
-            if (work := mine.work).launches[3] == work.launches[0]:
-                found.append(widening(rank, work, times))
             host_s = times * part.again_s - sum(figure.value for figure in found)
             how = "what launches by the host add to the device's time"
             if abs(host_s) > 1e-9 * times * part.again_s:
@@ -251,9 +248,8 @@ def facts_of(kernel: Kernel, times: float) -> dict[str, Any]:
 
 def adding(rank: Rank, work: Any, low: str, times: float) -> Figure:
     """Return the seconds of adding gradients to those of micro-batches before."""
-    trained = not rank.setup.adapter
     share = float(rank.lasting(low, hot_share(work.seconds.sum(axis=1)))[CLASSES.index("memory")])
-    seconds = trained * rank.added_s(work) / share
+    seconds = rank.added_s(work) / share
     widths = (of_stack(rank.stack, name) for name in ("passing_bytes", "gradient_bytes"))
     made = (*of_memory(rank.device), *lasting_constants(rank, "memory", low), *widths)
     how = f"{work.weights:,.4g} elements of gradients, but for the first micro-batch"

@@ -23,7 +23,7 @@ from penstock.cost.kernels import memory_bound
 from penstock.cost.operators import Kernels, Microbatch, Shard
 from penstock.cost.passes import CAST, MEMORY, ROUTING, Shares, Work, hot_share, sustained
 from penstock.cost.stack import Stack
-from penstock.predict.frozen import widened_s
+from penstock.predict.frozen import quantised
 from penstock.predict.host import with_copies
 from penstock.predict.launching import host_s
 from penstock.predict.part import Part, both_s
@@ -70,6 +70,10 @@ class Rank:
             kernels=kernels,
             dropout=setup.dropout,
             kept_bytes=precision.kept_bytes,
+            frozen=setup.adapter > 0,
+            frozen_bytes=setup.frozen_bytes if quantised(self) else None,
+            adapter=setup.adapter,
+            adapter_on=setup.adapter_on,
         )
         self.dense_batch = replace(self.batch, shard=replace(shard, ep=1, etp=1))
         paces = host_paces(self.device)
@@ -90,8 +94,9 @@ class Rank:
         return self.wide if block.wide else self.low
 
     def batch_of_end(self, which: str) -> Microbatch:
-        """The micro-batch as an end sees it: only multi-token heads have experts."""
-        return self.batch if which == "predictors" else self.dense_batch
+        """The micro-batch as an end sees it: only multi-token heads have experts, and none has adapters."""
+        found = self.batch if which == "predictors" else self.dense_batch
+        return replace(found, adapter=0, adapter_on=(), frozen_bytes=None)
 
     def group(self, row: Row) -> tuple[Level, ...]:
         """Links that a group crosses."""
@@ -169,9 +174,7 @@ class Rank:
         now the one waits and then the other. Messages are the device's."""
         lasting = self.lasting(low, hot_share(done.seconds.sum(axis=1)))
         device = (done.seconds / lasting[:, None]).sum(axis=0)
-        trained = not self.setup.adapter  # frozen matrices need no gradients of their own
-        device[2] = trained * (device[2] + self.added_s(done) / lasting[MEMORY])
-        device[:2] += (wide_s := 0.0 if block is None else widened_s(self, done) / float(lasting[MEMORY]))
+        device[2] += self.added_s(done) / lasting[MEMORY]
         back_s, (f, _, _, again) = float(device[1] + device[2]), done.launches
         turn_s, ring_f, ring_b = self.messages(block, float(device[0]), back_s)
         twice = self.setup.recompute == "full" and block is not None
@@ -183,7 +186,7 @@ class Rank:
         b_s = both_s(self.device, back_s + back_too_s, host_b) + routing_s
         waits_s = (f_s - float(device[0]) - there_s, b_s - back_s - back_too_s)
         stretch = 1 + waits_s[1] / back_s if back_s else 1.0
-        again_s = float((done.again / lasting).sum()) + wide_s * (again == f)
+        again_s = float((done.again / lasting).sum())
         again_s = both_s(self.device, again_s, host_again) + routing_s * (again == f) if again else 0.0
         shown = {axis: (2 + twice) * seconds for axis, seconds in turn_s.items()}
         shown["context"] = ring_f * (1 + twice) + ring_b

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import lru_cache, partial
 from typing import Any
 
 from penstock.core.architecture import Architecture, Block
 from penstock.core.parts import Experts
-from penstock.cost.operators import WIDE, Microbatch
+from penstock.cost.operators import WIDE, Microbatch, Operator, adapted
 from penstock.predict.micro import Rank
 from penstock.predict.split import Split
 from penstock.predict.works import block_rows
@@ -44,7 +45,7 @@ def _counts(block: Block) -> tuple[int, int]:
 
 
 def trained(rank: Split, mine: Mapping[Block, Any], first: Any, last: Any) -> tuple[Any, Any]:
-    """Return those of ``parameters`` that are trained: all, or of each matrix of a block an adapter's two narrow ones
+    """Return those of ``parameters`` that are trained: all, or of each matrix that has an adapter its two narrow ones
     (Hu et al. 2021, arXiv:2106.09685)."""
     setup = rank.setup
     if not setup.adapter:
@@ -54,17 +55,23 @@ def trained(rank: Split, mine: Mapping[Block, Any], first: Any, last: Any) -> tu
 
 
 def _sides(block: Block, rank: Rank) -> float:
-    """Rows and columns of all matrices of a block."""
-    return sum((m + n) * count for (m, n), count in shapes(block, rank.batch_of(block)).items())
+    """Rows and columns of all matrices of a block that have adapters."""
+    on = rank.setup.adapter_on
+    return sum((op.m + op.n) * op.batch for op in _matrices(block, rank.batch_of(block)) if adapted(op.name, on))
+
+
+def _matrices(block: Block, batch: Microbatch) -> list[Operator]:
+    """Gradients of the matrices of a block, were they trained; routers and the like apart."""
+    made, _ = block_rows(block, replace(batch, frozen=False, frozen_bytes=None, adapter=0, adapter_on=()))
+    matrices = (op for op in made if op.phase == "W" and op.kind.endswith("matmul"))
+    return [op for op in matrices if not any(word in op.name for word in WIDE)]
 
 
 @lru_cache(maxsize=4096)
 def shapes(block: Block, batch: Microbatch) -> dict[tuple[float, float], int]:
     """Return the shapes of the matrices of a block on one rank, and how many there are of each; routers and the like
-    apart."""
-    made, _ = block_rows(block, batch)
+    apart, and adapters."""
     found: Counter[tuple[float, float]] = Counter()
-    for op in made:
-        if op.phase == "W" and op.kind.endswith("matmul") and not any(word in op.name for word in WIDE):
-            found[op.m, op.n] += op.batch
+    for op in _matrices(block, batch):
+        found[op.m, op.n] += op.batch
     return dict(found)
