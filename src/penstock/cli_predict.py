@@ -166,7 +166,9 @@ def setup_of(given: dict[str, Any], devices: int) -> Setup:
     missing = [name for name in ("seq", "batch") if name not in given]
     if missing:
         raise ValueError(f"--{missing[0]} is missing; say how many {_SAYS[missing[0]].split(',')[0].rstrip('.')}")
-    given = {name: value.lower() if name in WORDS and isinstance(value, str) else value for name, value in given.items()}
+    given = {
+        name: value.lower() if name in WORDS and isinstance(value, str) else value for name, value in given.items()
+    }
     for name in ("stage_layers", "recompute_layers"):
         if isinstance(given.get(name), str):
             given[name] = _numbers(given[name], name)

@@ -9,8 +9,9 @@ from penstock.calibrate.dials import of_tables
 from penstock.calibrate.fit_stacks import chosen
 from penstock.calibrate.published import run_of
 from penstock.calibrate.run_fit import Problem, step_s
-from penstock.calibrate.run_recipes import FILLED, recipes, ways_of, with_recipe
+from penstock.calibrate.run_recipes import FILLED, TUNED, recipes, ways_of, with_recipe
 from penstock.core.device import device
+from penstock.core.mask import Mask
 from penstock.cost.stack import stack, stacks
 
 ROW = {
@@ -36,7 +37,8 @@ def filled(**cells):
 
 
 def test_a_version_picks_its_recipe_and_cells_of_the_row_win():
-    assert [filled()[name] for name in FILLED] == ["3", "none", "attention router", "bf16", "hybridep"]
+    expected = ["3", "none", "", "attention router", "bf16", "hybridep"]
+    assert [filled().get(name, "") for name in FILLED] == expected
     assert filled(**LATER)["graphs"] == "step"
     assert filled(**LATER, graphs="none", dispatcher="deepep")["graphs"] == "none"
     assert "graphs" not in filled(**LATER, precision="fp8")
@@ -80,7 +82,7 @@ def test_each_recipe_can_be():
         assert recipe["framework"] in stacks()
         assert recipe["place"].startswith("github.com/")
         assert recipe["from"] <= recipe["to"]
-        assert any(recipe[name] for name in FILLED)
+        assert any(recipe[name] for name in (*FILLED, *TUNED))
         assert not recipe["device"] or device(recipe["device"])
         ways_of(recipe)
 
@@ -101,3 +103,29 @@ def test_some_constants_can_be_fitted_alone():
     assert chosen(dials, []) == dials
     with pytest.raises(SystemExit, match="'megatron-brige' has no constants that are fitted; did you mean 'megatron-b"):
         chosen(dials, ["megatron-brige"])
+
+
+def test_recipes_of_fine_tuning_pack_short_sequences_and_adapt_some_matrices():
+    llama = {
+        "model_name": "Llama-3-70B",
+        "device": "H100-80GB-SXM",
+        "ep": "",
+        "pp": "4",
+        "tp": "2",
+        "global_batch": "256",
+    }
+    tuned = ROW | LATER | llama | {"task": "lora", "precision": "bf16", "devices": "64", "vpp": ""}
+    run = run_of(tuned)
+    assert run.why_not == ""
+    assert run.setup.adapter_on == ("attention.qkv",)
+    assert run.model.blocks[0].attention.mask == Mask(chunk=196)
+    assert run_of(tuned | {"packed": "512"}).model.blocks[0].attention.mask == Mask(chunk=512)
+    plain = run_of(tuned | {"task": "pretrain"})
+    assert (plain.setup.adapter_on, plain.model.blocks[0].attention.mask) == ((), Mask())
+
+
+def test_activations_of_some_layers_wait_on_the_host():
+    cells = {"model_name": "Llama-3-70B", "precision": "fp8", "ep": "", "pp": "1", "vpp": "", "devices": "64"}
+    run = run_of(ROW | cells | {"zero_stage_or_fsdp": "FSDP=64", "micro_batch": "2"})
+    assert run.setup.offload == 40 / 80
+    assert "offload=activation:40 layers, as in the recipe of 26.04" in run.guessed

@@ -67,7 +67,12 @@ def test_a_measured_cell_that_is_no_number_is_named_and_the_row_still_predicted(
 
 def test_rows_that_cannot_be_predicted_say_why():
     huge = {"global_batch": "99999996", "tp": "8"}, "99,999,996 micro-batches are too many to simulate"
-    for cells, says in (huge, ({"devices": ""}, "no devices"), ({"tp": "3"}, "tp=3 do not divide 8"), ({"device": "Z1"}, "Z1")):
+    for cells, says in (
+        huge,
+        ({"devices": ""}, "no devices"),
+        ({"tp": "3"}, "tp=3 do not divide 8"),
+        ({"device": "Z1"}, "Z1"),
+    ):
         row = one(seconds_per_iter="3", **cells)
         assert row.figures is None
         assert says.lower() in row.why_not.lower()

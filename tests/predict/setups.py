@@ -34,6 +34,8 @@ SETUPS: dict[str, tuple[str, str, str, dict[str, Any]]] = {
     "vocabulary and split backwards": ("llama-3-8b", "dgx-h100:4", "megatron-core",
                                        {"dp": 8, "pp": 4, "schedule": "zb-h1", "vocabulary": 1}),
     "adapter on a slow host": ("llama-3-8b", "dgx-h100:1", "transformers", {"dp": 8, "seq": 128, "adapter": 8}),
+    "adapters of some matrices": ("llama-3-8b", "dgx-h100:1", "megatron-core",
+                                  {"dp": 4, "tp": 2, "sp": True, "adapter": 8, "adapter_on": ("attention.qkv", "mlp")}),
     "adapter on weights of 4 bits": ("llama-3-8b", "dgx-h100:1", "transformers",
                                      {"dp": 8, "zero": 1, "adapter": 16, "frozen_bytes": 0.6, "recompute": "full"}),
     "our own runtime": ("tiny-llama", "cpu:2", "penstock", {"pp": 2, "seq": 128, "precision": "fp32"}),

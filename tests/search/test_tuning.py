@@ -15,8 +15,9 @@ from penstock.search.tuning import NF4_BYTES, TUNINGS, tune_plans, tunings_of
 MODEL = gpt(layers=24, hidden=2048, heads=16, vocab=50304, positions=2048)
 
 
-def test_scores_of_adapters_are_predictions() -> None:
-    base = Setup(seq=1024, batch=64, adapter=16, frozen_bytes=0.6)
+@pytest.mark.parametrize("on", [(), ("attention.qkv",)])
+def test_scores_of_adapters_are_predictions(on: tuple[str, ...]) -> None:
+    base = Setup(seq=1024, batch=64, adapter=16, adapter_on=on, frozen_bytes=0.6)
     cluster = Cluster.read("dgx-h100:1")
     grid = Grid.all_of(base, 8, tp=(1, 2), cp=(1, 2), micro=(1, 2), zero=(0, 1, 2, 3), recompute=("none", "full"))
     found = scores(MODEL, cluster, grid, stack("deepspeed"))

@@ -49,7 +49,9 @@ def _likely(system: str, row: Mapping[str, str]) -> str:
         return known[max(within, key=len)]
     if any((whole(row, axis) or 1) > 1 for axis in ("pp", "cp", "ep")):
         return "megatron-core"
-    like = next((name for name, words in LIKE.items() if re.search(words, f"{system} {row.get('device', '')}", re.I)), "")
+    like = next(
+        (name for name, words in LIKE.items() if re.search(words, f"{system} {row.get('device', '')}", re.I)), ""
+    )
     if like in OWN or (like and not row.get("zero_stage_or_fsdp")):
         return like
     if (whole(row, "tp") or 1) > 1:

@@ -155,7 +155,12 @@ def _cluster(row: Mapping[str, str], devices: int, guessed: list[str]) -> Cluste
 
 def _alone(text: str) -> str:
     """The name of a device without how many there are, which a TPU's slice and a node have in their names."""
-    return re.sub(r"^\d+ ?x ?|(?<=[a-z]\d\d\d)x\d+$| x ?\d+$|(?<=v\d)-\d+$|(?<=v\d[a-z])-\d+$", "", text.strip(), flags=re.IGNORECASE)
+    return re.sub(
+        r"^\d+ ?x ?|(?<=[a-z]\d\d\d)x\d+$| x ?\d+$|(?<=v\d)-\d+$|(?<=v\d[a-z])-\d+$",
+        "",
+        text.strip(),
+        flags=re.IGNORECASE,
+    )
 
 
 def _setup(row: Mapping[str, str], model: Architecture, devices: int, framework: Stack, guessed: list[str]) -> Setup:

@@ -28,8 +28,12 @@ GATES = {"swiglu": True, "geglu": True, "reglu": True, "glu": True, "gelu": Fals
 """Feed-forwards by name, and whether they have a gate."""
 BINARY = ("seq_len", "global_batch", "micro_batch")
 """Columns in which k and M are powers of 1,024, as lengths and batches are chosen; in others they are of 1,000."""
-_NUMBER = re.compile(r"[~<≈]?\s*(\d[\d,_]*\.?\d*(?:e[+-]?\d+)?|\.\d+)\s*((?:[km](?![a-z]))?)\s*([a-z%/]*)(?:\s+.*)?", re.I)
-_UNITS = re.compile(r"|%|g|gi?b|tok\w*|seq\w*|samples?|gpus?|devices?|chips?|cards?|ranks?|nodes?|m?s|secs?|seconds?|tf\w*.*")
+_NUMBER = re.compile(
+    r"[~<≈]?\s*(\d[\d,_]*\.?\d*(?:e[+-]?\d+)?|\.\d+)\s*((?:[km](?![a-z]))?)\s*([a-z%/]*)(?:\s+.*)?", re.I
+)
+_UNITS = re.compile(
+    r"|%|g|gi?b|tok\w*|seq\w*|samples?|gpus?|devices?|chips?|cards?|ranks?|nodes?|m?s|secs?|seconds?|tf\w*.*"
+)
 
 
 MOST = {"layers": 10_000, "devices": 10_000_000}

@@ -27,6 +27,7 @@ NEVER = {
     "dropout": "it trains without",
     "fused_loss": "the loss reads a copy",
     "adapter": "all weights are trained",
+    "adapter_on": "all weights are trained",
     "frozen_bytes": "all weights are trained",
     "multi_token": "multi-token heads are not trained",
     "imbalance": "a fact of data and router",

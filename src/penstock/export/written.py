@@ -22,6 +22,7 @@ SCRIPTS = {
     "dropout": "the model's own",
     "fused_loss": "the model's own",
     "adapter": "wrap the model with adapters in the training script",
+    "adapter_on": "wrap the model with adapters in the training script",
     "frozen_bytes": "weights are loaded by the training script",
     "multi_token": "the model's own",
     "imbalance": FACT,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 from penstock.core.plan import Plan
-from penstock.schedules import SCHEDULES, build
+from penstock.schedules import build
 
 MOST_PASSES = 1_000_000
 """Forwards of all stages that are simulated."""
@@ -16,12 +16,8 @@ def pipeline(schedule: str, ranks: int, micros: int, chunks: int) -> Plan:
     """Return the plan of a named schedule.
 
     Raises:
-        ValueError: there is no such schedule, it holds more than one copy of the weights, or it cannot be at these
-            sizes.
+        ValueError: there is no such schedule, or it cannot be at these sizes.
     """
-    if schedule in SCHEDULES and SCHEDULES[schedule].copies > 1:
-        near = "dualpipev" if schedule == "dualpipe" else "1f1b or zb-h1"
-        raise ValueError(f"schedule={schedule} holds its weights twice, which is not predicted yet; use {near}")
     if ranks * chunks * micros > MOST_PASSES:
         most = max(1, MOST_PASSES // (ranks * chunks))
         raise ValueError(
