@@ -29,7 +29,9 @@ GUESSES = ("micro_batch=1", "zero=0", "recompute=", "sp=", "schedule 1F1B")
 """How guesses begin that a layout stands in place of."""
 SPLITS = ("tp", "cp", "pp", "dp", "zero_stage_or_fsdp")
 """Columns of which a row that says none gives no layout at all."""
-DEFAULTS = {field.name: field.default for field in fields(Setup)}
+LONG = 32_768
+"""Tokens of a sequence from which on tables do not leave out context parallelism where there is none."""
+DEFAULTS: dict[str, Any] = {field.name: field.default for field in fields(Setup)}
 LAYOUT_SPREAD = 0.3
 """Of runs around a prediction whose layout is guessed: as for a framework that is not known."""
 
@@ -40,17 +42,18 @@ def laid_out(
     """Return a setup with the layout that a row gives, or where it gives none, or leaves out some of it and the rest
     does not fit, with the best that a planner finds at once; what a cell says stays.
 
-    ``guessed`` grows by the layout in words.
+    ``guessed`` grows by the layout in words. Of a row that says some of it and has no long sequences, context parallelism
+    that is left out is none.
     """
     bare, devices = says_none(row), whole(row, "devices") or setup.devices
     if not bare and (not _leaves_out(row, model) or _fits(setup, model, cluster, stack)):
         return setup
     kept = tuple((name, _said(row, setup, name, column)) for name, column in SAID.items() if _counts(row, column))
+    if not bare and setup.seq < LONG and not _counts(row, "cp"):
+        kept = (*kept, ("cp", 1))
     found = _planned(model, cluster, stack, setup, kept, devices)
     if found is None:
         return replace(setup, dp=devices) if bare else setup
-    if found == setup:
-        return setup
     guessed[:] = [one for one in guessed if not one.startswith(GUESSES)]
     names = ("tp", "pp", "dp", *(name for name in SAID if getattr(found, name) != DEFAULTS[name]))
     words = [f"{name}={getattr(found, name)}" for name in dict.fromkeys(names) if name not in dict(kept)]

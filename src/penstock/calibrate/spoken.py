@@ -38,10 +38,11 @@ PLAIN = NO | {"eager", "math", "naive", "native", "plain", "vanilla", "unfused",
 """Attention with scores in memory."""
 ORDERS = {
     "zb1p": "zb-h1", "zb2p": "zb-h2", "zerobubble": "zb-h1", "afab": "gpipe", "allforward": "gpipe", "dapple": "1f1b",
-    "pipedreamflush": "1f1b", "loopedbfs": "breadth-first", "bfs": "breadth-first", "dualpipe": "dualpipev", "chimera": "1f1b",
+    "pipedreamflush": "1f1b", "loopedbfs": "breadth-first", "bfs": "breadth-first", "dualpipe": "dualpipev",
+    "chimera": "1f1b",
 }  # fmt: skip
-"""How names of schedules begin in tables, squeezed, and ours. Fixed orders stand for those that read costs, one copy of the
-weights for two."""
+"""How names of schedules begin in tables, squeezed, and ours. Fixed orders stand for those that read costs, one copy of
+the weights for two."""
 Fields = dict[str, Any]
 
 

@@ -63,8 +63,8 @@ class Setup:
         dropout: results of both halves of a block, and weights of attention, are dropped at random.
         fused_loss: the loss reads logits as they are, without a copy in full precision.
         adapter: rank of the low-rank adapters that are trained in place of all matrices of blocks; 0: all is trained.
-        adapter_on: operators whose matrices have adapters, such as ``attention.qkv``, or beginnings of their names; empty:
-            all products of blocks.
+        adapter_on: operators whose matrices have adapters, such as ``attention.qkv``, or beginnings of their names;
+            empty: all products of blocks.
         frozen_bytes: of a parameter that an adapter leaves as it is.
         multi_token: multi-token heads are trained too, where the model has them.
         imbalance: tokens of the busiest rank of experts over the mean.

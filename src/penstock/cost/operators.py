@@ -161,8 +161,8 @@ class Microbatch:
     which is read and written as it accumulates. ``shard``: how the work is split. ``kernels``: what runs as one kernel,
     and so what is kept in between. ``dropout``: results of both halves, and weights of attention, are dropped at
     random, and a byte of each is kept. ``kept_bytes``: of an element of a product's input as the gradient of its
-    weights keeps it, where that is a copy in a narrower width (``None``: the input itself). ``frozen``: matrices stay as
-    they are, and need no gradient; ``frozen_bytes`` of an element, where they are kept in fewer than products read
+    weights keeps it, where that is a copy in a narrower width (``None``: the input itself). ``frozen``: matrices stay
+    as they are, and need no gradient; ``frozen_bytes`` of an element, where they are kept in fewer than products read
     (``None``: as they read them). ``adapter``: rank of the low-rank adapters beside those that ``adapter_on`` names; 0:
     none.
 

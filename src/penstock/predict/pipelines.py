@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 from penstock.core.plan import Plan
-from penstock.schedules import build
+from penstock.schedules import SCHEDULES, build
 
 MOST_PASSES = 1_000_000
 """Forwards of all stages that are simulated."""
@@ -24,3 +24,14 @@ def pipeline(schedule: str, ranks: int, micros: int, chunks: int) -> Plan:
             f"{micros:,} micro-batches are too many to simulate; use larger ones, at most {most:,} of them"
         )
     return build(schedule, ranks=ranks, micros=micros, chunks=chunks)
+
+
+def check_copies(schedule: str) -> None:
+    """Do nothing where a schedule can be predicted.
+
+    Raises:
+        ValueError: it holds more than one copy of the weights.
+    """
+    if schedule in SCHEDULES and SCHEDULES[schedule].copies > 1:
+        near = "dualpipev" if schedule == "dualpipe" else "1f1b or zb-h1"
+        raise ValueError(f"schedule={schedule} holds its weights twice, which is not predicted yet; use {near}")

@@ -27,13 +27,12 @@ from penstock.predict.memory import rooms, saved_bytes
 from penstock.predict.micro import Rank
 from penstock.predict.moments import sharded
 from penstock.predict.part import Part
-from penstock.predict.pipelines import pipeline
+from penstock.predict.pipelines import check_copies, pipeline
 from penstock.predict.prediction import Prediction
 from penstock.predict.sizes import parameters, trained
 from penstock.predict.split import hops_s, waits_s
 from penstock.predict.stage import Stage
 from penstock.predict.widened import as_asked
-from penstock.schedules import SCHEDULES
 
 Floats = NDArray[np.float64]
 
@@ -64,9 +63,7 @@ def begun(model: Architecture, cluster: Cluster, setup: Setup, stack: Stack) -> 
     """Return the step that ``predict`` predicts, with the same arguments and errors."""
     if setup.devices > cluster.devices:
         raise ValueError(f"the setup takes {setup.devices} devices, {cluster.name} has {cluster.devices}")
-    if setup.schedule in SCHEDULES and SCHEDULES[setup.schedule].copies > 1:
-        near = "dualpipev" if setup.schedule == "dualpipe" else "1f1b or zb-h1"
-        raise ValueError(f"schedule={setup.schedule} holds its weights twice, which is not predicted yet; use {near}")
+    check_copies(setup.schedule)
     return Step(as_asked(model, setup), cluster, setup, stack)
 
 

@@ -34,6 +34,8 @@ LEAST_TOKENS = 1024
 """Of a sequence on one rank of context parallelism, unless ``cp`` is fixed."""
 MOST_TOKENS = 65_536
 """Of a micro-batch on one rank, unless ``micro`` is fixed: then it may also be no power of two."""
+LONG_TOKENS = 8192
+"""Of a sequence on one rank, where a first answer looks at more ranks of context parallelism than two."""
 Split = tuple[int, int, int, int]
 
 
@@ -232,7 +234,8 @@ class Space:
     def typical(self) -> Space:
         """Return a small part of the space, where good strategies are usual: for a first answer."""
         usual: Wishes = {"zero": (1, 2, 3), "recompute": ("none", "full"), "schedule": ("1f1b", "interleaved")}
-        usual |= {"cp": (1, 2), "micro": (1, 2), "ep": (1, 8, 64), "order": (ORDER,)}
+        long = tuple(2**power for power in range(2, 6) if 2**power * LONG_TOKENS <= self.base.seq)
+        usual |= {"cp": (1, 2, *long), "micro": (1, 2), "ep": (1, 8, 64), "order": (ORDER,)}
         return replace(self, usual=usual)
 
     def check(self) -> None:

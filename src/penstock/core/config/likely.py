@@ -70,8 +70,8 @@ def likely(name: str) -> tuple[Architecture, str]:
     active = ACTIVE.search(name)
     if billions * 1e9 > MOST and not active:
         raise ValueError(
-            f"model={name!r} is not in the catalogue, and may have experts; name its active parameters, as in 300B-A47B,"
-            " or give layers, hidden and experts"
+            f"model={name!r} is not in the catalogue, and may have experts; name its active parameters, as in "
+            "300B-A47B, or give layers, hidden and experts"
         )
     like = _nearest(name, billions * 1e9, float(active[1]) * 1e9 if active else 0.0)
     return _as_large(read_architecture(like), billions * 1e9, name, like)
