@@ -42,8 +42,8 @@ def laid_out(
     """Return a setup with the layout that a row gives, or where it gives none, or leaves out some of it and the rest
     does not fit, with the best that a planner finds at once; what a cell says stays.
 
-    ``guessed`` grows by the layout in words. Of a row that says some of it and has no long sequences, context parallelism
-    that is left out is none.
+    ``guessed`` grows by the layout in words. Of a row that says some of it and has no long sequences, context
+    parallelism that is left out is none.
     """
     bare, devices = says_none(row), whole(row, "devices") or setup.devices
     if not bare and (not _leaves_out(row, model) or _fits(setup, model, cluster, stack)):

@@ -69,6 +69,8 @@ class Compared:
     @property
     def device(self) -> str:
         """The catalogue's name of the device, or the row's for one that is not known."""
+        if self.run.cluster is not None:
+            return self.run.cluster.device.name
         return _device_name(self.run.row.get("device", "")) or "no device"
 
     @property

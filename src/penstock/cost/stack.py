@@ -187,17 +187,19 @@ class Stack:
 
 
 def stack(name: str) -> Stack:
-    """Return the framework of this name; what stands in brackets behind it does not count.
+    """Return the framework of this name; what stands in brackets behind it, and a version, do not count.
 
     Raises:
         ValueError: none is called so.
 
     >>> stack("llm-foundry (Composer, PyTorch FSDP)").name
     'llm-foundry'
+    >>> stack("TorchTitan v0.1").name
+    'torchtitan'
     """
     known = stacks()
     wanted = re.sub(r"\(.*?\)", "", name.lower()).strip()
-    for text in (name.lower(), wanted):
+    for text in (name.lower(), wanted, re.sub(r"[ :@-]+(core |version |release )?[vr]?\d[\w.]*$", "", wanted)):
         for each in known.values():
             if text == each.name or text in each.aliases:
                 return each
