@@ -29,7 +29,10 @@ def packed(model: Architecture, text: str) -> Architecture:
     if text.isdecimal() and int(text) > 0:
         tokens = int(text)
     else:
-        lengths = Lengths.read(text)
+        try:
+            lengths = Lengths.read(text)
+        except (ValueError, OSError):
+            raise ValueError(f"packed={text!r} is no number of tokens and no set of lengths, such as squad") from None
         squares = float((lengths.counts * lengths.tokens.astype(float) ** 2).sum())
         tokens = round(squares / float((lengths.counts * lengths.tokens).sum()))
     kinds = {block: _apart(block, tokens) for block in model.kinds()}

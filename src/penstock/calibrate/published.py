@@ -102,6 +102,7 @@ def _run(row: Mapping[str, str], framework: Stack | None) -> Run:
     for name in ("device", "seq_len"):
         if not row.get(name) or (name == "seq_len" and not whole(row, name)):
             raise ValueError(f"the row has no {name}")
+    whole(row, "pipeline_rank")
     if any_of(row.get("task", ""), ("inference", "serving", "generation")):
         raise ValueError(f"task={row['task']!r} is no training")
     found = described(

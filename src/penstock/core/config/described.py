@@ -85,13 +85,13 @@ def described(
         found = _cut(model, name, min(layers or model.layers, model.layers), dense_layers, (words,))
         return replace(_resized(found, name, vocab, tied), sized=True)
     guessed: list[str] = []
-    if kv_heads and heads and heads % kv_heads:
-        guessed.append(f"kv_heads={heads} (kv_heads={kv_heads} does not divide heads={heads})")
-        kv_heads = heads
     if heads is None or (hidden % heads and head_dim is None):
         given, heads = heads, _likely_heads(hidden)
         kv_heads = None if kv_heads == given else kv_heads
         guessed.append(f"heads={heads}" + (f" (heads={given} does not divide hidden={hidden})" if given else ""))
+    if kv_heads and heads % kv_heads:
+        guessed.append(f"kv_heads={heads} (kv_heads={kv_heads} does not divide heads={heads})")
+        kv_heads = heads
     said = {"vocab": vocab or None, "gated": gated, "tied": tied}
     usual = {key: value for key, value in _usual(name, known, hidden, ffn).items() if said[key] is None}
     guessed += [f"{key}={value}" for key, value in usual.items()]

@@ -49,7 +49,7 @@ def likely(name: str) -> tuple[Architecture, str]:
 
     >>> model, words = likely("InternLM2-20B")
     >>> model.parameters // 10**9, words
-    (20, 'InternLM2-20B is taken to be like llama-13b with 92 layers')
+    (20, 'InternLM2-20B is taken to be like mistral-small-24b with 34 layers')
     """
     if kind := OTHER_KINDS.search(name):
         raise ValueError(f"model={name!r} is no decoder of text ({kind[0]}); give layers and hidden of its blocks")
