@@ -36,7 +36,7 @@ _UNITS = re.compile(
 )
 
 
-MOST = {"layers": 10_000, "devices": 10_000_000, "hidden": 1_000_000, "heads": 100_000}
+MOST = {"layers": 10_000, "devices": 10_000_000, "hidden": 1_000_000, "heads": 100_000, "experts": 100_000}
 """Beyond these a count is a slip of the pen; beyond ``MOST_ELSE`` in other columns."""
 MOST_ELSE = 10**9
 
