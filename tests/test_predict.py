@@ -81,14 +81,14 @@ def test_every_field_of_a_setup_is_a_flag(penstock):
         "--tp 2 --cp 2 --pp 2 --dp 1 --ep 1 --etp 1 --vpp 2 --schedule interleaved --sp --cp-heads --zero 1 --shards 2 "
         "--recompute mlp,attention.core --offload 0.5 --optimizer-offload 0.25 --precision fp16 --no-flash --graphs "
         "--optimizer sgd --imbalance 1.5 --stage-layers 6,6,7,5 --vocabulary 0 --rank-order tp-cp-ep-pp-dp "
-        "--cp-inner 0 --dropout --fused-loss --adapter 8 --frozen-bytes 0.5"
+        "--cp-inner 0 --dropout --fused-loss --adapter 8 --frozen-bytes 0.5 --adapter-on attention.qkv,mlp"
     )
     found = facts(penstock, f"{WORDS} {words}")["setup"]
     assert found == json.loads(json.dumps(dataclasses.asdict(Setup(
         seq=2048, batch=64, micro=2, tp=2, cp=2, pp=2, dp=1, chunks=2, schedule="interleaved", sp=True, cp_heads=True,
         zero=1, shards=2, recompute=("mlp", "attention.core"), offload=0.5, optimizer_offload=0.25, precision="fp16",
         flash=False, graphs=True, optimizer="sgd", imbalance=1.5, stage_layers=(6, 6, 7, 5), dropout=True,
-        fused_loss=True, adapter=8, frozen_bytes=0.5, order="tp-cp-pp-dp",
+        fused_loss=True, adapter=8, adapter_on=("attention.qkv", "mlp"), frozen_bytes=0.5, order="tp-cp-pp-dp",
     ))))  # fmt: skip
     _, out, _ = penstock("predict --help")
     names = {field.name: field.name.replace("_", "-") for field in dataclasses.fields(Setup)}
@@ -159,6 +159,8 @@ BASE = {"model": GPT, "cluster": "h100:8", "seq": "2048", "batch": "64"}
         ({"cluster": "h10:8"}, "'h10' is no node or device; did you mean 'h100'?"),
         ({"framework": "megatron-cor"}, "framework 'megatron-cor' is unknown; did you mean 'megatron-core'?"),
         ({"schedule": "1f2b", "pp": "2"}, "unknown schedule '1f2b'; did you mean 1f1b?"),
+        ({"schedule": "chimera", "pp": "2"}, "schedule=chimera holds its weights twice, which is not predicted yet"),
+        ({"schedule": "DualPipe", "pp": "2"}, "not predicted yet; use dualpipev"),
         ({"precision": "bf17"}, "precision='bf17' is unknown; did you mean 'bf16'?"),
         ({"recompute": "ful"}, "no operator is called 'ful'"),
         ({"tp": "3"}, "tp=3 does not divide 8 devices; use a product of 1, 2, 4, 8, or give dp"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 from penstock.core.plan import Plan
+from penstock.core.setup import Setup
 from penstock.schedules import SCHEDULES, build
 
 MOST_PASSES = 1_000_000
@@ -26,12 +27,14 @@ def pipeline(schedule: str, ranks: int, micros: int, chunks: int) -> Plan:
     return build(schedule, ranks=ranks, micros=micros, chunks=chunks)
 
 
-def check_copies(schedule: str) -> None:
-    """Do nothing where a schedule can be predicted.
+def predicted(setup: Setup) -> Plan:
+    """Return the plan of a setup's schedule, for a prediction.
 
     Raises:
-        ValueError: it holds more than one copy of the weights.
+        ValueError: as ``pipeline``, or the schedule holds more than one copy of the weights.
     """
+    schedule = setup.schedule
     if schedule in SCHEDULES and SCHEDULES[schedule].copies > 1:
         near = "dualpipev" if schedule == "dualpipe" else "1f1b or zb-h1"
         raise ValueError(f"schedule={schedule} holds its weights twice, which is not predicted yet; use {near}")
+    return pipeline(schedule, setup.pp, setup.micros, setup.chunks)

@@ -27,7 +27,7 @@ from penstock.predict.memory import rooms, saved_bytes
 from penstock.predict.micro import Rank
 from penstock.predict.moments import sharded
 from penstock.predict.part import Part
-from penstock.predict.pipelines import check_copies, pipeline
+from penstock.predict.pipelines import predicted
 from penstock.predict.prediction import Prediction
 from penstock.predict.sizes import parameters, trained
 from penstock.predict.split import hops_s, waits_s
@@ -63,7 +63,6 @@ def begun(model: Architecture, cluster: Cluster, setup: Setup, stack: Stack) -> 
     """Return the step that ``predict`` predicts, with the same arguments and errors."""
     if setup.devices > cluster.devices:
         raise ValueError(f"the setup takes {setup.devices} devices, {cluster.name} has {cluster.devices}")
-    check_copies(setup.schedule)
     return Step(as_asked(model, setup), cluster, setup, stack)
 
 
@@ -92,7 +91,7 @@ class Step:
         self.stages = [Counter(model.blocks[layers.start : layers.stop]) for layers in setup.layers_of(model.layers)]
         self.ways = ways(rank)
         self.ends = {end: part for end, part in rank.parts.items() if isinstance(end, str)}
-        self.plan = plan or pipeline(setup.schedule, setup.pp, setup.micros, setup.chunks)
+        self.plan = plan or predicted(setup)
         placement = self.plan.placement
         self.on = [list(placement.on(r)) for r in range(placement.ranks)]
         sizes = trained(rank, *self.held(self.on).held)
