@@ -135,7 +135,7 @@ def _published(known: str) -> Architecture:
 def known_name(name: str) -> str | None:
     """Return the name in the catalogue that a name of a table means, if there is one: written in another way, cut
     short, or with more behind it. A number of parameters behind it must be the model's."""
-    text = re.sub(r"^meta[-_ ]", "", name.lower().rpartition("/")[2])
+    text = re.sub(r"^meta[-_ ]", "", name.lower().rpartition("/")[2]).replace("+", "-plus")
     bare = _bare(text)
     if found := (_AS | _LARGEST).get(bare):
         return found
