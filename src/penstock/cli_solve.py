@@ -96,6 +96,11 @@ def solve(
     begun = time.perf_counter()
     pricing, objective = pricing_of(prices), _aim(aims)
     every, limit = ways(choices, pricing, ranks, memory)
+    for name in (name for name, way in every.items() if csv and way.placement.chains > 1):
+        raise ValueError(
+            f"--csv {csv}: PyTorch's CSV cannot hold two copies of a stage, as {name} has; leave it out of --placements "
+            "or write --plan"
+        )
     with _progress(seconds) as watch:
         found = search(
             *(pricing.on, every, micros, limit, objective),

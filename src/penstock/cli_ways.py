@@ -74,11 +74,22 @@ def ways(choices: Choices, pricing: Pricing, ranks: int, memory: float) -> tuple
         found |= begun
     if not found:
         raise ValueError(f"--placements {choices.placements}: the costs fit none of them")
-    limit = memory * min(whole_bytes(way.placement, way.costs) for way in found.values())
+    whole = min(whole_bytes(way.placement, way.costs) for way in found.values())
+    limit = memory * whole
     best = {way.placement: (name, way) for name, way in reversed(found.items()) if way.plain}
     for name, way in best.values():
         found |= _more(name, way, allowed, limit)
+    _check_memory(found, memory, whole)
     return found, limit
+
+
+def _check_memory(found: dict[str, Way], memory: float, whole: float) -> None:
+    """Raises: ValueError: no way holds one micro-batch, whatever the order."""
+    least = {name: way.least_bytes / whole if way.loose <= 1 else 0.0 for name, way in found.items()}
+    name = min(least, key=least.__getitem__)
+    if memory < least[name] * (1 - 1e-9):
+        enough = math.ceil(least[name] * 1e4 * (1 - 1e-9)) / 1e4
+        raise ValueError(f"--memory {memory:g}: no placement holds one micro-batch; the least is {enough:g}, on {name}")
 
 
 def _allowed(text: str) -> set[str]:

@@ -120,6 +120,25 @@ def best(work: Work, orders: Sequence[NDArray[np.int64]], objective: Objective, 
     return min(runs, key=lambda run: run.score(objective))
 
 
+def sifted(work: Work, orders: Sequence[NDArray[np.int64]], objective: Objective, plays: int) -> Run:
+    """The best of what habits make of orders: every habit once of each, then the most promising of these further.
+
+    Args:
+        work: what there is to do.
+        orders: where to begin; all keep the limit.
+        objective: what counts.
+        plays: about how often orders may be played in all; each is tried with each habit in any case.
+    """
+    played = plays * len(work.codes)
+    runs = [play(work, order, None, played) for order in orders]
+    once = [(play(work, order, habit, played), habit, order) for order in orders for habit in HABITS]
+    once.sort(key=lambda one: one[0].score(objective))
+    most = max(1, (plays - len(runs) - len(once)) // (PLAYS_OF_HABIT - 1))
+    runs += [run for run, _, _ in once]
+    runs += [run for _, habit, order in once[:most] for run in improve(work, order, habit, ROUNDS, played)]
+    return min(runs, key=lambda run: run.score(objective))
+
+
 def _loop(ops: int, played: int) -> Callable[..., None]:
     """The loop for so many ops, of so many in all; the compiled one also where loops are compiled anyway."""
     known = played >= COMPILE_FROM_PLAYED or native.cache_info().currsize > 0

@@ -5,6 +5,7 @@ where a rank would wait or its memory is full. The search over orders is ours; t
 """
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -39,8 +40,14 @@ def on_a_line(task: Task, micros_held: float) -> list[NDArray[Any]]:
     place = task.placement
     if place.chains > 1 or place.stages > place.ranks:
         raise ValueError(f"{place.stages} stages in {place.chains} chains on {place.ranks} ranks; give one line")
-    problem = Problem(task, limits(task, micros_held))
-    return adapt(problem, _orders(problem), _named(problem), _whole(problem))
+    return [*_lanes(task, tuple(limits(task, micros_held).tolist()))]
+
+
+@lru_cache(maxsize=1)
+def _lanes(task: Task, most: tuple[float, ...]) -> tuple[NDArray[Any], ...]:
+    """Lanes within the limit of each rank; the last ones are kept, since within one limit ``zb-2p`` is ``zb-1p``."""
+    problem = Problem(task, np.array(most))
+    return tuple(adapt(problem, _orders(problem), _named(problem), _whole(problem)))
 
 
 def limits(task: Task, micros_held: float) -> NDArray[np.float64]:

@@ -5,6 +5,7 @@ gradients with them.
 """
 
 from collections.abc import Iterator
+from functools import lru_cache
 from itertools import chain
 from typing import Any
 
@@ -38,6 +39,12 @@ def lanes(task: Task) -> list[NDArray[Any]]:
         >>> str(build("zb-v-auto", ranks=1, micros=2, chunks=2).lanes[0])
         '0F0 1F0 1I0 1W0 0F1 0I0 0W0 1F1 1I1 0I1 1W1 0W1'
     """
+    return [*_lanes(task)]
+
+
+@lru_cache(maxsize=1)
+def _lanes(task: Task) -> tuple[NDArray[Any], ...]:
+    """The same; those of the last task are kept, since ``v-auto`` begins with them."""
     problem = Problem(task, limits(task, float(task.placement.ranks)))
     p, stages, m, _ = problem.sizes
     if stages != 2 * p or (problem.rank_of != problem.rank_of[::-1]).any():
@@ -46,7 +53,7 @@ def lanes(task: Task) -> list[NDArray[Any]]:
         )
     rows: list[NDArray[Any]] = [zb_v.lane(int(up), p, m, 2) for up in np.argsort(problem.rank_of[:p])]
     kept = [row[row[:, 0] != Kind.W] for row in rows]
-    return adapt(problem, [problem.woven(kept)], map(problem.woven, chain([rows], _played(problem))))
+    return tuple(adapt(problem, [problem.woven(kept)], map(problem.woven, chain([rows], _played(problem)))))
 
 
 def _played(problem: Problem) -> Iterator[list[NDArray[Any]]]:

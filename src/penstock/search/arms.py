@@ -14,7 +14,7 @@ from penstock.engine import simulate
 from penstock.engine.bounds import Bound
 from penstock.lower import merge_backward
 from penstock.schedules.problem import KINDS
-from penstock.schedules.reorder import PLAYS, Run, best, play
+from penstock.schedules.reorder import PLAYS, Run, best, play, sifted
 from penstock.schedules.task import Objective, Task, seconds_of
 from penstock.schedules.vary import vary
 from penstock.schedules.work import Work
@@ -97,6 +97,12 @@ class Arm:
         better = self.run is None or run.score(self.task.objective) < self.run.score(self.task.objective)
         return replace(self, run=run if better else self.run, starts=(*self.starts, order))
 
+    def after(self, step: int, run: Run | None) -> Arm:
+        """The arm after a stint that gave an order; better or not."""
+        arm = replace(self, stints=self.stints + 1, steps=self.steps | steps_of(self, step), starts=())
+        better = run is not None and run.score(self.task.objective)[0] < self.seconds
+        return replace(arm, run=run) if better else arm
+
 
 def arm_of(way: Way, micros: int, memory_limit: float | None, objective: Objective) -> Arm:
     """A way with nothing known but one micro-batch after the other.
@@ -132,7 +138,7 @@ def stint(arm: Arm, step: int, seconds: float, seed: int) -> tuple[Run | None, l
     if not fresh.starts:
         return arm.run, found
     plays = max(1, min(PLAYS * len(fresh.starts), int(seconds / (PLAY_S * len(work.codes)))))
-    run = best(work, fresh.starts, task.objective, plays)
+    run = sifted(work, fresh.starts, task.objective, plays)
     return _both(arm, run, seconds, seed) if step == SEARCHING and arm.run is not None else run, found
 
 

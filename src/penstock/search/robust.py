@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import time
-from concurrent.futures import Executor
 from dataclasses import replace
 from itertools import chain, cycle, islice
 
@@ -19,6 +18,7 @@ from penstock.search.judged import Judged, Robust, expected_bound, judged, least
 from penstock.search.rounds import Search
 from penstock.search.solution import Found, Solution, seed_of
 from penstock.search.ways import Finished
+from penstock.search.workers import Workers
 
 NEAR = 1.01
 """How much longer than the best, as a factor, the order of a placement may be that is still improved."""
@@ -28,7 +28,7 @@ WORTH = 1e-3
 """Share of the expected time that an order must save which takes longer without noise."""
 
 
-def harden(search: Search, noise: Noise, pool: Executor | None) -> Solution:
+def harden(search: Search, noise: Noise, pool: Workers | None) -> Solution:
     """Go on with a search until its time is up, for the least expected time; the answer of both halves."""
     second = Hardening(search, noise)
     while second.goes_on():
@@ -81,7 +81,7 @@ class Hardening:
         able = [name for name, one in self.arms.items() if one.seconds <= NEAR * least_s]
         return sorted(able, key=lambda name: self.arms[name].seconds)
 
-    def round(self, pool: Executor | None) -> None:
+    def round(self, pool: Workers | None) -> None:
         """One stint per process, side by side: on each placement once, then two on the best for one on the second."""
         began, able = time.perf_counter(), self.worthwhile()
         often = cycle([able[0], able[min(1, len(able) - 1)], able[0]])

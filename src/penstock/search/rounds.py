@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 import math
-import os
-import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Executor, Future, ProcessPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
-from itertools import islice
-from multiprocessing import get_all_start_methods, get_context
-from typing import Any
 
 from penstock.core.plan import Plan
 from penstock.engine import check, simulate
@@ -22,28 +16,16 @@ from penstock.schedules.task import Objective
 from penstock.search.arms import FIRST, LATER, SEARCHING, Arm, arm_of, continued, steps_of, stint
 from penstock.search.proofs import prove, proven, seconds_of_proof, worth_proving
 from penstock.search.solution import Found, Options, Solution, seed_of
-from penstock.search.starts import Named, named
+from penstock.search.starts import Named, named, searching_on
 from penstock.search.ways import Finished, Way
+from penstock.search.workers import Done, Workers, interleaved, processes_of
 
 BEGIN = 0.25
-"""Share of the time after which no further way is begun that needs its orders finished."""
-FIRST_STINT_S, BEGIN_STINT_S, LAST_STINT_S = 0.25, 0.5, 2.0
-"""Stints double from the first to the last, so that a short search tries everything too; those that only try where to
-begin end at the second."""
-
-
-def processes_of(options: Options) -> int:
-    """How many work side by side; one where processes cannot fork."""
-    return options.processes or os.cpu_count() or 1 if "fork" in get_all_start_methods() else 1
-
-
-def pool(processes: int) -> AbstractContextManager[Executor | None]:
-    """Processes for stints, with the loops already compiled; none if this process is enough."""
-    from penstock.search import anneal, tune  # noqa: F401 (before processes fork)
-
-    if processes == 1:
-        return nullcontext()
-    return ProcessPoolExecutor(processes, get_context("fork"), signal.signal, (signal.SIGINT, signal.SIG_IGN))
+"""Share of the time after which no further way is begun that needs its orders finished; and that all ways together
+take to try where to begin, about."""
+LEAST_STINT_S, FIRST_STINT_S, BEGIN_STINT_S, LAST_STINT_S = 0.0625, 0.25, 0.5, 2.0
+"""Stints double from the second to the last, so that a short search tries everything too; those that only try where to
+begin end at the third. Where little time is left they are shorter, down to the first."""
 
 
 class Search:
@@ -61,18 +43,44 @@ class Search:
     ) -> None:
         self.options, self.objective, self.begun, self.watch = options, objective, begun, watch
         self.micros, self.limit = micros, memory_limit
-        self.arms = _arms(ways, micros, memory_limit, objective)
         self.best: tuple[str, Finished] | None = None
-        self.reached = dict.fromkeys(self.arms, math.inf)
+        self.reached = dict.fromkeys(ways, math.inf)
         """The best time of each way, finished."""
-        self.named: dict[str, list[Named]] = {name: [] for name in self.arms}
+        self.named: dict[str, list[Named]] = {name: [] for name in ways}
         """Those that keep the limit, as they run."""
         self.named_s = math.inf
         self.history: list[Found] = []
         self.stints = self.rounds = 0
-        self.last_s, self.stopped = [0.0] * 3, False
-        """Seconds of the last round of each step."""
+        self.turns = dict.fromkeys(ways, 0)
+        """Stints that improved an order of each way, or tried to."""
+        self.last_s, self.pace, self.stopped = [0.0] * 3, 1.0, False
+        """Seconds of the last round of each step; how many times as long as asked for those took that improve."""
         self.processes = processes_of(options)
+        self.arms: dict[str, Arm] = {}
+        self.open = True
+        """Whether the bounds of some ways are not known yet."""
+        self.arms = self._arms(ways)
+        self.open = False
+        self.slow = {name for name, arm in self.arms.items() if searching_on(arm.task.placement)}
+        """Ways with schedules that search themselves."""
+
+    def _arms(self, ways: Mapping[str, Way]) -> dict[str, Arm]:
+        """Ways that hold one micro-batch within the limit; the first plain one is the first answer.
+
+        Raises:
+            ValueError: none does.
+        """
+        for name, way in ways.items():
+            if self.limit is None or way.loose > 1 or way.least_bytes <= self.limit * (1 + 1e-9):
+                self.arms[name] = arm_of(way, self.micros, self.limit, self.objective)
+                if way.plain and not self.history:
+                    self.counts(name, self.arms[name].seconds, "")
+        if not self.arms:
+            name, least = min(((name, way.least_bytes) for name, way in ways.items()), key=lambda one: one[1])
+            raise ValueError(
+                f"memory_limit={self.limit:.6g} does not hold one micro-batch; it needs at least {least:.6g}, on {name}"
+            )
+        return self.arms
 
     def begin(self, start: Plan | None) -> None:
         """The first answers: what is known without a search, of ways with the lowest bounds first. Finishing orders
@@ -160,17 +168,26 @@ class Search:
     @property
     def bound(self) -> Bound:
         """A time that no order on any placement beats."""
+        if self.open:
+            return Bound(0.0, "none yet", 0)
         return min((arm.bound for arm in self.arms.values()), key=lambda bound: bound.seconds)
 
     def stint_s(self) -> float:
-        """How long the next stints are."""
-        return min(BEGIN_STINT_S if self.due() == FIRST else LAST_STINT_S, FIRST_STINT_S * 2.0**self.rounds)
+        """How long the next stints are: what has been reached of the doubling, or as much of it as the time holds."""
+        if self.due() == FIRST:
+            each = BEGIN * self.options.first_s * self.processes / max(1, len(self.arms))
+            return min(BEGIN_STINT_S, max(LEAST_STINT_S, each), FIRST_STINT_S * 2.0**self.rounds)
+        seconds = min(LAST_STINT_S, FIRST_STINT_S * 2.0**self.rounds)
+        while seconds > LEAST_STINT_S and not self.in_time(self.pace * seconds, self.options.first_s):
+            seconds /= 2
+        return seconds
 
     def goes_on(self) -> bool:
         """Whether there is something to gain, and time for it."""
         if self.stopped or self.options.stints == self.rounds or not self.worthwhile():
             return False
-        return self.in_time(max(self.last_s[self.due()], 0.5 * self.stint_s()), self.options.first_s)
+        needs_s = self.pace * self.stint_s() if self.due() == LATER else self.last_s[self.due()]
+        return self.in_time(needs_s, self.options.first_s)
 
     def in_time(self, needs_s: float, time_s: float) -> bool:
         """Whether work of so many seconds would end when so many have passed since the search began."""
@@ -189,44 +206,63 @@ class Search:
         able = self.worthwhile()
         if step == SEARCHING and self.named_s == math.inf:
             able += [name for name in self.arms if name not in able]
-        return [name for name in able if step not in self.arms[name].steps]
+        return [name for name in able if step not in self.arms[name].steps and (step == FIRST or name in self.slow)]
 
     def worthwhile(self) -> list[str]:
         """Placements on which a better order may exist, the best first."""
         able = [name for name, arm in self.arms.items() if arm.bound.seconds < self.least_s * (1 - 1e-9)]
         return sorted(able, key=self.reached.__getitem__)
 
-    def chosen(self, due: int) -> Iterator[tuple[str, int]]:
-        """Placements for the next stints, and their steps: each once for what is due; then the best more often than
-        those behind it."""
-        able = self.worthwhile()
-        for step in range(due, LATER):
-            yield from ((name, step) for name in self.lacking(step))
-        rank = 0
-        while True:
-            yield able[min(rank, len(able) - 1)], LATER
-            rank = (rank + 1) % 2 if self.rounds % 4 else (rank + 1) % len(able)
+    def chosen(self, pool: Workers | None, most: int) -> list[tuple[str, int]]:
+        """Placements for the next stints, and their steps. Processes share what all placements are due, however long
+        it takes; what is left of ``most`` stints is shared out: the best placement has twice as many as the second,
+        three times as many as the third, and so on."""
+        due, found = self.due(), list[tuple[str, int]]()
+        if due != LATER:
+            steps = [[(name, step) for name in self.lacking(step)] for step in (SEARCHING, FIRST)]
+            both = {name for name, _ in steps[1] if SEARCHING in steps_of(self.arms[name], FIRST)}
+            mixed = interleaved([one for one in steps[0] if one[0] not in both], steps[1])
+            found = mixed if pool is not None else [one for one in mixed if one[1] == due][:1]
+        able, turns = self.worthwhile(), {**self.turns}
+        while len(found) < most:
+            name = min(able, key=lambda one: (turns[one] + 1) * (able.index(one) + 1))
+            turns[name] += 1
+            found.append((name, LATER))
+        return found
 
-    def round(self, pool: Executor | None) -> None:
-        """One stint per process, side by side; one of them a proof, where one may succeed. A single process takes
-        turns."""
-        began, seconds, due, proof = time.perf_counter(), self.stint_s(), self.due(), self.to_prove()
-        if proof:
-            seconds = max(seconds, seconds_of_proof(self.arms[proof]))
-        run = _at_once if pool is None else pool.submit
-        jobs = [*islice(self.chosen(due), self.processes - bool(proof))]
+    def round(self, pool: Workers | None) -> None:
+        """Stints, side by side; one of them a proof, where one may succeed. A single process takes turns. Where stints
+        take so much longer than asked for that time runs out, what they would find is given up."""
+        began, due = time.perf_counter(), self.due()
+        proof = self.to_prove() if due == LATER else None
+        seconds = max(self.stint_s(), seconds_of_proof(self.arms[proof]) if proof else 0.0)
+        run = Done if pool is None else pool.submit
+        jobs = self.chosen(pool, self.processes - bool(proof))
         work = [run(stint, self.arms[name], step, seconds, self.seed(k)) for k, (name, step) in enumerate(jobs)]
         if proof:
             shown = run(prove, self.arms[proof], self.least_s, self.seed(len(jobs)))
-        for (name, step), (found, some) in zip(jobs, (one.result() for one in work), strict=True):
-            for one in some:
-                self.know(name, one)
-            self.improved(name, _with(self.arms[name], step, found), "")
-        if proof:
-            self.improved(proof, proven(self.arms[proof], shown.result()), "")
+        with suppress(TimeoutError):
+            for (name, step), job in sorted(zip(jobs, work, strict=True), key=lambda one: one[0][1]):
+                self.learn(name, step, *job.result(self.patience_s))
+            if proof:
+                self.improved(proof, proven(self.arms[proof], shown.result(self.patience_s)), "")
         self.stints += len(jobs) + bool(proof)
         self.rounds += 1
         self.last_s[due] = time.perf_counter() - began
+        if due == LATER and jobs:
+            self.pace = max(1.0, self.last_s[due] / seconds)
+
+    def learn(self, name: str, step: int, run: Run | None, found: list[Named]) -> None:
+        """What a stint found."""
+        for one in found:
+            self.know(name, one)
+        self.improved(name, self.arms[name].after(step, run), "")
+        self.turns[name] += step == LATER
+
+    @property
+    def patience_s(self) -> float | None:
+        """Seconds for which stints are still waited for; ``None`` where not the time says how far the search goes."""
+        return None if self.options.stints is not None else max(0.0, self.options.first_s - self.over_s)
 
     def to_prove(self) -> str | None:
         """The placement for a proof of this round, if there is to be one."""
@@ -259,34 +295,3 @@ class Search:
             *(timeline.plan, where, timeline, costs, self.objective, self.bound, self.arms[where].bound),
             *(min(others, key=lambda one: one[1], default=None), tuple(self.history), self.stints),
         )
-
-
-def _arms(ways: Mapping[str, Way], micros: int, limit: float | None, objective: Objective) -> dict[str, Arm]:
-    """Those that hold one micro-batch within the limit.
-
-    Raises:
-        ValueError: none does.
-    """
-    found: dict[str, Arm] = {}
-    for name, way in ways.items():
-        try:
-            found[name] = arm_of(way, micros, limit, objective)
-        except ValueError:
-            if name == [*ways][-1] and not found:
-                raise
-    return found
-
-
-def _at_once(function: Callable[..., Any], *arguments: Any) -> Future[Any]:
-    """The result of a call without a pool."""
-    done: Future[Any] = Future()
-    done.set_result(function(*arguments))
-    return done
-
-
-def _with(arm: Arm, step: int, run: Run | None) -> Arm:
-    """The arm after a stint."""
-    arm = replace(arm, stints=arm.stints + 1, steps=arm.steps | steps_of(arm, step), starts=())
-    if run is None or run.score(arm.task.objective)[0] >= arm.seconds:
-        return arm
-    return replace(arm, run=run)

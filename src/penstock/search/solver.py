@@ -8,10 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from penstock.core.costs import Costs
 from penstock.core.placement import Placement
 from penstock.core.plan import Plan
-from penstock.search.rounds import Search, pool, processes_of
+from penstock.search.rounds import Search
 from penstock.search.solution import DEFAULTS, Aim, Found, Options, Solution
 from penstock.search.steady import Steady
 from penstock.search.ways import Way, ways_of
+from penstock.search.workers import pool, processes_of
 
 
 def solve(

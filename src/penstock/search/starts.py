@@ -87,6 +87,11 @@ def schedules_on(place: Placement) -> Iterator[tuple[str, int]]:
             yield name, chunks
 
 
+def searching_on(place: Placement) -> list[str]:
+    """Names of those of them that search for an order themselves."""
+    return [name for name, _ in schedules_on(place) if reads_costs(SCHEDULES[name].lane)]
+
+
 def _held(task: Task) -> Costs:
     """The costs as schedules should see them: what runs again takes longer, and holds what stays in between."""
     again = [*task.again]

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 
 from penstock.core.lane import Lane
@@ -25,6 +24,7 @@ from penstock.search.repeat import TUNE_S, Kernel, tuned
 from penstock.search.solution import Found, Options, Solution, seed_of
 from penstock.search.starts import named, order_of
 from penstock.search.ways import Way
+from penstock.search.workers import Workers
 
 FIRST_STINT_S, LAST_STINT_S = 0.25, 4.0
 """Stints double from one to the other."""
@@ -84,7 +84,7 @@ class Steady:
         self.history: list[Found] = []
         self.stopped, self.rounds, self.last_s = False, 0, 0.0
 
-    def run(self, pool: Executor | None, processes: int) -> Solution:
+    def run(self, pool: Workers | None, processes: int) -> Solution:
         """Search to the end of its time, and say what was found."""
         try:
             for name, line in self.lines.items():
@@ -98,7 +98,7 @@ class Steady:
             self.stopped = True
         return self.solution()
 
-    def _map(self, pool: Executor | None, work: Callable[..., Line], *jobs: list) -> Iterator[Line]:  # type: ignore[type-arg]
+    def _map(self, pool: Workers | None, work: Callable[..., Line], *jobs: list) -> Iterator[Line]:  # type: ignore[type-arg]
         return map(work, *jobs) if pool is None else pool.map(work, *jobs)
 
     def improved(self, name: str, line: Line) -> None:
@@ -131,7 +131,7 @@ class Steady:
         needs = max(self.last_s, 0.5 * self.stint_s())
         return time.perf_counter() - self.begun + needs <= self.options.time_s
 
-    def round(self, pool: Executor | None, processes: int) -> None:
+    def round(self, pool: Workers | None, processes: int) -> None:
         """One stint per process, side by side, on the placements in turn, the best ones first."""
         began, able = time.perf_counter(), sorted(self.worthwhile(), key=lambda name: self.lines[name].stints)
         names = [able[k % len(able)] for k in range(processes)]

@@ -14,7 +14,7 @@ from penstock.core.placement import Placement
 from penstock.core.plan import Plan
 from penstock.core.timeline import Timeline
 from penstock.engine import bounds, problems, simulate
-from penstock.engine.bounds import Bound
+from penstock.engine.bounds import Bound, least_bytes
 from penstock.engine.passes import Passed
 from penstock.lower import recompute
 from penstock.schedules.task import Objective, Task, seconds_of
@@ -59,6 +59,21 @@ class Way:
         """Whether an order is all there is to say."""
         return not self.again and self.finish is None
 
+    @property
+    def least_bytes(self) -> float:
+        """What one micro-batch holds on the rank that holds most of it; where forwards run again, in between."""
+        return least_bytes(self.placement, self._kept)
+
+    @property
+    def _kept(self) -> Costs:
+        """The costs with what stays of activations where forwards run again."""
+        costs, again = self.least or self.costs, [*self.again]
+        kept, share = costs.saved_bytes.copy(), costs.w_share.copy()
+        kept[again] *= costs.kept_share[again]
+        whole = costs.saved_bytes[again] * share[again]
+        share[again] = np.minimum(1.0, np.divide(whole, kept[again], out=np.ones(len(again)), where=kept[again] > 0))
+        return replace(costs, saved_bytes=kept, w_share=share)
+
     def task(self, micros: int, memory_limit: float | None, objective: Objective) -> Task:
         """What orders are made for."""
         limit = None if memory_limit is None else memory_limit * self.loose
@@ -92,14 +107,9 @@ class Way:
             ValueError: the limit does not hold one micro-batch.
         """
         limit = np.inf if memory_limit is None or self.loose > 1 else memory_limit
-        costs, again = self.least or self.costs, [*self.again]
-        kept, share = costs.saved_bytes.copy(), costs.w_share.copy()
-        kept[again] *= costs.kept_share[again]
-        whole = costs.saved_bytes[again] * share[again]
-        share[again] = np.minimum(1.0, np.divide(whole, kept[again], out=np.ones(len(again)), where=kept[again] > 0))
-        found = bounds(self.placement, micros, replace(costs, saved_bytes=kept, w_share=share), limit)
+        found = bounds(self.placement, micros, self._kept, limit)
         bound = found.makespan if objective == "sync" else found.span
-        return max(bound, self._work(micros, objective), key=lambda one: one.seconds) if again else bound
+        return max(bound, self._work(micros, objective), key=lambda one: one.seconds) if self.again else bound
 
     def _work(self, micros: int, objective: Objective) -> Bound:
         """All work of the busiest rank, forwards that run again too, behind the time until it can begin."""
