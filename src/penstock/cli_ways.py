@@ -89,7 +89,7 @@ def _check_memory(found: dict[str, Way], memory: float, whole: float) -> None:
     name = min(least, key=least.__getitem__)
     if memory < least[name] * (1 - 1e-9):
         enough = math.ceil(least[name] * 1e4 * (1 - 1e-9)) / 1e4
-        raise ValueError(f"--memory {memory:g}: no placement holds one micro-batch; the least is {enough:g}, on {name}")
+        raise ValueError(f"--memory {memory:g} does not hold one micro-batch; it needs at least {enough:g}, on {name}")
 
 
 def _allowed(text: str) -> set[str]:

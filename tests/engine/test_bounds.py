@@ -13,7 +13,7 @@ from penstock.core.costs import Costs
 from penstock.core.op import Kind
 from penstock.core.placement import Placement
 from penstock.engine import bounds, flow, simulate
-from penstock.engine.bounds import least_bytes
+from penstock.engine.bounds import least_bytes, most_held
 from penstock.lower import add_sends
 from penstock.schedules import SCHEDULES, build
 from randoms import costs_of, plans
@@ -210,3 +210,15 @@ def test_no_order_of_slices_beats_the_bounds(schedule, uneven):
         assert found.span.seconds <= timeline.span_s * (1 + 1e-9)
         if p == 1 and not uneven:
             assert found.makespan.seconds == pytest.approx(timeline.makespan_s)
+
+
+def test_what_no_sum_of_activations_fills_is_of_no_use():
+    place = Placement.vee(4)
+    costs = Costs.uniform(place)
+    short, whole = (bounds(place, 8, costs, limit) for limit in (1.4, 1.0))
+    assert short == whole
+    half = replace(costs, w_share=np.full(8, 0.4))
+    assert most_held(place, half, 1.45) == pytest.approx(1.4)
+    sizes = replace(costs, saved_bytes=np.linspace(0.0101, 0.0917, 8), w_share=np.linspace(0.3, 0.9, 8))
+    assert most_held(place, sizes, 3.0) == 3.0
+    assert most_held(place, costs, math.inf) == math.inf

@@ -157,7 +157,8 @@ def test_the_command_writes_figures_and_a_plan_that_has_them(tmp_path, penstock)
 @pytest.mark.parametrize(("words", "message"), [
     ("--placements w2", "--placements 'w2': unknown; write line, v, loop2"),
     ("--placements v,", "--placements '': unknown"),
-    ("--memory 0.1", "does not hold one micro-batch"),
+    ("--memory 0.1", "--memory 0.1 does not hold one micro-batch; it needs at least 0.25, on line"),
+    ("--placements v,both --csv a.csv", "--csv a.csv: PyTorch's CSV cannot hold two copies of a stage, as both has"),
     ("--time 0", "--time 0: give a positive number"),
     ("--csv a.txt", "a.txt"),
     ("--plan a.csv", "--plan a.csv: the suffix must be .json or .txt"),

@@ -11,14 +11,15 @@ from penstock.core.op import Kind
 from penstock.core.placement import Placement
 from penstock.cost import pricing
 from penstock.schedules.problem import KINDS
-from penstock.schedules.reorder import HABITS, improve, play
+from penstock.schedules.reorder import HABITS, improve, play, sifted
 from penstock.schedules.task import Task
 from penstock.schedules.work import Work
 from penstock.search import Options, arms
 from penstock.search.arms import FIRST, LATER, SEARCHING, arm_of, stint
-from penstock.search.rounds import Search
+from penstock.search.rounds import LAST_STINT_S, Search
 from penstock.search.spaced import TAKEN, spaced
 from penstock.search.ways import ways_of
+from penstock.search.workers import Workers
 
 PLACES = {
     "line": Placement.loop(3),
@@ -90,6 +91,61 @@ def test_schedules_that_search_themselves_come_first_where_they_are_quick_and_se
     assert not stint(arm, FIRST, 0.1, 0)[1]
     run, found = stint(replace(arm, run=stint(arm, FIRST, 0.1, 0)[0]), SEARCHING, 0.1, 0)
     assert run.span <= min(play(arm.work, one.order).span for one in found)
+
+
+def test_every_habit_is_tried_where_there_is_time_for_little():
+    place = Placement.loop(4, 2)
+    arm = arm_of(ways_of({"loop2": place}, pricing("28.3B", 1.0).on)["loop2"], 8, 2.5, "span")
+    orders = [*spaced(arm.task, arm.work)]
+    once = [play(arm.work, order, habit).span for order in orders for habit in HABITS]
+    assert sifted(arm.work, orders, "span", 1).span <= min(once)
+
+
+def test_all_placements_get_turns_and_the_best_most():
+    places = {"line": Placement.loop(4), "v": Placement.vee(4), "loop2": Placement.loop(4, 2)}
+    search = Search(
+        *(ways_of(places, pricing("28.3B", 1.0).on), 12, 2.0, "span", Options(1000.0, processes=2)),
+        *(time.perf_counter(), lambda found, bound: True),
+    )
+    search.begin(None)
+    search.arms = {name: replace(arm, steps=frozenset({FIRST, SEARCHING})) for name, arm in search.arms.items()}
+    for _ in range(11):
+        for name, step in search.chosen(None, 1):
+            assert step == LATER
+            search.turns[name] += 1
+    best, second, third = search.worthwhile()
+    assert search.turns[best] == 6
+    assert search.turns[second] == 3
+    assert search.turns[third] == 2
+
+
+def test_what_all_placements_are_due_is_shared_out_at_once():
+    places = {"v": Placement.vee(8), "loop2": Placement.loop(8, 2)}
+    seen = []
+    search = Search(
+        *(ways_of(places, pricing("28.3B", 1.0).on), 24, 6.0, "sync", Options(1000.0, processes=2)),
+        *(time.perf_counter(), lambda found, bound: bool(seen.append(bound)) or True),
+    )
+    assert seen == [0.0]
+    search.begin(None)
+    assert search.bound.seconds == min(arm.bound.seconds for arm in search.arms.values()) == seen[-1]
+    jobs = search.chosen(Workers, 2)
+    assert sorted(jobs) == [("loop2", FIRST), ("v", FIRST), ("v", SEARCHING)]
+    assert jobs[0] == ("v", SEARCHING)
+
+
+def test_stints_are_shorter_where_little_time_is_left():
+    ways = ways_of({"v": Placement.vee(4)}, pricing("28.3B", 1.0).on)
+    search = Search(ways, 12, 2.0, "span", Options(1000.0), time.perf_counter(), lambda found, bound: True)
+    search.arms["v"], search.rounds = replace(search.arms["v"], steps=frozenset({FIRST, SEARCHING})), 9
+    assert search.stint_s() == LAST_STINT_S
+    search.begun -= 999.2
+    assert search.stint_s() == LAST_STINT_S / 4
+    search.pace = 4.0
+    assert search.stint_s() == LAST_STINT_S / 16
+    assert search.goes_on()
+    search.begun -= 0.9
+    assert not search.goes_on()
 
 
 def test_what_would_not_end_in_time_is_left_out():

@@ -29,6 +29,8 @@ from penstock.core.placement import Placement
 from penstock.engine.flow import Flow, from_end, from_start, idle_at_both_ends
 from penstock.engine.paths import Paths, chains_of
 
+MOST_SUMS = 10_000
+"""Sums of sizes that are looked at for what a rank can hold."""
 Item = tuple[float, float]
 """Seconds of work and the bytes it holds until it is done."""
 
@@ -85,6 +87,7 @@ def bounds(
         costs = replace(costs, seconds=costs.seconds * min(costs.slice_factor), slice_factor=())
     paths = Paths(placement, costs, split)
     _check_limit(placement, costs, memory_limit)
+    memory_limit = most_held(placement, costs, memory_limit)
     ranks, each = range(placement.ranks), micros // placement.chains
     span = [_span(paths, r, each, memory_limit) for r in ranks]
     makespan = [_makespan(paths, r, each, memory_limit) for r in ranks]
@@ -130,6 +133,33 @@ def least_bytes(placement: Placement, costs: Costs) -> float:
     for stage, rank in enumerate(placement.rank_of):
         held[rank, chain[stage]] += costs.saved_bytes[stage]
     return float(held.max())
+
+
+def most_held(placement: Placement, costs: Costs, limit: float) -> float:
+    """The most bytes within a limit that some rank can hold: activations are whole ones, or what ``W`` needs of one.
+
+    Example:
+        >>> place = Placement.vee(4)
+        >>> most_held(place, Costs.uniform(place), 2.4)  # chunks of a micro-batch, half of it each
+        2.0
+    """
+    held = [(size, size * share) for size, share in zip(costs.saved_bytes, costs.w_share, strict=True)]
+    parts = {tuple(sorted({float(size) for s in placement.on(r) for size in held[s] if size > 0}, reverse=True))
+             for r in range(placement.ranks)}  # fmt: skip
+    return max(min(limit, _fullest(sizes, limit)) for sizes in parts)
+
+
+def _fullest(sizes: tuple[float, ...], limit: float) -> float:
+    """The largest sum of any number of each size within a limit; the limit where that is much to try, or sizes are so
+    small that it makes no difference."""
+    room = limit * (1 + 1e-9)
+    if not sizes or room > MOST_SUMS * sizes[-1] or math.prod(room / size + 1 for size in sizes[:-1]) > MOST_SUMS:
+        return limit
+    sums = np.zeros(1)
+    for size in sizes[:-1]:
+        sums = np.add.outer(sums, size * np.arange(math.floor(room / size) + 1)).ravel()
+        sums = sums[sums <= room]
+    return float((sums + np.floor((room - sums) / sizes[-1]) * sizes[-1]).max())
 
 
 def _check_limit(placement: Placement, costs: Costs, limit: float) -> None:
