@@ -243,8 +243,9 @@ class Search:
             shown = run(prove, self.arms[proof], self.least_s, self.seed(len(jobs)))
         with suppress(TimeoutError):
             for (name, step), job in sorted(zip(jobs, work, strict=True), key=lambda one: one[0][1]):
-                self.learn(name, step, *job.result(self.patience_s))
-            if proof:
+                if self.worthwhile():
+                    self.learn(name, step, *job.result(self.patience_s))
+            if proof and self.worthwhile():
                 self.improved(proof, proven(self.arms[proof], shown.result(self.patience_s)), "")
         self.stints += len(jobs) + bool(proof)
         self.rounds += 1

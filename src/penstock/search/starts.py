@@ -15,6 +15,7 @@ from penstock.core.plan import Plan
 from penstock.engine import problems
 from penstock.lower import split_backward
 from penstock.schedules import SCHEDULES, build
+from penstock.schedules.table import slices_of
 from penstock.schedules.task import Task, reads_costs
 from penstock.schedules.work import Work
 from penstock.search.ways import Finished, Way
@@ -62,7 +63,8 @@ def named(way: Way, task: Task, work: Work, slow: bool, beat_s: float = np.inf) 
 def _plans(task: Task, slow: bool) -> Iterator[Plan]:
     """The schedules of the table that live on a task's placement, whether or not they keep its limit."""
     for name, chunks in schedules_on(task.placement):
-        if reads_costs(SCHEDULES[name].lane) != slow:
+        lane = SCHEDULES[name].lane
+        if reads_costs(lane) != slow or slices_of(lane, {}) > 1:
             continue
         try:
             plan = build(
@@ -73,8 +75,7 @@ def _plans(task: Task, slow: bool) -> Iterator[Plan]:
             )
         except ValueError:
             continue
-        if plan.slices == 1:
-            yield plan
+        yield plan
 
 
 def schedules_on(place: Placement) -> Iterator[tuple[str, int]]:
