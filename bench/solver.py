@@ -105,7 +105,8 @@ def uneven() -> Iterator[Case]:
     for what, change in (("head", _head), ("slow rank", _slow_rank), ("slow link", _slow_link)):
         for objective in ("sync", "span"):
             priced = _changed(layers.on, change)
-            case = Case(f"{what} 28.3B 8x24 1p {objective}", priced, 8, 24, 1.0, objective, "line,v,loop2,loop4,v4", None, 5.0)
+            name = f"{what} 28.3B 8x24 1p {objective}"
+            case = Case(name, priced, 8, 24, 1.0, objective, "line,v,loop2,loop4,v4", shorter=5.0)
             yield case
             if what != "slow link":
                 yield replace(case, name=f"{case.name} cut", layers=LAYERS)
@@ -192,7 +193,8 @@ def solved(case: Case, time_s: float, seed: int) -> Result:
     return Result(
         *(case.name, found.where, bubble(found.seconds), name, bubble(named_s), bubble(pairs[1][1])),
         *(case.rival, bubble(found.bound.seconds), 100 * found.gap, found.bound.kind, found.history[0].after_s, took_s),
-        *(less, blind_less, most_less, ", ".join(_verdicts(case, bubble(found.seconds), found.proven, less, most_less))),
+        *(less, blind_less, most_less),
+        ", ".join(_verdicts(case, bubble(found.seconds), found.proven, less, most_less)),
     )
 
 
@@ -259,7 +261,8 @@ def main() -> None:
     parser.add_argument("--png", type=Path)
     given = parser.parse_args()
     makers = {"bars": bars, "uneven": uneven, "rows": lambda: rows(given.every)}
-    heads = f"{'bubble':>8}{'named':>8}{'blind':>8}{'rival':>7}{'bound':>7}{'gap %':>7}{'less %':>8}{'most %':>8}{'s':>5}"
+    heads = f"{'bubble':>8}{'named':>8}{'blind':>8}{'rival':>7}{'bound':>7}{'gap %':>7}"
+    heads += f"{'less %':>8}{'most %':>8}{'s':>5}"
     print(f"{'case':44}{'where':>7}{heads}")
     results = []
     for case in (case for name in given.cases for case in makers[name]()):

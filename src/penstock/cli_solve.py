@@ -98,8 +98,8 @@ def solve(
     every, limit = ways(choices, pricing, ranks, memory)
     for name in (name for name, way in every.items() if csv and way.placement.chains > 1):
         raise ValueError(
-            f"--csv {csv}: PyTorch's CSV cannot hold two copies of a stage, as {name} has; leave it out of --placements "
-            "or write --plan"
+            f"--csv {csv}: PyTorch's CSV cannot hold two copies of a stage, as {name} has; "
+            "leave it out of --placements or write --plan"
         )
     with _progress(seconds) as watch:
         found = search(
