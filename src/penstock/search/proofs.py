@@ -11,15 +11,18 @@ from penstock.search.exact import MOST_OPS, Proof, exact, installed
 
 FIRST_EFFORT, LAST_EFFORT = 0.125, 2.0
 """Proofs on a placement double in effort from one to the other."""
+QUICK = 4
+"""Proofs without the solver at once."""
 SECONDS = 2.0
 """About what a unit of effort takes."""
 
 
-def worth_proving(arms: Iterable[tuple[str, Arm]]) -> str | None:
-    """The placement that was tried least, of those that a proof may still say something of: whose orders are all there
-    is to say."""
-    able = [(arm.proofs, name) for name, arm in arms if _open(arm) and (not arm.proofs or _small(arm))]
-    return min(able)[1] if able else None
+def worth_proving(arms: Iterable[tuple[str, Arm]]) -> list[str]:
+    """Placements that a proof may still say something of, whose orders are all there is to say: some for which it is
+    quick, since the solver is not asked, or else the one that was tried least."""
+    able = [(arm.proofs, name, _small(arm)) for name, arm in arms if _open(arm) and (not arm.proofs or _small(arm))]
+    quick = [name for _, name, small in able if not small]
+    return quick[:QUICK] or [name for _, name, _ in sorted(able)[:1]]
 
 
 def _open(arm: Arm) -> bool:

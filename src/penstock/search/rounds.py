@@ -222,7 +222,7 @@ class Search:
             steps = [[(name, step) for name in self.lacking(step)] for step in (SEARCHING, FIRST)]
             both = {name for name, _ in steps[1] if SEARCHING in steps_of(self.arms[name], FIRST)}
             mixed = interleaved([one for one in steps[0] if one[0] not in both], steps[1])
-            found = mixed if pool is not None else [one for one in mixed if one[1] == due][:1]
+            found = mixed if pool is not None else [one for one in mixed if one[1] == due][:most]
         able, turns = self.worthwhile(), {**self.turns}
         while len(found) < most:
             name = min(able, key=lambda one: (turns[one] + 1) * (able.index(one) + 1))
@@ -231,23 +231,22 @@ class Search:
         return found
 
     def round(self, pool: Workers | None) -> None:
-        """Stints, side by side; one of them a proof, where one may succeed. A single process takes turns. Where stints
-        take so much longer than asked for that time runs out, what they would find is given up."""
-        began, due = time.perf_counter(), self.due()
-        proof = self.to_prove() if due == LATER else None
-        seconds = max(self.stint_s(), seconds_of_proof(self.arms[proof]) if proof else 0.0)
+        """Stints, side by side; one process has proofs, where some may succeed. A single process takes turns. Where
+        stints take so much longer than asked for that time runs out, what they would find is given up."""
+        began, due, proofs = time.perf_counter(), self.due(), self.to_prove()
+        seconds = max([self.stint_s(), *(seconds_of_proof(self.arms[name]) for name in proofs)])
         run = Done if pool is None else pool.submit
-        jobs = self.chosen(pool, self.processes - bool(proof))
+        jobs = self.chosen(pool, self.processes - bool(proofs))
         work = [run(stint, self.arms[name], step, seconds, self.seed(k)) for k, (name, step) in enumerate(jobs)]
-        if proof:
-            shown = run(prove, self.arms[proof], self.least_s, self.seed(len(jobs)))
+        shown = [run(prove, self.arms[name], self.least_s, self.seed(len(jobs) + k)) for k, name in enumerate(proofs)]
         with suppress(TimeoutError):
             for (name, step), job in sorted(zip(jobs, work, strict=True), key=lambda one: one[0][1]):
                 if self.worthwhile():
                     self.learn(name, step, *job.result(self.patience_s))
-            if proof and self.worthwhile():
-                self.improved(proof, proven(self.arms[proof], shown.result(self.patience_s)), "")
-        self.stints += len(jobs) + bool(proof)
+            for name, proof in zip(proofs, shown, strict=True):
+                if self.worthwhile():
+                    self.improved(name, proven(self.arms[name], proof.result(self.patience_s)), "")
+        self.stints += len(jobs) + len(proofs)
         self.rounds += 1
         self.last_s[due] = time.perf_counter() - began
         if due == LATER and jobs:
@@ -265,10 +264,10 @@ class Search:
         """Seconds for which stints are still waited for; ``None`` where not the time says how far the search goes."""
         return None if self.options.stints is not None else max(0.0, self.options.first_s - self.over_s)
 
-    def to_prove(self) -> str | None:
-        """The placement for a proof of this round, if there is to be one."""
+    def to_prove(self) -> list[str]:
+        """The placements for proofs of this round."""
         if self.processes == 1 and self.rounds % 2 == 0:
-            return None
+            return []
         return worth_proving((name, self.arms[name]) for name in self.worthwhile())
 
     def seed(self, number: int) -> int:
