@@ -107,16 +107,13 @@ def test_all_placements_get_turns_and_the_best_most():
         *(ways_of(places, pricing("28.3B", 1.0).on), 12, 2.0, "span", Options(1000.0, processes=2)),
         *(time.perf_counter(), lambda found, bound: True),
     )
-    search.begin(None)
+    search.reached = {"line": 3.0, "v": 1.0, "loop2": 2.0}
     search.arms = {name: replace(arm, steps=frozenset({FIRST, SEARCHING})) for name, arm in search.arms.items()}
     for _ in range(11):
         for name, step in search.chosen(None, 1):
             assert step == LATER
             search.turns[name] += 1
-    best, second, third = search.worthwhile()
-    assert search.turns[best] == 6
-    assert search.turns[second] == 3
-    assert search.turns[third] == 2
+    assert search.turns == {"v": 6, "loop2": 3, "line": 2}
 
 
 def test_what_all_placements_are_due_is_shared_out_at_once():
@@ -158,3 +155,12 @@ def test_what_would_not_end_in_time_is_left_out():
     search.last_s[SEARCHING] = 2000.0
     assert search.due() == LATER
     assert search.goes_on()
+
+
+def test_where_no_named_schedule_fits_a_search_begins_with_an_evenly_spaced_order():
+    ways = ways_of({"v4": Placement.vee(4, 4)}, pricing("28.3B", 1.0).on)
+    search = Search(ways, 12, 1.5, "span", Options(1000.0), time.perf_counter(), lambda found, bound: True)
+    alone_s = search.least_s
+    search.begin(None)
+    assert not search.named["v4"]
+    assert search.least_s < 0.6 * alone_s

@@ -13,7 +13,7 @@ from penstock.engine import check, simulate
 from penstock.engine.bounds import Bound
 from penstock.schedules.reorder import Run
 from penstock.schedules.task import Objective
-from penstock.search.arms import FIRST, LATER, SEARCHING, Arm, arm_of, continued, steps_of, stint
+from penstock.search.arms import FIRST, LATER, SEARCHING, Arm, arm_of, continued, evenly, steps_of, stint
 from penstock.search.proofs import prove, proven, seconds_of_proof, worth_proving
 from penstock.search.solution import Found, Options, Solution, seed_of
 from penstock.search.starts import Named, named, searching_on
@@ -93,6 +93,8 @@ class Search:
             self.improved(name, arm, "")
             for one in named(arm.way, arm.task, arm.work, slow=False, beat_s=self.named_s):
                 self.know(name, one)
+            if arm.way.plain and not self.named[name]:
+                self.improved(name, evenly(self.arms[name]), "")
         if start is not None:
             homes = [name for name, arm in self.arms.items() if arm.task.placement == start.placement]
             if not homes:
