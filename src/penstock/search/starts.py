@@ -111,7 +111,8 @@ def _together(costs: Costs, parts: int) -> Costs:
     def mean(share: NDArray[np.float64]) -> NDArray[np.float64]:
         found: NDArray[np.float64] = share[::parts].copy()
         whole = (share.reshape(-1, parts) * saved).sum(axis=1)
-        return np.divide(whole, saved.sum(axis=1), out=found, where=saved.sum(axis=1) > 0)
+        np.divide(whole, saved.sum(axis=1), out=found, where=saved.sum(axis=1) > 0)
+        return found
 
     return replace(
         costs,
