@@ -28,7 +28,8 @@ class Choices:
 
     placements: str = DEFAULT_PLACEMENTS
     """Where stages may live: line, v, loopN (N chunks per rank in turn), vN (N chunks to and fro), both (two directions
-    over two copies of the weights), or the rank of each stage as 0:1:1:0; separated by commas."""
+    over two copies of the weights), or the rank of each stage as 0:1:1:0; any of these but the last with x2, x3 or x4
+    behind it (each stage in so many parts that follow each other on its rank); separated by commas."""
     allow: Annotated[str, Parameter(show_default=False)] = ""
     """What else may be decided, separated by commas: cut (how many layers each stage has), recompute (which forwards
     run again in the backward), selective (the same, keeping what matrix products and attention gave), offload (which
@@ -154,6 +155,8 @@ def placement(name: str, ranks: int) -> Placement:
     Example:
         >>> placement("loop2", 2).rank_of, placement("0:1:1", 2).rank_of
         ((0, 1, 0, 1), (0, 1, 1))
+        >>> placement("vx2", 2).rank_of
+        (0, 0, 1, 1, 1, 1, 0, 0)
     """
     from penstock.core.placement import Placement
 
@@ -162,6 +165,9 @@ def placement(name: str, ranks: int) -> Placement:
     shapes = {"line": Placement.loop, "both": Placement.both_ways, "v": Placement.vee}
     if name in shapes:
         return shapes[name](ranks)
+    cut = re.fullmatch(r"([a-z]+\d*)x([2-4])", name)
+    if cut:
+        return placement(cut[1], ranks).in_parts(int(cut[2]))
     many = re.fullmatch(r"(loop|v)([1-9]\d?)", name)
     if many:
         return (Placement.loop if many[1] == "loop" else Placement.vee)(ranks, int(many[2]))
@@ -170,5 +176,5 @@ def placement(name: str, ranks: int) -> Placement:
         if {*rank_of} != {*range(ranks)}:
             raise ValueError(f"--placements {name}: give stages to all ranks, 0 to {ranks - 1}, and to no other")
         return Placement(rank_of)
-    known = "line, v, loop2, loop4, v4, both or the rank of each stage as 0:1:1:0"
+    known = "line, v, loop2, loop4, v4, v4x2, both or the rank of each stage as 0:1:1:0"
     raise ValueError(f"--placements {name!r}: unknown; write {known}, separated by commas")

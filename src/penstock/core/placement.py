@@ -93,6 +93,51 @@ class Placement:
         before = (*up.prev, NO_STAGE, *range(n, 2 * n - 1))
         return cls((*up.rank_of, *(ranks - 1 - r for r in up.rank_of)), before, (*up.part_of, *up.part_of))
 
+    def in_parts(self, parts: int) -> Placement:
+        """Each stage cut into so many that follow each other on its rank, where messages between them take no time.
+
+        Smaller stages hold their activations for less long, and gradients of weights fit into shorter waits.
+
+        Raises:
+            ValueError: fewer than one part.
+
+        Example:
+            >>> Placement.vee(2).in_parts(2).rank_of
+            (0, 0, 1, 1, 1, 1, 0, 0)
+        """
+        if parts < 1:
+            raise ValueError(f"a stage cannot be cut into {parts} parts; use 1 or more")
+        pieces = [(stage, part) for stage in range(self.stages) for part in range(parts)]
+        ends = [NO_STAGE if before == NO_STAGE else (before + 1) * parts - 1 for before in self.prev]
+        return Placement(
+            tuple(self.rank_of[stage] for stage, _ in pieces),
+            tuple(stage * parts + part - 1 if part else ends[stage] for stage, part in pieces),
+            tuple(self.part_of[stage] * parts + part for stage, part in pieces),
+        )
+
+    def whole(self) -> tuple[Placement, int]:
+        """The placement of which this one is ``in_parts``, and in how many: as many as can be.
+
+        Example:
+            >>> place = Placement.vee(2)
+            >>> place.in_parts(2).whole() == (place, 2), place.whole()[1]
+            (True, 1)
+        """
+        for parts in range(self.stages // self.ranks, 1, -1):
+            if self.stages % parts == 0 and self._consists_of(parts):
+                before = (NO_STAGE if s == NO_STAGE else s // parts for s in self.prev[::parts])
+                part_of = (part // parts for part in self.part_of[::parts])
+                return Placement(self.rank_of[::parts], tuple(before), tuple(part_of)), parts
+        return self, 1
+
+    def _consists_of(self, parts: int) -> bool:
+        """Whether so many stages in a row always stand together, with all that comes before and after them."""
+        rank, before, part = (np.array(values).reshape(-1, parts) for values in (self.rank_of, self.prev, self.part_of))
+        rows = np.arange(self.stages).reshape(-1, parts)
+        links = (before[:, 1:] == rows[:, :-1]).all() and ((before[:, 0] + 1) % parts == 0).all()
+        return bool(links and np.ptp(rank, axis=1).max() == 0 and (part - np.arange(parts) == part[:, :1]).all()
+                    and (part[:, 0] % parts == 0).all())  # fmt: skip
+
     @property
     def stages(self) -> int:
         """Number of virtual stages."""

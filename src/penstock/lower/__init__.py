@@ -1,6 +1,7 @@
 """Passes from plan to plan: each adds work that the machines need and the schedule leaves out."""
 
 from penstock.lower.offload import offload
+from penstock.lower.parts import in_parts
 from penstock.lower.recompute import attention_shares, recompute, recompute_costs
 from penstock.lower.reduce import reduce_gradients
 from penstock.lower.sends import add_sends
@@ -14,6 +15,7 @@ __all__ = [
     "add_step",
     "algorithm_of",
     "attention_shares",
+    "in_parts",
     "merge_backward",
     "offload",
     "recompute",

@@ -13,7 +13,7 @@ from penstock.core.op import COMPUTE, Kind
 from penstock.core.placement import Placement
 from penstock.core.plan import Plan
 from penstock.engine import problems
-from penstock.lower import split_backward
+from penstock.lower import in_parts, split_backward
 from penstock.schedules import SCHEDULES, build
 from penstock.schedules.table import slices_of
 from penstock.schedules.task import Task, reads_costs
@@ -61,21 +61,27 @@ def named(way: Way, task: Task, work: Work, slow: bool, beat_s: float = np.inf) 
 
 
 def _plans(task: Task, slow: bool) -> Iterator[Plan]:
-    """The schedules of the table that live on a task's placement, whether or not they keep its limit."""
-    for name, chunks in schedules_on(task.placement):
+    """The schedules of the table that live on a task's placement, or on one whose stages it cuts into parts, whether or
+    not they keep its limit."""
+    place, parts, costs = task.placement, 1, _held(task)
+    if not any(schedules_on(place)):
+        place, parts = place.whole()
+        costs = _together(costs, parts)
+    for name, chunks in schedules_on(place):
         lane = SCHEDULES[name].lane
         if reads_costs(lane) != slow or slices_of(lane, {}) > 1:
             continue
         try:
             plan = build(
-                *(name, task.placement.ranks, task.micros, chunks),
-                costs=_held(task),
+                *(name, place.ranks, task.micros, chunks),
+                costs=costs,
                 memory_limit=task.memory_limit,
                 objective=task.objective,
             )
         except ValueError:
             continue
-        yield plan
+        if parts == 1 or not plan.fused.any():
+            yield plan if parts == 1 else in_parts(plan, parts)
 
 
 def schedules_on(place: Placement) -> Iterator[tuple[str, int]]:
@@ -103,6 +109,28 @@ def _held(task: Task) -> Costs:
         seconds[kind, again] += seconds[Kind.R, again]
     kept[again] *= task.costs.kept_share[again]
     return replace(task.costs, seconds=seconds, saved_bytes=kept)
+
+
+def _together(costs: Costs, parts: int) -> Costs:
+    """The costs of stages of which each has so many parts in a row."""
+    saved = costs.saved_bytes.reshape(-1, parts)
+
+    def mean(share: NDArray[np.float64]) -> NDArray[np.float64]:
+        found: NDArray[np.float64] = share[::parts].copy()
+        whole = (share.reshape(-1, parts) * saved).sum(axis=1)
+        np.divide(whole, saved.sum(axis=1), out=found, where=saved.sum(axis=1) > 0)
+        return found
+
+    return replace(
+        costs,
+        seconds=costs.seconds.reshape(len(costs.seconds), -1, parts).sum(axis=2),
+        saved_bytes=saved.sum(axis=1),
+        w_share=mean(costs.w_share),
+        boundary_bytes=costs.boundary_bytes[parts - 1 :: parts],
+        kept_share=mean(costs.kept_share),
+        host_share=costs.host_share[::parts],
+        weight_bytes=costs.weight_bytes.reshape(-1, parts).sum(axis=1),
+    )
 
 
 def order_of(plan: Plan, work: Work) -> NDArray[np.int64]:
