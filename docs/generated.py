@@ -195,7 +195,8 @@ def left_out() -> str:
     )
     rows = []
     for name, one in recorded["sources"].items():
-        cells = (f"{share:.1%}" for how in ways for share in one["errors"][how][:2])
+        figures = (one["errors"].get(how, (None, None)) for how in ways)
+        cells = (_cell(what, share) for each in figures for what, share in zip(shown, each, strict=False))
         rows.append((name.strip(), str(one["runs"]), *cells))
     return f"Of {recorded['date']}:\n\n" + table(head, rows)
 
