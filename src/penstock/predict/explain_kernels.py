@@ -239,12 +239,12 @@ def lasting_constants(rank: Rank, kind: str, precision: str) -> list[Constant]:
 def of_lasting(device: Device, name: str) -> list[Constant]:
     """Return the share of a precision or of attention that lasts, and what the device's rated power makes of it."""
     key = sustained_key(device.architecture, name)
-    own = level("sustained", key)
-    share = powered(device, name, key, own.value)
-    if share == own.value:
+    own, alone = level("sustained", key), levels("sustained")[key][0]
+    share = powered(device, name, key, alone)
+    if share == alone:
         return [own]
     meaning = "share that its rated power leaves, over that of the device which the level is of, or over the default"
-    return [own, Constant(name=f"{device.name} power", value=share / own.value, meaning=meaning, source=POWER)]
+    return [own, Constant(name=f"{device.name} power", value=share / alone, meaning=meaning, source=POWER)]
 
 
 def cast_constants(rank: Rank) -> tuple[Constant, ...]:
