@@ -187,14 +187,16 @@ def prediction_errors() -> str:
 def left_out() -> str:
     """The recorded errors of sources that no constant was fitted to, in per cent."""
     recorded = json.loads((ROOT / "tests" / "golden" / "left_out_errors.json").read_text())
+    shown, ways = ("median", "p90"), ("after", "alone", "by title", "unknown device")
     head = (
         "runs of",
         "runs",
-        *(f"{how}: {what}" for how in ("fitted", "left out", "title left out") for what in ("median", "p90")),
+        *(f"{how}: {what}" for how in ("fitted", "left out", "title left out", "device unknown") for what in shown),
     )
     rows = []
     for name, one in recorded["sources"].items():
-        cells = (f"{share:.1%}" for how in ("after", "alone", "by title") for share in one["errors"][how][:2])
+        figures = (one["errors"].get(how, (None, None)) for how in ways)
+        cells = (_cell(what, share) for each in figures for what, share in zip(shown, each, strict=False))
         rows.append((name.strip(), str(one["runs"]), *cells))
     return f"Of {recorded['date']}:\n\n" + table(head, rows)
 

@@ -76,3 +76,14 @@ def test_a_process_that_fails_is_an_error(capfd):
     with pytest.raises(RuntimeError, match="a process of a fit failed"):
         side_by_side(fails, [1, 2], processes=2)
     assert "KeyError" in capfd.readouterr().err
+
+
+def test_a_variable_is_drawn_to_its_kin():
+    """Two variables, of which the data tell the first alone: the other follows it, not what is usual."""
+    target = Target(np.ones(40), np.zeros(2), np.full(2, 0.5), np.full(2, -9.0), np.full(2, 9.0), np.array([-1, 0]))
+    jacobian = np.zeros((40, 2))
+    jacobian[:, 0] = 1.0
+    found = least(target, np.zeros(2), lambda x: x[0] - 2.0 + np.zeros(40), lambda x, errors: jacobian, turns=40)
+    assert found.x[0] == pytest.approx(2.0, abs=0.02)
+    assert found.x[1] == pytest.approx(found.x[0], abs=0.02)
+    assert target.deviations(found.x, found.errors, jacobian)[1] == pytest.approx(0.5, rel=0.05)

@@ -9,7 +9,7 @@ from penstock.calibrate.dials import of_tables
 from penstock.calibrate.fit_stacks import chosen
 from penstock.calibrate.published import run_of
 from penstock.calibrate.run_fit import Problem, step_s
-from penstock.calibrate.run_recipes import FILLED, TUNED, recipes, ways_of, with_recipe
+from penstock.calibrate.run_recipes import BESIDE, FILLED, TUNED, recipes, ways_of, with_recipe
 from penstock.core.device import device
 from penstock.core.mask import Mask
 from penstock.cost.stack import stack, stacks
@@ -37,7 +37,7 @@ def filled(**cells):
 
 
 def test_a_version_picks_its_recipe_and_cells_of_the_row_win():
-    expected = ["3", "none", "", "attention router", "bf16", "hybridep"]
+    expected = ["3", "none", "", "", "attention router", "bf16", "hybridep", "", ""]
     assert [filled().get(name, "") for name in FILLED] == expected
     assert filled(**LATER)["graphs"] == "step"
     assert filled(**LATER, graphs="none", dispatcher="deepep")["graphs"] == "none"
@@ -69,7 +69,8 @@ def test_what_was_filled_is_named():
 
 
 @pytest.mark.parametrize(
-    ("cell", "says"), [("graphs", "use step, none, or of attention, router"), ("gradients", "use bf16 or fp32")]
+    ("cell", "says"),
+    [("graphs", "use step, none, or of block, attention, router, mlp"), ("gradients", "use bf16 or fp32")],
 )
 def test_unknown_words_are_named(cell, says):
     run = run_of(ROW | {cell: "fp12"})
@@ -98,7 +99,8 @@ def test_a_fit_keeps_what_the_row_says():
 def test_some_constants_can_be_fitted_alone():
     dials = of_tables()
     some = chosen(dials, ["megatron-bridge", "hopper fp8"])
-    assert {(dial.owner, dial.name) for dial in some} >= {("megatron-bridge", "moves"), ("sustained", "hopper fp8")}
+    expected = {("megatron-bridge", "fused_experts_s"), ("sustained", "hopper fp8")}
+    assert {(dial.owner, dial.name) for dial in some} >= expected
     assert {dial.owner for dial in some} == {"megatron-bridge", "sustained"}
     assert chosen(dials, []) == dials
     with pytest.raises(SystemExit, match="'megatron-brige' has no constants that are fitted; did you mean 'megatron-b"):
@@ -129,3 +131,36 @@ def test_activations_of_some_layers_wait_on_the_host():
     run = run_of(ROW | cells | {"zero_stage_or_fsdp": "FSDP=64", "micro_batch": "2"})
     assert run.setup.offload == 40 / 80
     assert "offload=activation:40 layers, as in the recipe of 26.04" in run.guessed
+
+
+@pytest.mark.parametrize(
+    ("notes", "beside"),
+    [
+        ("EP overlap on", True),
+        ("EP overlap off", False),
+        ("alltoall, no EP overlap", False),
+        ("alltoall, EP overlap", True),
+        ("+1f1b overlap of EP comm", True),
+        ("", False),
+    ],
+)
+def test_notes_say_whether_experts_messages_run_beside_another_micro_batch(notes, beside):
+    run = run_of(ROW | {"source_title": "", "notes": notes})
+    assert run.stack.ep_shown == (BESIDE if beside else stack("megatron-bridge").ep_shown)
+    whole = run_of(ROW | {"source_title": ""})
+    assert (step_s(run, run.stack) < step_s(whole, whole.stack)) == beside
+
+
+def test_nobody_waits_for_counts_where_tokens_are_dropped():
+    drops, drops_none = (run_of(ROW | {"source_title": "", "notes": notes}) for notes in ("tokendrop", "dropless"))
+    assert (drops.stack.counts_s, drops_none.stack.counts_s) == ((), ("experts_s",))
+    alike = replace(drops.stack, dropped_routing=drops.stack.routing)
+    waited_s = step_s(drops_none, drops_none.stack) - step_s(drops, alike)
+    assert waited_s > 2 * 11 * drops.setup.micros * drops.stack.experts_s  # a rank has 11 or 12 blocks
+    assert step_s(drops, drops.stack) > step_s(drops, alike)
+
+
+def test_whole_blocks_in_graphs_launch_less_than_parts_of_them():
+    seconds = [step_s(run, run.stack) for graphs in ("none", "attention", "block")
+               if (run := run_of(ROW | {"source_title": "", "graphs": graphs, "precision": "bf16"}))]  # fmt: skip
+    assert seconds[0] > seconds[1] > seconds[2]

@@ -20,7 +20,7 @@ from penstock.cost.curves import (
     link_curve,
     matmul_curve,
 )
-from penstock.cost.passes import sustained
+from penstock.cost.lasting import sustained
 
 LEVEL, FLOOR_S = 0.62, 4e-6
 RNG = np.random.default_rng(5)

@@ -2,11 +2,12 @@
 
 Turned are the fields of ``data/frameworks.toml`` that say how long things take, as far as a table sets them, and the
 levels ``sustained`` of ``data/constants.toml``: by least squares of the logarithms of predicted over measured step
-times, each within its range and drawn to what is usual (``dials.USUAL``). A source of n runs counts like the root of n;
-of a large one a part is fitted to. Printed are the constants with how well the runs determine them, and the errors of
-every source before, after, and with constants that were fitted without it: alone, and with all runs of the same title
-on other devices. The one-node grid is left out by size of model. Constants of which the runs say less than a quarter
-stay. Both files are written in place, all other lines as they are.
+times, each within its range and drawn to what is usual (``dials.USUAL``), or to what a framework has that it is like. A
+source of n runs counts like the root of n; of a large one a part is fitted to. Printed are the constants with how well
+the runs determine them, and the errors of every source before, after, and with constants that were fitted without it:
+alone, and with all runs of the same title on other devices; and as if nobody had measured its device
+(``penstock.calibrate.unknown``). The one-node grid is left out by size of model. Constants of which the runs say less
+than a quarter stay. Both files are written in place, all other lines as they are.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -32,6 +34,7 @@ from penstock.calibrate.published import Run, read_runs
 from penstock.calibrate.run_fit import Problem, unusable
 from penstock.calibrate.shipped import runs_file
 from penstock.calibrate.side_by_side import side_by_side
+from penstock.calibrate.unknown import as_unknown
 from penstock.core.words import suggest
 from penstock.cost.constants import table
 from penstock.cost.stack import stacks
@@ -197,7 +200,9 @@ def _report(runs: Sequence[Run], fitted: Problem, found: Found, json_file: Path 
     everything = Problem(runs, fitted.dials, stacks(), np.ones(len(runs)))
     before = everything.only([]).all_errors(np.zeros(0))
     after = everything.all_errors(np.log(rounded(found.x)))
-    errors, groups = {"before": before, "after": after, **held_out(fitted, found, everything)}, groups_of(runs)
+    strange = replace(everything, runs=[as_unknown(run) for run in runs]).all_errors(np.log(rounded(found.x)))
+    left = {**held_out(fitted, found, everything), "unknown device": strange}
+    errors, groups = {"before": before, "after": after, **left}, groups_of(runs)
     print("\n".join(error_lines(groups, errors)))
     if json_file:
         date = str(datetime.datetime.now(tz=datetime.UTC).date())

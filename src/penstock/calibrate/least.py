@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,7 @@ class Target:
         weight: of each error, shape (rows,).
         usual, give: to where each variable is drawn, and how far it may go, one standard deviation, shape (variables,).
         low, high: bounds of each.
+        kin: of each, the variable that it is drawn to in place of what is usual; -1: none. Empty: none at all.
     """
 
     weight: Floats
@@ -32,17 +34,33 @@ class Target:
     give: Floats
     low: Floats
     high: Floats
+    kin: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+
+    @cached_property
+    def pulled(self) -> Floats:
+        """What each variable is less that which it is drawn to, as a matrix: of itself, and of its kin."""
+        found = np.eye(len(self.usual))
+        for variable, other in enumerate(self.kin):
+            if other >= 0:
+                found[variable, other] = -1.0
+        return found
+
+    def pulls(self, x: Floats) -> Floats:
+        """Return how far each variable is from that, in its standard deviations."""
+        usual = self.usual if not len(self.kin) else np.where(self.kin >= 0, 0.0, self.usual)
+        return np.asarray((self.pulled @ x - usual) / self.give)
 
     def cost(self, x: Floats, errors: Floats) -> float:
         """Return sum w 2 (sqrt(1 + (e / NOISE)^2) - 1) + sum ((x - usual) / give)^2."""
         bent = 2 * (np.sqrt(1 + (errors / NOISE) ** 2) - 1)
-        return float(self.weight @ bent + (((x - self.usual) / self.give) ** 2).sum())
+        return float(self.weight @ bent + (self.pulls(x) ** 2).sum())
 
     def slope(self, x: Floats, errors: Floats, jacobian: Floats) -> tuple[Floats, Floats]:
         """Return half the gradient of the cost, and half the second ones, as Gauss and Newton have it."""
         firm = self.weight / np.sqrt(1 + (errors / NOISE) ** 2) / NOISE**2
-        second = (jacobian.T * firm) @ jacobian + np.diag(self.give**-2)
-        return jacobian.T @ (firm * errors) + (x - self.usual) / self.give**2, second
+        drawn = self.pulled / self.give[:, None]
+        second = (jacobian.T * firm) @ jacobian + drawn.T @ drawn
+        return jacobian.T @ (firm * errors) + drawn.T @ self.pulls(x), second
 
     def step(self, x: Floats, slope: tuple[Floats, Floats], damping: float) -> Floats:
         """Return where a damped step leads; variables that press against a bound stay there."""
@@ -106,12 +124,16 @@ def least(
     return Found(x, errors, jacobian_at(x, errors))
 
 
-def again(target: Target, found: Found, errors_at: Callable[[Floats], Floats], turns: int = 3) -> Floats:
+DAMPINGS = (1e-6, 1.0, 10.0, 100.0, 1e3, 1e4)
+"""Of ever shorter steps; the last ones go down by any derivatives that are right where the fit ended."""
+
+
+def again(target: Target, found: Found, errors_at: Callable[[Floats], Floats], turns: int = 5) -> Floats:
     """Return where the cost of a target much like the one that was fitted is least, with the derivatives as they were
-    there: a chord method, at the price of ``turns`` evaluations and no derivatives."""
+    there: a chord method, at the price of a few evaluations for each of ``turns`` and no derivatives."""
     x, errors = found.x, found.errors
     for _ in range(turns):
-        for damping in (1e-6, 1.0, 10.0):
+        for damping in DAMPINGS:
             tried = target.step(x, target.slope(x, errors, found.jacobian), damping)
             there = errors_at(tried)
             if target.cost(tried, there) < target.cost(x, errors):

@@ -13,7 +13,7 @@ from penstock.calibrate.dials import SUSTAINED, Dial, turned
 from penstock.calibrate.least import Found, Target, again, least
 from penstock.calibrate.published import Run
 from penstock.calibrate.side_by_side import side_by_side
-from penstock.cost.passes import Shares, sustained_key
+from penstock.cost.lasting import Shares, sustained_key
 from penstock.cost.stack import Stack
 from penstock.predict.step import Step
 
@@ -77,7 +77,9 @@ class Problem:
         """Weights and bounds, of the logarithms of the dials."""
         logs = np.log([[dial.usual, dial.low, dial.high] for dial in self.dials]).T.reshape(3, -1)
         give = np.array([dial.give for dial in self.dials])
-        return Target(self.weight, logs[0], give, logs[1], logs[2])
+        at = {(dial.owner, dial.name): index for index, dial in enumerate(self.dials)}
+        kin = np.array([at.get((dial.kin, dial.name), -1) for dial in self.dials], np.int64)
+        return Target(self.weight, logs[0], give, logs[1], logs[2], kin)
 
     @property
     def start(self) -> Floats:

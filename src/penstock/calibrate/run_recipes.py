@@ -9,13 +9,16 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
+from penstock.calibrate.rows import truth
 from penstock.cost.stack import Stack
 from penstock.predict.launching import PARTS
 
 STEP = "step"
 """In the column ``graphs``: the whole step is one recorded graph."""
 NONE = "none"
-FILLED = ("vpp", "recompute", "offload", "graphs", "gradients", "dispatcher")
+FILLED = (
+    "vpp", "recompute", "offload", "attention", "graphs", "gradients", "dispatcher", "token_drop", "expert_overlap",
+)  # fmt: skip
 """Cells that a recipe fills where a row leaves them empty."""
 TUNED = ("packed", "adapters")
 """Those that a recipe fills as well where a row fine-tunes."""
@@ -44,8 +47,16 @@ def recipes() -> tuple[Mapping[str, str], ...]:
     return tuple(csv.DictReader(text.splitlines()))
 
 
-SAID = {"dispatcher": (r"\bHybridEP\b", "hybridep"), "graphs": (r"CUDA graphs router\+preprocess", "router")}
+SAID = {
+    "dispatcher": (r"\bHybridEP\b", "hybridep"),
+    "graphs": (r"CUDA graphs router\+preprocess", "router"),
+    "token_drop": (r"\btokendrop\b", "1"),
+    "expert_overlap": (r"\bEP overlap(?! off)(?<!no EP overlap)|overlap of EP comm", "1"),
+}
 """Cells that words of the column ``notes`` fill."""
+BESIDE = 0.1
+"""Share of messages of experts that stays visible where another micro-batch computes beside them: an estimate; the
+first and the last layers have none beside them."""
 
 
 def with_notes(row: Mapping[str, str]) -> Mapping[str, str]:
@@ -83,7 +94,9 @@ def _is_of(recipe: Mapping[str, str], row: Mapping[str, str], framework: str, ve
 
 def ways_of(row: Mapping[str, str]) -> dict[str, Any]:
     """Return the fields of a stack that a row says: which parts of blocks run as recorded graphs, in which width
-    gradients accumulate and travel, and whether one kernel dispatches tokens.
+    gradients accumulate and travel, whether one kernel dispatches tokens, and whether messages of experts run beside
+    another micro-batch. Where experts take tokens up to a capacity and no more, nobody waits for counts of tokens
+    (Megatron-LM's ``token_dispatcher.py``: no synchronization where it drops and pads).
 
     Raises:
         ValueError: the column ``graphs`` names something else.
@@ -100,4 +113,8 @@ def ways_of(row: Mapping[str, str]) -> dict[str, Any]:
         ways |= {"gradient_bytes": WIDTHS[width], "reduced_bytes": WIDTHS[width]}
     if row.get("dispatcher"):
         ways["fused_dispatch"] = row["dispatcher"].lower() == "hybridep"
+    if truth(row, "token_drop"):
+        ways["drops_tokens"] = True
+    if truth(row, "expert_overlap"):
+        ways["ep_shown"] = BESIDE
     return ways

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,15 +12,12 @@ from numpy.typing import NDArray
 from penstock.core.device import Device
 from penstock.cost.bounds import BYTES
 from penstock.cost.constants import levels
-from penstock.cost.curves import lasting_share
 from penstock.cost.kernels import Time, attention, grouped_matmul, matmul, memory_bound
 from penstock.cost.kernels import cast as casts
 from penstock.cost.operators import WIDE, Operator
 
 Floats = NDArray[np.float64]
 Which = NDArray[np.int64]
-Shares = Mapping[str, float] | None
-"""Shares of rates that last, by names of ``sustained_key``, in place of those in the table of constants."""
 PHASES = ("F", "I", "W")
 KINDS = ("matmul", "grouped_matmul", "attention", "scan", "elementwise", "norm", "gather", "loss")
 MATMUL, GROUPED, ATTENDING = range(3)
@@ -64,8 +61,8 @@ def rows_of(operators: Sequence[Operator]) -> Rows:
 class Timed:
     """Seconds of each operator as a kernel by itself, relative errors, its class, and levels that nobody measured.
 
-    ``cast_s``: of casting the left operand of each product forward and backward. ``sources``: which operators got their
-    seconds from which ``Time``.
+    ``cast_s``: of casting the left operand of each product forward and backward. ``launches``: kernels of each operator
+    that the host starts, casts too. ``sources``: which operators got their seconds from which ``Time``.
     """
 
     seconds: Floats
@@ -73,6 +70,7 @@ class Timed:
     kind: Which
     guessed: frozenset[str]
     cast_s: Floats
+    launches: Floats
     sources: tuple[tuple[Which, Time], ...]
 
 
@@ -111,17 +109,29 @@ def timed(rows: Rows, device: Device, low: str, wide: str, crowd: float = 1.0) -
     found.put(routing, ROUTING, partial(_moved, rows, device))
     found.put(rows.plain, PRODUCT, partial(_plain, rows, device, wide))
     seconds = found.seconds * np.where(rows.kind == GROUPED, crowd, 1.0)
-    cast_s = _casts_s(rows, device, low, wide)
-    return Timed(seconds, found.error, found.kind, frozenset(found.guessed), cast_s, tuple(found.sources))
+    casts_s, launches = _casts_s(rows, device, low, wide), launched(rows, low, wide)
+    return Timed(seconds, found.error, found.kind, frozenset(found.guessed), casts_s, launches, tuple(found.sources))
 
 
 def _casts_s(rows: Rows, device: Device, low: str, wide: str) -> Floats:
     cast_s = np.zeros(len(rows.kind))
-    cast = rows.low & (rows.phase < 2) & (low != wide)
+    cast = casting(rows, low, wide)
     if cast.any():
         batch, m, _, k = rows.sizes[:4]
         cast_s[cast] = casts(device, low, (batch * m * k)[cast]).seconds
     return cast_s
+
+
+def casting(rows: Rows, low: str, wide: str) -> NDArray[np.bool_]:
+    """Return before which products an operand is cast: activations of the forward, gradients of the backward."""
+    return rows.low & (rows.phase < PHASES.index("W")) & (low != wide)
+
+
+def launched(rows: Rows, low: str, wide: str) -> Floats:
+    """Return the kernels that the host starts for each operator, casts too: a product with one takes the host twice as
+    long (github.com/NVIDIA/TransformerEngine, issue 761, 2024: its Linear more than twice as long in FP8 as in BF16).
+    """
+    return rows.launches * (1.0 + casting(rows, low, wide))
 
 
 class _Found:
@@ -176,10 +186,10 @@ def work(rows: Rows, again: NDArray[np.bool_], found: Timed) -> Work:
     np.add.at(twice, found.kind[again], found.seconds[again])
     np.add.at(sums[CAST], rows.phase, found.cast_s)
     twice[CAST] = found.cast_s[again].sum()
-    f, i, w = (float(rows.launches[rows.phase == phase].sum()) for phase in range(len(PHASES)))
+    f, i, w = (float(found.launches[rows.phase == phase].sum()) for phase in range(len(PHASES)))
     matrices = (rows.kind < ATTENDING) & (rows.phase == PHASES.index("W"))
     weights = float(rows.sizes[:3, matrices].prod(axis=0).sum())
-    return Work(sums, errors, twice, (f, i, w, float(rows.launches[again].sum())), weights, found.guessed)
+    return Work(sums, errors, twice, (f, i, w, float(found.launches[again].sum())), weights, found.guessed)
 
 
 def _empty() -> Floats:
@@ -189,54 +199,6 @@ def _empty() -> Floats:
 def hot_share(seconds: Floats) -> float:
     """Return the share of the time that is products and attention, which draw the most power, of seconds by class."""
     return float(seconds[:HOT].sum() / seconds.sum()) if seconds.any() else 0.0
-
-
-def sustained(
-    device: Device,
-    low: str,
-    wide: str,
-    attention: str = "newest",
-    hot: float = 1.0,
-    shares: Shares = None,
-) -> Floats:
-    """Return the share of the rate of single kernels that lasts through a step (power, clocks, cold caches), for each
-    of ``CLASSES``; that of products as it was measured, where it was.
-
-    Power, and with it the clock, follows what all kernels draw together: the less of the time is products and
-    attention, the less of their rate is lost.
-
-    Args:
-        device: where they run.
-        low, wide: precisions of products.
-        attention: generation of its kernels, as in ``Stack.attention``.
-        hot: as ``hot_share`` gives it.
-        shares: in place of those in the table of constants.
-    """
-    names = (wide, low, "attention", "memory", "memory", "memory")
-    keys = [sustained_key(device.architecture, "bf16" if name == "fp16" else name) for name in names]
-    said = shares or {}
-    found = np.array([said[key] if key in said else levels("sustained")[key][0] for key in keys])
-    measured = lasting_share(device)
-    if measured is not None:
-        found[:2] = measured
-    found[:HOT] = 1 - hot * (1 - found[:HOT])
-    if attention != "newest":
-        found[ATTENTION] *= levels("older_attention")[older_key(device.architecture, attention)][0]
-    return found
-
-
-@cache
-def sustained_key(architecture: str, name: str) -> str:
-    """Return which of the levels ``sustained`` counts for a precision, ``attention`` or ``memory``."""
-    known = levels("sustained")
-    keys = (f"{architecture} {name}", architecture, f"default {name}", "default")
-    return next(key for key in keys if key in known)
-
-
-def older_key(architecture: str, attention: str) -> str:
-    """Return which of the levels ``older_attention`` counts for a generation of kernels."""
-    key = f"{architecture} {attention}"
-    return key if key in levels("older_attention") else "default"
 
 
 def _product(rows: Rows, device: Device, precision: str, at: Which) -> Time:

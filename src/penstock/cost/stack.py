@@ -27,7 +27,8 @@ class Stack:
         launch_s: CPU time of one operator, with all that Python and autograd do around its kernels; a block takes at
             least so long for each of its operators.
         graph_launch_s: the same inside a recorded graph.
-        graphed: parts of blocks that run as recorded graphs, of ``attention`` and ``router`` (with its norm).
+        graphed: parts of blocks that run as recorded graphs: ``block`` (each whole), or of ``attention``, ``router``
+            (with its norm) and ``mlp``.
         micro_s: host work per micro-batch of a stage that nothing hides.
         step_s: host work per step: norms, losses, data.
         tp_shown, ep_shown, cp_shown: share of these messages that compute does not hide.
@@ -40,10 +41,12 @@ class Stack:
             block of experts and direction, without graphs.
         fused_dispatch: one kernel sends tokens to their experts and orders them there (HybridEP).
         fused_experts_s: what stands in place of ``experts_s`` then.
+        drops_tokens: experts take tokens up to a capacity, padded to it, so that nobody waits for counts of tokens.
         split_experts: experts are split over the tensor-parallel ranks unless told otherwise.
         moves: traffic of memory over that of perfectly fused operators: copies, transposes and biases by themselves.
         casts: how often as long as one plain cast it takes to turn operands of a product into a low precision.
         routing: how often as long as one plain gather it takes to order tokens by experts, and back.
+        dropped_routing: the same where tokens are dropped, by kernels that are not fused.
         attention: ``newest``: kernels made for the device (cuDNN, FlashAttention 3); ``fa2``: FlashAttention 2 on every
             device; ``fa1``: the first, or Triton's.
         gradient_bytes, reduced_bytes: of a gradient as it accumulates, and as it is sent.
@@ -114,10 +117,12 @@ class Stack:
     experts_s: float = 0.0
     fused_dispatch: bool = False
     fused_experts_s: float = 0.0
+    drops_tokens: bool = False
     split_experts: bool = False
     moves: float = 1.5
     casts: float = 1.5
     routing: float = 3.0
+    dropped_routing: float = 6.0
     attention: str = "newest"
     gradient_bytes: float = 4.0
     reduced_bytes: float = 4.0
@@ -172,9 +177,14 @@ class Stack:
             raise ValueError(f"orders is empty; name at least one, such as {ORDER}")
 
     @property
-    def counts_s(self) -> str:
-        """The field that says how long a block of experts waits for counts of tokens."""
-        return "fused_experts_s" if self.fused_dispatch else "experts_s"
+    def counts_s(self) -> tuple[str, ...]:
+        """The fields that say how long a block of experts waits for counts of tokens, if it does."""
+        return () if self.drops_tokens else ("fused_experts_s" if self.fused_dispatch else "experts_s",)
+
+    @property
+    def orders_tokens(self) -> str:
+        """The field that says how long it takes to order tokens by experts."""
+        return "dropped_routing" if self.drops_tokens else "routing"
 
     @property
     def usual(self) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from penstock.core.words import suggest
 from penstock.cost.operators import Kernels
 from penstock.cost.stack import KERNELS, Stack, over, stack, stacks
 
-ABOVE_0 = ("moves", "casts", "routing")
+ABOVE_0 = ("moves", "casts", "routing", "dropped_routing")
 """Fields that others are divided by."""
 SHARES = ("_shown", "_hidden", "_most", "_share")
 """How fields end that are at most 1."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from penstock.core.architecture import Block
+from penstock.core.device import Device
 from penstock.core.parts import Experts
 from penstock.cost.bounds import ASYNCHRONOUS, BYTES, product_bytes
 from penstock.cost.constants import constants, levels, table
@@ -15,15 +16,17 @@ from penstock.cost.curves import lasting_share
 from penstock.cost.inside import inside
 from penstock.cost.kept import of_these, rerun
 from penstock.cost.kernels import cast
+from penstock.cost.lasting import older_key, powered, sustained_key
 from penstock.cost.operators import Operator
 from penstock.cost.origins import Constant, constant, level, level_of, of_device, of_recipe, of_stack
-from penstock.cost.passes import CLASSES, HOT, Rows, hot_share, older_key, sustained_key, timed
+from penstock.cost.passes import CLASSES, HOT, Rows, hot_share, timed
 from penstock.predict.launching import recorded
 from penstock.predict.micro import Rank
 from penstock.predict.works import block_rows, end_rows
 from penstock.units import human_bytes, human_s
 
 PHASES = {"F": "forward", "I": "input gradient", "W": "weight gradient"}
+POWER = "power.flop_j and power.clock, the datasheet's rated power and peak"
 FLOORS = {
     "matmul": ("matmul", "floor_s"),
     "grouped_matmul": ("matmul", "floor_s"),
@@ -144,7 +147,7 @@ def _kernels(
     cast_s = found.cast_s / lasting[CLASSES.index("cast")]
     paces = np.array([rank.recorded_s, rank.launches_s])[:, (rows.phase > 0).astype(int)]
     launch_s = np.where(recorded(rows, graphed), *paces)
-    late_s = rows.launches * launch_s - found.seconds / lasting[found.kind] - cast_s
+    late_s = found.launches * launch_s - found.seconds / lasting[found.kind] - cast_s
     waits = np.bincount(rows.phase > 0, late_s, minlength=2) > 0
     kernels = []
     for index, op in enumerate(made):
@@ -161,7 +164,7 @@ def _kernels(
                 error=float(found.error[index]),
                 again=bool(again[index]),
                 waits=bool(waits[int(op.phase != "F")]),
-                bounds_s=_bounds_s(rank, op, precision, float(launch_s[index])),
+                bounds_s=_bounds_s(rank, op, precision, float(found.launches[index] * launch_s[index])),
                 moved_bytes=_moved_bytes(op, precision),
                 constants=(
                     *_hardware(rank, op, precision, level_of(time.level_of, time.level, time.error)),
@@ -183,13 +186,13 @@ def _moved_bytes(op: Operator, precision: str) -> float:
     return float(product_bytes(precision, op.m, op.n, op.k, op.batch)) if products else op.moved_bytes
 
 
-def _bounds_s(rank: Rank, op: Operator, precision: str, launch_s: float) -> dict[str, float]:
+def _bounds_s(rank: Rank, op: Operator, precision: str, host_s: float) -> dict[str, float]:
     part, name = FLOORS.get(op.kind, ("memory", "latency_s"))
     return {
         "compute": op.needed_flops / _peak_flops(rank, op, precision),
         "memory": _moved_bytes(op, precision) / rank.device.memory_bytes_per_s,
         "launch floor": op.launches * constants(part)[name],
-        "host": op.launches * launch_s,
+        "host": host_s,
     }
 
 
@@ -222,15 +225,26 @@ def lasting_constants(rank: Rank, kind: str, precision: str) -> list[Constant]:
     if kind.endswith("product") and (measured := lasting_share(device)) is not None:
         meaning, source = "rate of products that lasts, over that at the start", "the cluster file"
         return [Constant(name=f"{device.name} sustained", value=measured, meaning=meaning, source=source)]
-    of_memory = {"memory": [of_stack(stack, "moves")], "routing": [of_stack(stack, "routing")]}
+    of_memory = {"memory": [of_stack(stack, "moves")], "routing": [of_stack(stack, stack.orders_tokens)]}
     name = "memory" if kind in of_memory else "attention" if kind == "attention" else precision
-    found = [level("sustained", sustained_key(device.architecture, "bf16" if name == "fp16" else name))]
+    found = of_lasting(device, "bf16" if name == "fp16" else name)
     if kind == "low product" and rank.recipe and rank.recipe.rate(device.architecture) != 1:
         found.append(of_recipe(rank.recipe, device.architecture, "rate"))
     if kind == "attention" and stack.attention != "newest":
         older = level("older_attention", older_key(device.architecture, stack.attention))
         return [*found, of_stack(stack, "attention"), older]
     return found + of_memory.get(kind, [])
+
+
+def of_lasting(device: Device, name: str) -> list[Constant]:
+    """Return the share of a precision or of attention that lasts, and what the device's rated power makes of it."""
+    key = sustained_key(device.architecture, name)
+    own, alone = level("sustained", key), levels("sustained")[key][0]
+    share = powered(device, name, key, alone)
+    if share == alone:
+        return [own]
+    meaning = "share that its rated power leaves, over that of the device which the level is of, or over the default"
+    return [own, Constant(name=f"{device.name} power", value=share / alone, meaning=meaning, source=POWER)]
 
 
 def cast_constants(rank: Rank) -> tuple[Constant, ...]:

@@ -12,7 +12,7 @@ from penstock.core.architecture import Block
 from penstock.core.setup import Setup
 from penstock.cost.kept import of_these, rerun
 from penstock.cost.operators import Microbatch
-from penstock.cost.passes import Rows, Work
+from penstock.cost.passes import Rows, Work, launched
 from penstock.cost.stack import Stack
 from penstock.predict.works import block_rows
 
@@ -20,8 +20,14 @@ if TYPE_CHECKING:
     from penstock.predict.micro import Rank
 
 Floats = NDArray[np.float64]
-PARTS = {"attention": ("attention",), "router": ("mlp_norm", "experts.router", "experts.choice")}
-"""Parts of a block that a framework may record (``Stack.graphed``), and how the names of their operators begin."""
+PARTS = {
+    "block": ("",),
+    "attention": ("attention",),
+    "router": ("mlp_norm", "experts.router", "experts.choice"),
+    "mlp": ("mlp",),
+}
+"""Parts of a block that a framework may record (``Stack.graphed``), the whole one first, and how the names of their
+operators begin."""
 
 
 def launching(setup: Setup, stack: Stack) -> tuple[str, ...]:
@@ -36,10 +42,12 @@ def recorded(rows: Rows, graphed: tuple[str, ...]) -> NDArray[np.bool_]:
 
 
 @lru_cache(maxsize=4096)
-def _in_graphs(block: Block, batch: Microbatch, recompute: str | tuple[str, ...], graphed: tuple[str, ...]) -> Floats:
+def _in_graphs(
+    block: Block, batch: Microbatch, recompute: str | tuple[str, ...], graphed: tuple[str, ...], low: str, wide: str
+) -> Floats:
     """Kernels of a forward, of a backward and of what runs again that graphs start."""
     made, rows = block_rows(block, batch)
-    mine = rows.launches * recorded(rows, graphed)
+    mine = launched(rows, low, wide) * recorded(rows, graphed)
     again = rerun(made, of_these(made, recompute))
     return np.array([mine[rows.phase == 0].sum(), mine[rows.phase > 0].sum(), mine[again].sum()])
 
@@ -51,5 +59,6 @@ def host_s(rank: Rank, done: Work, block: Block | None) -> tuple[float, float, f
     found = np.array([f, i + w, again]) * np.array(rank.launches_s)[ways]
     if block is not None and graphed and not rank.setup.graphs:
         saved_s = np.array(rank.launches_s) - np.array(rank.recorded_s)
-        found -= _in_graphs(block, rank.batch_of(block), rank.setup.recompute, graphed) * saved_s[ways]
+        bits = rank.bits_in(block), rank.wide
+        found -= _in_graphs(block, rank.batch_of(block), rank.setup.recompute, graphed, *bits) * saved_s[ways]
     return float(found[0]), float(found[1]), float(found[2])

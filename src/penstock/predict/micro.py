@@ -20,8 +20,9 @@ from penstock.core.setup import Setup
 from penstock.cost.collectives import Collective, collective_s, send_s
 from penstock.cost.inside import host_paces, inside
 from penstock.cost.kernels import memory_bound
+from penstock.cost.lasting import Shares, sustained
 from penstock.cost.operators import Kernels, Microbatch, Shard
-from penstock.cost.passes import CAST, MEMORY, ROUTING, Shares, Work, hot_share, sustained
+from penstock.cost.passes import CAST, MEMORY, ROUTING, Work, hot_share
 from penstock.cost.stack import Stack
 from penstock.predict.frozen import quantised
 from penstock.predict.host import with_copies
@@ -166,7 +167,7 @@ class Rank:
         found[MEMORY] /= self.stack.moves
         found[CAST] /= self.stack.casts
         slow_down(found, self.recipe, self.device)
-        found[ROUTING] /= self.stack.routing
+        found[ROUTING] /= getattr(self.stack, self.stack.orders_tokens)
         return found
 
     def part(self, done: Work, low: str, routed: bool = False, block: Block | None = None) -> Part:
@@ -180,7 +181,8 @@ class Rank:
         twice = self.setup.recompute == "full" and block is not None
         there_s, back_too_s = sum(turn_s.values()) + ring_f, sum(turn_s.values()) + ring_b
         repeated_s = twice * there_s
-        routing_s = getattr(self.stack, self.stack.counts_s) if routed and not self.setup.graphs else 0.0
+        waits = self.stack.counts_s if routed and not self.setup.graphs else ()
+        routing_s = sum(float(getattr(self.stack, name)) for name in waits)
         host_f, host_b, host_again = host_s(self, done, block)
         f_s = both_s(self.device, float(device[0]) + there_s, host_f) + routing_s
         b_s = both_s(self.device, back_s + back_too_s, host_b) + routing_s

@@ -16,7 +16,7 @@ from penstock.core.op import Kind
 from penstock.core.plan import Plan
 from penstock.core.setup import MOMENTS_BYTES, Setup
 from penstock.core.timeline import Timeline
-from penstock.cost.passes import Shares
+from penstock.cost.lasting import Shares
 from penstock.cost.stack import Stack
 from penstock.engine import last_s, simulate
 from penstock.predict.after import Sum, checkpoint_s, gathers_s, gradients_s, optimizer_s, sums, updates_s
