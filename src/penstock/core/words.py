@@ -70,14 +70,15 @@ def _plain(word: str) -> str:
     return word.lower().replace("-", "_")
 
 
-def spans_of(text: str) -> list[tuple[int, int]] | None:
-    """Return the ends of each span of whole numbers above 0 that a text names; ``None`` if it names something else.
+def spans_of(text: str, least: int = 1) -> list[tuple[int, int]] | None:
+    """Return the ends of each span of whole numbers from ``least`` that a text names; ``None`` if it names something
+    else.
 
     >>> spans_of("8..64"), spans_of("8/16..18"), spans_of("8..x")
     ([(8, 64)], [(8, 8), (16, 18)], None)
     """
     ends = [word.partition("..") for word in text.split("/")]
     pairs = [(low, high if dots else low) for low, dots, high in ends]
-    if not all(end.strip().isdecimal() and int(end) > 0 for pair in pairs for end in pair):
+    if not all(end.strip().isdecimal() and int(end) >= least for pair in pairs for end in pair):
         return None
     return [(int(low), int(high)) for low, high in pairs]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
 from penstock.core.architecture import Block
+from penstock.core.setup import Setup
+from penstock.core.words import suggest
 from penstock.cost.alive import backward_bytes
 from penstock.cost.kept import kept, of_these, rerun
 from penstock.cost.operators import Microbatch, Operator
@@ -42,6 +44,22 @@ def block_bytes(block: Block, batch: Microbatch, again: Again, offload: float | 
     saved = kept(made) if rerun(made, names).any() else stays
     held, begun = sum(on_device(stays, offload).values()), sum(saved.values())
     return BlockBytes(held, begun - held, backward_bytes(made, saved) - begun, sum(stays.values()) - held)
+
+
+def check_names(setup: Setup, blocks: Iterable[tuple[Block, Microbatch]]) -> None:
+    """Do nothing where all operators and storages that a setup names are of some block.
+
+    Raises:
+        ValueError: one is of none.
+    """
+    if isinstance(setup.recompute, str) and not isinstance(setup.offload, tuple):
+        return
+    made = [op for each in blocks for op in block_rows(*each)[0]]
+    rerun(made, setup.recompute)
+    known = kept(made)
+    for name in setup.offload if isinstance(setup.offload, tuple) else ():
+        if name not in known:
+            raise ValueError(f"offload={name}: blocks keep nothing of that name; {suggest(name, known)}")
 
 
 def stays_of(made: Sequence[Operator], names: Again) -> dict[str, float]:
