@@ -12,6 +12,7 @@ from cyclopts import Parameter
 
 from penstock.core.arguments import arguments
 from penstock.core.setup import FRAMEWORK, Setup, filling
+from penstock.core.words import whole_numbers
 
 if TYPE_CHECKING:
     from penstock.core.architecture import Architecture
@@ -171,7 +172,7 @@ def setup_of(given: dict[str, Any], devices: int) -> Setup:
     }
     for name in ("stage_layers", "recompute_layers"):
         if isinstance(given.get(name), str):
-            given[name] = _numbers(given[name], name)
+            given[name] = whole_numbers(given[name], f"--{name.replace('_', '-')}")
     if isinstance(given.get("adapter_on"), str):
         given["adapter_on"] = _names(given["adapter_on"])
     if "," in given.get("recompute", ""):
@@ -190,14 +191,6 @@ def _share_or_names(text: str) -> float | tuple[str, ...]:
         return float(text)
     except ValueError:
         return _names(text)
-
-
-def _numbers(text: str, name: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(word) for word in text.split(","))
-    except ValueError:
-        flag = name.replace("_", "-")
-        raise ValueError(f"--{flag} {text}: write whole numbers with commas, for example 2,3,1") from None
 
 
 def _show(found: Prediction, path: Path) -> None:

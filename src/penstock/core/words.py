@@ -66,6 +66,21 @@ def divisors(number: int, near: int | None = None, most: int = 4) -> str:
     return ", ".join(map(str, found))
 
 
+def whole_numbers(text: str, what: str) -> tuple[int, ...]:
+    """Return whole numbers with commas between them; ``what`` names them in an error.
+
+    Raises:
+        ValueError: something is none.
+
+    >>> whole_numbers("2,3,1", "--stage-layers")
+    (2, 3, 1)
+    """
+    try:
+        return tuple(int(word) for word in text.split(","))
+    except ValueError:
+        raise ValueError(f"{what} {text}: write whole numbers with commas, for example 2,3,1") from None
+
+
 def _plain(word: str) -> str:
     return word.lower().replace("-", "_")
 
