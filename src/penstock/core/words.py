@@ -51,6 +51,16 @@ def suggest(word: str, choices: Iterable[str]) -> str:
     return f"choose from {', '.join(names)}" if names else "there is none to choose from"
 
 
+def all_divisors(number: int) -> list[int]:
+    """Return the divisors of ``number`` from the smallest on; none if it is below 1.
+
+    >>> all_divisors(6)
+    [1, 2, 3, 6]
+    """
+    small = [d for d in range(1, isqrt(max(0, number)) + 1) if number % d == 0]
+    return sorted({*small, *(number // d for d in small)})
+
+
 def divisors(number: int, near: int | None = None, most: int = 4) -> str:
     """Return the divisors of ``number`` as text; at most ``most`` of them, those closest to ``near``.
 
@@ -59,8 +69,7 @@ def divisors(number: int, near: int | None = None, most: int = 4) -> str:
     >>> divisors(96, near=10)
     '4, 6, 8, 12'
     """
-    small = [d for d in range(1, isqrt(max(0, number)) + 1) if number % d == 0]
-    found = sorted({*small, *(number // d for d in small)})
+    found = all_divisors(number)
     if near is not None:
         found = sorted(sorted(found, key=lambda d: abs(d - near))[:most])
     return ", ".join(map(str, found))

@@ -17,6 +17,7 @@ from penstock.core.mesh import ORDER
 from penstock.core.mixers import Attention
 from penstock.core.parts import Experts
 from penstock.core.setup import FRAMEWORK, Setup, filling
+from penstock.core.words import all_divisors
 from penstock.cost.stack import Stack
 from penstock.cost.stack_file import named
 from penstock.predict import Grid
@@ -95,7 +96,7 @@ class Space:
 
     def splits(self, any_batch: bool = False) -> list[Split]:
         """Return all (tp, cp, pp, dp) that take all devices, and whose ``dp`` divides the batch unless any may."""
-        divisors = [d for d in range(1, self.devices + 1) if self.devices % d == 0]
+        divisors = all_divisors(self.devices)
         longest = max(1, self.base.seq // LEAST_TOKENS)
         ranges = {
             "tp": [d for d in divisors if d <= self.node_devices],
