@@ -145,6 +145,8 @@ def asked_for(
     from penstock.core.cluster import Cluster
     from penstock.core.config.text import model_of
     from penstock.cost.stack_file import named
+    from penstock.predict.kept_bytes import check_names
+    from penstock.predict.micro import Rank
 
     rented = priced(Cluster.read(cluster), usd_per_hour)
     read = None if start is None else read_setup(start, rented.devices)
@@ -155,7 +157,10 @@ def asked_for(
     software = named(framework or (read.framework if read else FRAMEWORK))
     given = {name: value for name, value in vars(flags).items() if value is not None}
     given = merged(read.fields, given) if read else given
-    return Asked(architecture, rented, setup_of(software.usual | given, rented.devices), software)
+    asked = Asked(architecture, rented, setup_of(software.usual | given, rented.devices), software)
+    if isinstance(asked.setup.recompute, tuple) or isinstance(asked.setup.offload, tuple):
+        check_names(Rank(*asked))
+    return asked
 
 
 def setup_of(given: dict[str, Any], devices: int) -> Setup:

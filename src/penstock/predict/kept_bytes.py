@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from penstock.core.architecture import Block
-from penstock.core.setup import Setup
 from penstock.core.words import suggest
 from penstock.cost.alive import backward_bytes
 from penstock.cost.kept import kept, of_these, rerun
 from penstock.cost.operators import Microbatch, Operator
 from penstock.predict.works import block_rows
+
+if TYPE_CHECKING:
+    from penstock.predict.micro import Rank
 
 Again = str | tuple[str, ...]
 STAYS = ("attention.core",)
@@ -46,15 +48,15 @@ def block_bytes(block: Block, batch: Microbatch, again: Again, offload: float | 
     return BlockBytes(held, begun - held, backward_bytes(made, saved) - begun, sum(stays.values()) - held)
 
 
-def check_names(setup: Setup, blocks: Iterable[tuple[Block, Microbatch]]) -> None:
-    """Do nothing where all operators and storages that a setup names are of some block.
+def check_names(rank: Rank) -> None:
+    """Do nothing where all operators and storages that a user names in a setup are of some block; published runs name
+    those of several models.
 
     Raises:
         ValueError: one is of none.
     """
-    if isinstance(setup.recompute, str) and not isinstance(setup.offload, tuple):
-        return
-    made = [op for each in blocks for op in block_rows(*each)[0]]
+    setup = rank.setup
+    made = [op for block in rank.model.kinds() for op in block_rows(block, rank.batch_of(block))[0]]
     rerun(made, setup.recompute)
     known = kept(made)
     for name in setup.offload if isinstance(setup.offload, tuple) else ():

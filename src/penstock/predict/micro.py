@@ -25,7 +25,6 @@ from penstock.cost.passes import CAST, MEMORY, ROUTING, Shares, Work, hot_share,
 from penstock.cost.stack import Stack
 from penstock.predict.frozen import quantised
 from penstock.predict.host import with_copies
-from penstock.predict.kept_bytes import check_names
 from penstock.predict.launching import host_s
 from penstock.predict.part import Part, both_s
 from penstock.predict.precision import Precision, slow_down
@@ -83,7 +82,6 @@ class Rank:
         self.launches_s = self.recorded_s if setup.graphs else tuple(stack.launch_s * pace for pace in paces)
         """The same of all others."""
         self.gathered_bytes = precision.gathered_bytes(model, setup.low_weights, self.width_bytes)
-        check_names(setup, ((block, self.batch_of(block)) for block in model.kinds()))
 
     def batch_of(self, block: Block) -> Microbatch:
         """The micro-batch as a block sees it: only experts are split over the ranks of experts, and one that stays wide

@@ -22,6 +22,7 @@ from penstock.cost.stack import Stack
 from penstock.cost.stack_file import named
 from penstock.predict import Grid
 from penstock.predict.grid import COUNTS
+from penstock.predict.kept_bytes import check_names
 from penstock.predict.micro import Rank
 from penstock.schedules import SCHEDULES
 from penstock.search.meshes import meshes_of
@@ -287,8 +288,8 @@ def space_of(
     usual |= {name: values[0] for name, values in single.items()}
     usual |= {name: fixed.get(name, (0.0,))[0] for name in ("offload", "optimizer_offload")}
     base = Setup(seq=seq, batch=batch, **usual)
-    for policy in fixed.get("recompute", ()):
-        Rank(architecture, machines, replace(base, recompute=policy), software).parts  # noqa: B018
+    for named_one in [{name: one} for name in ("recompute", "offload") for one in fixed.get(name, ())]:
+        check_names(Rank(architecture, machines, replace(base, **named_one), software))
     searched = {name: values for name, values in fixed.items() if name in SEARCHED} | several(fixed)
     return Space(architecture, machines, software, base, searched, excluded)
 
