@@ -24,15 +24,14 @@ from penstock.core.cluster import Node
 from penstock.core.device import Device
 from penstock.core.job import TABLES, RunSpec, Setting, settings
 from penstock.core.model import FAMILIES, Model, shipped_models
+from penstock.core.optimizers import optimizers
 from penstock.core.recipes import Recipe
 from penstock.core.recipes import recipes as all_recipes
-from penstock.core.setup import MOMENTS_BYTES
 from penstock.cost.laws import Power
 from penstock.cost.laws import laws as published_laws
 from penstock.cost.profiles import LETTERS, profiles
 from penstock.cost.stack import stacks
 from penstock.predict import failures
-from penstock.search.numbers import STATES
 from penstock.units import HOUR_S
 
 COLUMNS = 96
@@ -131,8 +130,8 @@ def _by_value(one: Recipe, of: Callable[[str], float]) -> str:
 def moments() -> str:
     """Optimizers, and what they remember of each parameter."""
     rows = [
-        (f"`{name}`", f"{size:g}", " (".join(STATES[name]) + ")" if name in STATES else "")
-        for name, size in MOMENTS_BYTES.items()
+        (f"`{name}`", f"{one.state_bytes:g}", f"{one.gap} ({one.gap_source})" if one.gap else "")
+        for name, one in optimizers().items()
     ]
     return table(("optimizer", "bytes of its state for a parameter", "results published"), rows)
 

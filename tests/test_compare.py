@@ -117,13 +117,9 @@ def test_a_heavy_head_counts_in_times_and_bounds(ranked, tmp_path):
     assert one["lower_bound_makespan"] >= 8 * (3 * 4 + 12)
 
 
-@pytest.mark.parametrize("kind", ["png", "svg"])
-def test_the_picture_names_every_schedule_shown(ranked, tmp_path, kind):
-    file = tmp_path / f"all.{kind}"
-    _, out = ranked(f"--ranks {2 if kind == 'png' else 4} --micros 8 --memory 1 --png {file}")
-    if kind == "png":
-        assert file.read_bytes().startswith(b"\x89PNG")
-        return
+def test_the_picture_names_every_schedule_shown(ranked, tmp_path):
+    file = tmp_path / "all.svg"
+    _, out = ranked(f"--ranks 4 --micros 8 --memory 1 --png {file}")
     drawn = file.read_text()
     for line in lines_of(out):
         assert f">{line[0]}" in drawn

@@ -109,18 +109,16 @@ def test_json_files_hold_what_json_prints(said, tmp_path):
     assert out == said()
 
 
-@pytest.mark.parametrize("suffix", ["png", "svg"])
-def test_the_roofline_is_drawn(said, tmp_path, suffix):
-    files = [tmp_path / f"{name}.{suffix}" for name in "ab"]
+def test_the_roofline_is_drawn(said, tmp_path):
+    files = [tmp_path / f"{name}.svg" for name in "ab"]
     for file in files:
         assert said(f"--roofline {file}") == said()
     first, second = (file.read_bytes() for file in files)
     assert first == second
-    if suffix == "svg":
-        text = first.decode()
-        for words in ("mlp.up", "bf16 peak 312 TFLOP/s", "bf16 through a step", "memory 2,039 GB/s", "tp=2 pp=2 dp=2"):
-            assert words in text
-        assert "fp64 peak" not in text  # nothing runs in it
+    text = first.decode()
+    for words in ("mlp.up", "bf16 peak 312 TFLOP/s", "bf16 through a step", "memory 2,039 GB/s", "tp=2 pp=2 dp=2"):
+        assert words in text
+    assert "fp64 peak" not in text  # nothing runs in it
 
 
 @pytest.mark.parametrize(

@@ -23,9 +23,7 @@ def is_fast(row):
     size = row.p * row.m
     if row.source == "zb_table_5" and not reads(row):
         return True
-    if row.peer == "v-auto" and size > 8 * 8:
-        return (row.cost, row.p, row.m, row.limit) == ("6.2B", 8, 24, 0.5)
-    return size <= 8 * 8 or (size <= 8 * 24 and (row.cost == "6.2B" or not reads(row)))
+    return size <= (4 * 8 if row.peer == "v-auto" else 8 * 8 if reads(row) else 8 * 24)
 
 
 FAST = [row for row in HAVE if is_fast(row)]

@@ -11,7 +11,7 @@ from penstock.core.architecture import Architecture
 from penstock.core.cluster import Cluster
 from penstock.core.config.text import model_of
 from penstock.core.costs import Costs
-from penstock.core.files import whole_file, write_whole
+from penstock.core.files import read_text, whole_file, write_whole
 from penstock.core.plan import Plan
 from penstock.core.setup import FRAMEWORK, filling
 from penstock.core.timeline import Timeline
@@ -97,10 +97,9 @@ def read_plan(path: str | Path) -> Plan:
     if suffix not in readers:
         choices = suggest(suffix, [*readers, ".csv"])
         raise ValueError(f"{path}: cannot read a plan from {suffix or 'a file without suffix'}; {choices}")
+    text = read_text(Path(path))
     try:
-        return readers[suffix](Path(path).read_text(encoding="utf-8"))
-    except UnicodeDecodeError:
-        raise ValueError(f"{path}: is not text") from None
+        return readers[suffix](text)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
 

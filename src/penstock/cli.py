@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import NoReturn
+from collections.abc import Sequence
+from typing import Any, NoReturn
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, Parameter, Token, convert
 
 from penstock.cli_check import check
 from penstock.cli_explain import explain
@@ -29,10 +30,23 @@ def _version() -> str:
     return version("penstock")
 
 
+def _converted(kind: Any, tokens: Sequence[Token]) -> Any:
+    """What words of a flag mean; ``cyclopts`` alone rounds 4.5 to a whole number.
+
+    Raises:
+        ValueError: it has a point and should be whole.
+    """
+    found = convert(kind, tokens)
+    if type(found) is int and "." in tokens[0].value:
+        raise ValueError(f"{tokens[0].value} is no whole number")
+    return found
+
+
 app = App(
     name="penstock",
     help="Plan, simulate, draw and run pipeline-parallel training of large language models.",
     version=_version,
+    default_parameter=Parameter(converter=_converted),
 )
 app.command("penstock.cli_run:run", help="Train a model through a pipeline, and compare the run with its prediction.")
 app.command("penstock.cli_calibrate:calibrate", help="Measure this machine, and write a cluster file from it.")

@@ -108,7 +108,7 @@ def sizes_answer(asks: Asks, training: Training, machines: Mapping[str, Cluster]
     check_wanted(training.top, training.headroom)
     if (asks.deadline or asks.budget is not None) and training.tokens is None:
         raise ValueError("--tokens is missing; a deadline or a budget is for a training of so many")
-    if asks.budget is not None and asks.budget <= 0:
+    if asks.budget is not None and not 0 < asks.budget < inf:
         raise ValueError(f"--budget {asks.budget:g}: give US dollars, for example 2e6")
     most_s = inf if asks.deadline is None else parse_s(asks.deadline)
     asked = _Asked(asks, training, most_s, inf if asks.budget is None else asks.budget, say)

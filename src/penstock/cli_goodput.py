@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -91,7 +92,7 @@ def goodput(
     from penstock import cli_goodput_text as text
 
     json_file(json)
-    if tokens is not None and tokens <= 0:
+    if tokens is not None and not 0 < tokens < inf:
         raise ValueError(f"--tokens {tokens:g}: give how many are trained on, for example 15e12")
     assumed = failures_of(failures, weeks)
     asked = asked_for(model, cluster, framework, flags, usd_per_hour, start)

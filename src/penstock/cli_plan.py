@@ -112,7 +112,7 @@ def _one(
     from penstock.export import to_csv
 
     began = time.perf_counter()
-    chunks = sizes.chunks or _fewest(name, sizes, options)
+    chunks = _fewest(name, sizes, options) if sizes.chunks is None else sizes.chunks
     timeline, costs = made(
         name, chunks, options, sizes, lambda plan: split_ends(plan, sizes.pricing.on(plan.placement), ends)
     )

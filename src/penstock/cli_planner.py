@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from math import inf
 from pathlib import Path
 from typing import Annotated
 
@@ -78,7 +79,7 @@ def plan(
     from penstock.cli_special import only_usual, special_answer, special_of
     from penstock.search.numbers import ANY, several
 
-    if tokens is not None and tokens <= 0:
+    if tokens is not None and not 0 < tokens < inf:
         raise ValueError(f"--tokens {tokens:g}: give how many are trained on, for example 15e12")
     fix = (*fix, f"precision={precision.replace(',', '/')}") if precision else fix
     rented, kind = machines_of(cluster, usd_per_hour), special_of(special)

@@ -12,6 +12,7 @@ from cyclopts import Parameter
 
 from penstock.core.arguments import arguments
 from penstock.core.setup import FRAMEWORK, Setup, filling
+from penstock.core.words import whole_numbers
 
 if TYPE_CHECKING:
     from penstock.core.architecture import Architecture
@@ -144,6 +145,8 @@ def asked_for(
     from penstock.core.cluster import Cluster
     from penstock.core.config.text import model_of
     from penstock.cost.stack_file import named
+    from penstock.predict.kept_bytes import check_names
+    from penstock.predict.micro import Rank
 
     rented = priced(Cluster.read(cluster), usd_per_hour)
     read = None if start is None else read_setup(start, rented.devices)
@@ -154,7 +157,10 @@ def asked_for(
     software = named(framework or (read.framework if read else FRAMEWORK))
     given = {name: value for name, value in vars(flags).items() if value is not None}
     given = merged(read.fields, given) if read else given
-    return Asked(architecture, rented, setup_of(software.usual | given, rented.devices), software)
+    asked = Asked(architecture, rented, setup_of(software.usual | given, rented.devices), software)
+    if isinstance(asked.setup.recompute, tuple) or isinstance(asked.setup.offload, tuple):
+        check_names(Rank(*asked))
+    return asked
 
 
 def setup_of(given: dict[str, Any], devices: int) -> Setup:
@@ -171,7 +177,7 @@ def setup_of(given: dict[str, Any], devices: int) -> Setup:
     }
     for name in ("stage_layers", "recompute_layers"):
         if isinstance(given.get(name), str):
-            given[name] = _numbers(given[name], name)
+            given[name] = whole_numbers(given[name], f"--{name.replace('_', '-')}")
     if isinstance(given.get("adapter_on"), str):
         given["adapter_on"] = _names(given["adapter_on"])
     if "," in given.get("recompute", ""):
@@ -190,14 +196,6 @@ def _share_or_names(text: str) -> float | tuple[str, ...]:
         return float(text)
     except ValueError:
         return _names(text)
-
-
-def _numbers(text: str, name: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(word) for word in text.split(","))
-    except ValueError:
-        flag = name.replace("_", "-")
-        raise ValueError(f"--{flag} {text}: write whole numbers with commas, for example 2,3,1") from None
 
 
 def _show(found: Prediction, path: Path) -> None:

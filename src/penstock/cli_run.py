@@ -11,6 +11,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from cyclopts import Parameter
 
 from penstock.core.job import Setting, settings
+from penstock.core.words import whole_numbers
 
 
 def _flag(setting: Setting) -> tuple[str, Any, None]:
@@ -44,14 +45,14 @@ def run(
         job: a job file (TOML); flags win over it.
         json: write the figures of the run as one JSON object.
     """
-    from penstock.core.files import whole_file, write_whole
+    from penstock.core.files import writable, write_whole
     from penstock.runtime.run import RunError, run, spec_of
 
     if json is not None:
-        whole_file(json)
+        writable(json)
     given = {name: value for name, value in dataclasses.asdict(flags).items() if value is not None}
     if "stage_layers" in given:
-        given["stage_layers"] = _numbers(given["stage_layers"])
+        given["stage_layers"] = whole_numbers(given["stage_layers"], "--stage-layers")
     spec = spec_of(job, given)
     try:
         result = run(spec)
@@ -61,10 +62,3 @@ def run(
         import json as json_format
 
         write_whole(json, json_format.dumps(result, indent=1) + "\n")
-
-
-def _numbers(text: str) -> list[int]:
-    try:
-        return [int(word) for word in text.split(",")]
-    except ValueError:
-        raise ValueError(f"--stage-layers {text}: write whole numbers with commas, for example 2,3,1") from None

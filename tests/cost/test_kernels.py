@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from measured_kernels import rows
 from penstock.core.catalogue import catalogue
 from penstock.cost.constants import table
-from penstock.cost.kernels import attention, cast, grouped_matmul, matmul, memory_bound, unfused_attention
+from penstock.cost.kernels import attention, cast, grouped_matmul, matmul, memory_bound
 
 MOST_OFF = {
     ("a100-80gb-sxm", "matmul", "bf16"): 0.055,
@@ -155,14 +155,6 @@ def test_casts_take_what_their_bytes_take_at_least():
         assert cast(chip, precision, 1e9).seconds > 1e9 * (2 + item) / chip.memory_bytes_per_s
 
 
-def test_fused_attention_beats_products_and_softmax_apart():
-    chip = device("a100-80gb-sxm")
-    assert (
-        unfused_attention(chip, "bf16", 1, 32, 8192, 128).seconds
-        > 2 * attention(chip, "bf16", 1, 32, 8192, 128).seconds
-    )
-
-
 def test_experts_cost_more_than_one_product_of_all_rows():
     chip = device("h100")
     one, many = (grouped_matmul(chip, "bf16", 8192, 4096, 4096, groups).seconds for groups in (1, 64))
@@ -184,7 +176,6 @@ def test_what_was_not_measured_says_so():
     assert not attention(device("h100"), "bf16", 1, 8, 2048, 128, backward=True).guessed
     assert not memory_bound(device("h100"), 1e9).guessed
     assert memory_bound(device("a100"), 1e9).guessed
-    assert unfused_attention(device("a100"), "bf16", 1, 8, 2048, 128).guessed
     with pytest.raises(ValueError, match="no peak for 'fp8'"):
         matmul(device("a100"), "fp8", 512, 512, 512)
     with pytest.raises(ValueError, match="moved_bytes=nan"):

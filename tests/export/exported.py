@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 from penstock.core.cluster import Cluster
 from penstock.core.config import gpt
 from penstock.core.mesh import ORDER
-from penstock.core.setup import MOMENTS_BYTES, Setup, even
+from penstock.core.optimizers import optimizers
+from penstock.core.setup import Setup, even
 from penstock.export.megatron import has_experts
 
 CLUSTER = Cluster.read("dgx-h100:64")
@@ -100,7 +101,7 @@ def setups(draw, model):
         **draw(PRECISIONS),
         flash=draw(st.booleans()),
         graphs=draw(st.booleans()),
-        optimizer=draw(st.sampled_from(("adam", "adam", *(name for name in MOMENTS_BYTES if name != "adam")))),
+        optimizer=draw(st.sampled_from(("adam", "adam", *(name for name in optimizers() if name != "adam")))),
         dropout=draw(st.booleans()),
         fused_loss=draw(st.booleans()),
         adapter=draw(st.sampled_from((0, 0, 0, 16))),

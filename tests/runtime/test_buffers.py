@@ -54,7 +54,7 @@ def dawdle(action: Any, seconds: float) -> Any:
     return slowly
 
 
-@pytest.mark.parametrize("ranks", [2, 3, 4, 8])
+@pytest.mark.parametrize("ranks", [2, 3, *(pytest.param(ranks, marks=pytest.mark.slow) for ranks in (4, 8))])
 @pytest.mark.parametrize("name", PLANS)
 def test_the_prediction_does_not_depend_on_durations(name: str, ranks: int) -> None:
     if name in SCHEDULES and SCHEDULES[name].valid(ranks, 24, 2 if SCHEDULES[name].chunks else 1):

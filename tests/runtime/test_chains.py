@@ -57,9 +57,9 @@ def keep_copies(folder: Path) -> Callable[[int], None]:
     ("schedule", "ranks", "chunks", "micros", "tied"),
     [
         pytest.param("chimera", 2, 1, 4, True, marks=pytest.mark.slow),
-        ("bitpipe", 2, 2, 4, True),
+        pytest.param("bitpipe", 2, 2, 4, True, marks=pytest.mark.slow),
         pytest.param("dualpipe", 2, 1, 4, False, marks=pytest.mark.slow),
-        ("dualpipe", 2, 1, 4, True),
+        pytest.param("dualpipe", 2, 1, 4, True, marks=pytest.mark.slow),
         ("dualpipev", 2, 2, 4, True),
         ("chimera", 4, 1, 4, True),
     ],

@@ -77,6 +77,19 @@ def test_ranks_end_with_a_launcher_that_is_killed(tmp_path: Path) -> None:
     assert not left
 
 
+@pytest.mark.slow
+def test_an_interrupt_is_one_line(tmp_path: Path) -> None:
+    """Torchrun's agent hands it on to the ranks, which end without tracebacks of their own."""
+    folder, _ = prepared(tmp_path, steps=100_000, checkpoint_every=0)
+    run = launched(folder)
+    run.until((folder / "metrics.jsonl").exists)
+    run.process.send_signal(signal.SIGINT)
+    ended = run.wait()
+    assert ended.codes == [128 + signal.SIGINT]
+    assert ended.said == ["penstock: interrupted; go on with --resume"]
+    assert all(line.startswith(("step ", "penstock: ")) for line in ended.lines)
+
+
 def test_a_port_in_use_is_refused_before_anything_starts(tmp_path: Path) -> None:
     with socket.create_server(("localhost", 0)) as taken:
         port = taken.getsockname()[1]

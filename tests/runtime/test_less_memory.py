@@ -251,11 +251,10 @@ SAVING: dict[str, dict[str, Any]] = {
     ("schedule", "saving"),
     [
         ("gpipe", "to a limit"),
-        ("gpipe", "offload"),
         ("zb-h1", "both"),
         *(
             pytest.param("gpipe", saving, marks=pytest.mark.slow)
-            for saving in ("full", "selective", "one stage", "half", "both")
+            for saving in ("full", "selective", "one stage", "half", "offload", "both")
         ),
         *(pytest.param("zb-h1", saving, marks=pytest.mark.slow) for saving in ("full", "selective")),
     ],

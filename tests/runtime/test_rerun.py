@@ -32,7 +32,10 @@ def outcome_of(executor: Executor) -> tuple[list[float], list[torch.Tensor]]:
     return losses, [p.grad for s in sorted(executor.stages) for p in executor.stages[s].module.parameters()]
 
 
-@pytest.mark.parametrize("ranks", [pytest.param(2, marks=pytest.mark.slow), 4])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize("ranks", [2, pytest.param(4, marks=SLOW)])
 @pytest.mark.parametrize("name", ["1f1b", "zb-h1", "interleaved", "zb-v"])
 def test_gradients_and_losses_stay(name: str, ranks: int) -> None:
     plan = plan_of(name, ranks, 8)
@@ -46,9 +49,9 @@ def test_gradients_and_losses_stay(name: str, ranks: int) -> None:
             assert all((a - b).abs().max() <= 1e-12 for a, b in zip(grads, same, strict=True))
 
 
-@pytest.mark.parametrize("ranks", [pytest.param(2, marks=pytest.mark.slow), 4])
+@pytest.mark.parametrize("ranks", [2, pytest.param(4, marks=SLOW)])
 @pytest.mark.parametrize("name", ["1f1b", "zb-h1", "interleaved", "zb-v"])
-@pytest.mark.parametrize("also", [False, True], ids=["offload", "offload and recompute"])
+@pytest.mark.parametrize("also", [pytest.param(False, marks=SLOW), True], ids=["offload", "offload and recompute"])
 def test_copies_to_the_host_change_no_gradient(name: str, ranks: int, also: bool) -> None:
     plan = plan_of(name, ranks, 8)
     usual = on_ranks(ranks, partial(outcome, plan))

@@ -34,8 +34,10 @@ def run(where: Path, config: dict[str, Any] | None = None, **flags: Any) -> dict
     ("kind", "schedule", "algorithm", "ranks"),
     [
         ("tied", "zb-h1", 2, 2),
-        ("untied", "interleaved", 1, 2),
-        *(pytest.param(*other, marks=pytest.mark.slow) for other in (("untied", "1f1b", 1, 2), ("gpt2", "1f1b", 2, 2))),
+        *(
+            pytest.param(*other, marks=pytest.mark.slow)
+            for other in (("untied", "interleaved", 1, 2), ("untied", "1f1b", 1, 2), ("gpt2", "1f1b", 2, 2))
+        ),
     ],
 )
 def test_ten_steps(kind: str, schedule: str, algorithm: int, ranks: int, tmp_path: Path) -> None:
@@ -53,7 +55,7 @@ def test_ten_steps(kind: str, schedule: str, algorithm: int, ranks: int, tmp_pat
 @pytest.mark.parametrize(
     ("before", "after"),
     [
-        ({"vocabulary": 1}, {"vocabulary": 0}),
+        pytest.param({"vocabulary": 1}, {"vocabulary": 0}, marks=pytest.mark.slow),
         pytest.param({"vocabulary": 0}, {"vocabulary": 2}, marks=pytest.mark.slow),
         ({"vocabulary": 2}, {"vocabulary": 1, "ranks": 4}),
     ],

@@ -52,3 +52,19 @@ def test_a_placement_need_not_be_there_and_may_be_of_any_kind(tmp_path):
 def test_a_wrong_placement_is_named(tmp_path, placement, says):
     with pytest.raises(ValueError, match=re.escape(says)):
         build(written(tmp_path, placement), 2, 2)
+
+
+@pytest.mark.parametrize(
+    ("lane", "says"),
+    [
+        ("def lane(r, p, m, v): raise KeyError('x')", "mine.py line 1 fails: KeyError: 'x'"),
+        ("def lane(r, p, m, v):\n yield (m, 'F')\n raise IndexError('far')", "mine.py line 3 fails: IndexError: far"),
+        ("def lane(r): return []", "mine.py fails: TypeError: lane() takes 1 positional argument but 4 were given"),
+        ("def lane(r, p, m, v): return m", "lane gave 2; return phases, for example [(8, 'F B')]"),
+    ],
+)
+def test_a_function_that_fails_is_named_with_its_line(tmp_path, lane, says):
+    file = tmp_path / "mine.py"
+    file.write_text(lane)
+    with pytest.raises(ValueError, match=re.escape(says)):
+        build(str(file), 2, 2)

@@ -11,8 +11,9 @@ import pytest
 from penstock.core.cluster import Cluster
 from penstock.core.config import gpt
 from penstock.core.device import device
+from penstock.core.optimizers import moments_bytes
 from penstock.core.recipes import recipe_of, recipes, recipes_on
-from penstock.core.setup import MOMENTS_BYTES, Setup
+from penstock.core.setup import Setup
 from penstock.cost.stack import stack, stacks
 from penstock.predict import Grid, predict, scores
 from penstock.predict.explain import explain
@@ -155,7 +156,7 @@ def test_moments_in_fewer_bits_take_less_room_and_traffic() -> None:
     names = ("adam", "adam-bf16", "adam-8bit", "adam-fp8")
     rooms = [bytes_of("optimizer", optimizer=name) for name in names]
     assert rooms == sorted(rooms, reverse=True)
-    own = rooms[0] / (4 + MOMENTS_BYTES["adam"])
+    own = rooms[0] / (4 + moments_bytes("adam"))
     assert rooms[0] - rooms[1] == pytest.approx(4 * own)
     steps = {name: explain(DENSE, CLUSTERS["hopper"], replace(BASE, optimizer=name), CORE) for name in names[:2]}
     each = [

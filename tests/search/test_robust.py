@@ -140,8 +140,10 @@ def test_the_error_of_what_is_saved_is_that_of_turns():
 
 
 @pytest.mark.parametrize(("name", "noise", "objective"), [
-    ("line", "jitter", "sync"), ("line", "straggler", "span"), ("v", "all", "sync"), ("v", "jitter", "span"),
-    ("both", "all", "span"), ("both", "straggler", "sync"),
+    ("line", "straggler", "span"), ("v", "jitter", "sync"), ("both", "all", "span"),
+    *(pytest.param(*other, marks=pytest.mark.slow) for other in (
+        ("line", "jitter", "sync"), ("v", "all", "sync"), ("v", "jitter", "span"), ("both", "straggler", "sync"),
+    )),
 ])  # fmt: skip
 def test_the_answer_is_expected_to_take_no_longer_than_any_beside_it(name, noise, objective):
     task = task_on(PLACES[name], objective, 6)

@@ -277,6 +277,7 @@ def test_a_choice_of_one_s_own_is_predicted() -> None:
         ("tp", "'tp' fixes nothing"),
         ("tp=x", "tp=x is no whole number"),
         ("tp=8..2", "empty range; write tp=2..8"),
+        ("tp=2..999999", "tp=2..999999 has too many values; write tp=2..100001"),
         ("schedule=zb-z", "did you mean 'zb-v'"),
         ("schedule=chimera", "schedule=chimera cannot be planned yet"),
         ("vocabulary=4", "vocabulary=4 is no way to split it"),

@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.resources.abc import Traversable
 from pathlib import Path
 
 
@@ -67,6 +68,19 @@ def writable(path: str | os.PathLike[str], suffix: str = "") -> Path:
     if suffix and target.suffix != suffix and not device:
         raise ValueError(f"{path}: the suffix must be {suffix}; use {target.with_suffix(suffix)}")
     return target
+
+
+def read_text(path: Path | Traversable) -> str:
+    """Return the text of a file, without the mark that some editors put before it.
+
+    Raises:
+        ValueError: it is not UTF-8.
+        OSError: it cannot be read.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8") from None
 
 
 def write_whole(path: str | os.PathLike[str], text: str) -> None:

@@ -10,6 +10,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
+from penstock.core.files import read_text
 from penstock.core.words import divisors, nearest, suggest
 
 
@@ -110,11 +111,9 @@ def locate(path_or_name: str, others: Iterable[str] = ()) -> tuple[str, Traversa
 def read_json(source: Traversable) -> Mapping[str, Any]:
     """Return the object that a JSON file holds."""
     try:
-        config = json.loads(source.read_text(encoding="utf-8"))
+        config = json.loads(read_text(source))
     except json.JSONDecodeError as error:
         raise ValueError(f"{source}: line {error.lineno}, column {error.colno}: {error.msg}") from None
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{source} is not UTF-8 text (byte {error.start}); is it a config.json?") from None
     if not isinstance(config, dict):
         raise ValueError(f"{source} holds a JSON {type(config).__name__}; a config.json is an object {{...}}")
     return config

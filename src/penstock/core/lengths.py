@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from penstock.core.files import read_text
 from penstock.core.words import suggest
 
 Ints = NDArray[np.int64]
@@ -61,7 +62,7 @@ class Lengths:
         path = Path(text).expanduser()
         if path.suffix != ".csv":
             raise ValueError(f"--lengths {text}: no file ends in .csv so; {suggest(name, sorted(shipped))}")
-        return _parsed(str(path), path.read_text(encoding="utf-8"))
+        return _parsed(str(path), read_text(path))
 
     @property
     def longest(self) -> int:

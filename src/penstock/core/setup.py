@@ -8,19 +8,19 @@ from math import prod
 from typing import Any
 
 from penstock.core.mesh import ORDER, order_of
+from penstock.core.optimizers import optimizers
 from penstock.core.recipes import UNNAMED, WIDE, precisions
 from penstock.core.words import divisors, suggest
 
 FRAMEWORK = "megatron-core"
 """Of a prediction for which none is named."""
-MOMENTS_BYTES = {
-    "adam": 8.0, "adam-bf16": 4.0, "adam-fp8": 2.0, "adam-8bit": 2.06, "sgd": 4.0, "muon": 4.0, "adafactor": 0.02,
-}  # fmt: skip
-"""Optimizers, and what they remember of each parameter: two moments in fp32, bf16 or fp8 with one scale a tensor
-(Megatron-LM's ``--exp-avg-dtype``), or in blocks of 8 bits (Dettmers et al. 2021, arXiv:2110.02861); one moment; sums
-of rows and columns (Shazeer & Stern 2018, arXiv:1804.04235)."""
-FROM_0 = ("zero", "shards", "vocabulary", "adapter", "cp_inner", "wide_first", "wide_last")
-"""Whole numbers of a setup that may be 0."""
+FROM_0 = (
+    *("zero", "shards", "vocabulary", "adapter", "cp_inner", "wide_first", "wide_last", "frozen_bytes"),
+    *("offload", "optimizer_offload"),
+)
+"""Numbers of a setup that may be 0."""
+MOST = 10**9
+"""Of any number of a setup: products of two are exact in 64 bits."""
 OVERLAPS = ("own", "gradients", "none")
 """Of ``Setup.overlap``, from most to least."""
 
@@ -119,22 +119,23 @@ class Setup:
     order: str = ORDER
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value, least = getattr(self, field.name), int(field.name not in FROM_0)
-            if isinstance(value, int) and not isinstance(value, bool) and value < least:
-                raise ValueError(f"{field.name}={value} is too small; use {least} or more")
         for name in ("offload", "optimizer_offload"):
             share = getattr(self, name)
             if not isinstance(share, tuple) and not 0 <= share <= 1:
                 raise ValueError(f"{name}={share} is no share; use 0 to 1")
-        named = {"optimizer": tuple(MOMENTS_BYTES), "precision": precisions(), "overlap": OVERLAPS}
+        for field in fields(self):
+            value, least = getattr(self, field.name), int(field.name not in FROM_0)
+            if isinstance(value, int | float) and not least <= value <= MOST and not isinstance(value, bool):
+                wrong = f"too small; use {least} or more" if value < least else f"no number from {least} to {MOST:,}"
+                raise ValueError(f"{field.name}={value} is {wrong}")
+        named = {"optimizer": tuple(optimizers()), "precision": precisions(), "overlap": OVERLAPS}
         for name, choices in (named | {"recompute_first": ("full", "selective")}).items():
             if (value := getattr(self, name)) not in choices:
                 raise ValueError(f"{name}={value!r} is unknown; {suggest(value, choices)}")
         if self.vocabulary > 3:
             raise ValueError(f"vocabulary={self.vocabulary} is no way to split it; use 0 to 3")
-        if self.zero > 3 or self.imbalance < 1:
-            raise ValueError(f"zero={self.zero}, imbalance={self.imbalance}: use zero 0 to 3 and imbalance 1 or more")
+        if self.zero > 3:
+            raise ValueError(f"zero={self.zero} is no stage of ZeRO; use 0 to 3")
         object.__setattr__(self, "order", order_of(self.order))
         if (self.low_weights or self.wide_first or self.wide_last) and self.precision in WIDE:
             raise ValueError(
@@ -179,8 +180,9 @@ class Setup:
         counts, stages = self.recompute_layers, self.stages
         if len(counts) not in (0, 1, stages):
             raise ValueError(f"recompute_layers has {len(counts)} numbers; give 1, or {stages}, one a stage")
-        if counts and min(counts) < 0:
-            raise ValueError(f"recompute_layers={min(counts)} is too small; use 0 or more")
+        for name in ("recompute_layers", "stage_layers"):
+            if (least := min(getattr(self, name), default=0)) < 0:
+                raise ValueError(f"{name}={least} is too small; use 0 or more")
         if counts and self.recompute in ("full", self.recompute_first):
             raise ValueError(f"recompute={self.recompute} is for all layers; with recompute_layers use recompute=none")
 

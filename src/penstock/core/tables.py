@@ -10,6 +10,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
+from penstock.core.files import read_text
 from penstock.core.words import nearest, suggest
 from penstock.units import parse_bytes
 
@@ -24,11 +25,9 @@ def read_toml(file: Path | Traversable) -> dict[str, Any]:
         ValueError: no such file (the nearest name is given), not TOML, or not UTF-8.
     """
     try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
+        return tomllib.loads(read_text(file))
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"{file} is not TOML: {error}") from None
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{file} is not UTF-8 text (byte {error.start}); save it as UTF-8") from None
     except (FileNotFoundError, IsADirectoryError):
         raise ValueError(f"{file} {_missing(Path(str(file)))}") from None
 

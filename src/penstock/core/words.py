@@ -51,6 +51,16 @@ def suggest(word: str, choices: Iterable[str]) -> str:
     return f"choose from {', '.join(names)}" if names else "there is none to choose from"
 
 
+def all_divisors(number: int) -> list[int]:
+    """Return the divisors of ``number`` from the smallest on; none if it is below 1.
+
+    >>> all_divisors(6)
+    [1, 2, 3, 6]
+    """
+    small = [d for d in range(1, isqrt(max(0, number)) + 1) if number % d == 0]
+    return sorted({*small, *(number // d for d in small)})
+
+
 def divisors(number: int, near: int | None = None, most: int = 4) -> str:
     """Return the divisors of ``number`` as text; at most ``most`` of them, those closest to ``near``.
 
@@ -59,25 +69,40 @@ def divisors(number: int, near: int | None = None, most: int = 4) -> str:
     >>> divisors(96, near=10)
     '4, 6, 8, 12'
     """
-    small = [d for d in range(1, isqrt(max(0, number)) + 1) if number % d == 0]
-    found = sorted({*small, *(number // d for d in small)})
+    found = all_divisors(number)
     if near is not None:
         found = sorted(sorted(found, key=lambda d: abs(d - near))[:most])
     return ", ".join(map(str, found))
+
+
+def whole_numbers(text: str, what: str) -> tuple[int, ...]:
+    """Return whole numbers with commas between them; ``what`` names them in an error.
+
+    Raises:
+        ValueError: something is none.
+
+    >>> whole_numbers("2,3,1", "--stage-layers")
+    (2, 3, 1)
+    """
+    try:
+        return tuple(int(word) for word in text.split(","))
+    except ValueError:
+        raise ValueError(f"{what} {text}: write whole numbers with commas, for example 2,3,1") from None
 
 
 def _plain(word: str) -> str:
     return word.lower().replace("-", "_")
 
 
-def spans_of(text: str) -> list[tuple[int, int]] | None:
-    """Return the ends of each span of whole numbers above 0 that a text names; ``None`` if it names something else.
+def spans_of(text: str, least: int = 1) -> list[tuple[int, int]] | None:
+    """Return the ends of each span of whole numbers from ``least`` that a text names; ``None`` if it names something
+    else.
 
     >>> spans_of("8..64"), spans_of("8/16..18"), spans_of("8..x")
     ([(8, 64)], [(8, 8), (16, 18)], None)
     """
     ends = [word.partition("..") for word in text.split("/")]
     pairs = [(low, high if dots else low) for low, dots, high in ends]
-    if not all(end.strip().isdecimal() and int(end) > 0 for pair in pairs for end in pair):
+    if not all(end.strip().isdecimal() and int(end) >= least for pair in pairs for end in pair):
         return None
     return [(int(low), int(high)) for low, high in pairs]

@@ -127,18 +127,6 @@ def attention(
     return Time(np.asarray(seconds), error, level, whose, guessed)
 
 
-def unfused_attention(
-    device: Device, precision: str, batch: Sizes, heads: Sizes, seq: Sizes, head_size: Sizes, *, passes: float = 4
-) -> Time:
-    """Return seconds of attention as two products and ``passes`` reads or writes of the whole (seq, seq) scores."""
-    batch, heads, seq, head_size = arrays_of(batch=batch, heads=heads, seq=seq, head_size=head_size)
-    scores = matmul(device, precision, seq, seq, head_size, batch * heads)
-    values = matmul(device, precision, seq, head_size, seq, batch * heads)
-    soft = memory_bound(device, passes * BYTES[precision] * batch * heads * seq * seq)
-    seconds = scores.seconds + values.seconds + soft.seconds
-    return Time(seconds, scores.error, scores.level, scores.level_of, scores.guessed or soft.guessed)
-
-
 def memory_bound(device: Device, moved_bytes: Sizes, *, kernels: Sizes = 1) -> Time:
     """Return seconds of work that reads and writes ``moved_bytes`` from and to memory, in ``kernels`` kernels.
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from penstock.core.architecture import Architecture
 from penstock.core.tables import read_toml
+from penstock.core.words import all_divisors
 
 OVER = "over-training"
 """The law of tokens; its ``tokens`` are what others are held against."""
@@ -193,7 +194,7 @@ def rounded(sequences: float, devices: int) -> int:
     >>> rounded(900, 128), rounded(100, 128), rounded(5, 24)
     (1024, 128, 6)
     """
-    choices = [size for size in range(1, devices + 1) if devices % size == 0]
+    choices = all_divisors(devices)
     times = 1
     while choices[-1] < sequences:
         times *= 2

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from penstock.core.costs import Costs
+from penstock.core.files import read_text
 from penstock.core.placement import Placement
 from penstock.core.words import suggest
 from penstock.cost.profiles import LETTERS, Profile, profiles
@@ -137,9 +138,7 @@ def _unknown(text: str) -> str:
 
 def _from_file(path: Path, w_share: float | None) -> Pricing:
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except UnicodeDecodeError:
-        raise ValueError(f"{path}: is not text") from None
+        data = json.loads(read_text(path))
     except json.JSONDecodeError as error:
         raise ValueError(f"{path}: malformed JSON at line {error.lineno}, column {error.colno}: {error.msg}") from None
     if not isinstance(data, dict):

@@ -35,7 +35,7 @@ class Noise:
         seed: equal seeds draw equal factors.
 
     Raises:
-        ValueError: a negative jitter or a factor that is not positive.
+        ValueError: a negative jitter or seed, or a factor that is not positive.
 
     Example:
         >>> Noise(jitter=0.05, slow={3: 1.25}).slow[3]
@@ -50,6 +50,8 @@ class Noise:
     def __post_init__(self) -> None:
         if not 0 <= self.jitter < np.inf:
             raise ValueError(f"jitter={self.jitter:g}; give a deviation of 0 or more, for example 0.05")
+        if self.seed < 0:
+            raise ValueError(f"seed={self.seed}; give 0 or more")
         for rank, factor in self.slow.items():
             if not 0 < factor < np.inf:
                 raise ValueError(f"rank {rank} is slow by {factor:g}; give a positive factor, for example 1.25")

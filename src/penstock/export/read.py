@@ -13,6 +13,7 @@ from typing import Any
 from penstock.calibrate.megatron import LACKS, Arguments, dense_layers, fields_of, model_of
 from penstock.core.architecture import Architecture
 from penstock.core.config import read_architecture
+from penstock.core.files import read_text
 from penstock.export.bridge_read import bridge_arguments, is_bridge
 from penstock.export.deepspeed_read import deepspeed_fields
 from penstock.export.job import job_fields
@@ -62,15 +63,15 @@ def read_file(path: Path, devices: int) -> Read:
         ValueError: the file is not what its suffix says, or a value in it cannot be.
         OSError: it cannot be read.
     """
+    text = read_text(path)
     try:
-        text = path.read_text(encoding="utf-8")
         if path.suffix == ".toml":
             table = tomllib.loads(text)
             return _job(path) if _is_job(table) else _torchtitan(table, devices)
         if path.suffix == ".json":
             return _deepspeed(json.loads(text), devices)
         return _script(text, devices)
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError, json.JSONDecodeError, ValueError) as error:
+    except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from penstock.core.mesh import Row, expert_replicas, replicas
 from penstock.core.node import Node
-from penstock.core.setup import MOMENTS_BYTES
+from penstock.core.optimizers import moments_bytes
 from penstock.cost.collectives import Collective
 from penstock.cost.constants import constants
 from penstock.cost.kernels import memory_bound
@@ -152,7 +152,7 @@ def update_bytes(rank: Split) -> float:
     """Return the bytes that an update reads and writes for each parameter: those of the framework, with moments of Adam
     in the width of the setup's."""
     asked, usual = rank.setup.optimizer, rank.stack.optimizer
-    less = MOMENTS_BYTES[usual] - MOMENTS_BYTES[asked] if asked.startswith("adam") else 0.0
+    less = moments_bytes(usual) - moments_bytes(asked) if asked.startswith("adam") else 0.0
     return rank.stack.optimizer_bytes - 2 * less
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from penstock.core.architecture import Block
 from penstock.core.node import Node
-from penstock.core.setup import MOMENTS_BYTES
+from penstock.core.optimizers import moments_bytes
 from penstock.cost.constants import constants
 from penstock.engine.memory import memory
 from penstock.predict.kept_bytes import block_bytes
@@ -61,7 +61,7 @@ def share_of_host(node: Node, devices: Any) -> Any:
 def state_bytes(rank: Split) -> float:
     """Return the optimizer's bytes in host memory, of a parameter that it owns."""
     setup, stack = rank.setup, rank.stack
-    whole = MOMENTS_BYTES[setup.optimizer] + stack.master_bytes * stack.offloads_master
+    whole = moments_bytes(setup.optimizer) + stack.master_bytes * stack.offloads_master
     return float(setup.optimizer_offload * whole)
 
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from penstock.core.architecture import Block
+from penstock.core.words import suggest
 from penstock.cost.alive import backward_bytes
 from penstock.cost.kept import kept, of_these, rerun
 from penstock.cost.operators import Microbatch, Operator
 from penstock.predict.works import block_rows
+
+if TYPE_CHECKING:
+    from penstock.predict.micro import Rank
 
 Again = str | tuple[str, ...]
 STAYS = ("attention.core",)
@@ -42,6 +46,22 @@ def block_bytes(block: Block, batch: Microbatch, again: Again, offload: float | 
     saved = kept(made) if rerun(made, names).any() else stays
     held, begun = sum(on_device(stays, offload).values()), sum(saved.values())
     return BlockBytes(held, begun - held, backward_bytes(made, saved) - begun, sum(stays.values()) - held)
+
+
+def check_names(rank: Rank) -> None:
+    """Do nothing where all operators and storages that a user names in a setup are of some block; published runs name
+    those of several models.
+
+    Raises:
+        ValueError: one is of none.
+    """
+    setup = rank.setup
+    made = [op for block in rank.model.kinds() for op in block_rows(block, rank.batch_of(block))[0]]
+    rerun(made, setup.recompute)
+    known = kept(made)
+    for name in setup.offload if isinstance(setup.offload, tuple) else ():
+        if name not in known:
+            raise ValueError(f"offload={name}: blocks keep nothing of that name; {suggest(name, known)}")
 
 
 def stays_of(made: Sequence[Operator], names: Again) -> dict[str, float]:

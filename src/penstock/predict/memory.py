@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock.core.setup import MOMENTS_BYTES
+from penstock.core.optimizers import moments_bytes
 from penstock.predict.micro import Rank
 from penstock.predict.moments import FIRST, Moment, each_kind, moments, sharded
 from penstock.predict.prediction import Room
@@ -91,7 +91,7 @@ def widths(rank: Split) -> list[Width]:
         Width("gradients", "spare gradients", 0.0 if half else stack.spare_bytes, True, NEVER, ("spare_bytes",)),
         Width("optimizer", "master weights", stack.master_bytes * here, True, 1, ("master_bytes", "offloads_master")),
         Width("optimizer", "gradients on their way", state_bytes * here, True, 1, ("fp16_state_bytes",)),
-        Width("optimizer", f"moments of {setup.optimizer}", MOMENTS_BYTES[setup.optimizer] * (1 - away), True, 1, ()),
+        Width("optimizer", f"moments of {setup.optimizer}", moments_bytes(setup.optimizer) * (1 - away), True, 1, ()),
     ]
 
 

@@ -31,10 +31,13 @@ def predicted(setup: Setup) -> Plan:
     """Return the plan of a setup's schedule, for a prediction.
 
     Raises:
-        ValueError: as ``pipeline``, or the schedule holds more than one copy of the weights.
+        ValueError: as ``pipeline``, or the schedule holds more than one copy of the weights, or slices sequences.
     """
     schedule = setup.schedule
     if schedule in SCHEDULES and SCHEDULES[schedule].copies > 1:
         near = "dualpipev" if schedule == "dualpipe" else "1f1b or zb-h1"
         raise ValueError(f"schedule={schedule} holds its weights twice, which is not predicted yet; use {near}")
-    return pipeline(schedule, setup.pp, setup.micros, setup.chunks)
+    plan = pipeline(schedule, setup.pp, setup.micros, setup.chunks)
+    if plan.slices > 1:
+        raise ValueError(f"schedule={schedule} slices sequences, which is not predicted yet; use 1f1b or zb-h1")
+    return plan

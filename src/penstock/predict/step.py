@@ -13,8 +13,9 @@ from penstock.core.architecture import Architecture, Block
 from penstock.core.cluster import Cluster
 from penstock.core.costs import Costs
 from penstock.core.op import Kind
+from penstock.core.optimizers import moments_bytes
 from penstock.core.plan import Plan
-from penstock.core.setup import MOMENTS_BYTES, Setup
+from penstock.core.setup import Setup
 from penstock.core.timeline import Timeline
 from penstock.cost.lasting import Shares
 from penstock.cost.stack import Stack
@@ -232,14 +233,12 @@ class Step:
 
     def prediction(self) -> Prediction:
         """Return all that is known."""
-        rank, setup, device = self.rank, self.setup, self.rank.device
-        done = self.seconds()
-        slowest = int(np.argmax(done))
-        seconds = float(done[slowest])
+        rank, setup, device, slowest = self.rank, self.setup, self.rank.device, self.slowest
+        seconds = float(self.seconds()[slowest])
         spread = 1 + self.stack.spread + self._sum(slowest, "error_s") / seconds
         made = [part for one, _ in self.ways for part in one.parts.values()]
         # weights as products read them, the optimizer's copy and its moments
-        stored = (rank.width_bytes + self.stack.master_bytes + MOMENTS_BYTES[setup.optimizer]) * self.trained
+        stored = (rank.width_bytes + self.stack.master_bytes + moments_bytes(setup.optimizer)) * self.trained
         return Prediction(
             seconds=seconds,
             low_s=seconds / spread,

@@ -10,12 +10,14 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import timedelta
-
-from torch.distributed.distributed_c10d import Store
+from typing import TYPE_CHECKING
 
 from penstock.core.needs import partners
 from penstock.core.op import AMONG_RANKS, COLLECTIVES, RECVS
 from penstock.core.plan import Plan
+
+if TYPE_CHECKING:  # what only starts ranks, or says that it cannot, needs no torch
+    from torch.distributed.distributed_c10d import Store
 
 POLL_S = 0.25
 USER_ERROR = 2

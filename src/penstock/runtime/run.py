@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from penstock.core.files import write_whole
+from penstock.core.files import read_text, write_whole
 from penstock.core.job import PLAN_FILES, SOLVE, RunSpec
 from penstock.core.jobfile import make_spec, spec_to_toml
 from penstock.core.model import Model
@@ -203,7 +203,7 @@ def prepare(spec: RunSpec) -> Path:
 
 
 def _plan_from(path: Path, spec: RunSpec) -> Plan:
-    plan = Plan.from_json(path.read_text()) if path.suffix == ".json" else Plan.from_text(path.read_text())
+    plan = (Plan.from_json if path.suffix == ".json" else Plan.from_text)(read_text(path))
     strategy, ranks = spec.strategy, plan.placement.ranks
     parts = len(set(plan.placement.part_of))
     even = len({len(plan.placement.on(rank)) for rank in range(ranks)}) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 import traceback
@@ -10,6 +11,9 @@ from contextlib import suppress
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
+
+if __name__ == "__main__":  # an interrupt ends a rank at once, while it loads too; the launcher says so
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import torch
 import torch.distributed as dist

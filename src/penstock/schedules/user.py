@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import runpy
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -37,13 +38,25 @@ def load(reference: str) -> tuple[LaneFunction, Callable[[int, int], Placement]]
     if not callable(found):
         functions = [key for key, value in names.items() if callable(value) and not key.startswith("_")]
         raise ValueError(f"schedule {reference!r}: {file} has no function {name!r}; {suggest(name, functions)}")
-    lane: LaneFunction = found
     place = names.get("placement", Placement.loop)
     if not callable(place):
         raise ValueError(
             f"schedule {reference!r}: placement is a {type(place).__name__}; make it a function placement(p, v)"
         )
+
+    @wraps(found)
+    def lane(*sizes: Any, **options: Any) -> Any:
+        given = _of_user(reference, file, lambda: _whole(found(*sizes, **options)))
+        if not isinstance(given, Iterable):
+            raise ValueError(f"schedule {reference!r}: {name} gave {given!r}; return phases, for example [(8, 'F B')]")
+        return given
+
     return lane, lambda p, v: _placement(_of_user(reference, file, lambda: place(p, v)), reference, p, v)
+
+
+def _whole(given: Any) -> Any:
+    """What a user's function gave; a generator has run to its end."""
+    return list(given) if isinstance(given, Iterator) else given
 
 
 def _of_user(reference: str, file: str, work: Callable[[], T]) -> T:

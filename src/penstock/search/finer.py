@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from penstock.core.architecture import Architecture
 from penstock.core.setup import Setup, even
+from penstock.core.words import all_divisors
 from penstock.predict import Grid
 from penstock.predict.held import Less
 from penstock.schedules.build import placement_of
@@ -92,10 +93,10 @@ def _shards(space: Space, setup: Setup) -> Iterator[int]:
     if not (space.stack.hybrid and space.free("shards") and setup.zero):
         return
     node = space.node_devices
-    for size in range(2, setup.replicas):
+    for size in all_divisors(setup.replicas)[1:-1]:
         whole = size * setup.tp
         apart = whole * (1 if setup.order.endswith("pp") else setup.pp)
-        if setup.replicas % size == 0 and not any((size % setup.cp, apart % node, whole % (setup.ep * setup.etp))):
+        if not any((size % setup.cp, apart % node, whole % (setup.ep * setup.etp))):
             yield size
 
 

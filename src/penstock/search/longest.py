@@ -11,6 +11,7 @@ from math import lcm
 import numpy as np
 
 from penstock.core.setup import Setup
+from penstock.core.words import all_divisors
 from penstock.predict import scores
 from penstock.search.choice import Choice, Planned
 from penstock.search.finals import most_bytes, predicted_of
@@ -72,7 +73,7 @@ def longest(
 def at(space: Space, seq: int) -> Space:
     """Return the space for another sequence, at the tokens of a step: the batch is the largest divisor with no more."""
     most = space.base.seq * space.base.batch // seq
-    batch = max(size for size in _divisors(space.base.batch) if size <= max(1, most))
+    batch = max(size for size in all_divisors(space.base.batch) if size <= max(1, most))
     return replace(space, base=replace(space.base, seq=seq, batch=batch))
 
 
@@ -84,7 +85,7 @@ def most_seq(space: Space) -> int:
 
 def _ranges(space: Space) -> Iterator[tuple[int, int]]:
     """The shortest and the longest sequence of each batch, the longest first."""
-    sizes, tokens = _divisors(space.base.batch), space.base.seq * space.base.batch
+    sizes, tokens = all_divisors(space.base.batch), space.base.seq * space.base.batch
     for batch, more in zip(sizes, [*sizes[1:], None], strict=True):
         low = STEP if more is None else tokens // more + 1
         high = min(tokens // batch, most_seq(space))
@@ -95,7 +96,7 @@ def _ranges(space: Space) -> Iterator[tuple[int, int]]:
 def _classes(space: Space, low: int, high: int) -> list[tuple[int, int, tuple[int, ...]]]:
     """Sizes of ``cp``, with what their sequences are multiples of and the shortest that they have."""
     found = defaultdict(list)
-    for cp in space.fixed.get("cp", _divisors(space.devices)):
+    for cp in space.fixed.get("cp", all_divisors(space.devices)):
         least = 1 if "cp" in space.fixed else cp * LEAST_TOKENS
         if least <= high:
             found[lcm(STEP, 2 * cp), max(low, least)].append(cp)
@@ -155,7 +156,3 @@ def _answer(space: Space, seq: int, top: int, headroom: float) -> Longest:
 
 def _up(number: int, step: int) -> int:
     return -(-number // step) * step
-
-
-def _divisors(number: int) -> list[int]:
-    return [size for size in range(1, number + 1) if number % size == 0]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from penstock.core.device import Device
+from penstock.core.optimizers import optimizers
 from penstock.core.recipes import UNNAMED, WIDE, check_recipe, recipe_of, recipes_on, wide_on
 from penstock.core.setup import Setup
 from penstock.cost.stack import Stack
@@ -21,31 +22,17 @@ NUMERIC = ("precision", "optimizer")
 """Fields of a setup that may be asked for with several values, each planned by itself."""
 ANY = "any"
 """In the place of a precision: BF16, and every recipe that device and framework have."""
-STATES: Mapping[str, tuple[str, str]] = {
-    "adam-bf16": ("no degradation was seen with moments in BF16", "DeepSeek-V3, 2024, arXiv:2412.19437"),
-    "adam-fp8": (
-        "first moments in FP8 did as well; second ones were in FP16 there",
-        "FP8-LM, Peng et al. 2023, arXiv:2310.18313",
-    ),
-    "adam-8bit": (
-        "results as with states in 32 bits, for language models of up to 1.5B parameters",
-        "Dettmers et al. 2021, arXiv:2110.02861",
-    ),
-}
-"""What was published of moments in fewer bits, and where."""
 
 
 def numbers_of(setup: Setup, choice: Choice | None) -> Numbers:
     """Return the best with the numbers of a setup."""
-    recipe = recipe_of(setup.precision)
-    gaps = [(recipe.gap, recipe.gap_source)] if recipe else []
-    gaps += [STATES[setup.optimizer]] if setup.optimizer in STATES else []
+    both = (recipe_of(setup.precision), optimizers()[setup.optimizer])
     return Numbers(
         precision=setup.precision,
         optimizer=setup.optimizer,
         choice=choice,
         gradient_equal=setup.precision in WIDE,
-        gaps=tuple(gaps),
+        gaps=tuple((one.gap, one.gap_source) for one in both if one and one.gap),
     )
 
 

@@ -94,6 +94,9 @@ class Options:
         noise: how times vary, if the order is wanted that is expected to take least; two thirds of the time, and as
             many rounds of stints again, then go to orders under noise.
         draws: by how many draws of it the answer is judged.
+
+    Raises:
+        ValueError: fewer than one process or round of stints, or a negative seed.
     """
 
     time_s: float = 30.0
@@ -102,6 +105,11 @@ class Options:
     stints: int | None = None
     noise: Noise | None = None
     draws: int = 100
+
+    def __post_init__(self) -> None:
+        for name, least in (("processes", 1), ("stints", 1), ("seed", 0)):
+            if (value := getattr(self, name)) is not None and value < least:
+                raise ValueError(f"{name}={value}; give {least} or more")
 
     @property
     def first_s(self) -> float:

@@ -17,10 +17,12 @@ from penstock.core.mesh import ORDER
 from penstock.core.mixers import Attention
 from penstock.core.parts import Experts
 from penstock.core.setup import FRAMEWORK, Setup, filling
+from penstock.core.words import all_divisors
 from penstock.cost.stack import Stack
 from penstock.cost.stack_file import named
 from penstock.predict import Grid
 from penstock.predict.grid import COUNTS
+from penstock.predict.kept_bytes import check_names
 from penstock.predict.micro import Rank
 from penstock.schedules import SCHEDULES
 from penstock.search.meshes import meshes_of
@@ -95,7 +97,7 @@ class Space:
 
     def splits(self, any_batch: bool = False) -> list[Split]:
         """Return all (tp, cp, pp, dp) that take all devices, and whose ``dp`` divides the batch unless any may."""
-        divisors = [d for d in range(1, self.devices + 1) if self.devices % d == 0]
+        divisors = all_divisors(self.devices)
         longest = max(1, self.base.seq // LEAST_TOKENS)
         ranges = {
             "tp": [d for d in divisors if d <= self.node_devices],
@@ -286,8 +288,8 @@ def space_of(
     usual |= {name: values[0] for name, values in single.items()}
     usual |= {name: fixed.get(name, (0.0,))[0] for name in ("offload", "optimizer_offload")}
     base = Setup(seq=seq, batch=batch, **usual)
-    for policy in fixed.get("recompute", ()):
-        Rank(architecture, machines, replace(base, recompute=policy), software).parts  # noqa: B018
+    for named_one in [{name: one} for name in ("recompute", "offload") for one in fixed.get(name, ())]:
+        check_names(Rank(architecture, machines, replace(base, **named_one), software))
     searched = {name: values for name, values in fixed.items() if name in SEARCHED} | several(fixed)
     return Space(architecture, machines, software, base, searched, excluded)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from penstock.core.architecture import Architecture
 from penstock.core.cluster import Cluster
-from penstock.core.words import suggest
+from penstock.core.words import all_divisors, suggest
 from penstock.predict.micro import Rank
 from penstock.predict.sizes import parameters, trained
 from penstock.predict.stage import Stage
@@ -141,7 +141,7 @@ def _fewest(space: Space, headroom: float) -> Choice | None:
 
 def _clusters(cluster: Cluster) -> Iterator[Cluster]:
     node, _ = cluster.groups[0]
-    for devices in (d for d in range(1, node.devices) if node.devices % d == 0):
+    for devices in all_divisors(node.devices)[:-1]:
         yield replace(
             cluster, name=f"{devices} devices of {node.name}", groups=((node.part(devices), 1),), measured=None
         )

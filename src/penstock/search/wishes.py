@@ -9,7 +9,7 @@ from typing import Any, get_type_hints
 
 from penstock.core.mesh import order_of
 from penstock.core.setup import Setup
-from penstock.core.words import suggest, yes_or_no
+from penstock.core.words import spans_of, suggest, yes_or_no
 from penstock.predict.grid import CHOICES, COUNTS, NUMBERS
 from penstock.schedules import SCHEDULES
 from penstock.schedules.table import options_of
@@ -19,6 +19,8 @@ SEARCHED = (*COLUMNS, "offload", "optimizer_offload")
 """Fields that are searched where nobody fixes them; all others are as a setup has them unless they are fixed."""
 RECOMPUTE = ("none", "selective", "full")
 SHORT = {"micro_batch": "micro", "vpp": "chunks"}
+MOST_VALUES = 100_000
+"""Of one range."""
 _TYPES = get_type_hints(Setup)
 Wished = str | Iterable[str] | Mapping[str, Any] | None
 """As users write it."""
@@ -76,13 +78,14 @@ def _read(part: str) -> tuple[str, tuple[Any, ...]]:
 
 def _spread(field: str, word: str) -> Iterable[Any]:
     """The values of a word, a range for whole numbers."""
-    low, dots, high = word.partition("..")
-    if not dots or _TYPES[field] is not int:
+    spans = spans_of(word, least=0) if _TYPES[field] is int else None
+    if spans is None:
         return (word,)
-    first, last = _checked(field, low), _checked(field, high)
-    if last < first:
-        raise ValueError(f"{field}={word} is an empty range; write {field}={last}..{first}")
-    return range(first, last + 1)
+    ((low, high),) = spans
+    if not low <= high < low + MOST_VALUES:
+        wrong, last = ("is an empty range", low) if high < low else ("has too many values", low + MOST_VALUES - 1)
+        raise ValueError(f"{field}={word} {wrong}; write {field}={min(low, high)}..{last}")
+    return range(low, high + 1)
 
 
 def _values(name: str, value: Any) -> tuple[Any, ...]:
@@ -115,8 +118,8 @@ def _checked(field: str, value: Any) -> Any:
 
 def _possible(field: str, value: Any) -> Any:
     """The value, if a setup can have it where nothing else is in its way."""
-    if isinstance(value, int):
-        ranks = max(1, value)
+    if isinstance(value, int | float):
+        ranks = max(1, value) if isinstance(value, int) else 1
         alone: dict[str, Any] = {"seq": 1, "batch": ranks * ranks, "dp": ranks, "precision": "mxfp8"} | {field: value}
         alone |= {"cp": 2 * value} if field == "cp_inner" and value else {}
         Setup(**alone)
