@@ -15,6 +15,7 @@ from penstock.core.mesh import Row
 from penstock.core.setup import Setup
 from penstock.cost.stack import Stack
 from penstock.predict.again import rank_of
+from penstock.predict.chain import chain_s
 from penstock.predict.floor import work_s
 from penstock.predict.grid import Grid, can_be
 from penstock.predict.held import LAID, Held, Less, layouts
@@ -44,11 +45,13 @@ class Scores:
     ``slow``: whether it takes longer than it may. ``work_s``: what the busiest rank does, and no step takes less.
     ``least_s``: no more than the ``seconds`` of the same with fewer layers on the first and the last stage, with a
     vocabulary that is split, or sharded over fewer ranks; infinite where that needs more memory than it may.
+    ``chain_s``: what no step of these takes less than.
     """
 
     seconds: Floats
     work_s: Floats
     least_s: Floats
+    chain_s: Floats
     peak_bytes: Floats
     needed_bytes: Floats
     host_bytes: Floats
@@ -95,8 +98,8 @@ def scores(
     """
     model, size = as_asked(model, grid.base), len(grid)
     seconds, busy_s, least_s, peak, needed, host = (np.full(size, np.inf) for _ in range(6))
-    fits, possible, slow = np.zeros(size, bool), can_be(grid, cluster.devices), np.zeros(size, bool)
-    found = Scores(seconds, busy_s, least_s, peak, needed, host, fits, possible, slow)
+    fits, possible, slow, chains_s = np.zeros(size, bool), can_be(grid, cluster.devices), np.zeros(size, bool), np.zeros(size)
+    found = Scores(seconds, busy_s, least_s, chains_s, peak, needed, host, fits, possible, slow)
     found.possible[found.possible] = _can_run(model, grid.rows(found.possible))
     some = np.flatnonzero(found.possible)
     if np.isfinite(most_bytes) and len(some):
@@ -152,6 +155,7 @@ def _score(found: Scores, many: Held, rows: Ints, most_bytes: float, most_s: Flo
             found.least_s[rows[light]] = many.rows(light).alone_s()
     if moves.any():
         found.least_s[rows[moves]] = np.minimum(found.least_s[rows[moves]], many.rows(moves).moved_s())
+        found.chain_s[rows[moves]] = chain_s(many.rows(moves), less)
     if less == NOTHING:
         late = found.seconds[rows] > most_s[left]
         found.slow[rows[late]], found.seconds[rows[late]] = True, np.inf
