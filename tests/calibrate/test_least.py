@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from penstock.calibrate.least import NOISE, Target, again, least
-from penstock.calibrate.side_by_side import side_by_side
+from penstock.core.side_by_side import side_by_side
 
 
 def line(rows=200, wild=0.0):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from typing import Any
 
@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from penstock.core.architecture import Architecture
 from penstock.core.cluster import Cluster
-from penstock.core.mesh import Row
+from penstock.core.mesh import ORDER, Row
 from penstock.core.setup import Setup
+from penstock.core.side_by_side import cores, side_by_side
 from penstock.cost.stack import Stack
 from penstock.predict.again import rank_of
 from penstock.predict.chain import chain_s
@@ -22,7 +23,7 @@ from penstock.predict.held import LAID, Held, Less, layouts
 from penstock.predict.host import share_of_host
 from penstock.predict.memory import least_bytes
 from penstock.predict.micro import Rank
-from penstock.predict.ranks import Ranks, layout, shapes_of
+from penstock.predict.ranks import SHAPES, Ranks, layout, shapes_of
 from penstock.predict.widened import as_asked
 from penstock.predict.works import block_rows, end_rows
 from penstock.schedules.build import check_sizes
@@ -33,6 +34,10 @@ Ints = NDArray[np.int64]
 NOTHING = Less()
 AT_ONCE = 65_536
 """Rows that are worked on at a time; bounds the memory."""
+FEW = 4096
+"""Rows for which no other process is worth its start."""
+COMMON = ("ep", "etp", "recompute")
+"""Of the names of ``SHAPES``, those in which ranks may differ that have work in common."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,15 +102,44 @@ def scores(
     (24, 24, True)
     """
     model, size = as_asked(model, grid.base), len(grid)
-    seconds, busy_s, least_s, peak, needed, host = (np.full(size, np.inf) for _ in range(6))
-    fits, possible, slow, chains_s = np.zeros(size, bool), can_be(grid, cluster.devices), np.zeros(size, bool), np.zeros(size)
-    found = Scores(seconds, busy_s, least_s, chains_s, peak, needed, host, fits, possible, slow)
+    found, most_s = _unknown(size), np.broadcast_to(most_s, size)
+    found.possible[:] = can_be(grid, cluster.devices)
     found.possible[found.possible] = _can_run(model, grid.rows(found.possible))
     some = np.flatnonzero(found.possible)
     if np.isfinite(most_bytes) and len(some):
         found.needed_bytes[some] = _least_bytes(model, cluster, grid.rows(some), stack)
         some = some[found.needed_bytes[some] <= most_bytes]
-    most_s = np.broadcast_to(most_s, size)
+    shares = _shares(grid, some)
+
+    def share(rows: Ints) -> Scores:
+        return _scored(model, cluster, grid.rows(rows), stack, most_bytes, most_s[rows], less)
+
+    for rows, one in zip(shares, side_by_side(share, shares), strict=True):
+        for field in fields(Scores):
+            getattr(found, field.name)[rows] = getattr(one, field.name)
+    return found
+
+
+def _shares(grid: Grid, some: Ints) -> list[Ints]:
+    """Some rows in a share for each core, those of one kind of rank together; in one, if they are few."""
+    count = cores() if len(some) >= FEW else 1
+    if count == 1:
+        return [some]
+    first, which = grid.rows(some).kinds(*(name for name in SHAPES if name not in COMMON))
+    share = np.random.default_rng(0).permutation(len(first))[which] % count
+    return [some[share == number] for number in range(count)]
+
+
+def _scored(
+    model: Architecture, cluster: Cluster, grid: Grid, stack: Stack, most_bytes: float, most_s: Floats, less: Less
+) -> Scores:
+    """The scores of setups that can be, as far as is known."""
+    found, some = _unknown(len(grid)), np.arange(len(grid))
+    found.possible[:] = True
+    if np.isfinite(most_s).any() and len(some):
+        late = _least_work_s(model, cluster, grid, stack) > most_s * grid.devices
+        found.slow[late] = True
+        some = some[~late]
     for begin in range(0, len(some), AT_ONCE):
         rows = some[begin : begin + AT_ONCE]
         made, of = ranks_of(model, cluster, grid.rows(rows), stack, once=True)
@@ -115,6 +149,13 @@ def scores(
             many = Held.of(Ranks(model, cluster, grid.rows(rows), stack, made, of))
             _score(found, many, rows, most_bytes, most_s[rows], less)
     return found
+
+
+def _unknown(size: int) -> Scores:
+    """Of so many setups of which nothing is known."""
+    seconds, busy_s, least_s, peak, needed, host = (np.full(size, np.inf) for _ in range(6))
+    fits, possible, slow = (np.zeros(size, bool) for _ in range(3))
+    return Scores(seconds, busy_s, least_s, np.zeros(size), peak, needed, host, fits, possible, slow)
 
 
 def _score(found: Scores, many: Held, rows: Ints, most_bytes: float, most_s: Floats, less: Less) -> None:
@@ -167,6 +208,19 @@ def _soon(found: Scores, many: Held, rows: Ints, most_s: Floats) -> NDArray[np.b
     late = work_s(ranks.grid, ranks.made, ranks.of) > most_s * ranks.grid.devices
     found.slow[rows[late]] = True
     return np.asarray(~late)
+
+
+def _least_work_s(model: Architecture, cluster: Cluster, grid: Grid, stack: Stack) -> Floats:
+    """Less than what the devices of setups work, found for few kinds of ranks: as if nothing were made again and groups
+    were as near as can be; 0 where a split does not divide the model."""
+    light = dict(grid.columns)
+    if "none" in grid.choices["recompute"] and not grid.base.offload:
+        light["recompute"] = np.full_like(light["recompute"], grid.choices["recompute"].index("none"))
+    if ORDER in grid.choices["order"] and cluster.uniform and cluster.measured is None:
+        light["order"] = np.full_like(light["order"], grid.choices["order"].index(ORDER))
+    alike = replace(grid, columns=light)
+    found = work_s(alike, *ranks_of(model, cluster, alike, stack, once=True))
+    return np.where(np.isfinite(found), found, 0.0)
 
 
 def _ranks(once: Ranks) -> Ranks:
@@ -224,7 +278,7 @@ def ranks_of(
     return [rank for rank in found if rank is not None], places[which]
 
 
-@lru_cache(maxsize=8192)
+@lru_cache(maxsize=32768)
 def _rank(model: Architecture, cluster: Cluster, setup: Setup, stack: Stack, rows: tuple[Row, Row, int]) -> Rank | None:
     """A rank, if its split divides the model."""
     rank = rank_of(model, cluster, setup, stack, rows)
