@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -13,7 +13,6 @@ from penstock.core.architecture import Architecture
 from penstock.core.cluster import Cluster
 from penstock.core.mesh import ORDER, Row
 from penstock.core.setup import Setup
-from penstock.core.side_by_side import cores, side_by_side
 from penstock.cost.stack import Stack
 from penstock.predict.again import rank_of
 from penstock.predict.chain import chain_s
@@ -23,7 +22,8 @@ from penstock.predict.held import LAID, Held, Less, layouts
 from penstock.predict.host import share_of_host
 from penstock.predict.memory import least_bytes
 from penstock.predict.micro import Rank
-from penstock.predict.ranks import SHAPES, Ranks, layout, shapes_of
+from penstock.predict.ranks import Ranks, layout, shapes_of
+from penstock.predict.shares import shared
 from penstock.predict.widened import as_asked
 from penstock.predict.works import block_rows, end_rows
 from penstock.schedules.build import check_sizes
@@ -34,10 +34,6 @@ Ints = NDArray[np.int64]
 NOTHING = Less()
 AT_ONCE = 65_536
 """Rows that are worked on at a time; bounds the memory."""
-FEW = 4096
-"""Rows for which no other process is worth its start."""
-COMMON = ("ep", "etp", "recompute")
-"""Of the names of ``SHAPES``, those in which ranks may differ that have work in common."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,25 +105,12 @@ def scores(
     if np.isfinite(most_bytes) and len(some):
         found.needed_bytes[some] = _least_bytes(model, cluster, grid.rows(some), stack)
         some = some[found.needed_bytes[some] <= most_bytes]
-    shares = _shares(grid, some)
 
     def share(rows: Ints) -> Scores:
         return _scored(model, cluster, grid.rows(rows), stack, most_bytes, most_s[rows], less)
 
-    for rows, one in zip(shares, side_by_side(share, shares), strict=True):
-        for field in fields(Scores):
-            getattr(found, field.name)[rows] = getattr(one, field.name)
+    shared(grid, some, share, found)
     return found
-
-
-def _shares(grid: Grid, some: Ints) -> list[Ints]:
-    """Some rows in a share for each core, those of one kind of rank together; in one, if they are few."""
-    count = cores() if len(some) >= FEW else 1
-    if count == 1:
-        return [some]
-    first, which = grid.rows(some).kinds(*(name for name in SHAPES if name not in COMMON))
-    share = np.random.default_rng(0).permutation(len(first))[which] % count
-    return [some[share == number] for number in range(count)]
 
 
 def _scored(
