@@ -103,7 +103,7 @@ def scores(
     found.possible[found.possible] = _can_run(model, grid.rows(found.possible))
     some = np.flatnonzero(found.possible)
     if np.isfinite(most_bytes) and len(some):
-        found.needed_bytes[some] = _least_bytes(model, cluster, grid.rows(some), stack)
+        found.needed_bytes[some] = least_bytes_of(model, cluster, grid.rows(some), stack)
         some = some[found.needed_bytes[some] <= most_bytes]
 
     def share(rows: Ints) -> Scores:
@@ -212,8 +212,8 @@ def _ranks(once: Ranks) -> Ranks:
     return Ranks(once.model, once.cluster, once.grid, once.stack, made, of)
 
 
-def _least_bytes(model: Architecture, cluster: Cluster, grid: Grid, stack: Stack) -> Floats:
-    """Less than what setups need on a device, quickly."""
+def least_bytes_of(model: Architecture, cluster: Cluster, grid: Grid, stack: Stack) -> Floats:
+    """Return less than what setups need on a device, quickly: shape (rows,)."""
     one = Rank(model, cluster, grid.base, stack)
     found = least_bytes(Ranks(model, cluster, grid, stack, [one], np.zeros(len(grid), dtype=np.int64)))
     return np.asarray(np.broadcast_to(found, (len(grid), 1))[:, 0])
