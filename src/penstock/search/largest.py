@@ -79,8 +79,8 @@ def largest(
 
 
 def _may_fit(space: Space, headroom: float) -> bool:
-    """Whether weights and states of some strategy are not too much alone, with as much of them in host memory as may be:
-    they do not depend on what else is free."""
+    """Whether weights and states of some strategy are not too much by themselves, with as much in host memory as may
+    be; they do not depend on what else is free."""
     usual: Wishes = {"micro": (1,), "recompute": ("full",), "schedule": ("1f1b",), "sp": (True,), "order": (ORDER,)}
     for one in (space.offloads() or [()])[-1]:
         small = replace(one, usual=usual)
