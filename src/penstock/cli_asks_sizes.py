@@ -50,12 +50,13 @@ class _Asked:
         training = self.training
 
         def tell(nodes: int) -> None:
-            self.say(f"{name}: nodes {nodes}")
+            self.say(f"{name}: nodes {nodes}; {fleet.searched:,} of {len(fleet.counts):,} numbers settled")
 
-        return fleet_of(
+        fleet = fleet_of(
             training.space, cluster, self.asks.nodes or "", headroom=training.headroom, tell=tell,
             batches=training.batches(cluster),
         )  # fmt: skip
+        return fleet
 
     def limits(self, space: Space) -> Limits:
         """What it may take, in steps of a space."""

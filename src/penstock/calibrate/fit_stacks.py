@@ -33,8 +33,8 @@ from penstock.calibrate.least import Found
 from penstock.calibrate.published import Run, read_runs
 from penstock.calibrate.run_fit import Problem, unusable
 from penstock.calibrate.shipped import runs_file
-from penstock.calibrate.side_by_side import side_by_side
 from penstock.calibrate.unknown import as_unknown
+from penstock.core.side_by_side import side_by_side
 from penstock.core.words import suggest
 from penstock.cost.constants import table
 from penstock.cost.stack import stacks

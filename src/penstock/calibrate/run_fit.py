@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from penstock.calibrate.dials import SUSTAINED, Dial, turned
 from penstock.calibrate.least import Found, Target, again, least
 from penstock.calibrate.published import Run
-from penstock.calibrate.side_by_side import side_by_side
+from penstock.core.side_by_side import side_by_side
 from penstock.cost.lasting import Shares, sustained_key
 from penstock.cost.stack import Stack
 from penstock.predict.step import Step

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from math import prod
 from typing import Literal, get_args
 
@@ -86,6 +87,15 @@ def send_s(
     levels = _lasting(levels, shape)
     level = min(levels, key=lambda level: level.bytes_per_s)
     return _fastest(size * sharing / level.bytes_per_s, level.latency_s, shape)
+
+
+@lru_cache(maxsize=32768)
+def seconds_of(kind: Collective | Literal["send"], size_bytes: float, levels: tuple[Level, ...]) -> float:
+    """Return the seconds of one collective, or of one message, as far as there is one; remembered, since many setups
+    have the same."""
+    if not size_bytes:
+        return 0.0
+    return float(send_s(size_bytes, levels) if kind == "send" else collective_s(kind, size_bytes, levels))
 
 
 def _measured_s(

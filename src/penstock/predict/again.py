@@ -25,13 +25,16 @@ def layers_by_way(model: Architecture, setup: Setup) -> tuple[Blocks, Blocks]:
     return [Counter(rest) for rest, _ in both], [Counter(first) for _, first in both]
 
 
-@lru_cache(maxsize=8192)
+@lru_cache(maxsize=32768)
 def rank_of(model: Architecture, cluster: Cluster, setup: Setup, stack: Stack, rows: tuple[Row, Row, int]) -> Rank:
     """Return a rank, equal ones once; ``rows`` as in ``Rank``."""
-    return Rank(model, cluster, setup, stack, rows=rows)
+    if setup.ep * setup.etp == 1:
+        return Rank(model, cluster, setup, stack, rows=rows)
+    alone, beside = replace(setup, ep=1, etp=1, dp=1, batch=setup.batch // setup.dp), (rows[0], Row(1), rows[2])
+    return Rank(model, cluster, setup, stack, rows=rows, plain=rank_of(model, cluster, alone, stack, beside))
 
 
-@lru_cache(maxsize=8192)
+@lru_cache(maxsize=32768)
 def all_as(rank: Rank, recompute: str) -> Rank:
     """Return the rank with all layers made again in one way."""
     setup = replace(rank.setup, recompute=recompute, recompute_layers=(), recompute_first="full")

@@ -174,7 +174,7 @@ def _passes(many: Ranks, stage: Stage) -> Times:
     parts: list[tuple[Any, Any]] = [*stage.rest.items(), ("embedding", first), ("head", last)]
     if "predictors" in many.grid.base.ends:
         parts.append(("predictors", np.where(split, 0, stage.last)))
-    made = [(partial(_seconds, name), times) for name, times in parts]
+    made = [(partial(seconds_of, name), times) for name, times in parts]
     made += [(partial(_first_seconds, block, many.setup.recompute_first), n) for block, n in stage.again.items()]
     for seconds, times in made:
         each = many.each(seconds)
@@ -196,7 +196,8 @@ def _waiting(many: Ranks, bare: Times, sizes: Counts, own: Counts) -> Times:
     return Times(bare.f + chunks * (wait_s + gather_f), bare.i + chunks * (wait_s + gather_b), bare.w)
 
 
-def _seconds(name: Any, rank: Rank) -> tuple[float, float, float]:
+def seconds_of(name: Any, rank: Rank) -> tuple[float, float, float]:
+    """Return the passes of a block, or of an end by its name."""
     return rank.parts[name].passes_s
 
 
@@ -225,7 +226,7 @@ def _ends(many: Ranks, times: Times, classes: Layout, which: Ints) -> Floats:
     slowest = (m * times.all + (p - 1) / v * sum(mean)).argmax(axis=1)[:, None]
     f, i, w = (np.take_along_axis(one, slowest, 1)[:, 0] for one in mean)
     ends = (m * np.take_along_axis(times.all, slowest, 1))[:, 0] + _idle(grid, f, i, w)
-    whole = _holds_b(grid)[:, None]
+    whole = holds_b(grid)[:, None]
     drain = np.einsum("ncd,nd->nc", classes.ahead[which], times.b / v) + classes.low[which] * hop_s / v
     return np.asarray(ends[:, None] - np.where(whole, drain, 0.0))
 
@@ -248,7 +249,8 @@ def _whole_backwards(schedule: str) -> bool:
     return not build(schedule, p, m, SCHEDULES[schedule].least_chunks(p, m)).holds(Kind.W)
 
 
-def _holds_b(grid: Grid) -> NDArray[np.bool_]:
+def holds_b(grid: Grid) -> NDArray[np.bool_]:
+    """Return which rows have schedules that leave backwards whole."""
     used = np.unique(grid.columns["schedule"])
     found = np.zeros(len(grid.choices["schedule"]), dtype=bool)
     found[used] = [_whole_backwards(grid.choices["schedule"][place]) for place in used.tolist()]

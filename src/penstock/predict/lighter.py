@@ -17,6 +17,7 @@ from penstock.predict.grid import Grid
 from penstock.predict.held import LAID, Held, layouts
 from penstock.predict.ranks import Ranks, layout
 from penstock.predict.score import ranks_of
+from penstock.predict.shares import shared
 from penstock.schedules.build import placement_of
 
 Floats = NDArray[np.float64]
@@ -75,6 +76,19 @@ def lightest(
         most_s: rows that take longer even with nothing made again are left out, shape (rows,).
         how: as ``Stack.again_layers``.
     """
+
+    def share(rows: Ints) -> Lightest:
+        return _of(model, cluster, grid.rows(rows), stack, most_bytes[rows], most_s[rows], how)
+
+    found = Lightest(*(np.full(len(grid), np.inf) for _ in range(3)))
+    shared(grid, np.arange(len(grid)), share, found)
+    return found
+
+
+def _of(
+    model: Architecture, cluster: Cluster, grid: Grid, stack: Stack, most_bytes: Floats, most_s: Floats, how: str
+) -> Lightest:
+    """The same, by one process."""
     seconds, work_s, none_s = (np.full(len(grid), np.inf) for _ in range(3))
     for begin in range(0, len(grid), AT_ONCE):
         rows = np.arange(begin, min(begin + AT_ONCE, len(grid)))

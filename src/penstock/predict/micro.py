@@ -17,7 +17,7 @@ from penstock.core.mesh import Row
 from penstock.core.mixers import Attention
 from penstock.core.parts import Experts
 from penstock.core.setup import Setup
-from penstock.cost.collectives import Collective, collective_s, send_s
+from penstock.cost.collectives import Collective, collective_s, seconds_of
 from penstock.cost.inside import host_paces, inside
 from penstock.cost.kernels import memory_bound
 from penstock.cost.lasting import Shares, sustained
@@ -39,7 +39,7 @@ class Rank:
     """One rank of a setup: links, precisions, kernels, and what its parts take, with ``shares`` of rates that last.
 
     ``rows``: of context and expert parallelism, and all devices, where they are not those of the setup, which stands
-    for others.
+    for others. ``plain``: the same without experts' ranks, if it is known: parts without experts are its own.
     """
 
     def __init__(
@@ -50,12 +50,13 @@ class Rank:
         stack: Stack,
         shares: Shares = None,
         rows: tuple[Row, Row, int] | None = None,
+        plain: Rank | None = None,
     ) -> None:
         self.model, self.cluster, self.setup, self.stack, self.shares = model, cluster, setup, stack, shares
         self.context_row, self.expert_row, self.devices = rows or (
             mesh.context(setup), mesh.experts(setup), setup.devices,
         )  # fmt: skip
-        self.device = cluster.device
+        self.device, self.plain = cluster.device, plain
         precision = Precision.on(self.device, setup)
         self.low, self.wide, self.recipe = precision.low, precision.wide, precision.recipe
         self.stand_ins = precision.stand_ins(self.device)
@@ -126,7 +127,7 @@ class Rank:
             return 0.0
         links, parts = between_stages(self.cluster, mesh.stages(setup), setup.devices), self.boundary_parts
         gather_s = self.among("all_gather", np.array([self.boundary_bytes]), Row(parts))[0]
-        return float(send_s(self.boundary_bytes / parts, links) + gather_s)
+        return float(seconds_of("send", self.boundary_bytes / parts, links) + gather_s)
 
     @property
     def boundary_bytes(self) -> float:
@@ -141,7 +142,12 @@ class Rank:
     @cached_property
     def parts(self) -> dict[Block | str, Part]:
         """What each kind of block, and each end of the model by name, takes."""
-        return {b: self.block(b) for b in self.model.kinds()} | {which: self.end(which) for which in self.setup.ends}
+        blocks = {b: self._or_plain(b, isinstance(b.mlp, Experts), self.block) for b in self.model.kinds()}
+        return blocks | {end: self._or_plain(end, end == "predictors", self.end) for end in self.setup.ends}
+
+    def _or_plain(self, name: Any, routed: bool, of: Callable[[Any], Part]) -> Part:
+        """A part by what gives it, or that of the plain rank, which has the same where no tokens are routed."""
+        return of(name) if routed or self.plain is None else self.plain.parts[name]
 
     def block(self, block: Block) -> Part:
         """Return what one block takes."""
@@ -221,7 +227,7 @@ class Rank:
         """Return seconds of messages that nothing hides: by axis those that both directions have, and on the ring of
         context parallelism those of the forward and of the backward, which take ``f_s`` and ``b_s`` without them."""
         if block is None:
-            sums_s = self.stack.tp_shown * float(collective_s("all_reduce", self.row_bytes, self.tensor)) / 2
+            sums_s = self.stack.tp_shown * seconds_of("all_reduce", self.row_bytes, self.tensor) / 2
             return {"tensor": sums_s}, 0.0, 0.0
         turns = {"tensor": self.tensor_s(block), "expert": self.expert_s(block)}
         return turns, self.context_s(block, f_s), self.context_s(block, b_s, 2)
@@ -241,7 +247,7 @@ class Rank:
 
     def tensor_s(self, block: Block) -> float:
         """Seconds of a direction's ``summed_bytes``."""
-        return self.stack.tp_shown * float(collective_s("all_reduce", self.summed_bytes(block), self.tensor))
+        return self.stack.tp_shown * seconds_of("all_reduce", self.summed_bytes(block), self.tensor)
 
     @property
     def experts(self) -> tuple[Level, ...]:
@@ -257,7 +263,7 @@ class Rank:
 
     def expert_s(self, block: Block) -> float:
         """Seconds of a direction's turns of tokens to their experts and back."""
-        return self.stack.ep_shown * 2 * float(collective_s("all_to_all", self.routed_bytes(block), self.experts))
+        return self.stack.ep_shown * 2 * seconds_of("all_to_all", self.routed_bytes(block), self.experts)
 
     def given_bytes(self, block: Block) -> float:
         """Bytes of queries, keys and values, and of results, that a rank gives for heads of other tokens."""
@@ -285,7 +291,7 @@ class Rank:
     def context_s(self, block: Block, hides_s: float, times: int = 1) -> float:
         """Seconds of ``given_bytes``, and of ``turned_bytes`` as far as nothing hides them."""
         inner, ring = self.context
-        given_s = times * float(collective_s("all_to_all", self.given_bytes(block), inner))
+        given_s = times * seconds_of("all_to_all", self.given_bytes(block), inner)
         steps = self.setup.cp // self.setup.cp_turned - 1
-        whole_s = steps * float(send_s(times * self.turned_bytes(block), ring))
+        whole_s = steps * seconds_of("send", times * self.turned_bytes(block), ring)
         return given_s + max(0.0, whole_s - hides_s) + self.stack.cp_shown * min(whole_s, hides_s)

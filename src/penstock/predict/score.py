@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from penstock.core.architecture import Architecture
 from penstock.core.cluster import Cluster
-from penstock.core.mesh import Row
+from penstock.core.mesh import ORDER, Row
 from penstock.core.setup import Setup
 from penstock.cost.stack import Stack
 from penstock.predict.again import rank_of
+from penstock.predict.chain import chain_s
 from penstock.predict.floor import work_s
 from penstock.predict.grid import Grid, can_be
 from penstock.predict.held import LAID, Held, Less, layouts
@@ -22,6 +23,7 @@ from penstock.predict.host import share_of_host
 from penstock.predict.memory import least_bytes
 from penstock.predict.micro import Rank
 from penstock.predict.ranks import Ranks, layout, shapes_of
+from penstock.predict.shares import shared
 from penstock.predict.widened import as_asked
 from penstock.predict.works import block_rows, end_rows
 from penstock.schedules.build import check_sizes
@@ -44,11 +46,13 @@ class Scores:
     ``slow``: whether it takes longer than it may. ``work_s``: what the busiest rank does, and no step takes less.
     ``least_s``: no more than the ``seconds`` of the same with fewer layers on the first and the last stage, with a
     vocabulary that is split, or sharded over fewer ranks; infinite where that needs more memory than it may.
+    ``chain_s``: what no step of these takes less than.
     """
 
     seconds: Floats
     work_s: Floats
     least_s: Floats
+    chain_s: Floats
     peak_bytes: Floats
     needed_bytes: Floats
     host_bytes: Floats
@@ -94,15 +98,31 @@ def scores(
     (24, 24, True)
     """
     model, size = as_asked(model, grid.base), len(grid)
-    seconds, busy_s, least_s, peak, needed, host = (np.full(size, np.inf) for _ in range(6))
-    fits, possible, slow = np.zeros(size, bool), can_be(grid, cluster.devices), np.zeros(size, bool)
-    found = Scores(seconds, busy_s, least_s, peak, needed, host, fits, possible, slow)
+    found, most_s = _unknown(size), np.broadcast_to(most_s, size)
+    found.possible[:] = can_be(grid, cluster.devices)
     found.possible[found.possible] = _can_run(model, grid.rows(found.possible))
     some = np.flatnonzero(found.possible)
     if np.isfinite(most_bytes) and len(some):
-        found.needed_bytes[some] = _least_bytes(model, cluster, grid.rows(some), stack)
+        found.needed_bytes[some] = least_bytes_of(model, cluster, grid.rows(some), stack)
         some = some[found.needed_bytes[some] <= most_bytes]
-    most_s = np.broadcast_to(most_s, size)
+
+    def share(rows: Ints) -> Scores:
+        return _scored(model, cluster, grid.rows(rows), stack, most_bytes, most_s[rows], less)
+
+    shared(grid, some, share, found)
+    return found
+
+
+def _scored(
+    model: Architecture, cluster: Cluster, grid: Grid, stack: Stack, most_bytes: float, most_s: Floats, less: Less
+) -> Scores:
+    """The scores of setups that can be, as far as is known."""
+    found, some = _unknown(len(grid)), np.arange(len(grid))
+    found.possible[:] = True
+    if np.isfinite(most_s).any() and len(some):
+        late = _least_work_s(model, cluster, grid, stack) > most_s * grid.devices
+        found.slow[late] = True
+        some = some[~late]
     for begin in range(0, len(some), AT_ONCE):
         rows = some[begin : begin + AT_ONCE]
         made, of = ranks_of(model, cluster, grid.rows(rows), stack, once=True)
@@ -112,6 +132,13 @@ def scores(
             many = Held.of(Ranks(model, cluster, grid.rows(rows), stack, made, of))
             _score(found, many, rows, most_bytes, most_s[rows], less)
     return found
+
+
+def _unknown(size: int) -> Scores:
+    """Of so many setups of which nothing is known."""
+    seconds, busy_s, least_s, peak, needed, host = (np.full(size, np.inf) for _ in range(6))
+    fits, possible, slow = (np.zeros(size, bool) for _ in range(3))
+    return Scores(seconds, busy_s, least_s, np.zeros(size), peak, needed, host, fits, possible, slow)
 
 
 def _score(found: Scores, many: Held, rows: Ints, most_bytes: float, most_s: Floats, less: Less) -> None:
@@ -152,6 +179,7 @@ def _score(found: Scores, many: Held, rows: Ints, most_bytes: float, most_s: Flo
             found.least_s[rows[light]] = many.rows(light).alone_s()
     if moves.any():
         found.least_s[rows[moves]] = np.minimum(found.least_s[rows[moves]], many.rows(moves).moved_s())
+        found.chain_s[rows[moves]] = chain_s(many.rows(moves), less)
     if less == NOTHING:
         late = found.seconds[rows] > most_s[left]
         found.slow[rows[late]], found.seconds[rows[late]] = True, np.inf
@@ -165,14 +193,27 @@ def _soon(found: Scores, many: Held, rows: Ints, most_s: Floats) -> NDArray[np.b
     return np.asarray(~late)
 
 
+def _least_work_s(model: Architecture, cluster: Cluster, grid: Grid, stack: Stack) -> Floats:
+    """Less than what the devices of setups work, found for few kinds of ranks: as if nothing were made again and groups
+    were as near as can be; 0 where a split does not divide the model."""
+    light = dict(grid.columns)
+    if "none" in grid.choices["recompute"] and not grid.base.offload:
+        light["recompute"] = np.full_like(light["recompute"], grid.choices["recompute"].index("none"))
+    if ORDER in grid.choices["order"] and cluster.uniform and cluster.measured is None:
+        light["order"] = np.full_like(light["order"], grid.choices["order"].index(ORDER))
+    alike = replace(grid, columns=light)
+    found = work_s(alike, *ranks_of(model, cluster, alike, stack, once=True))
+    return np.where(np.isfinite(found), found, 0.0)
+
+
 def _ranks(once: Ranks) -> Ranks:
     """The same with all micro-batches that each has."""
     made, of = ranks_of(once.model, once.cluster, once.grid, once.stack)
     return Ranks(once.model, once.cluster, once.grid, once.stack, made, of)
 
 
-def _least_bytes(model: Architecture, cluster: Cluster, grid: Grid, stack: Stack) -> Floats:
-    """Less than what setups need on a device, quickly."""
+def least_bytes_of(model: Architecture, cluster: Cluster, grid: Grid, stack: Stack) -> Floats:
+    """Return less than what setups need on a device, quickly: shape (rows,)."""
     one = Rank(model, cluster, grid.base, stack)
     found = least_bytes(Ranks(model, cluster, grid, stack, [one], np.zeros(len(grid), dtype=np.int64)))
     return np.asarray(np.broadcast_to(found, (len(grid), 1))[:, 0])
@@ -220,7 +261,7 @@ def ranks_of(
     return [rank for rank in found if rank is not None], places[which]
 
 
-@lru_cache(maxsize=8192)
+@lru_cache(maxsize=32768)
 def _rank(model: Architecture, cluster: Cluster, setup: Setup, stack: Stack, rows: tuple[Row, Row, int]) -> Rank | None:
     """A rank, if its split divides the model."""
     rank = rank_of(model, cluster, setup, stack, rows)

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock.core.op import Kind
-from penstock.schedules.interleaved import even, one_forward_one_backward
+from penstock.schedules.interleaved import even, most, one_forward_one_backward
 
 
 def lane(r: int, p: int, m: int, v: int, group: int | None = None) -> NDArray[np.int64]:
@@ -24,7 +24,12 @@ def lane(r: int, p: int, m: int, v: int, group: int | None = None) -> NDArray[np
 
 def sizes(p: int, m: int, group: int | None) -> list[int]:
     """Micro-batches of each group, the largest first."""
-    return even(m, max(1, m // (group or p)))
+    return even(m, groups(p, m, group))
+
+
+def groups(p: int, m: int, group: int | None) -> int:
+    """How many groups there are."""
+    return max(1, m // (group or p))
 
 
 def valid(p: int, m: int, v: int, group: int | None = None) -> str:
@@ -40,13 +45,13 @@ def idle(p: int, m: int, v: int, f: float, i: float, w: float, group: int | None
 
     Groups of g < p add (v-1)(p-g)(F+max(I,W)-W)/v, the paper's figure for g = p/2.
     """
-    short = max(0, p - sizes(p, m, group)[0])
+    short = max(0, p - most(m, groups(p, m, group)))
     return ((p - 1) * (f + i) + (v - 1) * short * (f + max(i, w) - w)) / v
 
 
 def holds(p: int, m: int, v: int, f: float, i: float, w: float, group: int | None = None) -> tuple[bool, bool]:
     """Where the figure is proved: m >= p; for whole groups of p or p/2 at all times, for others where I <= W."""
-    largest = sizes(p, m, group)[0]
+    largest = most(m, groups(p, m, group))
     whole = m % largest == 0 and (largest >= p or 2 * largest == p)
     return (v == 1 or (m >= p and (whole or i <= w)),) * 2
 
@@ -56,4 +61,4 @@ def peak_micros(r: int, p: int, m: int, v: int, group: int | None = None) -> flo
 
     With groups of g: ((v-1)g+p-r)/v, for g = p/2 the paper's (v+1)/(2v) of p.
     """
-    return min(m * v, (v - 1) * sizes(p, m, group)[0] + p - r) / v
+    return min(m * v, (v - 1) * most(m, groups(p, m, group)) + p - r) / v

@@ -38,6 +38,11 @@ def even(m: int, groups: int) -> list[int]:
     return [m // groups + (g < m % groups) for g in range(groups)]
 
 
+def most(m: int, groups: int) -> int:
+    """Micro-batches of the largest of so many groups."""
+    return -(-m // groups)
+
+
 def one_forward_one_backward(
     r: int, p: int, v: int, groups: list[int], extra: int, backward: tuple[Kind, ...]
 ) -> NDArray[np.int64]:
@@ -86,4 +91,5 @@ def idle(p: int, m: int, v: int, f: float, i: float, w: float, group: int | None
 
 def peak_micros(r: int, p: int, m: int, v: int, group: int | None = None) -> float:
     """Micro-batches whose activations rank r holds at its peak: warm-up plus one, in units of all its chunks."""
-    return min(m * v, (v - 1) * sizes(p, m, group)[0] + 2 * (p - 1 - r) + 1) / v
+    largest = min(group, m) if group else most(m, max(1, m // p))
+    return min(m * v, (v - 1) * largest + 2 * (p - 1 - r) + 1) / v

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock.core.op import Kind
-from penstock.schedules.interleaved import even, one_forward_one_backward
+from penstock.schedules.interleaved import even, most, one_forward_one_backward
 
 
 def lane(r: int, p: int, m: int, v: int) -> NDArray[np.int64]:
@@ -37,4 +37,4 @@ def holds(p: int, m: int, v: int, f: float, i: float, w: float) -> tuple[bool, b
 
 def peak_micros(r: int, p: int, m: int, v: int) -> float:
     """Micro-batches whose activations rank r holds at its peak, if W needs all of them: p where p divides m."""
-    return min(m * v, (v - 1) * even(m, max(1, m // p))[0] + p) / v
+    return min(m * v, (v - 1) * most(m, max(1, m // p)) + p) / v

@@ -103,6 +103,7 @@ def scored_grid(
     least_s = np.maximum(at_least_s(grid, found.seconds), found.work_s)
     rows = _fastest(least_s, max(FINALISTS, top) + 1 if of is None else len(grid))
     open_s = found.least_s / (1 + over_of(grid, 1, len(space.stack.vocabularies) - 1))
+    open_s = np.maximum(open_s, found.chain_s)
     open_to = _fastest(open_s, OPEN + 1)
     timed, possible = int(np.isfinite(found.seconds).sum()), int(found.possible.sum())
     slow = int((found.slow & found.possible).sum())

@@ -6,11 +6,15 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from penstock.core.architecture import Architecture
+from penstock.core.mesh import ORDER
+from penstock.predict.score import least_bytes_of
+from penstock.predict.widened import as_asked
 from penstock.search.choice import Choice
-from penstock.search.finals import Going
+from penstock.search.finals import Going, most_bytes
 from penstock.search.misses import nearest
 from penstock.search.planner import check_wanted, looked
 from penstock.search.space import Space
+from penstock.search.wishes import Wishes
 
 EXPLAINED = 3
 """Models that are too large of which it is said how much they need: the smallest ones."""
@@ -62,9 +66,9 @@ def largest(
             continue
         tell(model.name)
         here = _of(space, model, batch_of)
-        seen = looked(here, top, headroom, Going(lambda done, best: True))
-        found.append(Member(model, seen.choices, seen.proven))
-        if seen.choices:
+        seen = looked(here, top, headroom, Going(lambda done, best: True)) if _may_fit(here, headroom) else None
+        found.append(Member(model, seen.choices, seen.proven) if seen else Member(model, ()))
+        if found[-1].choices:
             break
     if not found:
         raise ValueError(f"seq={space.base.seq} is longer than any model of the family takes; use a shorter one")
@@ -72,6 +76,20 @@ def largest(
         if not found[place].choices:
             found[place] = replace(found[place], nearest=nearest(_of(space, found[place].model, batch_of)))
     return found
+
+
+def _may_fit(space: Space, headroom: float) -> bool:
+    """Whether weights and states of some strategy are not too much by themselves, with as much in host memory as may
+    be; they do not depend on what else is free."""
+    usual: Wishes = {"micro": (1,), "recompute": ("full",), "schedule": ("1f1b",), "sp": (True,), "order": (ORDER,)}
+    for one in (space.offloads() or [()])[-1]:
+        small = replace(one, usual=usual)
+        for share in small.shares():
+            grid = small.grid(share)
+            needed = least_bytes_of(as_asked(small.model, small.base), small.cluster, grid, small.stack)
+            if (needed <= most_bytes(small, grid, headroom)).any():
+                return True
+    return False
 
 
 def _of(space: Space, model: Architecture, batch_of: Callable[[Architecture], int] | None) -> Space:
