@@ -13,7 +13,10 @@ from penstock.calibrate.validation import Compared
 
 APART = 1.5
 """Times of a source are ranked if the longest is at least so many times the shortest."""
-SAME = ("source_title", "model_name", "layers", "hidden", "device", "devices", "seq_len", "global_batch", "precision")
+SAME = (
+    "source_title", "model_name", "layers", "hidden", "heads", "device", "devices", "seq_len", "global_batch",
+    "precision", "series",
+)  # fmt: skip
 """Rows that agree in these are choices for one task."""
 
 

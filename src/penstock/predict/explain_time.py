@@ -250,7 +250,8 @@ def adding(rank: Rank, work: Any, low: str, times: float) -> Figure:
     """Return the seconds of adding gradients to those of micro-batches before."""
     share = float(rank.lasting(low, hot_share(work.seconds.sum(axis=1)))[CLASSES.index("memory")])
     seconds = rank.added_s(work) / share
-    widths = (of_stack(rank.stack, name) for name in ("passing_bytes", "gradient_bytes"))
+    names = ("passing_bytes", rank.stack.sums_in(rank.setup.precision), "turns_gradients")
+    widths = (of_stack(rank.stack, name) for name in names)
     made = (*of_memory(rank.device), *lasting_constants(rank, "memory", low), *widths)
     how = f"{work.weights:,.4g} elements of gradients, but for the first micro-batch"
     return Figure(name="adding gradients", value=times * seconds, unit="s", how=how, constants=made)
