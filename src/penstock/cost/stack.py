@@ -36,7 +36,8 @@ class Stack:
         p2p_split: whether each tensor-parallel rank sends its part of such a message, to be gathered where it goes.
         dp_hidden: share of a backward that may hide reductions of gradients, half of it gathers of weights.
         dp_most: most of these messages that anything hides.
-        fsdp_shown: share of a gather of all weights that stays visible in each micro-batch with ZeRO-3.
+        fsdp_shown: share of ZeRO-2's and ZeRO-3's messages in each micro-batch that stays visible where compute hides
+            them, since it is slower beside them.
         experts_s: time in which the device waits for counts of tokens on the host, and the host for the device, per
             block of experts and direction, without graphs.
         fused_dispatch: one kernel sends tokens to their experts and orders them there (HybridEP).
@@ -113,7 +114,7 @@ class Stack:
     p2p_split: bool = False
     dp_hidden: float = 0.8
     dp_most: float = 0.95
-    fsdp_shown: float = 0.05
+    fsdp_shown: float = 0.189
     experts_s: float = 0.0
     fused_dispatch: bool = False
     fused_experts_s: float = 0.0
