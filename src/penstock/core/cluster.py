@@ -220,7 +220,7 @@ class Cluster:
         equal nodes: whether nodes, and what joins devices in and above them, hold whole groups or are held by them."""
         node = self.groups[0][0]
         edges = {node.devices, *(link.devices for link in node.links), *(tier.nodes * node.devices for tier in self.tiers)}
-        sizes = (run, run + skip, span // run * (run + skip)) if skip else (span,)
+        sizes = (min(run, span), run + skip, max(1, span // run) * (run + skip)) if skip else (span,)
         return not any(edge % size and size % edge for edge in edges for size in sizes)
 
     def hop(self, size: int, stride: int) -> tuple[Level, ...]:
