@@ -219,7 +219,11 @@ class Cluster:
         """Return whether groups that take so many devices, each ``run`` of them with ``skip`` between, all lie alike on
         equal nodes: whether nodes, and what joins devices in and above them, hold whole groups or are held by them."""
         node = self.groups[0][0]
-        edges = {node.devices, *(link.devices for link in node.links), *(tier.nodes * node.devices for tier in self.tiers)}
+        edges = {
+            node.devices,
+            *(link.devices for link in node.links),
+            *(tier.nodes * node.devices for tier in self.tiers),
+        }
         sizes = (min(run, span), run + skip, max(1, span // run) * (run + skip)) if skip else (span,)
         return not any(edge % size and size % edge for edge in edges for size in sizes)
 

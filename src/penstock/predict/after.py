@@ -72,7 +72,7 @@ def gathers_s(rank: Split, counts: Counts, own: Counts, f: Floats, b: Floats) ->
     forward = _beside(stack, gather_s, f)
     if setup.overlap == "own":
         return forward, _beside(stack, gather_s + sum_s, b)
-    shown_s = sum_s if setup.overlap == "none" else np.maximum(0.0, sum_s - b)
+    shown_s = sum_s if setup.overlap == "none" else _beside(stack, sum_s, b)
     return np.maximum(forward, gather_s), gather_s + shown_s
 
 
