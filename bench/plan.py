@@ -5,7 +5,7 @@ for each model and cluster of sources that tuned, where the published setup with
 strategies that fit there for its job, in per cent from the top, by score; and the rank correlation of measured and
 predicted times within a source's own sweeps.
 
-    OMP_NUM_THREADS=1 python bench/plan.py [--pairs N]
+    OMP_NUM_THREADS=1 python bench/plan.py [--pairs N] [--used]
 """
 
 from __future__ import annotations
@@ -131,24 +131,23 @@ def correlation(groups: Iterable[Sequence[Compared]]) -> str:
     return f"median {statistics.median(known):.2f} of {len(known)} tasks" if known else "no task"
 
 
-def accuracy(most: int) -> None:
+def accuracy(most: int, like: bool) -> None:
+    """Print correlations, and places of at most so many pairs of each source; ``like``: among what it used alone."""
     rows = measured()
     groups = [one.rows for one in choices(rows)]
     print(f"rank correlation in a source's own sweeps, 3 or more setups: {correlation(groups)} (at least 0.85)")
     used: dict[tuple[str, str], list[Compared]] = {}
     for row in rows:
         used.setdefault((word_of(row.run.row), row.framework), []).append(row)
-    for name, like in (("all that the framework has", False), ("what the source used anywhere", True)):
-        places: dict[str, list[tuple[float, str]]] = {}
-        for word, found in pairs(rows).items():
-            for best, *_ in found[:: -(-len(found) // most)]:
-                more = theirs(used[word, best.framework]) if like else {}
-                if (at := place(best, **more)) is not None:
-                    said = (
-                        f"{best.run.row['model_name']} on {best.run.row['devices']} {best.device}, {best.run.row['id']}"
-                    )
-                    places.setdefault(word, []).append((at, said))
-        _print_places(name, places)
+    places: dict[str, list[tuple[float, str]]] = {}
+    for word, found in pairs(rows).items():
+        for best, *_ in found[:: -(-len(found) // most)]:
+            more = theirs(used[word, best.framework]) if like else {}
+            if (at := place(best, **more)) is not None:
+                row = best.run.row
+                said = f"{row['model_name']} on {row['devices']} {best.device}, {row['id']}"
+                places.setdefault(word, []).append((at, said))
+    _print_places("what the source used anywhere" if like else "all that the framework has", places)
 
 
 def _print_places(name: str, places: Mapping[str, list[tuple[float, str]]]) -> None:
@@ -167,9 +166,10 @@ def _print_places(name: str, places: Mapping[str, list[tuple[float, str]]]) -> N
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=12, help="most pairs of a source that are planned, evenly spread")
+    parser.add_argument("--used", action="store_true", help="among what a source used anywhere with its framework")
     given = parser.parse_args()
     speed()
-    accuracy(given.pairs)
+    accuracy(given.pairs, given.used)
 
 
 if __name__ == "__main__":
