@@ -2,12 +2,11 @@
 
 *plan*: Llama 3 70B on 512 H100 and GPT-3 175B on 64 A100: first time, and best of two more. *hard*: models of experts
 on thousands of devices, and questions of many plans, once each in a process of its own, with the memory of the largest
-process. *ranks*:
-for each published task (model, machines, batch) of sources that tuned, with two or more measured setups: where the
-source's fastest, as we predict it, stands among all strategies that fit there, in per cent from the top, by score; and
-the rank correlation of measured and predicted times within the task.
+process. *ranks*: for each model and cluster of sources that tuned, where the published setup with most tokens a second
+stands among all strategies that fit there for its job, in per cent from the top, by score; and the rank correlation of
+measured and predicted times within a source's own sweeps.
 
-    OMP_NUM_THREADS=1 python bench/plan.py [--tasks N] [--no-hard]
+    OMP_NUM_THREADS=1 python bench/plan.py [--pairs N] [--used] [--no-hard]
 """
 
 from __future__ import annotations
@@ -19,7 +18,8 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -29,9 +29,11 @@ from penstock.calibrate.shipped import runs_file
 from penstock.calibrate.summaries import choices, in_time, spearman
 from penstock.calibrate.validation import Compared, compared
 from penstock.core.cluster import Cluster
-from penstock.predict import scores
+from penstock.core.setup import Setup
+from penstock.predict import Grid, scores
 from penstock.search.planner import plan
 from penstock.search.space import space_of
+from penstock.search.wishes import SEARCHED
 
 TASKS = (("llama-3-70b", "dgx-h100:64", 8192, 1024), ("gpt3-175b", "dgx-a100-80gb:8", 2048, 1536))
 HARD = (
@@ -47,8 +49,11 @@ HARD = (
     "--model llama-3-70b --cluster dgx-h100 --seq 8192 --batch 1024 --tokens 2e12 --budget 1.6e6",
 )
 """Questions that take long; each should within 10 s."""
-TUNED = ("DGX Cloud", "Megatron-Bridge", "BLOOM", "MosaicML")
-"""Words in the titles of sources that looked for fast setups; others measured setups of all kinds."""
+TUNED = ("DGX Cloud", "Megatron-Bridge performance", "BLOOM", "MosaicML")
+"""Words in the titles of sources that published the fastest setups they found; others measured setups of all kinds."""
+PAIR = ("model_name", "layers", "hidden", "device", "devices")
+KEPT = [field.name for field in fields(Setup) if field.name not in (*SEARCHED, "seq", "batch")]
+"""Fields of a setup that no search changes unless it is asked to."""
 TOP = 0.05
 
 
@@ -89,23 +94,39 @@ def hard() -> None:
         )
 
 
-def tasks() -> list[Sequence[Compared]]:
-    """Measured rows by task, those with several setups."""
-    return [one.rows for one in choices(in_time(compared(read_runs(runs_file()))))]
+def measured() -> list[Compared]:
+    """Rows of sources that tuned, whose setup and time are known."""
+    return in_time(compared(run for run in read_runs(runs_file()) if word_of(run.row)))
 
 
-def place(group: Sequence[Compared], **more: Any) -> float | None:
-    """Share of the strategies that fit and have better scores than the fastest measured setup."""
-    best = min(group, key=lambda row: row.measured_s or np.inf)
-    run = best.run
-    if run.setup is None or run.model is None or run.cluster is None or run.stack is None or best.figures is None:
+def word_of(row: Mapping[str, str]) -> str:
+    """Which of ``TUNED`` a row's source is; empty if none."""
+    return next((word for word in TUNED if word in row.get("source_title", "")), "")
+
+
+def pairs(rows: Iterable[Compared]) -> dict[str, list[list[Compared]]]:
+    """The rows of each source by model and cluster, those with most tokens a second first."""
+    found: dict[str, dict[tuple[str, ...], list[Compared]]] = {word: {} for word in TUNED}
+    for row in rows:
+        key = tuple(row.run.row.get(name, "") for name in PAIR)
+        found[word_of(row.run.row)].setdefault(key, []).append(row)
+    rate = {id(row): row.measured_rate or 0.0 for row in rows}
+    return {
+        word: [sorted(group, key=lambda row: -rate[id(row)]) for group in groups.values()]
+        for word, groups in found.items()
+    }
+
+
+def place(best: Compared, **more: Any) -> float | None:
+    """Share of the strategies that fit and have better scores than a measured setup, scored likewise; the job, and what
+    a search leaves as it is, are those of the setup."""
+    run, setup = best.run, best.run.setup
+    if setup is None or run.model is None or run.cluster is None or run.stack is None:
         return None
-    setup = run.setup
     if run.cluster.devices > setup.devices:
         return None
-    names = ("precision", "optimizer", "flash", "dropout", "fused_loss")
-    fix = {name: getattr(setup, name) for name in names} | more
-    space = space_of(run.model, run.cluster, run.stack, seq=setup.seq, batch=setup.batch, fix=fix)
+    rest = {name: getattr(setup, name) for name in KEPT}
+    space = space_of(run.model, run.cluster, run.stack, seq=setup.seq, batch=setup.batch, fix=rest | more)
     memory_bytes = space.cluster.device_of(0).memory_bytes
     found = [
         scores(space.model, space.cluster, space.grid(share), space.stack, memory_bytes).seconds
@@ -113,14 +134,16 @@ def place(group: Sequence[Compared], **more: Any) -> float | None:
     ]
     seconds = np.concatenate(found or [np.array([])])
     fitting = seconds[np.isfinite(seconds)]
-    return float((fitting < best.figures.seconds).mean()) if len(fitting) else None
+    own_s = scores(run.model, run.cluster, Grid.of(setup), run.stack).seconds[0]
+    return float((fitting < own_s).mean()) if len(fitting) else None
 
 
-def theirs(group: Sequence[Compared]) -> dict[str, Any]:
-    """What the source's framework had then: the ZeRO stages, cuts of sequences and recomputation that were measured,
-    1F1B, and interleaved 1F1B if it has that."""
-    setups = [row.run.setup for row in group if row.run.setup is not None]
-    has = [row.run.stack.schedules for row in group if row.run.stack is not None]
+def theirs(rows: Iterable[Compared]) -> dict[str, Any]:
+    """What a source used anywhere with a framework: ZeRO stages, sequence and context parallelism, recomputation, or
+    none of these; 1F1B, and interleaved 1F1B if the framework has that."""
+    runs = [row.run for row in rows]
+    setups = [run.setup for run in runs if run.setup is not None]
+    has = [run.stack.schedules for run in runs if run.stack is not None]
     return {
         "zero": {setup.zero for setup in setups},
         "sp": {setup.sp for setup in setups} | {False},
@@ -139,37 +162,48 @@ def correlation(groups: Iterable[Sequence[Compared]]) -> str:
     return f"median {statistics.median(known):.2f} of {len(known)} tasks" if known else "no task"
 
 
-def accuracy(most: int) -> None:
-    groups = tasks()
-    tuned = [group for group in groups if any(word in group[0].source for word in TUNED)]
-    print(f"rank correlation, 3 or more setups: {correlation(g for g in groups if len(g) > 2)} (at least 0.85)")
-    print(f"  of sources that tuned, 3 or more: {correlation(g for g in tuned if len(g) > 2)}")
-    print(f"  of sources that tuned, 2 or more: {correlation(tuned)}")
-    for name, like in (("everything free", False), ("what the source could choose from", True)):
-        places = [
-            (one, f"{group[0].run.row['model_name']} on {group[0].run.row['devices']} {group[0].device}")
-            for group in tuned[:most]
-            if (one := place(group, **(theirs(group) if like else {}))) is not None
-        ]
-        top = sum(one <= TOP for one, _ in places) / max(1, len(places))
-        middle = statistics.median([one for one, _ in places]) if places else 1.0
-        print(
-            f"{name}: of {len(places)} tasks, the fastest measured setup is in the top {TOP:.0%} in {top:.0%} (at "
-            f"least 80%); median place {middle:.1%}"
-        )
-        for one, task in sorted(places)[::-1][:4]:
-            print(f"  {one:6.1%}  {task}")
+def accuracy(most: int, like: bool) -> None:
+    """Print correlations, and places of at most so many pairs of each source; ``like``: among what it used alone."""
+    rows = measured()
+    groups = [one.rows for one in choices(rows)]
+    print(f"rank correlation in a source's own sweeps, 3 or more setups: {correlation(groups)} (at least 0.85)")
+    used: dict[tuple[str, str], list[Compared]] = {}
+    for row in rows:
+        used.setdefault((word_of(row.run.row), row.framework), []).append(row)
+    places: dict[str, list[tuple[float, str]]] = {}
+    for word, found in pairs(rows).items():
+        for best, *_ in found[:: -(-len(found) // most)]:
+            more = theirs(used[word, best.framework]) if like else {}
+            if (at := place(best, **more)) is not None:
+                row = best.run.row
+                said = f"{row['model_name']} on {row['devices']} {best.device}, {row['id']}"
+                places.setdefault(word, []).append((at, said))
+    _print_places("what the source used anywhere" if like else "all that the framework has", places)
+
+
+def _print_places(name: str, places: Mapping[str, list[tuple[float, str]]]) -> None:
+    each = sorted(one for found in places.values() for one in found)
+    inside = sum(at <= TOP for at, _ in each) / len(each)
+    print(
+        f"{name}: of {len(each)} pairs of model and cluster, the fastest published setup is in the top {TOP:.0%} in "
+        f"{inside:.0%} (at least 80%); median place {statistics.median(at for at, _ in each):.1%}"
+    )
+    for word, found in places.items():
+        share = sum(at <= TOP for at, _ in found) / len(found)
+        worst = ", ".join(f"{at:.0%} {said}" for at, said in sorted(found)[:-3:-1])
+        print(f"  {word:28}{share:4.0%} of {len(found):2}; worst: {worst}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tasks", type=int, default=40, help="most tasks that are planned")
+    parser.add_argument("--pairs", type=int, default=12, help="most pairs of a source that are planned, evenly spread")
+    parser.add_argument("--used", action="store_true", help="among what a source used anywhere with its framework")
     parser.add_argument("--no-hard", action="store_true", help="leave out the questions that take long")
     given = parser.parse_args()
     speed()
     if not given.no_hard:
         hard()
-    accuracy(given.tasks)
+    accuracy(given.pairs, given.used)
 
 
 if __name__ == "__main__":

@@ -52,6 +52,19 @@ def test_notes_say_some_cells():
     assert (run.stack.fused_dispatch, run.stack.graphed) == (True, ("router",))
 
 
+def test_notes_say_blocking_launches_stages_and_series():
+    bloom = {"system": "Megatron-DeepSpeed", "model_name": "GPT", "layers": "78", "hidden": "1024", "heads": "16"}
+    cells = {"device": "A100-80GB", "per_node": "8", "devices": "96", "tp": "8", "pp": "12", "global_batch": "8"}
+    said = {"notes": "one step; CUDA_LAUNCH_BLOCKING=1 (script); stages 11*7+1 (page); series 02-25 (page)"}
+    run = run_of({"seq_len": "2048", "precision": "fp16"} | bloom | cells | said)
+    assert run.setup.stage_layers == (*[7] * 11, 1)
+    assert run.row["series"] == "02-25"
+    assert (run.stack.blocking, run.stack.tp_shown, run.stack.p2p_shown) == (True, 1.0, 1.0)
+    other = run_of(run.row | {"launches": "none", "stage_layers": "67+11*1"})
+    assert (other.why_not, other.stack.blocking, other.setup.stage_layers[0]) == ("", False, 67)
+    assert "use blocking, or none that wait" in run_of(run.row | {"launches": "late"}).why_not
+
+
 @pytest.mark.parametrize("cells", [{"source_title": "my own runs"}, {"source_title": "99.01"}, {"device": "A100"}])
 def test_without_a_recipe_nothing_is_filled(cells):
     assert not filled(**cells, vpp="").get("graphs")

@@ -205,6 +205,13 @@ def test_a_summary_by_hand():
     assert (loose.time.n, loose.regret) == (4, 1.0)
 
 
+def test_other_heads_are_another_model_and_a_series_is_compared_with_itself():
+    gpt, later = {"model_name": "GPT", "layers": "32", "hidden": "4096"}, {"notes": "series 02-25"}
+    said = [{"heads": "32"}, {"heads": "32", "pp": "2"}, {"heads": "16", "pp": "4"}, {"heads": "32", "pp": "4"} | later]
+    rows = [pair(1.0, 1.0, **gpt, **cells) for cells in (*said, {"heads": "32"} | later)]
+    assert [len(one.rows) for one in choices(rows)] == [2, 2]
+
+
 def test_choices_are_rows_of_one_task():
     alone = [pair(1.0, 1.0, global_batch="128"), *[pair(measured, 1.0, seq_len="2048") for measured in (1.0, 2.0)]]
     (one,) = choices([pair(3.0, 2.0), pair(2.0, 3.0, pp="2"), *alone])

@@ -108,6 +108,22 @@ def test_the_slowest_group_counts_where_links_differ(order: str, sizes: tuple[in
         assert slow[0] == max(slow), names
 
 
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("sizes", [(6, 1, 4, 2), (3, 2, 1, 8), (5, 2, 4, 2), (2, 3, 2, 4), (4, 2, 3, 2), (12, 1, 2, 2)])
+def test_groups_that_lie_over_the_end_of_a_node_count(order: str, sizes: tuple[int, ...]) -> None:
+    """Of equal nodes too: with tp=6 on nodes of eight, the second group has devices of two."""
+    tp, cp, dp, pp = sizes
+    setup = Setup(seq=64, batch=dp, tp=tp, cp=cp, dp=dp, pp=pp, order=order)
+    cluster = Cluster.read(f"dgx-h100:{-(-setup.devices // 8)}")
+    axes = [(name, getattr(setup, name)) for name in order.split("-")]
+    rows = {("tp",): mesh.tensor(setup), ("cp",): mesh.context(setup), ("dp", "cp"): mesh.replicas(setup)}
+    for names, row in rows.items():
+        paths = [cluster.path(*row, first=each[0]) for each in every_group(axes, set(names))]
+        found = cluster.slowest(*row, devices=setup.devices)
+        slow = [max((1 / level.bytes_per_s for level in levels), default=0.0) for levels in (found, *paths)]
+        assert slow[0] == max(slow), names
+
+
 @pytest.mark.parametrize(
     ("cluster", "size", "stride", "kind"),
     [

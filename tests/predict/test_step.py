@@ -66,3 +66,37 @@ def test_graphs_of_parts_of_blocks_save_some_of_the_waits_for_launches():
     fused = predict(model, nodes, setup, replace(bridge, fused_dispatch=True)).parts["waiting for launches"]
     saved = 2 * 48 * setup.micros * (bridge.experts_s - bridge.fused_experts_s)
     assert found[0] - fused == pytest.approx(saved)
+
+
+def test_gradients_that_kernels_of_their_own_add_take_what_they_move():
+    """Two bytes of a gradient, and twice the width of the sum; where it is turned into that before, twice more."""
+    framework = stack("megatron-deepspeed")
+    assert [framework.added_bytes(precision) for precision in ("fp16", "bf16")] == [6, 18]
+    assert [stack(name).added_bytes("bf16") for name in ("megatron-core", "pytorch")] == [0, 10]
+    setup = Setup(seq=2048, batch=32, tp=8, pp=2)
+    plain = replace(framework, passing_bytes=0.0)
+    times = [predict(MODEL, NODES, setup, one).parts["blocks"] for one in (plain, framework)]
+    each = MODEL.parameters / 16 * 18 * (32 - 1) / NODES.device.memory_bytes_per_s
+    assert each < times[1] - times[0] < 2 * each
+
+
+def test_launches_that_wait_for_their_kernels_hide_nothing_of_the_host():
+    framework = stack("megatron-deepspeed")
+    setup = Setup(seq=2048, batch=32, tp=4, dp=4)
+    ways = [{}, {"blocking": True}, {"blocking": True, "launch_s": 2 * framework.launch_s}]
+    parts = [predict(MODEL, NODES, setup, replace(framework, **way)).parts for way in ways]
+    hidden, all_of_it, twice = (each["waiting for launches"] for each in parts)
+    assert 0 < hidden < all_of_it
+    assert twice == pytest.approx(2 * all_of_it)
+    assert parts[0]["blocks"] == pytest.approx(parts[1]["blocks"])
+
+
+def test_messages_beside_compute_slow_it_and_no_more_than_all_of_them_shows():
+    setup, framework = Setup(seq=2048, batch=64, micro=4, dp=16, zero=3), stack("pytorch")
+    none_s, some_s, all_s = (
+        predict(MODEL, NODES, setup, replace(framework, fsdp_shown=share)).seconds
+        for share in (0.0, framework.fsdp_shown, 1.0)
+    )
+    assert framework.fsdp_shown == 0.189
+    assert some_s - none_s == pytest.approx(0.189 * (all_s - none_s))
+    assert all_s > 1.05 * none_s

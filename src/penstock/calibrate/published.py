@@ -32,6 +32,7 @@ from penstock.core.config.described import described
 from penstock.core.setup import Setup, even
 from penstock.cost.stack import Stack
 from penstock.schedules import SCHEDULES
+from penstock.search.wishes import layers_of
 
 MOST_CHUNKS = 12
 """Where a row says that stages are interleaved and not how many: as many as divide the layers, up to these."""
@@ -193,7 +194,7 @@ def _setup(row: Mapping[str, str], model: Architecture, devices: int, framework:
         adapter_on=adapter_on(row) if rank else (),
         frozen_bytes=frozen_bytes(row),
         optimizer="muon" if "muon" in row.get("notes", "").lower() else "adam",
-        stage_layers=_redistributed(row, model, axes.pp),
+        stage_layers=layers_of(row["stage_layers"]) if row.get("stage_layers") else _redistributed(row, model, axes.pp),
         vocabulary=vocabulary(row.get("schedule", "")),
     )
 

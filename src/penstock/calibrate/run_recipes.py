@@ -47,11 +47,18 @@ def recipes() -> tuple[Mapping[str, str], ...]:
     return tuple(csv.DictReader(text.splitlines()))
 
 
+SHOWN = ("tp_shown", "ep_shown", "cp_shown", "p2p_shown")
+"""Shares of messages that compute hides nothing of where the host waits for each."""
+BLOCKING = "blocking"
+"""In the column ``launches``: each waits for its kernel."""
 SAID = {
     "dispatcher": (r"\bHybridEP\b", "hybridep"),
     "graphs": (r"CUDA graphs router\+preprocess", "router"),
     "token_drop": (r"\btokendrop\b", "1"),
     "expert_overlap": (r"\bEP overlap(?! off)(?<!no EP overlap)|overlap of EP comm", "1"),
+    "launches": (r"\bCUDA_LAUNCH_BLOCKING=1\b", BLOCKING),
+    "stage_layers": (r"\bstages ([\d*+]+)", r"\1"),
+    "series": (r"\bseries (\S+)", r"\1"),
 }
 """Cells that words of the column ``notes`` fill."""
 BESIDE = 0.1
@@ -61,8 +68,8 @@ first and the last layers have none beside them."""
 
 def with_notes(row: Mapping[str, str]) -> Mapping[str, str]:
     """Return a row with empty cells as its notes say them in words."""
-    notes = row.get("notes", "")
-    return {**row} | {name: word for name, (text, word) in SAID.items() if re.search(text, notes) and not row.get(name)}
+    told = {name: (re.search(text, row.get("notes", "")), word) for name, (text, word) in SAID.items()}
+    return {**row} | {name: found.expand(word) for name, (found, word) in told.items() if found and not row.get(name)}
 
 
 def with_recipe(row: Mapping[str, str], framework: Stack, guessed: list[str]) -> Mapping[str, str]:
@@ -94,12 +101,13 @@ def _is_of(recipe: Mapping[str, str], row: Mapping[str, str], framework: str, ve
 
 def ways_of(row: Mapping[str, str]) -> dict[str, Any]:
     """Return the fields of a stack that a row says: which parts of blocks run as recorded graphs, in which width
-    gradients accumulate and travel, whether one kernel dispatches tokens, and whether messages of experts run beside
-    another micro-batch. Where experts take tokens up to a capacity and no more, nobody waits for counts of tokens
-    (Megatron-LM's ``token_dispatcher.py``: no synchronization where it drops and pads).
+    gradients accumulate and travel, whether one kernel dispatches tokens, whether messages of experts run beside
+    another micro-batch, and whether launches wait for their kernels. Where experts take tokens up to a capacity and no
+    more, nobody waits for counts of tokens (Megatron-LM's ``token_dispatcher.py``: no synchronization where it drops
+    and pads).
 
     Raises:
-        ValueError: the column ``graphs`` names something else.
+        ValueError: the column ``graphs``, ``gradients`` or ``launches`` names something else.
     """
     text, ways = row.get("graphs", ""), dict[str, Any]()
     words = tuple(text.replace(",", " ").split())
@@ -117,4 +125,8 @@ def ways_of(row: Mapping[str, str]) -> dict[str, Any]:
         ways["drops_tokens"] = True
     if truth(row, "expert_overlap"):
         ways["ep_shown"] = BESIDE
+    if launches := row.get("launches"):
+        if launches not in (BLOCKING, NONE):
+            raise ValueError(f"launches={launches!r} are not known; use {BLOCKING}, or {NONE} that wait")
+        ways |= {"blocking": True} | dict.fromkeys(SHOWN, 1.0) if launches == BLOCKING else {}
     return ways

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -13,8 +14,11 @@ from penstock.calibrate.validation import Compared
 
 APART = 1.5
 """Times of a source are ranked if the longest is at least so many times the shortest."""
-SAME = ("source_title", "model_name", "layers", "hidden", "device", "devices", "seq_len", "global_batch", "precision")
-"""Rows that agree in these are choices for one task."""
+SAME = (
+    "source_title", "model_name", "layers", "hidden", "device", "devices", "seq_len", "global_batch", "precision",
+    "series",
+)  # fmt: skip
+"""Rows that agree in these, and in the model that is read from them, are choices for one task."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,10 +165,11 @@ def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def choices(rows: Iterable[Compared]) -> list[Choice]:
-    """Return the tasks with two or more setups: rows of a source with equal model, devices, sequences and batch."""
-    tasks: dict[tuple[str, ...], list[Compared]] = defaultdict(list)
+    """Return the tasks with two or more setups: rows of a source, and of a series where it names some, with equal
+    model, devices, sequences and batch."""
+    tasks: dict[Any, list[Compared]] = defaultdict(list)
     for row in rows:
-        tasks[tuple(row.run.row.get(name, "") for name in SAME)].append(row)
+        tasks[(row.run.model, *(row.run.row.get(name, "") for name in SAME))].append(row)
     return [Choice(tuple(group)) for group in tasks.values() if len({row.run.setup for row in group}) > 1]
 
 

@@ -200,8 +200,13 @@ class Cluster:
         self, size: int, stride: int = 1, run: int = 1, skip: int = 0, *, devices: int = 0
     ) -> tuple[Level, ...]:
         """Return the levels of the slowest of the groups like that of ``path`` into which the first so many devices
-        fall, all if none are named; they are alike but where nodes or measured rates differ."""
-        if self.uniform and self.measured is None:
+        fall, all if none are named; they are alike but where nodes or measured rates differ, or some of them lie over
+        the end of a node.
+
+        >>> [level.kind for level in Cluster.read("dgx-h100:3").slowest(6)]
+        ['nvswitch', 'infiniband']
+        """
+        if self.uniform and self.measured is None and self._in_step(size * stride, run, skip):
             return self.path(size, stride, run, skip)
         asked = (size, stride, -1, devices or self.devices, run, skip)
         if asked not in self._paths:
@@ -209,6 +214,18 @@ class Cluster:
 
             self._paths[asked] = slowest(self, size, stride, run, skip, devices or self.devices)
         return self._paths[asked]
+
+    def _in_step(self, span: int, run: int, skip: int) -> bool:
+        """Return whether groups that take so many devices, each ``run`` of them with ``skip`` between, all lie alike on
+        equal nodes: whether nodes, and what joins devices in and above them, hold whole groups or are held by them."""
+        node = self.groups[0][0]
+        edges = {
+            node.devices,
+            *(link.devices for link in node.links),
+            *(tier.nodes * node.devices for tier in self.tiers),
+        }
+        sizes = (min(run, span), run + skip, max(1, span // run) * (run + skip)) if skip else (span,)
+        return not any(edge % size and size % edge for edge in edges for size in sizes)
 
     def hop(self, size: int, stride: int) -> tuple[Level, ...]:
         """Return the levels of the slowest message between neighbours of the ranks ``i * stride`` for ``i < size``.

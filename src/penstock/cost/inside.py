@@ -84,7 +84,7 @@ def _parts(device: Device, row: dict[str, Any]) -> Iterator[float]:
     f, i, w = done.launches[:3]
     alone_s = done.seconds[:, 1:].sum(axis=1) if row["gradient"] else done.seconds[:, 0]
     if row["gradient"]:  # each pass adds to the gradients of the one before
-        moved = done.weights * (2 * runtime.gradient_bytes + runtime.passing_bytes)
+        moved = done.weights * runtime.added_bytes(row["precision"])
         alone_s[MEMORY] += float(memory_bound(device, moved, kernels=w).seconds)
     yield from row["layers"] * alone_s[list(GIVE)]
     yield from row["layers"] * np.array((0, i + w) if row["gradient"] else (f, 0))

@@ -27,6 +27,7 @@ class Stack:
         launch_s: CPU time of one operator, with all that Python and autograd do around its kernels; a block takes at
             least so long for each of its operators.
         graph_launch_s: the same inside a recorded graph.
+        blocking: whether each launch waits for its kernel (``CUDA_LAUNCH_BLOCKING=1``).
         graphed: parts of blocks that run as recorded graphs: ``block`` (each whole), or of ``attention``, ``router``
             (with its norm) and ``mlp``.
         micro_s: host work per micro-batch of a stage that nothing hides.
@@ -36,7 +37,8 @@ class Stack:
         p2p_split: whether each tensor-parallel rank sends its part of such a message, to be gathered where it goes.
         dp_hidden: share of a backward that may hide reductions of gradients, half of it gathers of weights.
         dp_most: most of these messages that anything hides.
-        fsdp_shown: share of a gather of all weights that stays visible in each micro-batch with ZeRO-3.
+        fsdp_shown: share of ZeRO-2's and ZeRO-3's messages in each micro-batch that stays visible where compute hides
+            them, since it is slower beside them.
         experts_s: time in which the device waits for counts of tokens on the host, and the host for the device, per
             block of experts and direction, without graphs.
         fused_dispatch: one kernel sends tokens to their experts and orders them there (HybridEP).
@@ -59,6 +61,7 @@ class Stack:
         offloads_master: whether the optimizer's copy of weights goes to the host with what it offloads.
         logit_bytes: beside what the loss keeps, for each logit; a fused loss needs none.
         passing_bytes: of the gradient of a matrix before it is added to those of other micro-batches; 0: products add.
+        turns_gradients: whether such a gradient is turned into the width of the sum by a kernel of its own before.
         scratch_bytes: of a matrix that is held for good for each shape of matrix (where products add, Transformer
             Engine gives autograd such a one).
         stage_again: whether all blocks of a stage are made again before its backward, not one at a time.
@@ -103,6 +106,7 @@ class Stack:
     kernels: Kernels = FUSED
     launch_s: float = 6e-6
     graph_launch_s: float = 1.5e-6
+    blocking: bool = False
     graphed: tuple[str, ...] = ()
     micro_s: float = 1e-3
     step_s: float = 1e-2
@@ -113,7 +117,7 @@ class Stack:
     p2p_split: bool = False
     dp_hidden: float = 0.8
     dp_most: float = 0.95
-    fsdp_shown: float = 0.05
+    fsdp_shown: float = 0.189
     experts_s: float = 0.0
     fused_dispatch: bool = False
     fused_experts_s: float = 0.0
@@ -135,6 +139,7 @@ class Stack:
     offloads_master: bool = True
     logit_bytes: float = 4.0
     passing_bytes: float = 2.0
+    turns_gradients: bool = False
     scratch_bytes: float = 0.0
     drops_gradients: bool = False
     doubles_gradients: bool = False
@@ -190,6 +195,16 @@ class Stack:
     def usual(self) -> dict[str, Any]:
         """Fields of a setup as the framework has them where nobody says otherwise."""
         return {"recompute": self.recompute, "fused_loss": self.fused_loss}
+
+    def sums_in(self, precision: str) -> str:
+        """Return the field that says in which width gradients accumulate."""
+        return "fp16_gradient_bytes" if precision == "fp16" else "gradient_bytes"
+
+    def added_bytes(self, precision: str) -> float:
+        """Return the bytes that adding an element of a gradient to the sum reads and writes; 0: products add."""
+        passing, summed = self.passing_bytes, getattr(self, self.sums_in(precision))
+        turned = 2 * summed if self.turns_gradients and summed != passing else 0.0
+        return float(2 * summed + passing + turned) if passing else 0.0
 
     def splits(self, axis: str) -> bool:
         """Return whether the framework can split an axis over several ranks: ``tp``, ``cp``, ``pp`` or ``dp``."""

@@ -69,11 +69,17 @@ def gathers_s(rank: Split, counts: Counts, own: Counts, f: Floats, b: Floats) ->
         gather_s += rank.among("all_gather", whole_bytes, group.inside, setup.zero == 3)
         sum_s += rank.among("reduce_scatter", reduced_bytes, group.inside, setup.zero >= 2)
         sum_s += rank.among("all_reduce", reduced_bytes / group.shards, group.across, setup.zero >= 2)
-    forward = np.maximum(0.0, gather_s - f) + stack.fsdp_shown * gather_s
+    forward = _beside(stack, gather_s, f)
     if setup.overlap == "own":
-        return forward, np.maximum(0.0, gather_s + sum_s - b)
-    shown_s = sum_s if setup.overlap == "none" else np.maximum(0.0, sum_s - b)
+        return forward, _beside(stack, gather_s + sum_s, b)
+    shown_s = sum_s if setup.overlap == "none" else _beside(stack, sum_s, b)
     return np.maximum(forward, gather_s), gather_s + shown_s
+
+
+def _beside(stack: Stack, messages_s: Floats, compute_s: Floats) -> Floats:
+    """Return what messages beside compute add to it: what is longer, and what slows compute while both go on."""
+    slowed_s = stack.fsdp_shown * np.minimum(messages_s, compute_s)
+    return np.asarray(np.maximum(0.0, messages_s - compute_s) + slowed_s)
 
 
 class Sum(NamedTuple):

@@ -152,13 +152,14 @@ class Opened:
     def _gathers(self) -> Iterable[Figure]:
         own = self.setup.overlap == "own"
         asked = "" if own else f", with overlap={self.setup.overlap}"
+        slows = ("fsdp_shown",) * (self.setup.overlap != "none")
         for name, seconds in zip(("forward", "backward"), self.step.gathers_s, strict=True):
             value = self.setup.micros * float(seconds[self.step.on[self.r]].sum())
             yield Figure(
                 name=name, value=value, unit="s",
-                how=f"gathers of weights, sums of gradients that nothing hides{asked}",
+                how=f"gathers of weights, sums of gradients that nothing hides, and what they slow{asked}",
                 facts={"links": links(self.rank.group(replicas(self.setup).part(self.setup.sharded)))},
-                constants=(*collective_constants(), *self._of(*("fsdp_shown",) * own, "reduced_bytes")),
+                constants=(*collective_constants(), *self._of(*slows, "reduced_bytes")),
             )  # fmt: skip
 
     def _bubble(self) -> Iterable[Figure]:
@@ -250,7 +251,8 @@ def adding(rank: Rank, work: Any, low: str, times: float) -> Figure:
     """Return the seconds of adding gradients to those of micro-batches before."""
     share = float(rank.lasting(low, hot_share(work.seconds.sum(axis=1)))[CLASSES.index("memory")])
     seconds = rank.added_s(work) / share
-    widths = (of_stack(rank.stack, name) for name in ("passing_bytes", "gradient_bytes"))
+    names = ("passing_bytes", rank.stack.sums_in(rank.setup.precision), "turns_gradients")
+    widths = (of_stack(rank.stack, name) for name in names)
     made = (*of_memory(rank.device), *lasting_constants(rank, "memory", low), *widths)
     how = f"{work.weights:,.4g} elements of gradients, but for the first micro-batch"
     return Figure(name="adding gradients", value=times * seconds, unit="s", how=how, constants=made)

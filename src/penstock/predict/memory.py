@@ -84,7 +84,7 @@ def widths(rank: Split) -> list[Width]:
     half, away = setup.precision == "fp16", setup.optimizer_offload
     weight_bytes = setup.frozen_bytes if setup.adapter else stack.weight_bytes or rank.width_bytes
     state_bytes, here = half * stack.fp16_state_bytes, 1 - away * stack.offloads_master
-    gradient = "fp16_gradient_bytes" if half else "gradient_bytes"
+    gradient = stack.sums_in(setup.precision)
     return [
         *_weights(rank, weight_bytes),
         Width("gradients", "gradients", getattr(stack, gradient), True, 2, (gradient,)),

@@ -189,13 +189,13 @@ class Rank:
         repeated_s = twice * there_s
         waits = self.stack.counts_s if routed and not self.setup.graphs else ()
         routing_s = sum(float(getattr(self.stack, name)) for name in waits)
-        host_f, host_b, host_again = host_s(self, done, block)
-        f_s = both_s(self.device, float(device[0]) + there_s, host_f) + routing_s
-        b_s = both_s(self.device, back_s + back_too_s, host_b) + routing_s
+        (host_f, host_b, host_again), blocking = host_s(self, done, block), self.stack.blocking
+        f_s = both_s(self.device, float(device[0]) + there_s, host_f, blocking) + routing_s
+        b_s = both_s(self.device, back_s + back_too_s, host_b, blocking) + routing_s
         waits_s = (f_s - float(device[0]) - there_s, b_s - back_s - back_too_s)
         stretch = 1 + waits_s[1] / back_s if back_s else 1.0
         again_s = float((done.again / lasting).sum())
-        again_s = both_s(self.device, again_s, host_again) + routing_s * (again == f) if again else 0.0
+        again_s = both_s(self.device, again_s, host_again, blocking) + routing_s * (again == f) if again else 0.0
         shown = {axis: (2 + twice) * seconds for axis, seconds in turn_s.items()}
         shown["context"] = ring_f * (1 + twice) + ring_b
         w_s = float(device[2]) * stretch
@@ -213,9 +213,7 @@ class Rank:
     def added_s(self, done: Work) -> float:
         """Seconds of adding gradients to those of the micro-batches before, the mean over micro-batches, where that is
         a kernel of its own for each matrix."""
-        stack, micros = self.stack, self.setup.micros
-        each = (2 * stack.gradient_bytes + stack.passing_bytes) * (1 - 1 / micros) if stack.passing_bytes else 0.0
-        moved = done.weights * each
+        moved = done.weights * self.stack.added_bytes(self.setup.precision) * (1 - 1 / self.setup.micros)
         return float(memory_bound(self.device, moved, kernels=max(1.0, done.launches[2])).seconds) if moved else 0.0
 
     @property

@@ -50,8 +50,8 @@ class Part:
         return self.f_s + self.i_s + self.w_s + self.again_s
 
 
-def both_s(device: Device, device_s: float, host_s: float) -> float:
+def both_s(device: Device, device_s: float, host_s: float, blocking: bool = False) -> float:
     """Return the time of work that the host launches while the device does it: the power mean without the mean. A CPU
-    does the one and then the other."""
-    power = 1.0 if device.is_cpu else constants("host")["overlap"]
+    does the one and then the other, as do a host and a device where launches are ``blocking``."""
+    power = 1.0 if device.is_cpu or blocking else constants("host")["overlap"]
     return float((device_s**power + host_s**power) ** (1 / power))
