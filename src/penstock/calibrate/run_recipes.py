@@ -57,7 +57,7 @@ SAID = {
     "token_drop": (r"\btokendrop\b", "1"),
     "expert_overlap": (r"\bEP overlap(?! off)(?<!no EP overlap)|overlap of EP comm", "1"),
     "launches": (r"\bCUDA_LAUNCH_BLOCKING=1\b", BLOCKING),
-    "stage_layers": (r"\bstages ([\d*+]+)", r"\1"),
+    "stage_layers": (r"\bstages (\d+[*+][\d*+]*)", r"\1"),
     "series": (r"\bseries (\S+)", r"\1"),
 }
 """Cells that words of the column ``notes`` fill."""
