@@ -6,14 +6,42 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from penstock.core import mesh
+from penstock.core.architecture import Architecture
 from penstock.core.parts import Experts
 from penstock.core.setup import Setup
 from penstock.predict.split import between_stages
+from penstock.search.wishes import Wishes
 
 if TYPE_CHECKING:
     from penstock.search.space import Space, Split
 
 NAMES = {"cp": "context", "dp": "data", "pp": "pipeline"}
+
+
+def check_experts(model: Architecture, fixed: Wishes) -> None:
+    """Do nothing where what somebody fixes of experts has a meaning: the model has some.
+
+    Raises:
+        ValueError: it has none.
+    """
+    if any(isinstance(block.mlp, Experts) for block in model.kinds()):
+        return
+    for name, plain in (("ep", 1), ("etp", 1), ("ep_overlap", "own")):
+        if name in fixed and not {plain, "off"} & {*fixed[name]}:
+            said = "/".join(map(str, fixed[name]))
+            raise ValueError(f"{name}={said}: {model.name} has no experts; leave it free or fix {name}={plain}")
+
+
+def experts_of(space: Space, tp: int, ranks: int) -> list[tuple[int, int]]:
+    """Return pairs of ``ep`` and ``etp``: experts are whole, or their columns are split over the ``tp`` ranks where the
+    framework does so, and where there are no more experts to share out."""
+    most = max((b.mlp.experts for b in space.model.kinds() if isinstance(b.mlp, Experts)), default=1)
+    free = [d for d in range(1, most + 1) if most % d == 0 and ranks * tp % d == 0]
+    pairs = []
+    for ep in space.values("ep", free):
+        columns = (tp,) if space.stack.split_experts and ep > 1 else (1, tp) if 1 < ep == most else (1,)
+        pairs += [(ep, etp) for etp in space.values("etp", columns)]
+    return [(ep, etp) for ep, etp in dict.fromkeys(pairs) if ranks * tp % (ep * etp) == 0]
 
 
 def meshes_of(

@@ -32,6 +32,7 @@ from penstock.search.finals import (
     scored_grid,
 )
 from penstock.search.finer import variants
+from penstock.search.hosts import hosted
 from penstock.search.lighter import lighter
 from penstock.search.misses import changes, nearest, refusal
 from penstock.search.numbers import parts, planned
@@ -179,16 +180,20 @@ def looked(space: Space, top: int, headroom: float, going: Going, most_s: float 
         parts = [(one, splits) for one in spaces for splits in one.shares()]
         for part, splits in parts:
             if going(0):
-                new.append(scored(part, splits, headroom, top, most_s))
-                going(new[-1].considered)
+                made = scored(part, splits, headroom, top, most_s)
+                new += made
+                going(sum(share.considered for share in made))
                 most_s = min(most_s, enough_s(new, top))
         misfits: list[Setup] = []
         choices, done, sure, reach_s = finals(space, new, top, headroom, going=going, misfits=misfits)
         enough = enough and reach_s <= most_s
-        finer = _refined(space, new, choices, top, headroom, going)
+        away = hosted(space, new, choices, headroom, top, going)
+        finer = _refined(space, new, away.choices, top, headroom, going)
         light = lighter(space, new, misfits, finer.choices, headroom, top, going)
-        shares, predicted = [*shares, *new, *finer.shares], predicted + done + finer.predicted + light.predicted
-        proven, finer = proven and sure and finer.proven and light.proven, finer._replace(choices=light.choices)
+        shares = [*shares, *new, *finer.shares]
+        predicted += done + finer.predicted + light.predicted + away.predicted
+        proven = proven and sure and finer.proven and light.proven and away.proven
+        finer = finer._replace(choices=light.choices)
         if finer.choices or not going.on:
             break
     return Finer(finer.choices, shares, predicted, proven, enough)
@@ -197,7 +202,7 @@ def looked(space: Space, top: int, headroom: float, going: Going, most_s: float 
 def first_choice(space: Space, headroom: float) -> Choice | None:
     """The best of a small part of the space, by its score."""
     typical = space.typical()
-    shares = [scored(typical, share, headroom) for share in typical.shares()]
+    shares = [one for share in typical.shares() for one in scored(typical, share, headroom)]
     rows = [(float(s), place, row) for place, share in enumerate(shares) for row, s in enumerate(share.seconds[:8])]
     for score_s, place, row in sorted(rows):
         found = predicted_of(space, shares[place].grid.setup(row), score_s)
