@@ -26,15 +26,15 @@ SETUP = Setup(seq=65536, batch=4, tp=2, cp=16, dp=1, sp=True, cp_inner=4)
 
 def test_heads_stay_inside_the_node_and_the_ring_goes_outside() -> None:
     rank, block = Rank(MODEL, CLUSTER, SETUP, STACK), MODEL.blocks[0]
-    inner, ring = rank.context
+    inner, ring = context_links(rank)
     assert [level.kind for level in inner] == ["nvswitch"]
     assert [(level.ranks, level.kind) for level in ring] == [(4, "infiniband")]
     each = 2 * 64 * 65536 / 16 / 2  # keys and values, bytes of bf16 a head and rank
-    assert rank.given_bytes(block) == each * 2 * (8 + 32) * 0.5 * 2
-    given_s = float(collective_s("all_to_all", rank.given_bytes(block), inner))
-    ring_s = 3 * float(send_s(rank.turned_bytes(block), ring))
-    assert rank.context_s(block, 0.0) == pytest.approx(given_s + ring_s)
-    assert rank.context_s(block, 1e9) == pytest.approx(given_s + STACK.cp_shown * ring_s)
+    assert given_bytes(rank, block) == each * 2 * (8 + 32) * 0.5 * 2
+    given_s = float(collective_s("all_to_all", given_bytes(rank, block), inner))
+    ring_s = 3 * float(send_s(turned_bytes(rank, block), ring))
+    assert context_s(rank, block, 0.0) == pytest.approx(given_s + ring_s)
+    assert context_s(rank, block, 1e9) == pytest.approx(given_s + STACK.cp_shown * ring_s)
 
 
 def test_it_lies_between_a_ring_and_heads_alone() -> None:

@@ -150,3 +150,21 @@ def check_recipe(precision: str, device: str, architecture: str, has: Container[
     else:
         fix = "it has no products in 8 bits; use bf16"
     raise ValueError(f"precision={precision}: {device} ({architecture}) has no such recipe; {fix}")
+
+
+def check_wide(precision: str, low_weights: bool, first: int, last: int) -> None:
+    """Do nothing where a precision has a recipe, if it is said what that leaves wide, or that weights are kept in it.
+
+    Raises:
+        ValueError: it has none.
+    """
+    if (low_weights or first or last) and precision in WIDE:
+        raise ValueError(
+            f"low_weights={low_weights}, wide_first={first}, wide_last={last} say what a recipe leaves wide; "
+            f"precision={precision} has none, give one, such as fp8-current"
+        )
+    if low_weights and precision in UNNAMED:
+        raise ValueError(
+            f"low_weights={low_weights} needs a recipe, and precision={precision} names none; give one, "
+            f"such as {'fp8-current' if precision == 'fp8' else 'nvfp4'}"
+        )

@@ -9,7 +9,8 @@ from typing import Any
 
 from penstock.core.mesh import ORDER, order_of
 from penstock.core.optimizers import optimizers
-from penstock.core.recipes import UNNAMED, WIDE, precisions
+from penstock.core.recipes import check_wide, precisions
+from penstock.core.switches import check_switches
 from penstock.core.words import divisors, suggest
 
 FRAMEWORK = "megatron-core"
@@ -56,6 +57,10 @@ class Setup:
         low_weights: weights of blocks are kept, and gathered from ZeRO's shards, as a recipe has them.
         overlap: what compute may hide of messages between replicas: ``own``, what the framework hides; ``gradients``,
             their sums, but no gathers of weights; ``none``.
+        tp_overlap, ep_overlap: whether sums over ``tp`` ranks, and the turns of tokens to their experts, hide behind
+            compute: ``on``, ``off``, or as the framework does unless told otherwise (``own``).
+        cp_overlap, pp_overlap: the same of keys and values, which go round a ring piece by piece (``on``) or are
+            gathered before attention begins (``off``), and of messages between stages.
         flash: attention by one kernel, without scores in memory.
         graphs: kernels are launched as recorded graphs.
         optimizer: ``adam``, or by what its moments are kept in ``adam-bf16``, ``adam-fp8``, ``adam-8bit``; ``sgd`` with
@@ -104,6 +109,10 @@ class Setup:
     wide_last: int = 0
     low_weights: bool = False
     overlap: str = "own"
+    tp_overlap: str = "own"
+    ep_overlap: str = "own"
+    cp_overlap: str = "own"
+    pp_overlap: str = "own"
     flash: bool = True
     graphs: bool = False
     optimizer: str = "adam"
@@ -137,18 +146,10 @@ class Setup:
         if self.zero > 3:
             raise ValueError(f"zero={self.zero} is no stage of ZeRO; use 0 to 3")
         object.__setattr__(self, "order", order_of(self.order))
-        if (self.low_weights or self.wide_first or self.wide_last) and self.precision in WIDE:
-            raise ValueError(
-                f"low_weights={self.low_weights}, wide_first={self.wide_first}, wide_last={self.wide_last} say what a "
-                f"recipe leaves wide; precision={self.precision} has none, give one, such as fp8-current"
-            )
-        if self.low_weights and self.precision in UNNAMED:
-            raise ValueError(
-                f"low_weights={self.low_weights} needs a recipe, and precision={self.precision} names none; give one, "
-                f"such as {'fp8-current' if self.precision == 'fp8' else 'nvfp4'}"
-            )
+        check_wide(self.precision, self.low_weights, self.wide_first, self.wide_last)
         self._check_split()
         self._check_again()
+        check_switches(self)
 
     def _check_split(self) -> None:
         each = self.dp * self.micro

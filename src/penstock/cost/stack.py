@@ -34,6 +34,11 @@ class Stack:
         step_s: host work per step: norms, losses, data.
         tp_shown, ep_shown, cp_shown: share of these messages that compute does not hide.
         p2p_shown: share of messages between stages that a rank waits for.
+        switches: of ``tp``, ``ep``, ``cp`` and ``pp``, those whose messages a switch makes hide, or not
+            (``Setup.tp_overlap`` and so on).
+        hides: of these, those that are on unless told otherwise; shares that show are of them as they are then.
+        tp_hides, ep_hides: share of what shows with the switch off that it hides.
+        tp_buffers: buffers of all tokens of a tensor-parallel group that its switch takes.
         p2p_split: whether each tensor-parallel rank sends its part of such a message, to be gathered where it goes.
         dp_hidden: share of a backward that may hide reductions of gradients, half of it gathers of weights.
         dp_most: most of these messages that anything hides.
@@ -114,6 +119,11 @@ class Stack:
     ep_shown: float = 1.0
     cp_shown: float = 1.0
     p2p_shown: float = 0.5
+    switches: tuple[str, ...] = ()
+    hides: tuple[str, ...] = ("cp", "pp")
+    tp_hides: float = 0.0
+    ep_hides: float = 0.0
+    tp_buffers: float = 0.0
     p2p_split: bool = False
     dp_hidden: float = 0.8
     dp_most: float = 0.95

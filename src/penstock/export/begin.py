@@ -21,7 +21,7 @@ from penstock.search.planner import HEADROOM, best_of
 from penstock.search.space import Space, space_of
 from penstock.search.wishes import SEARCHED, Wished, wishes
 
-APART = ("seq", "batch", "overlap")
+APART = ("seq", "batch", "overlap", "pp_overlap")
 """Fields that are not searched, but that the best need not have as the file has them: no step is faster where less is
 hidden."""
 OF_RECIPES = ("wide_first", "wide_last", "low_weights")

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from penstock.core.architecture import Block
 from penstock.core.cluster import Level
 from penstock.cost.constants import constants
 from penstock.cost.origins import Constant, constant
+from penstock.cost.switches import shown_fields
+from penstock.predict.contexts import context_links, given_bytes, in_ring, turned_bytes
 from penstock.predict.micro import Rank
 
 Messages = tuple[Callable[[Block], float], Sequence[Level], str, tuple[str, ...]]
@@ -21,18 +24,35 @@ def messages_of(rank: Rank, axis: str) -> Messages:
         rank: whose.
         axis: ``tensor``, ``expert`` or ``context``.
     """
+    setup, stack = rank.setup, rank.stack
     if axis == "tensor":
-        return rank.summed_bytes, rank.tensor, "all-reduces of {} in each direction", ("tp_shown",)
+        fields, said = shown_fields(stack, "tp", setup.tp_overlap), _asked(rank, "tp_overlap")
+        return rank.summed_bytes, rank.tensor, f"all-reduces of {{}} in each direction{said}", fields
     if axis == "expert":
-        return rank.routed_bytes, rank.experts, "all-to-alls of {}, there and back in each direction", ("ep_shown",)
-    inner, ring = rank.context
+        fields, said = shown_fields(stack, "ep", setup.ep_overlap), _asked(rank, "ep_overlap")
+        return rank.routed_bytes, rank.experts, f"all-to-alls of {{}}, there and back in each direction{said}", fields
+    return _context(rank)
+
+
+def _asked(rank: Rank, name: str) -> str:
+    """What a switch is asked to do, in words."""
+    value = getattr(rank.setup, name)
+    return "" if value == "own" else f", {name}={value}"
+
+
+def _context(rank: Rank) -> Messages:
+    """Of context parallelism."""
+    (inner, ring), asked = context_links(rank), _asked(rank, "cp_overlap")
+    given, turned = partial(given_bytes, rank), partial(turned_bytes, rank)
     if not ring:
-        return rank.given_bytes, inner, "all-to-alls of {} in each direction", ()
+        return given, inner, "all-to-alls of {} in each direction", ()
+    if not in_ring(rank):
+        return turned, ring, f"{{}} of each rank gathered in each direction{asked}", ()
     if not inner:
-        return rank.turned_bytes, ring, "{} of each rank on their way round in each direction", ("cp_shown",)
+        return turned, ring, f"{{}} of each rank on their way round in each direction{asked}", ("cp_shown",)
 
     def both(block: Block) -> float:
-        return rank.given_bytes(block) + rank.turned_bytes(block)
+        return given(block) + turned(block)
 
     words = f"all-to-alls among {rank.setup.cp_inner} and a ring, {{}} of each rank in each direction"
     return both, (*inner, *ring), words, ("cp_shown",)

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock.core.setup import Setup
+from penstock.core.switches import in_the_way
 from penstock.core.words import suggest
 
 NUMBERS = (
@@ -20,7 +21,7 @@ NUMBERS = (
 )  # fmt: skip
 FROM_0 = ("zero", "sp", "shards", "cp_heads", "cp_inner", "vocabulary")
 """Those of them that may be 0."""
-CHOICES = ("recompute", "schedule", "stage_layers", "recompute_layers", "order")
+CHOICES = ("recompute", "schedule", "stage_layers", "recompute_layers", "order", "tp_overlap", "ep_overlap")
 COUNTS = ("stage_layers", "recompute_layers")
 """Those of them that are numbers, one for each stage."""
 DERIVED = ("devices", "cp_turned", "stages", "micros", "replicas", "expert_replicas", "sharded", "expert_sharded")
@@ -123,6 +124,10 @@ class Grid:
         """Return the value of a choice in each row."""
         return [self.choices[name][place] for place in self.columns[name].tolist()]
 
+    def chosen(self, name: str, value: Any) -> NDArray[np.bool_]:
+        """Return which rows have a value of a choice."""
+        return np.asarray(np.array([one == value for one in self.choices[name]], dtype=bool)[self.columns[name]])
+
     def says(self, name: str) -> NDArray[np.bool_]:
         """Return which rows have numbers of their own for a choice of ``COUNTS``."""
         said = np.array([bool(counts) for counts in self.choices[name]], dtype=bool)
@@ -174,8 +179,16 @@ def can_be(grid: Grid, devices: int) -> NDArray[np.bool_]:
     each = np.maximum(grid.dp * grid.micro, 1)
     found &= again_can_be(grid) & (grid.batch % each == 0) & (ranks % np.maximum(grid.ep * grid.etp, 1) == 0)
     inner = (grid.cp_inner > 1) & (grid.cp_inner < grid.cp) & (grid.cp_heads == 0)
+    found &= ~blocked(grid) & ((grid.cp_turned == 1) | (grid.base.cp_overlap == "own"))
     found &= (grid.cp_inner == 0) | (inner & (grid.cp % np.maximum(1, grid.cp_inner) == 0))
     return np.asarray(found & (grid.replicas % np.maximum(1, grid.shards) == 0))
+
+
+def blocked(grid: Grid) -> NDArray[np.bool_]:
+    """Return in which rows something is in the way of a switch that is on."""
+    whole = grid.chosen("recompute", "full") | (grid.says("recompute_layers") & (grid.base.recompute_first == "full"))
+    found = in_the_way(grid, grid.chosen("tp_overlap", "on"), grid.chosen("ep_overlap", "on"), whole)
+    return np.asarray(np.any([*found.values()], axis=0))
 
 
 def again_can_be(grid: Grid) -> NDArray[np.bool_]:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock.core.optimizers import moments_bytes
+from penstock.cost.switches import turned
 from penstock.predict.micro import Rank
 from penstock.predict.moments import FIRST, Moment, each_kind, moments, sharded
 from penstock.predict.prediction import Room
@@ -56,7 +57,7 @@ def peak_bytes(rank: Split, stage: Stage, held_bytes: Floats) -> tuple[Floats, F
 def peak(rank: Rank, stage: Stage, held_bytes: float) -> tuple[Moment, float]:
     """Return the moment at which a rank holds most, and the activations that are kept then, ``held_bytes`` by the
     timeline."""
-    resting, held_bytes = _resting(rank, stage), held_bytes * (1 + vocabulary_waits(rank))
+    resting, held_bytes = _resting(rank, stage), _held_bytes(rank, stage, held_bytes)
     return max(moments(rank, stage), key=lambda moment: moment.total(held_bytes, resting.gradients)), held_bytes
 
 
@@ -142,9 +143,22 @@ def vocabulary_waits(rank: Split) -> Any:
     return sum((way == one) * waits(ranks) for one, waits in VOCABULARY_WAITS.items()) / ranks
 
 
+def paired(rank: Rank) -> bool:
+    """Return whether forwards run paired with backwards of another micro-batch, which hide each other's messages."""
+    setup = rank.setup
+    return setup.ep > 1 and setup.ep_overlap == "on" and turned(rank.stack, "ep", setup.ep_overlap)
+
+
+def _held_bytes(rank: Split, stage: Stage, held_bytes: Any) -> Any:
+    """Activations that wait at most, of which a pipeline keeps so many: more wait for a vocabulary's parts, and one
+    more micro-batch of a stage where forwards are paired with backwards."""
+    found, pairs = held_bytes * (1 + vocabulary_waits(rank)), rank.each(paired)
+    return found + pairs * saved_bytes(rank, stage) / rank.setup.chunks if np.any(pairs) else found
+
+
 def _at_peak(rank: Split, stage: Stage, held_bytes: Floats) -> Room:
     """What is there when it is most, in arrays of the shape of ``held_bytes``."""
-    held_bytes = held_bytes * (1 + vocabulary_waits(rank))
+    held_bytes = _held_bytes(rank, stage, held_bytes)
     resting, times = _resting(rank, stage), [*moments(rank, stage)]
     best = _stacked([one.total(held_bytes, resting.gradients) for one in times], held_bytes.shape).argmax(axis=0)[None]
 

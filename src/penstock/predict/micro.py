@@ -14,7 +14,6 @@ from penstock.core import mesh
 from penstock.core.architecture import Architecture, Block
 from penstock.core.cluster import Cluster, Level
 from penstock.core.mesh import Row
-from penstock.core.mixers import Attention
 from penstock.core.parts import Experts
 from penstock.core.setup import Setup
 from penstock.cost.collectives import Collective, collective_s, seconds_of
@@ -24,6 +23,8 @@ from penstock.cost.lasting import Shares, sustained
 from penstock.cost.operators import Kernels, Microbatch, Shard
 from penstock.cost.passes import CAST, MEMORY, ROUTING, Work, hot_share
 from penstock.cost.stack import Stack
+from penstock.cost.switches import shown
+from penstock.predict.contexts import context_s
 from penstock.predict.frozen import quantised
 from penstock.predict.host import with_copies
 from penstock.predict.launching import host_s
@@ -187,8 +188,7 @@ class Rank:
         twice = self.setup.recompute == "full" and block is not None
         there_s, back_too_s = sum(turn_s.values()) + ring_f, sum(turn_s.values()) + ring_b
         repeated_s = twice * there_s
-        waits = self.stack.counts_s if routed and not self.setup.graphs else ()
-        routing_s = sum(float(getattr(self.stack, name)) for name in waits)
+        routing_s = self.counts_s if routed and not self.setup.graphs else 0.0
         (host_f, host_b, host_again), blocking = host_s(self, done, block), self.stack.blocking
         f_s = both_s(self.device, float(device[0]) + there_s, host_f, blocking) + routing_s
         b_s = both_s(self.device, back_s + back_too_s, host_b, blocking) + routing_s
@@ -228,7 +228,7 @@ class Rank:
             sums_s = self.stack.tp_shown * seconds_of("all_reduce", self.row_bytes, self.tensor) / 2
             return {"tensor": sums_s}, 0.0, 0.0
         turns = {"tensor": self.tensor_s(block), "expert": self.expert_s(block)}
-        return turns, self.context_s(block, f_s), self.context_s(block, b_s, 2)
+        return turns, context_s(self, block, f_s), context_s(self, block, b_s, 2)
 
     def summed_bytes(self, block: Block) -> float:
         """Bytes of a direction's sums over the tensor-parallel group: one behind each half of a block, of the tokens
@@ -244,8 +244,11 @@ class Rank:
         return self.row_bytes * halves
 
     def tensor_s(self, block: Block) -> float:
-        """Seconds of a direction's ``summed_bytes``."""
-        return self.stack.tp_shown * seconds_of("all_reduce", self.summed_bytes(block), self.tensor)
+        """Seconds of a direction's ``summed_bytes``; products of experts are made without their sums beside them."""
+        size, mlp = self.summed_bytes(block), block.mlp
+        routed = mlp.topk * self.row_bytes if isinstance(mlp, Experts) and self.setup.etp > 1 else 0.0
+        share = shown(self.stack, "tp", self.setup.tp_overlap, 1 - routed / size if size else 1.0)
+        return share * seconds_of("all_reduce", size, self.tensor)
 
     @property
     def experts(self) -> tuple[Level, ...]:
@@ -261,35 +264,13 @@ class Rank:
 
     def expert_s(self, block: Block) -> float:
         """Seconds of a direction's turns of tokens to their experts and back."""
-        return self.stack.ep_shown * 2 * seconds_of("all_to_all", self.routed_bytes(block), self.experts)
-
-    def given_bytes(self, block: Block) -> float:
-        """Bytes of queries, keys and values, and of results, that a rank gives for heads of other tokens."""
-        setup, mixer = self.setup, block.attention
-        if setup.cp_turned == 1 or not isinstance(mixer, Attention):
-            return 0.0
-        return self._heads_bytes(mixer, mixer.kv_heads + mixer.heads)
-
-    def turned_bytes(self, block: Block) -> float:
-        """Bytes of keys and values that a rank sends round the ring."""
-        setup, mixer = self.setup, block.attention
-        if setup.cp_turned == setup.cp or not isinstance(mixer, Attention):
-            return 0.0
-        return self._heads_bytes(mixer, mixer.kv_heads)
-
-    def _heads_bytes(self, mixer: Attention, heads: int) -> float:
-        return self.batch.here * heads * (mixer.head_dim + mixer.value_dim) / self.setup.tp * self.width_bytes
+        share = shown(self.stack, "ep", self.setup.ep_overlap)
+        return share * 2 * seconds_of("all_to_all", self.routed_bytes(block), self.experts)
 
     @property
-    def context(self) -> tuple[tuple[Level, ...], tuple[Level, ...]]:
-        """Links among ranks that exchange heads, and of the ring."""
-        ranks = self.setup.cp_turned
-        return self.group(self.context_row.part(ranks)), self.group(self.context_row.across(ranks))
-
-    def context_s(self, block: Block, hides_s: float, times: int = 1) -> float:
-        """Seconds of ``given_bytes``, and of ``turned_bytes`` as far as nothing hides them."""
-        inner, ring = self.context
-        given_s = times * seconds_of("all_to_all", self.given_bytes(block), inner)
-        steps = self.setup.cp // self.setup.cp_turned - 1
-        whole_s = steps * seconds_of("send", times * self.turned_bytes(block), ring)
-        return given_s + max(0.0, whole_s - hides_s) + self.stack.cp_shown * min(whole_s, hides_s)
+    def counts_s(self) -> float:
+        """Seconds of a direction in which a block of experts waits for counts of tokens; what hides its messages hides
+        as much of them."""
+        found, usual = sum(float(getattr(self.stack, name)) for name in self.stack.counts_s), self.stack.ep_shown
+        hides = self.setup.ep > 1 and usual > 0
+        return found * shown(self.stack, "ep", self.setup.ep_overlap) / usual if hides else found

@@ -12,6 +12,8 @@ from penstock.core.architecture import Architecture, Block
 from penstock.cost.kept import kept, of_these
 from penstock.cost.model_operators import head_operators
 from penstock.cost.operators import Microbatch
+from penstock.cost.switches import on, turned
+from penstock.predict.contexts import gathered_bytes
 from penstock.predict.frozen import quantised
 from penstock.predict.kept_bytes import BlockBytes, block_bytes, on_device, stays_of
 from penstock.predict.micro import Rank
@@ -105,7 +107,7 @@ def moments(rank: Split, stage: Stage) -> Iterator[Moment]:
     made = sum(each.together for each in backwards)
     steady = {"blocks made again": made, "scratch of products": stack.scratch_bytes * matrices}
     steady |= {"a frozen matrix made wide": _wide_bytes(rank, stage)}
-    steady |= _copies(rank, stage)
+    steady |= _copies(rank, stage) | _gathered_keys(rank)
     there = 1.0 - stack.drops_gradients * (setup.micros == 1)
     gathered, moved = _gathered(rank, stage), _bucket(rank, stage)
     passing = {"gradient of a matrix": stack.passing_bytes * matrix}
@@ -123,6 +125,22 @@ def moments(rank: Split, stage: Stage) -> Iterator[Moment]:
     yield Moment("end of the head's backward", steady, head, gradients=there)
     yield Moment("end of the last backward", steady, ended, share=0.0)
     yield Moment("optimizer's step", stepping, moved, share=0.0)
+
+
+def _gathered_keys(rank: Split) -> dict[str, Any]:
+    """Keys and values of whole sequences, where they are gathered; backwards have their gradients too."""
+    return {"keys and values gathered": rank.each(_keys_bytes)}
+
+
+def _keys_bytes(rank: Rank) -> float:
+    return 2 * max(gathered_bytes(rank, block) for block in rank.model.kinds())
+
+
+def _buffers(rank: Rank) -> float:
+    """What the switch of tensor-parallel sums takes where it is turned on."""
+    setup, stack = rank.setup, rank.stack
+    added = setup.tp > 1 and on(stack, "tp", setup.tp_overlap) and turned(stack, "tp", setup.tp_overlap)
+    return added * stack.tp_buffers * rank.row_bytes
 
 
 def _copies(rank: Split, stage: Stage) -> dict[str, Any]:
@@ -209,6 +227,7 @@ def _bucket(rank: Split, stage: Stage) -> dict[str, Any]:
     doubles, some = (setup.replicas > 1) * (setup.zero == 0) * stack.doubles_gradients, setup.zero > 0
     whole = sum(parameters(rank.model, setup, *stage.held)) if stack.live_bytes else 0.0
     return {
+        "buffers of tensor parallel sums": rank.each(_buffers),
         "gradients a second time": doubles * stack.gradient_bytes * own,
         "weights kept gathered": (setup.replicas > 1) * (setup.zero == 3) * np.minimum(stack.live_bytes, width * whole),
         "bucket of gradients": (setup.replicas > 1) * some * np.minimum(stack.bucket_bytes, width * own),

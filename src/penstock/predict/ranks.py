@@ -25,8 +25,9 @@ from penstock.schedules.build import placement_of
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-SHAPES = ("tp", "cp", "cp_inner", "ep", "etp", "micro", "sp", "cp_heads", "recompute")
-"""What shapes the work on one micro-batch."""
+WORDS = ("recompute", "tp_overlap", "ep_overlap")
+SHAPES = ("tp", "cp", "cp_inner", "ep", "etp", "micro", "sp", "cp_heads", *WORDS)
+"""What shapes the work on one micro-batch, and what of it is words."""
 ALIKE: dict[str, Any] = {
     "pp": 1, "chunks": 1, "shards": 0, "zero": 0, "vocabulary": 0, "stage_layers": (), "recompute_layers": (),
     "recompute_first": "full", "order": ORDER,
@@ -46,11 +47,12 @@ def shapes_of(grid: Grid, adds: bool, alike: bool) -> tuple[list[tuple[Setup, tu
     first, which = grid.kinds(*SHAPES, *apart, *(("micros",) if adds else ()))
     each, found = grid.rows(first), []
     for row, micros in enumerate(each.micros.tolist() if adds else [1] * len(first)):
-        shape: dict[str, Any] = {name: int(each.columns[name][row]) for name in SHAPES[:-3]}
+        shape: dict[str, Any] = {name: int(each.columns[name][row]) for name in SHAPES[:6]}
         dp = shape["ep"] * shape["etp"]
         shape |= {"sp": bool(each.sp[row]), "cp_heads": bool(each.cp_heads[row])}
-        shape["recompute"] = each.choices["recompute"][int(each.columns["recompute"][row])]
-        setup = replace(grid.base, **ALIKE | shape, dp=dp, batch=dp * shape["micro"] * micros)
+        shape |= {name: each.choices[name][int(each.columns[name][row])] for name in WORDS}
+        least = max(micros, 1 + (shape["ep_overlap"] == "on"))
+        setup = replace(grid.base, **ALIKE | shape, dp=dp, batch=dp * shape["micro"] * least)
         found.append((setup, (_one(rows[0], first[row]), _one(rows[1], first[row]), int(devices[first[row]]))))
     return found, which
 

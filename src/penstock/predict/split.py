@@ -15,6 +15,7 @@ from penstock.core.mesh import Row
 from penstock.core.recipes import Recipe
 from penstock.cost.collectives import Collective
 from penstock.cost.stack import Stack
+from penstock.cost.switches import shown
 
 if TYPE_CHECKING:
     from penstock.predict.micro import Rank
@@ -64,9 +65,14 @@ def between_stages(cluster: Cluster, stages: Row, devices: int) -> tuple[Level, 
 def waits_s(rank: Split) -> Any:
     """Return the seconds of each pass of a stage in which a rank waits for a message between stages, and for its host
     at a micro-batch."""
-    return rank.stack.p2p_shown * rank.next_stage_s + rank.stack.micro_s / 2 / rank.setup.chunks
+    return late_s(rank) + rank.stack.micro_s / 2 / rank.setup.chunks
+
+
+def late_s(rank: Split) -> Any:
+    """Return the seconds of a message between stages that both its ranks wait for."""
+    return shown(rank.stack, "pp", rank.setup.pp_overlap) * rank.next_stage_s
 
 
 def hops_s(rank: Split) -> Any:
     """Return the seconds of a message between stages that no rank waits for, but those that need it."""
-    return (1 - rank.stack.p2p_shown) * rank.next_stage_s
+    return rank.next_stage_s - late_s(rank)

@@ -19,6 +19,7 @@ from penstock.core.setup import Setup
 from penstock.core.timeline import Timeline
 from penstock.cost.lasting import Shares
 from penstock.cost.stack import Stack
+from penstock.cost.switches import check_switches_of
 from penstock.engine import last_s, simulate
 from penstock.predict.after import Sum, checkpoint_s, gathers_s, gradients_s, optimizer_s, sums, updates_s
 from penstock.predict.again import ways
@@ -31,7 +32,7 @@ from penstock.predict.part import Part
 from penstock.predict.pipelines import predicted
 from penstock.predict.prediction import Prediction
 from penstock.predict.sizes import parameters, trained
-from penstock.predict.split import hops_s, waits_s
+from penstock.predict.split import hops_s, late_s, waits_s
 from penstock.predict.stage import Stage
 from penstock.predict.widened import as_asked
 
@@ -64,6 +65,7 @@ def begun(model: Architecture, cluster: Cluster, setup: Setup, stack: Stack) -> 
     """Return the step that ``predict`` predicts, with the same arguments and errors."""
     if setup.devices > cluster.devices:
         raise ValueError(f"the setup takes {setup.devices} devices, {cluster.name} has {cluster.devices}")
+    check_switches_of(stack, setup)
     return Step(as_asked(model, setup), cluster, setup, stack)
 
 
@@ -182,8 +184,6 @@ class Step:
         kinds = self.model.kinds()
         return {kind: np.array([sum(stages[s][kind] for s in group) for group in groups]) for kind in kinds}
 
-    # -- after the last backward
-
     @cached_property
     def sums(self) -> list[Sum]:
         """Messages behind the last backward."""
@@ -209,8 +209,6 @@ class Step:
     def optimizer_s(self) -> Floats:
         """Seconds of all updates of weights."""
         return optimizer_s(self.updates_s)
-
-    # -- all together
 
     def seconds(self) -> Floats:
         """Seconds until each rank is done."""
@@ -279,7 +277,7 @@ class Step:
                     messages[f"{axis} parallel messages"] += micros * times * shown_s
         recompute, host, copies, whole = (self._sum(r, of) for of in ("again_s", "host_s", "copied_s", "all_s"))
         ends = micros * sum(share * part.all_s for stage in self.on[r] for part, share in self.ends_of(stage))
-        waits, engine = 2 * setup.chunks * micros * stack.p2p_shown * self.rank.next_stage_s, micros * stack.micro_s
+        waits, engine = 2 * setup.chunks * micros * late_s(self.rank), micros * stack.micro_s
         busy = micros * float(self.op_s[[Kind.F, Kind.B]][:, self.on[r]].sum())
         found = {
             "blocks": whole - recompute - host - copies - sum(messages.values()),

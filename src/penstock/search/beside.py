@@ -12,6 +12,7 @@ from penstock.schedules import SCHEDULES
 from penstock.search.choice import Choice
 from penstock.search.meshes import nearest_axis
 from penstock.search.space import Space
+from penstock.search.switches import flipped
 from penstock.search.wishes import COLUMNS, EMPTY, RECOMPUTE, layers_text, wishes
 from penstock.units import human_bytes, human_s
 
@@ -80,6 +81,7 @@ def _steps(space: Space, setup: Setup) -> Iterator[dict[str, Any]]:
         named = dict(zip(("cp_heads", "cp_inner"), way, strict=True))
         if other := {name: value for name, value in named.items() if value != getattr(setup, name)}:
             yield other
+    yield from flipped(space, setup)
     yield from ({"order": order} for order in space.stack.orders if order != setup.order and setup.pp > 1)
     yield from ({name: plain} for name, plain in PLAIN.items() if getattr(setup, name) != plain)
 

@@ -9,6 +9,7 @@ from typing import Any
 from penstock.core.mesh import ORDER
 from penstock.core.plan import Plan
 from penstock.core.setup import Setup
+from penstock.core.switches import SWITCHES
 from penstock.cost.laws import Suggested
 from penstock.predict import Prediction, Room
 from penstock.predict.grid import COUNTS
@@ -95,11 +96,13 @@ def split_of(setup: Setup) -> str:
         "tp", "cp", "cp_heads", "cp_inner", "pp", "dp", "ep", "etp", "micro", "chunks", "sp", "zero", "shards",
         "recompute", "recompute_layers", "recompute_first", "offload", "optimizer_offload", "schedule", "stage_layers",
         "vocabulary", "order", "precision", "wide_first", "wide_last", "low_weights", "optimizer", "overlap",
+        *SWITCHES,
     )  # fmt: skip
     usual: dict[str, Any] = {"dp": None, "micro": None, "recompute": None, "order": ORDER} | dict.fromkeys(COUNTS, ())
     usual |= dict.fromkeys(("sp", "zero", "cp_heads", "cp_inner", "shards", "offload", "optimizer_offload"), 0)
     usual |= dict.fromkeys(("vocabulary", "wide_first", "wide_last", "low_weights"), 0)
     usual |= {"recompute_first": "full", "precision": "bf16", "optimizer": "adam", "overlap": "own"}
+    usual |= dict.fromkeys(SWITCHES, "own")
     usual["schedule"] = setup.schedule if setup.pp == 1 else ""
     values = {name: getattr(setup, name) for name in names}
     values |= {name: layers_text(values[name]) for name in COUNTS if values[name]}

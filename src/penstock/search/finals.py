@@ -18,6 +18,7 @@ from penstock.search.choice import Choice
 from penstock.search.finer import less, too_heavy
 from penstock.search.margins import OVER_ELSE, at_least_s, over_bytes, over_of
 from penstock.search.space import Space, Split
+from penstock.search.switches import siblings
 
 Watch = Callable[[int, Choice | None], bool]
 """Is told how many strategies were looked at, and of the best so far; says whether to look on."""
@@ -50,6 +51,7 @@ class Share(NamedTuple):
     ``least_s``: what predictions are at least. One row more than may be predicted tells whether others could be better.
     ``open``: strategies of which variants may be better, and what these take at least. ``heavy``: those that need too
     much, and may not if some layers are made again. ``of``: numbers that variants of one strategy have in common.
+    ``tight``: with switches off, those that need too much with them on.
     """
 
     grid: Grid
@@ -63,6 +65,7 @@ class Share(NamedTuple):
     open: tuple[Grid, NDArray[np.float64]]
     heavy: Grid
     of: NDArray[np.int64]
+    tight: Grid | None = None
 
 
 class Final(NamedTuple):
@@ -80,9 +83,13 @@ def most_bytes(space: Space, grid: Grid, headroom: float) -> float:
     return (1 - headroom) * (1 + float(over_bytes(grid).max(initial=0.0))) * space.cluster.device.memory_bytes
 
 
-def scored(space: Space, share: list[Split], headroom: float, top: int = 1, most_s: float = np.inf) -> Share:
-    """Return the promising strategies of some splits: those that cannot take more than ``most_s``."""
-    return scored_grid(space, space.grid(share), headroom, top, less(space), most_s=most_s)
+def scored(space: Space, share: list[Split], headroom: float, top: int = 1, most_s: float = np.inf) -> list[Share]:
+    """Return the promising strategies of some splits, those that cannot take more than ``most_s``: with switches on,
+    and where that needs too much with them off."""
+    found = [scored_grid(space, space.grid(share), headroom, top, less(space), most_s=most_s)]
+    if (tight := found[0].tight) is not None:
+        found.append(scored_grid(space, tight, headroom, top, less(space), most_s=most_s))
+    return found
 
 
 def scored_grid(
@@ -111,7 +118,9 @@ def scored_grid(
     own = rows if of is None else of[rows]
     variable = grid.rows(open_to), open_s[open_to]
     heavy = too_heavy(space, grid, found.needed_bytes, room) & np.isfinite(found.peak_bytes) & (of is None)
-    return Share(grid.rows(rows), found.seconds[rows], least_s[rows], *counts, variable, grid.rows(heavy), own)
+    sized = np.where(np.isfinite(found.peak_bytes), found.needed_bytes, np.inf)
+    tight = None if of is not None else siblings(space, grid, sized, room)
+    return Share(grid.rows(rows), found.seconds[rows], least_s[rows], *counts, variable, grid.rows(heavy), own, tight)
 
 
 def enough_s(shares: Sequence[Share], top: int) -> float:

@@ -198,7 +198,7 @@ class Fleet:
         """The fastest strategy with one batch."""
         space, scale = self.of(nodes, batch), self.space.base.batch / batch
         soon = (self._soon(nodes, most_s, share) for share in space.shares())
-        shares = [scored(space, share, self.headroom, most_s=most_s / scale) for share in soon]
+        shares = [one for part in soon for one in scored(space, part, self.headroom, most_s=most_s / scale)]
         low_s = scale * min(float(at_least_s(share.grid, share.seconds).min(initial=inf)) for share in shares)
         above = Sized(nodes, space.devices, None, nextafter(most_s, inf), scale=scale)
         if low_s > most_s:

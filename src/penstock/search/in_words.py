@@ -8,6 +8,7 @@ from typing import Any
 from penstock.core.mesh import ORDER
 from penstock.core.recipes import recipe_of
 from penstock.core.setup import Setup
+from penstock.core.switches import SWITCHES
 from penstock.search.space import Space
 from penstock.search.wishes import layers_text
 
@@ -131,7 +132,15 @@ def _rest(setup: Setup) -> Iterator[str]:
         yield f"{setup.optimizer_offload:.0%} of the optimizer's state lives in host memory."
     if setup.overlap in WAITS:
         yield WAITS[setup.overlap]
+    yield from _switches(setup)
     yield from _numbers(setup)
+
+
+def _switches(setup: Setup) -> Iterator[str]:
+    """What switches are turned to."""
+    for name, what in SWITCHES.items():
+        if (way := getattr(setup, name)) != "own" and getattr(setup, name.partition("_")[0]) > 1:
+            yield f"Compute hides {what} ({name}=on)." if way == "on" else f"Nothing hides {what} ({name}=off)."
 
 
 def _numbers(setup: Setup) -> Iterator[str]:

@@ -83,7 +83,8 @@ def _open(
     names = grid.choices["recompute"]
     if rest not in names:
         return
-    rows = np.flatnonzero(grid.columns["recompute"] == names.index(rest))
+    paired = grid.chosen("ep_overlap", "on") & (first == "full")
+    rows = np.flatnonzero((grid.columns["recompute"] == names.index(rest)) & ~paired)
     some = replace(grid.rows(rows), base=replace(grid.base, recompute_first=first))
     if not len(some):
         return

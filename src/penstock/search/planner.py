@@ -179,8 +179,9 @@ def looked(space: Space, top: int, headroom: float, going: Going, most_s: float 
         parts = [(one, splits) for one in spaces for splits in one.shares()]
         for part, splits in parts:
             if going(0):
-                new.append(scored(part, splits, headroom, top, most_s))
-                going(new[-1].considered)
+                made = scored(part, splits, headroom, top, most_s)
+                new += made
+                going(sum(share.considered for share in made))
                 most_s = min(most_s, enough_s(new, top))
         misfits: list[Setup] = []
         choices, done, sure, reach_s = finals(space, new, top, headroom, going=going, misfits=misfits)
@@ -197,7 +198,7 @@ def looked(space: Space, top: int, headroom: float, going: Going, most_s: float 
 def first_choice(space: Space, headroom: float) -> Choice | None:
     """The best of a small part of the space, by its score."""
     typical = space.typical()
-    shares = [scored(typical, share, headroom) for share in typical.shares()]
+    shares = [one for share in typical.shares() for one in scored(typical, share, headroom)]
     rows = [(float(s), place, row) for place, share in enumerate(shares) for row, s in enumerate(share.seconds[:8])]
     for score_s, place, row in sorted(rows):
         found = predicted_of(space, shares[place].grid.setup(row), score_s)

@@ -25,6 +25,7 @@ from penstock.predict.grid import COUNTS
 from penstock.predict.kept_bytes import check_names
 from penstock.predict.micro import Rank
 from penstock.schedules import SCHEDULES
+from penstock.search import switches
 from penstock.search.meshes import meshes_of
 from penstock.search.numbers import asked, several
 from penstock.search.wishes import COLUMNS, RECOMPUTE, SEARCHED, Wished, Wishes, wishes
@@ -154,8 +155,9 @@ class Space:
             "schedule": tuple(self.values("schedule", self.schedules)) or ("1f1b",),
             "recompute": tuple(self.values("recompute", RECOMPUTE)),
             "order": tuple(self.values("order", self.stack.orders)),
+            **switches.choices(self),
+            **{name: tuple(self.values(name, ((),))) for name in COUNTS},
         }
-        choices |= {name: tuple(self.values(name, ((),))) for name in COUNTS}
         tables = [self._rows(split, choices) for split in splits]
         whole = np.concatenate(tables, axis=1) if tables else np.zeros((len(COLUMNS), 0), dtype=np.int64)
         return Grid(self.base, dict(zip(COLUMNS, whole, strict=True)), choices)
@@ -175,8 +177,7 @@ class Space:
             "context": range(len(ways)),
             "shards": self.values("shards", (0,)),
             "vocabulary": self.values("vocabulary", (0,)),
-            "recompute": range(len(choices["recompute"])),
-            **{name: range(len(choices[name])) for name in COUNTS},
+            **{name: range(len(choices[name])) for name in ("recompute", *switches.TURNED, *COUNTS)},
         }
         at = np.indices([len(axis) for axis in axes.values()]).reshape(len(axes), -1)
         found = {
@@ -187,7 +188,8 @@ class Space:
         found["ep"], found["etp"], found["order"] = mesh
         found["cp_heads"], found["cp_inner"] = np.array(ways, dtype=np.int64).reshape(-1, 2)[found["context"]].T
         found |= {name: np.full(at.shape[1], size) for name, size in zip(("tp", "cp", "pp", "dp"), split, strict=True)}
-        return np.stack([found[name] for name in COLUMNS])
+        kept = switches.has_sense(self, found, choices)
+        return np.stack([found[name][kept] for name in COLUMNS])
 
     def _micros(self, cp: int, dp: int) -> list[int]:
         each = self.base.batch // dp
@@ -205,7 +207,8 @@ class Space:
         heads = [way for way in self.stack.context_heads if not way or cp in able] if cp > 1 else [False]
         inner = [0, *(size for size in able if size < cp and self.stack.context_hybrid)]
         chosen = product(self.values("cp_heads", heads), self.values("cp_inner", inner))
-        return [(way, size) for way, size in chosen if not size or not (way or cp % size or size >= cp)]
+        found = [(way, size) for way, size in chosen if not size or not (way or cp % size or size >= cp)]
+        return found if self.base.cp_overlap == "own" else [way for way in found if way == (False, 0)]
 
     def _pipes(self, pp: int) -> list[tuple[int, int]]:
         """Pairs of a place among the schedules and a number of chunks; without a pipeline one is enough."""
@@ -237,6 +240,7 @@ class Space:
         """Return a small part of the space, where good strategies are usual: for a first answer."""
         usual: Wishes = {"zero": (1, 2, 3), "recompute": ("none", "full"), "schedule": ("1f1b", "interleaved")}
         long = tuple(2**power for power in range(2, 6) if 2**power * LONG_TOKENS <= self.base.seq)
+        usual |= dict.fromkeys(switches.TURNED, ("own",))
         usual |= {"cp": (1, 2, *long), "micro": (1, 2), "ep": (1, 8, 64), "order": (ORDER,)}
         return replace(self, usual=usual)
 
@@ -288,6 +292,7 @@ def space_of(
     usual |= {name: values[0] for name, values in single.items()}
     usual |= {name: fixed.get(name, (0.0,))[0] for name in ("offload", "optimizer_offload")}
     base = Setup(seq=seq, batch=batch, **usual)
+    switches.check_fixed(software, base, fixed)
     for named_one in [{name: one} for name in ("recompute", "offload") for one in fixed.get(name, ())]:
         check_names(Rank(architecture, machines, replace(base, **named_one), software))
     searched = {name: values for name, values in fixed.items() if name in SEARCHED} | several(fixed)

@@ -9,6 +9,7 @@ from typing import Any, get_type_hints
 
 from penstock.core.mesh import order_of
 from penstock.core.setup import Setup
+from penstock.core.switches import SWITCHES, WAYS
 from penstock.core.words import spans_of, suggest, yes_or_no
 from penstock.predict.grid import CHOICES, COUNTS, NUMBERS
 from penstock.schedules import SCHEDULES
@@ -108,6 +109,8 @@ def _checked(field: str, value: Any) -> Any:
     if field in COUNTS:
         some = (value,) if isinstance(value, int) else value
         return layers_of(some, field) if isinstance(some, str) else tuple(some)
+    if field in SWITCHES and value not in WAYS:
+        raise ValueError(f"{field}={value!r} is unknown; {suggest(str(value), WAYS)}")
     if kind is bool:
         return yes_or_no(str(value), f"{field}={value}")
     try:
