@@ -75,6 +75,20 @@ def contexts(draw, cp):
 
 
 @st.composite
+def switches(draw, split, sp, pipes, experts, again):
+    """Of each switch both ways, where they can be."""
+    whole = again["recompute"] == "full" or again["recompute_layers"]
+    pairs = not whole and (pipes.get("pp", 1) == 1 or pipes["chunks"] > 1)
+    ring = not (experts["cp_heads"] or experts["cp_inner"])
+    return {
+        "tp_overlap": draw(st.sampled_from(("own", "on"))) if sp else "own",
+        "ep_overlap": draw(st.sampled_from(("own", "on"))) if pairs and experts["ep"] > 1 else "own",
+        "cp_overlap": draw(st.sampled_from(("own", "off"))) if ring and split["cp"] > 1 else "own",
+        "pp_overlap": draw(st.sampled_from(("own", "off"))),
+    }
+
+
+@st.composite
 def setups(draw, model):
     """Of every field something that is not its default, now and then."""
     split = {name: draw(POWERS) for name in ("tp", "cp", "dp")}
@@ -84,18 +98,20 @@ def setups(draw, model):
     micro = draw(st.sampled_from((1, 2)))
     replicas = split["dp"] * split["cp"]
     again = draw(st.sampled_from(("none", "full", "selective", ("attention.core",), ("attention.core", "mlp"))))
+    layers = draw(st.sampled_from(((), (), (1,)))) if again == "none" else ()
+    made = {"recompute": again, "recompute_layers": layers}
+    sp, pipes = draw(st.booleans()), draw(pipelines(model.layers))
+    experts = {"ep": ep, "etp": etp} | draw(contexts(split["cp"]))
     return Setup(
         seq=draw(st.sampled_from((2048, 8192))),
         batch=split["dp"] * micro * draw(st.sampled_from((8, 16))),
         micro=micro,
-        ep=ep,
-        etp=etp,
-        sp=draw(st.booleans()),
-        **draw(contexts(split["cp"])),
+        sp=sp,
+        **experts,
+        **made,
+        **draw(switches(split, sp, pipes, experts, made)),
         zero=draw(st.integers(0, 3)),
         shards=draw(st.sampled_from([0, *(n for n in (2, 4, 8) if replicas % n == 0 and n < replicas)])),
-        recompute=again,
-        recompute_layers=draw(st.sampled_from(((), (), (1,)))) if again == "none" else (),
         offload=draw(st.sampled_from((0.0, 0.0, 0.5, ("input",)))),
         optimizer_offload=draw(st.sampled_from((0.0, 0.0, 0.5, 1.0))),
         **draw(PRECISIONS),
@@ -111,7 +127,7 @@ def setups(draw, model):
         vocabulary=draw(st.integers(0, 3)),
         order=draw(st.sampled_from((ORDER, ORDER, "tp-cp-pp-dp", "tp-dp-cp-pp"))),
         **split,
-        **draw(pipelines(model.layers)),
+        **pipes,
     )
 
 

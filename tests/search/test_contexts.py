@@ -12,6 +12,7 @@ from penstock.core.setup import Setup
 from penstock.cost.collectives import collective_s, send_s
 from penstock.cost.stack import stack
 from penstock.predict import Grid, scores
+from penstock.predict.contexts import context_links, context_s, given_bytes, turned_bytes
 from penstock.predict.micro import Rank
 from penstock.search.beside import neighbours
 from penstock.search.choice import split_of
@@ -42,8 +43,8 @@ def test_it_lies_between_a_ring_and_heads_alone() -> None:
     alone = {way: Rank(MODEL, CLUSTER, way, STACK) for way in (SETUP, ring, heads)}
     assert [rank.setup.cp_turned for rank in alone.values()] == [4, 1, 8]
     block = MODEL.blocks[0]
-    assert alone[ring].given_bytes(block) == alone[heads].turned_bytes(block) == 0
-    assert alone[SETUP].turned_bytes(block) == alone[ring].turned_bytes(block)
+    assert given_bytes(alone[ring], block) == turned_bytes(alone[heads], block) == 0
+    assert turned_bytes(alone[SETUP], block) == turned_bytes(alone[ring], block)
 
 
 @pytest.mark.parametrize("more", [{"cp_heads": True}, {"cp_inner": 3}, {"cp_inner": 16}, {"cp_inner": 1}])

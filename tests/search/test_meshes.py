@@ -109,8 +109,8 @@ def test_on_slow_links_scores_are_as_predicted_in_both_orders() -> None:
 def test_neighbours_say_what_lies_inside_the_node() -> None:
     fix = f"{PLAIN},tp=2,cp=1,pp=2,dp=4"
     best = plan(DENSE, "dgx-h100:2", **TASK, fix=f"{fix},order={NEAR}", top=1).best
-    assert split_of(best.setup).endswith(f"schedule=1f1b order={NEAR}")
-    assert flags_of(best.setup, {}).endswith(f"--rank-order {NEAR}")
+    assert split_of(best.setup).endswith(f"schedule=1f1b order={NEAR} tp_overlap=on")
+    assert flags_of(best.setup, {}).endswith(f"--tp-overlap on --rank-order {NEAR}")
     space = space_of(DENSE, "dgx-h100:2", **TASK, fix=fix)
     other = predict(space.model, space.cluster, replace(best.setup, order=ORDERS[0]), space.stack).seconds
     (line,) = [line for line in neighbours(space, best, 0.05) if line.startswith("order=")]

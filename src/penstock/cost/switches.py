@@ -33,7 +33,7 @@ def shown(stack: Stack, axis: str, asked: str, part: float = 1.0) -> float:
         return usual
     if axis in ("cp", "pp"):
         return 1.0 if asked == "off" else usual
-    hides = getattr(stack, f"{axis}_hides")
+    hides = stack.tp_hides if axis == "tp" else stack.ep_hides
     if asked == "on":
         return usual * (1 - part * hides)
     return usual + part * (min(1.0, usual / (1 - hides)) - usual)

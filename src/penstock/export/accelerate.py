@@ -28,6 +28,9 @@ NEVER = SCRIPTS | {
     "wide_first": "the first and the last linear layer stay wide",
     "wide_last": "the first and the last linear layer stay wide",
     "overlap": "FSDP and DDP hide messages always",
+    "tp_overlap": "its plan of tensor parallelism waits for sums",
+    "ep_overlap": "experts are not split",
+    "pp_overlap": "it has no pipelines",
 }
 """Fields of a setup that it has no keys for, and who says them."""
 
@@ -121,7 +124,8 @@ def _axes(setup: Setup) -> dict[str, Any]:
         "parallelism_config_tp_size": setup.tp,
         "parallelism_config_cp_size": setup.cp,
     }
-    return table | ({"parallelism_config_cp_comm_strategy": "allgather"} if setup.cp > 1 else {})
+    how = "alltoall" if setup.cp_overlap == "on" else "allgather"
+    return table | ({"parallelism_config_cp_comm_strategy": how} if setup.cp > 1 else {})
 
 
 def _yaml(table: Mapping[str, Any], indent: str = "") -> list[str]:

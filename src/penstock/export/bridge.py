@@ -28,6 +28,7 @@ from penstock.export.megatron import (
 )
 from penstock.export.megatron_model import model_left, model_words
 from penstock.export.precision import moments_of, precision_of
+from penstock.export.switches import switch_keys
 from penstock.export.written import Left, Written, comments, refuse
 
 SCRIPT = "scripts/training/run_recipe.py"
@@ -157,7 +158,8 @@ def _left(model: Architecture) -> Iterator[Left]:
 
 def _overrides(model: Architecture, cluster: Cluster, setup: Setup) -> dict[str, Value]:
     memory = _recompute(model, setup) | _offload(model, setup)
-    return _parallel(model, setup) | _training(cluster, setup) | memory | _optimizer(setup)
+    table = "comm_overlap" if model.name in RECIPES else "model"  # the plain GPT has none of the first
+    return _parallel(model, setup) | switch_keys(setup, table) | _training(cluster, setup) | memory | _optimizer(setup)
 
 
 def _parallel(model: Architecture, setup: Setup) -> dict[str, Value]:

@@ -11,6 +11,7 @@ from penstock.calibrate.megatron import Arguments
 from penstock.core.words import suggest
 from penstock.export.bridge import KEEPS_LOW, NO, PLAIN, PRECISIONS, RECIPES, SIZES, STATES, WIDE_ENDS, YES
 from penstock.export.megatron_model import runs
+from penstock.export.switches import EP, P2P, TP
 
 WORD = re.compile(r"^\+{0,2}((?:model|train|dataset|ddp|dist|optimizer|tokenizer|checkpoint|comm_overlap)\.[\w.]+|"
                   r"mixed_precision)=(.*)$", re.DOTALL)  # fmt: skip
@@ -36,6 +37,8 @@ USUAL = {
 """What recipes set, but for that of the plain GPT."""
 HIDES = {"overlap-grad-reduce": "true", "overlap-param-gather": "true"}
 """What any recipe sets; of its own keys those of ``comm_overlap`` win over those of ``ddp``."""
+TURNED = {"tp_comm_overlap": TP, "overlap_moe_expert_parallel_comm": EP}
+"""Keys of switches that are on or off in recipes, so that both are said."""
 SAME = {key: word for word, key in (SIZES | YES).items()} | {
     "model.tensor_model_parallel_size": "tensor-model-parallel-size",
     "model.pipeline_model_parallel_size": "pipeline-model-parallel-size",
@@ -71,6 +74,7 @@ SAME = {key: word for word, key in (SIZES | YES).items()} | {
     "model.fine_grained_activation_offloading": "fine-grained-activation-offloading",
     "model.offload_modules": "offload-modules",
     "model.gated_linear_unit": "swiglu",
+    **{f"{table}.{key}": word for table in ("comm_overlap", "model") for key, word in TURNED.items()},
     "comm_overlap.overlap_grad_reduce": "overlap-grad-reduce",
     "comm_overlap.overlap_param_gather": "overlap-param-gather",
     "optimizer.optimizer": "optimizer",
@@ -152,6 +156,12 @@ def _take(found: Arguments, key: str, value: str) -> bool:
         word = key.removeprefix("optimizer.").replace("_", "-")
         known = {theirs.removeprefix("torch."): ours for ours, theirs in STATES.items()}
         _set(found, word, known.get(value.removeprefix("torch."), "fp32"))
+    elif key in ("model.moe_shared_expert_overlap", "model.batch_p2p_comm"):
+        return value == "false" or key.endswith("p2p_comm")
+    elif key.endswith(".overlap_p2p_comm"):
+        _set(found, P2P, "true" if value == "false" else "false")
+    elif SAME.get(key) in TURNED.values():
+        found[SAME[key]] = value
     elif key in SAME:
         _set(found, SAME[key], value)
         if key == "model.num_query_groups":

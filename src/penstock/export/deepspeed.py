@@ -10,6 +10,7 @@ from penstock.core.architecture import Architecture
 from penstock.core.cluster import Cluster
 from penstock.core.recipes import UNNAMED, bits_of
 from penstock.core.setup import Setup
+from penstock.core.switches import SWITCHES
 from penstock.export.launch import nodes_of
 from penstock.export.written import SCRIPTS, Left, Written, refuse, unsaid
 
@@ -29,6 +30,7 @@ NEVER = SCRIPTS | {
     "recompute": "model.gradient_checkpointing_enable() or deepspeed.checkpointing in the training script",
     "recompute_layers": "deepspeed.checkpointing around some layers in the training script",
     "offload": "deepspeed.checkpointing with cpu_checkpointing in the training script",
+    **dict.fromkeys(SWITCHES, "the script's own layers"),
     "order": "PipelineModule(topology=...) in the training script",
     "vocabulary": "the script's own layers",
     "wide_first": "the model's own layers",
@@ -58,6 +60,8 @@ def _refuse(setup: Setup) -> None:
         f"its tensor parallelism works with ZeRO up to 2, not zero={setup.zero}": setup.tp > 1 and setup.zero > 2,
         "adam-bf16 is kept by ZeRO 1 to 3 alone, with master weights in bf16": setup.optimizer == "adam-bf16"
         and (setup.zero == 0 or bits_of(setup.precision) not in ("bf16", "fp8", "fp4")),
+        f"it has no ring whose keys could hide, cp_overlap={setup.cp_overlap}; use own": setup.cp > 1
+        and setup.cp_overlap != "own",
         "overlap_comm hides sums and gathers, or neither; use overlap=own or none": setup.overlap == "gradients",
         "sums of gradients hide as they do without ZeRO; use overlap=own": setup.zero == 0 and setup.overlap == "none",
         "optimizers are offloaded by ZeRO 1 to 3 alone": setup.zero == 0 and setup.optimizer_offload > 0,

@@ -12,6 +12,7 @@ from penstock.core.job import settings
 from penstock.core.jobfile import make_spec
 from penstock.core.keys import shipped_models
 from penstock.core.setup import Setup
+from penstock.core.switches import SWITCHES
 from penstock.core.words import suggest
 from penstock.export.written import Left, Written, comments, named, refuse, toml, unsaid
 from penstock.schedules.table import SCHEDULES
@@ -33,6 +34,7 @@ NEVER = {
     "imbalance": "a fact of data and router",
     "overlap": "there is one replica",
     **dict.fromkeys(("wide_first", "wide_last", "low_weights"), "all products are in the width of the weights"),
+    **dict.fromkeys(SWITCHES, "messages between stages hide as --sends says"),
     **dict.fromkeys(
         ("ep", "etp", "sp", "cp_heads", "cp_inner", "order"),
         "there is one rank for each stage, and nothing else is split",

@@ -15,6 +15,7 @@ from penstock.core.setup import Setup
 from penstock.export.launch import torchrun
 from penstock.export.megatron_model import Words, model_left, model_words
 from penstock.export.precision import moments_of, precision_left, precision_problems, precision_words
+from penstock.export.switches import GATHERED, switch_problems, switch_words, switches_left
 from penstock.export.written import Left, Written, comments, named, refuse, unsaid
 from penstock.schedules.table import SCHEDULES
 
@@ -82,6 +83,7 @@ def problems(model: Architecture, setup: Setup) -> dict[str, bool]:
         "it trains experts with tp above 1 only with sequence parallelism; add sp": not setup.sp
         and setup.tp > 1
         and has_experts(model),
+        **switch_problems(setup, len(model.predictors) * setup.multi_token, "experts" in named(setup)),
     } | precision_problems(model.layers, setup)
 
 
@@ -111,10 +113,14 @@ def setup_left(model: Architecture, setup: Setup) -> Iterator[Left]:
     if setup.multi_token and not model.predictors:
         yield Left("multi_token", "the model has no multi-token heads")
     yield from precision_left(setup)
+    yield from switches_left(setup)
 
 
 def _connections(setup: Setup) -> str:
-    """The line that orders kernels and messages as Megatron-LM asks before Blackwell: one queue, but not for FSDP."""
+    """The line that orders kernels and messages as Megatron-LM asks before Blackwell: one queue, but not for FSDP; and
+    many where two micro-batches run beside each other."""
+    if setup.ep_overlap == "on" and setup.ep > 1:
+        return "export CUDA_DEVICE_MAX_CONNECTIONS=32"
     one = setup.zero < 2 and (setup.tp > 1 or setup.cp > 1)
     return "export CUDA_DEVICE_MAX_CONNECTIONS=1" if one else "unset CUDA_DEVICE_MAX_CONNECTIONS"
 
@@ -130,6 +136,8 @@ def has_experts(model: Architecture) -> bool:
 
 def comm_type(setup: Setup) -> str:
     """Return how context-parallel ranks talk."""
+    if setup.cp_overlap == "off":
+        return GATHERED
     return "a2a" if setup.cp_heads else "a2a+p2p" if setup.cp_inner else "p2p"
 
 
@@ -209,6 +217,7 @@ def _parallel(model: Architecture, setup: Setup) -> Words:
         yield "--expert-tensor-parallel-size", str(setup.etp)
     if setup.sp:
         yield ("--sequence-parallel",)
+    yield from switch_words(setup)
     if setup.order == STAGES_NEAR:
         yield ("--use-tp-pp-dp-mapping",)
     sizes = tuple(map(len, setup.layers_of(model.layers)))

@@ -18,6 +18,7 @@ from penstock.export.bridge_read import bridge_arguments, is_bridge
 from penstock.export.deepspeed_read import deepspeed_fields
 from penstock.export.job import job_fields
 from penstock.export.shell import arguments, script_words
+from penstock.export.switches import switches_said
 from penstock.export.torchtitan_read import torchtitan_fields, torchtitan_model
 
 HARMLESS = re.compile(
@@ -27,7 +28,7 @@ HARMLESS = re.compile(
     r"|attention-softmax|no-masked|timing|manual-gc|profile|use-pytorch-prof|moe-aux|moe-router-(load|dt|"
     r"score|bias|pre|group|num|top.*scal|enable)|moe-z|overlap|no-async|use-mcore|legacy|async|apply|use-flash|"
     r"moe-grouped|moe-token|moe-perm|bias-|no-bias|accumulate|start-w|test-mode|num-dataset|no-create|no-mmap"
-    r"|decoupled|no-position|calculate-per|empty-unused|fp8-amax|no-check-for|help|deterministic|tiktoken|no-rope-fusion|hf-)"
+    r"|decoupled|no-position|calculate-per|empty-unused|fp8-amax|no-check-for|help|deterministic|tiktoken|no-rope-fusion|hf-|delay-wgrad)"
 )
 """Arguments of Megatron-LM that are for optimizer, data, files and logs, or that change little."""
 MODEL_LACKS = LACKS | {"window-size": "windows"}
@@ -138,7 +139,7 @@ def _megatron(given: _Asked, devices: int) -> Read:
 
 
 def _fields(given: Arguments, devices: int) -> dict[str, Any]:
-    return fields_of(given, devices) | {"overlap": _overlap(given)}
+    return fields_of(given, devices) | {"overlap": _overlap(given)} | switches_said(given)
 
 
 def _overlap(given: Arguments) -> str:

@@ -58,6 +58,8 @@ FLOAT8, MX, MX_EXPERTS = "quantize.linear.float8", "quantize.linear.mx", "quanti
 """Converters, each with a table of its own."""
 RECIPES = {"fp8-current": "tensorwise", "fp8-row": "rowwise", "mxfp8": "mxfp8_cublas"}
 """Recipes, and the values of ``recipe_name``."""
+ROTATES = {"on": "alltoall", "off": "allgather"}
+"""How keys go to other context-parallel ranks, by ``cp_overlap``."""
 NEVER = {
     "cp_inner": "keys go round in a ring alone",
     "cp_heads": "keys go round in a ring; it has no exchange of tokens for heads",
@@ -69,6 +71,8 @@ NEVER = {
     "imbalance": FACT,
     "order": "its mesh has pp outside of dp, cp and tp",
     "overlap": "FSDP hides messages always",
+    "ep_overlap": "messages of experts hide with DualPipeV alone",
+    "pp_overlap": "messages between stages hide always",
     "vocabulary": "embedding and head stay on the first and the last stage",
     "flash": "attention is always one kernel",
 }
@@ -133,6 +137,9 @@ def _left(model: Architecture, setup: Setup) -> Iterator[Left]:
         yield Left("shards", "weights are sharded over the cp ranks")
     elif setup.zero == 0 and setup.shards:
         yield Left("shards", "nothing is sharded with ZeRO 0")
+    for axis in ("tp", "cp"):
+        if getattr(setup, f"{axis}_overlap") != "own" and getattr(setup, axis) == 1:
+            yield Left(f"{axis}_overlap", f"it has no meaning with {axis}=1")
     if setup.tp > 1 and not setup.sp:
         yield Left("sp", "tensor parallelism always splits tokens too")
     elif setup.tp == 1 and setup.sp:
@@ -224,6 +231,10 @@ def _parallel(model: Architecture, setup: Setup, folder: str) -> dict[str, Any]:
         "expert_tensor_parallel_degree": setup.etp,
         "pipeline_parallel_degree": setup.pp,
     }
+    if setup.tp > 1 and setup.tp_overlap != "own":
+        table["enable_async_tensor_parallel"] = setup.tp_overlap == "on"
+    if setup.cp > 1 and setup.cp_overlap != "own":
+        table["context_parallel_rotate_method"] = ROTATES[setup.cp_overlap]
     if setup.pp == 1:
         return table
     order = "1F1B" if setup.chunks == 1 and setup.schedule == "interleaved" else ORDERS.get(setup.schedule, "")

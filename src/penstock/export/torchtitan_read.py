@@ -9,7 +9,7 @@ from typing import Any
 
 from penstock.core.setup import even
 from penstock.core.words import suggest
-from penstock.export.torchtitan import FLAVORS, FLOAT8, MIXED, MX, MX_EXPERTS, ORDERS, RECIPES
+from penstock.export.torchtitan import FLAVORS, FLOAT8, MIXED, MX, MX_EXPERTS, ORDERS, RECIPES, ROTATES
 from penstock.export.values import degree, part, value, words
 from penstock.schedules.table import SCHEDULES
 
@@ -24,7 +24,7 @@ HARMLESS = frozenset((
     *("preserve_rng_state", "early_stop", "determinism_check", "debug", "filter_fqns", "recipe_name", "emulate"),
     *("pipeline_parallel_first_stage_less_layers", "pipeline_parallel_last_stage_less_layers"),
     *("context_parallel_load_balancer", "pipeline_parallel_expert_parallel_overlap", "enable_fsdp_float8_all_gather"),
-    *("precompute_float8_dynamic_scale_for_fsdp", "context_parallel_rotate_method", "disable_loss_parallel"),
+    *("precompute_float8_dynamic_scale_for_fsdp", "disable_loss_parallel"),
 ))  # fmt: skip
 """Keys that change neither layout nor memory by much."""
 KEYS = frozenset((
@@ -34,6 +34,7 @@ KEYS = frozenset((
     *("pipeline_parallel_degree", "pipeline_parallel_microbatch_size", "pipeline_parallel_schedule"),
     *("pipeline_parallel_schedule_csv", "module_fqns_per_model_part", "mode", "selective_ac_option"),
     *("enable", "components", "name", "flavor", "converters"),
+    *("enable_async_tensor_parallel", "context_parallel_rotate_method"),
 ))  # fmt: skip
 """Keys that are read."""
 
@@ -64,7 +65,7 @@ def torchtitan_fields(table: Mapping[str, Any], devices: int) -> tuple[dict[str,
     fields = _degrees(split, devices)
     if fields["pp"] > 1:
         fields |= _pipeline(split, fields["pp"])
-    return fields | _batches(training, split, fields) | _rest(table, training), _unread(table)
+    return fields | _switches(split) | _batches(training, split, fields) | _rest(table, training), _unread(table)
 
 
 def _degrees(split: Mapping[str, Any], devices: int) -> dict[str, Any]:
@@ -86,6 +87,16 @@ def _degrees(split: Mapping[str, Any], devices: int) -> dict[str, Any]:
         "zero": (3 if gathers else 2) if shards * cp > 1 else 0,
         "shards": shards * cp if replicas > 1 and shards * cp > 1 else 0,
     }
+
+
+def _switches(split: Mapping[str, Any]) -> dict[str, str]:
+    """What is said of sums and keys that hide."""
+    found = {}
+    if (said := split.get("enable_async_tensor_parallel")) is not None:
+        found["tp_overlap"] = "on" if said else "off"
+    if (how := value(split, "context_parallel_rotate_method", "")) in ROTATES.values():
+        found["cp_overlap"] = next(way for way, theirs in ROTATES.items() if theirs == how)
+    return found
 
 
 def _batches(training: Mapping[str, Any], split: Mapping[str, Any], degrees: Mapping[str, Any]) -> dict[str, Any]:

@@ -112,12 +112,23 @@ def changed(space: Space, setup: Setup, change: Mapping[str, Any]) -> Setup:
         cp, inner = more.get("cp", setup.cp), setup.cp_inner
         more |= {"shards": 0, "cp_heads": setup.cp_heads and cp > 1}
         more |= {"cp_inner": inner if inner < cp and cp % max(1, inner) == 0 else 0}
+    if not more.get("sp", setup.sp):
+        more.setdefault("tp_overlap", "own")
     size = 1
     for name in ("tp", "cp", "pp"):
         size *= more.get(name, getattr(setup, name))
     if space.devices % size:
         raise ValueError(f"it takes a multiple of {size} devices")
-    return replace(setup, **more | {"dp": space.devices // size})
+    more["dp"] = space.devices // size
+    single = more.get("pp", setup.pp) > 1 and more.get("chunks", setup.chunks) == 1
+    if single or more.get("recompute", setup.recompute) == "full" or _micros(setup, more) == 1:
+        more.setdefault("ep_overlap", "own")
+    return replace(setup, **more)
+
+
+def _micros(setup: Setup, more: Mapping[str, Any]) -> int:
+    """Micro-batches of a setup with a change."""
+    return int(setup.batch // more["dp"] // more.get("micro", setup.micro))
 
 
 def _place(space: Space, setup: Setup, change: Mapping[str, Any]) -> str:

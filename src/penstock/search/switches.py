@@ -35,7 +35,8 @@ def check_fixed(stack: Stack, base: Setup, fixed: Wishes) -> None:
     """
     for name in SWITCHES:
         for value in fixed.get(name, ()):
-            check_switches_of(stack, replace(base, **dict.fromkeys(SWITCHES, "own") | {name: value}))
+            own: dict[str, Any] = dict.fromkeys(SWITCHES, "own")
+            check_switches_of(stack, replace(base, **own | {name: value}))
 
 
 def tried(space: Space) -> dict[str, list[str]]:
@@ -94,6 +95,4 @@ def flipped(space: Space, setup: Setup) -> list[dict[str, str]]:
     axes = [axis for axis in space.stack.switches if getattr(setup, axis) > 1]
     axes = [axis for axis in axes if axis != "cp" or setup.cp_turned == 1]
     names = [name for name in SWITCHES if name.partition("_")[0] in axes]
-    return [
-        {name: "off" if on(space.stack, name.partition("_")[0], getattr(setup, name)) else "on"} for name in names
-    ]
+    return [{name: "off" if on(space.stack, name.partition("_")[0], getattr(setup, name)) else "on"} for name in names]
