@@ -93,6 +93,8 @@ class Stack:
         context_heads: of the values of ``Setup.cp_heads`` those that it has.
         context_hybrid: whether context parallelism may do the one among neighbours and the other among groups of them
             (``Setup.cp_inner``).
+        offloads: storages of activations, joined by ``+``, that it can keep in host memory while passes run; each a way
+            that is tried where memory is short.
         optimizer_offloads: shares of the optimizer's state that it can keep in host memory.
         fused_loss: whether the loss is fused (``Setup.fused_loss``) unless told otherwise.
         dropout: whether models without gates are trained with it unless told otherwise.
@@ -173,6 +175,7 @@ class Stack:
     hybrid: bool = True
     context_heads: tuple[bool, ...] = (False, True)
     context_hybrid: bool = False
+    offloads: tuple[str, ...] = ()
     optimizer_offloads: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0)
     fused_loss: bool = False
     dropout: bool = False

@@ -51,7 +51,7 @@ class Share(NamedTuple):
     ``least_s``: what predictions are at least. One row more than may be predicted tells whether others could be better.
     ``open``: strategies of which variants may be better, and what these take at least. ``heavy``: those that need too
     much, and may not if some layers are made again. ``of``: numbers that variants of one strategy have in common.
-    ``tight``: with switches off, those that need too much with them on.
+    ``large``: all that need too much. ``tight``: with switches off, those that need too much with them on.
     """
 
     grid: Grid
@@ -65,6 +65,7 @@ class Share(NamedTuple):
     open: tuple[Grid, NDArray[np.float64]]
     heavy: Grid
     of: NDArray[np.int64]
+    large: Grid
     tight: Grid | None = None
 
 
@@ -120,7 +121,9 @@ def scored_grid(
     heavy = too_heavy(space, grid, found.needed_bytes, room) & np.isfinite(found.peak_bytes) & (of is None)
     sized = np.where(np.isfinite(found.peak_bytes), found.needed_bytes, np.inf)
     tight = None if of is not None else siblings(space, grid, sized, room)
-    return Share(grid.rows(rows), found.seconds[rows], least_s[rows], *counts, variable, grid.rows(heavy), own, tight)
+    large = (found.needed_bytes > room) & found.possible & ~found.slow & (of is None)
+    heavies = grid.rows(heavy), own, grid.rows(large), tight
+    return Share(grid.rows(rows), found.seconds[rows], least_s[rows], *counts, variable, *heavies)
 
 
 def enough_s(shares: Sequence[Share], top: int) -> float:

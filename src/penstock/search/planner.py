@@ -32,6 +32,7 @@ from penstock.search.finals import (
     scored_grid,
 )
 from penstock.search.finer import variants
+from penstock.search.hosts import hosted
 from penstock.search.lighter import lighter
 from penstock.search.misses import changes, nearest, refusal
 from penstock.search.numbers import parts, planned
@@ -186,10 +187,13 @@ def looked(space: Space, top: int, headroom: float, going: Going, most_s: float 
         misfits: list[Setup] = []
         choices, done, sure, reach_s = finals(space, new, top, headroom, going=going, misfits=misfits)
         enough = enough and reach_s <= most_s
-        finer = _refined(space, new, choices, top, headroom, going)
+        away = hosted(space, new, choices, headroom, top, going)
+        finer = _refined(space, new, away.choices, top, headroom, going)
         light = lighter(space, new, misfits, finer.choices, headroom, top, going)
-        shares, predicted = [*shares, *new, *finer.shares], predicted + done + finer.predicted + light.predicted
-        proven, finer = proven and sure and finer.proven and light.proven, finer._replace(choices=light.choices)
+        shares = [*shares, *new, *finer.shares]
+        predicted += done + finer.predicted + light.predicted + away.predicted
+        proven = proven and sure and finer.proven and light.proven and away.proven
+        finer = finer._replace(choices=light.choices)
         if finer.choices or not going.on:
             break
     return Finer(finer.choices, shares, predicted, proven, enough)
