@@ -45,7 +45,7 @@ def test_what_is_tried_is_what_the_framework_has_of_what_the_model_has() -> None
     [
         (DENSE, "tp=4,pp=1,micro=1..2,zero=1", 0.65),
         (DENSE, "tp=4,pp=1,micro=1,zero=1", 0.7),
-        (EXPERTS, "tp=1,pp=1/2,micro=2,zero=1", 0.6),
+        (EXPERTS, "tp=1,pp=1/2,micro=4,zero=1", 0.6),
     ],
 )
 def test_the_best_with_parts_in_host_memory_is_the_best_of_all(model: Any, fix: str, headroom: float) -> None:

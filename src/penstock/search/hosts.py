@@ -112,4 +112,5 @@ def _open(
 
 def _most_s(grid: Grid, best_s: float) -> NDArray[np.float64]:
     """What scores of strategies that may be better than the best are at most."""
-    return np.asarray(best_s / at_least_s(grid, np.ones(len(grid))))
+    least_s = at_least_s(grid, np.ones(len(grid)))
+    return np.divide(best_s, least_s, out=np.full(len(grid), np.inf), where=least_s > 0)

@@ -16,6 +16,18 @@ if TYPE_CHECKING:
 NAMES = {"cp": "context", "dp": "data", "pp": "pipeline"}
 
 
+def experts_of(space: Space, tp: int, ranks: int) -> list[tuple[int, int]]:
+    """Return pairs of ``ep`` and ``etp``: experts are whole, or their columns are split over the ``tp`` ranks where the
+    framework does so, and where there are no more experts to share out."""
+    most = max((b.mlp.experts for b in space.model.kinds() if isinstance(b.mlp, Experts)), default=1)
+    free = [d for d in range(1, most + 1) if most % d == 0 and ranks * tp % d == 0]
+    pairs = []
+    for ep in space.values("ep", free):
+        columns = (tp,) if space.stack.split_experts and ep > 1 else (1, tp) if 1 < ep == most else (1,)
+        pairs += [(ep, etp) for etp in space.values("etp", columns)]
+    return [(ep, etp) for ep, etp in dict.fromkeys(pairs) if ranks * tp % (ep * etp) == 0]
+
+
 def meshes_of(
     space: Space, split: Split, experts: Iterable[tuple[int, int]], orders: Sequence[str]
 ) -> list[tuple[int, int, int]]:

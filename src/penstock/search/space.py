@@ -15,7 +15,6 @@ from penstock.core.cluster import Cluster
 from penstock.core.config.text import model_of
 from penstock.core.mesh import ORDER
 from penstock.core.mixers import Attention
-from penstock.core.parts import Experts
 from penstock.core.setup import FRAMEWORK, Setup, filling
 from penstock.core.words import all_divisors
 from penstock.cost.stack import Stack
@@ -26,7 +25,7 @@ from penstock.predict.kept_bytes import check_names
 from penstock.predict.micro import Rank
 from penstock.schedules import SCHEDULES
 from penstock.search import switches
-from penstock.search.meshes import meshes_of
+from penstock.search.meshes import experts_of, meshes_of
 from penstock.search.numbers import asked, several
 from penstock.search.wishes import COLUMNS, RECOMPUTE, SEARCHED, Wished, Wishes, wishes
 
@@ -167,7 +166,7 @@ class Space:
         tp, cp, pp, dp = split
         pipes = self._pipes(pp)
         ways = self.context_ways(tp, cp)
-        meshes = meshes_of(self, split, self._experts(tp, cp * dp), choices["order"])
+        meshes = meshes_of(self, split, experts_of(self, tp, cp * dp), choices["order"])
         axes = {
             "micro": self._micros(cp, dp),
             "pipe": range(len(pipes)),
@@ -227,14 +226,6 @@ class Space:
                 free = tuple(v for v in free if v > 1)
             found += [(place, v) for v in self.values("chunks", free)]
         return found
-
-    def _experts(self, tp: int, ranks: int) -> list[tuple[int, int]]:
-        """Pairs of ``ep`` and ``etp``."""
-        most = max((b.mlp.experts for b in self.model.kinds() if isinstance(b.mlp, Experts)), default=1)
-        free = [d for d in range(1, most + 1) if most % d == 0 and ranks * tp % d == 0]
-        columns = tp if self.stack.split_experts else 1
-        pairs = [(ep, etp) for ep in self.values("ep", free) for etp in self.values("etp", (columns if ep > 1 else 1,))]
-        return [(ep, etp) for ep, etp in pairs if ranks * tp % (ep * etp) == 0]
 
     def typical(self) -> Space:
         """Return a small part of the space, where good strategies are usual: for a first answer."""
