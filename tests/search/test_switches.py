@@ -191,6 +191,18 @@ def test_frameworks_without_a_switch_refuse_it() -> None:
         space_of(DENSE, NODES, "deepspeed", seq=4096, batch=32, fix="tp_overlap=on")
 
 
+@pytest.mark.parametrize("fix", ["ep=2", "etp=2", "ep_overlap=on"])
+def test_models_without_experts_have_nothing_to_fix_of_them(fix: str) -> None:
+    with pytest.raises(ValueError, match=f"{fix}: gpt has no experts; leave it free or fix {fix.partition('=')[0]}="):
+        space_of(DENSE, NODES, seq=4096, batch=32, fix=fix)
+
+
+def test_experts_are_split_where_there_are_no_more_to_share_out() -> None:
+    space = space_of(EXPERTS, Cluster.read("dgx-h100:8"), seq=4096, batch=64, fix="tp=2")
+    grid = space.grid(space.splits())
+    assert {(ep, etp) for ep, etp in zip(grid.ep.tolist(), grid.etp.tolist(), strict=True) if etp > 1} == {(32, 2)}
+
+
 TURNED = {"tp_overlap": "on", "cp_overlap": "off", "pp_overlap": "off"}
 WORDS = {
     "megatron:t.sh": ("--tp-comm-overlap", "--cp-comm-type all_gather", "--no-overlap-p2p-communication"),

@@ -6,14 +6,30 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from penstock.core import mesh
+from penstock.core.architecture import Architecture
 from penstock.core.parts import Experts
 from penstock.core.setup import Setup
 from penstock.predict.split import between_stages
+from penstock.search.wishes import Wishes
 
 if TYPE_CHECKING:
     from penstock.search.space import Space, Split
 
 NAMES = {"cp": "context", "dp": "data", "pp": "pipeline"}
+
+
+def check_experts(model: Architecture, fixed: Wishes) -> None:
+    """Do nothing where what somebody fixes of experts has a meaning: the model has some.
+
+    Raises:
+        ValueError: it has none.
+    """
+    if any(isinstance(block.mlp, Experts) for block in model.kinds()):
+        return
+    for name, plain in (("ep", 1), ("etp", 1), ("ep_overlap", "own")):
+        if name in fixed and plain not in fixed[name]:
+            said = "/".join(map(str, fixed[name]))
+            raise ValueError(f"{name}={said}: {model.name} has no experts; leave it free or fix {name}={plain}")
 
 
 def experts_of(space: Space, tp: int, ranks: int) -> list[tuple[int, int]]:

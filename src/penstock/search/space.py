@@ -25,7 +25,7 @@ from penstock.predict.kept_bytes import check_names
 from penstock.predict.micro import Rank
 from penstock.schedules import SCHEDULES
 from penstock.search import switches
-from penstock.search.meshes import experts_of, meshes_of
+from penstock.search.meshes import check_experts, experts_of, meshes_of
 from penstock.search.numbers import asked, several
 from penstock.search.wishes import COLUMNS, RECOMPUTE, SEARCHED, Wished, Wishes, wishes
 
@@ -283,6 +283,7 @@ def space_of(
     usual |= {name: values[0] for name, values in single.items()}
     usual |= {name: fixed.get(name, (0.0,))[0] for name in ("offload", "optimizer_offload")}
     base = Setup(seq=seq, batch=batch, **usual)
+    check_experts(architecture, fixed)
     switches.check_fixed(software, base, fixed)
     for named_one in [{name: one} for name in ("recompute", "offload") for one in fixed.get(name, ())]:
         check_names(Rank(architecture, machines, replace(base, **named_one), software))
