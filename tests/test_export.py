@@ -73,13 +73,15 @@ def test_a_torchtitan_table_is_read_and_its_other_keys_are_named(penstock, tmp_p
     file = tmp_path / "train.toml"
     file.write_text(
         "[model]\nname = 'llama3'\nflavor = '8B'\n[training]\nlocal_batch_size = 1\nseq_len = 8192\n"
-        "[parallelism]\ntensor_parallel_degree = 8\nenable_async_tensor_parallel = true\n[metrics]\nlog_freq = 10\n"
+        "[parallelism]\ntensor_parallel_degree = 8\nenable_async_tensor_parallel = true\n"
+        "enable_compiled_autograd = true\n[metrics]\nlog_freq = 10\n"
     )
     found, err = facts(penstock, f"predict --from {file} --cluster dgx-h100:2")
     setup = found["setup"]
     assert (found["model"], found["framework"]) == ("llama-3-8b", "torchtitan")
     assert [setup[name] for name in ("tp", "dp", "zero", "batch", "recompute")] == [8, 2, 3, 2, "selective"]
-    assert "parallelism.enable_async_tensor_parallel" in err
+    assert setup["tp_overlap"] == "on"
+    assert "parallelism.enable_compiled_autograd" in err
     assert "log_freq" not in err
 
 

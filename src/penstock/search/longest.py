@@ -18,6 +18,7 @@ from penstock.search.finals import most_bytes, predicted_of
 from penstock.search.misses import nearest
 from penstock.search.planner import best_of, check_wanted
 from penstock.search.space import LEAST_TOKENS, Space
+from penstock.search.switches import off
 
 STEP = 1024
 """Sequences are multiples of it, and of twice ``cp``."""
@@ -125,7 +126,7 @@ def _climbed(space: Space, cps: tuple[int, ...], seqs: range, headroom: float, t
 
 def _promising(space: Space, cps: tuple[int, ...], headroom: float) -> list[Setup]:
     """Strategies that may fit, those first that need least, with the smallest micro-batch."""
-    small = replace(space, fixed={"micro": (1,)} | space.fixed)
+    small = off(replace(space, fixed={"micro": (1,)} | space.fixed))
     found: list[tuple[float, int, Setup]] = []
     for share in small.shares():
         grid = small.grid(split for split in share if split[1] in cps)

@@ -27,7 +27,7 @@ def check_experts(model: Architecture, fixed: Wishes) -> None:
     if any(isinstance(block.mlp, Experts) for block in model.kinds()):
         return
     for name, plain in (("ep", 1), ("etp", 1), ("ep_overlap", "own")):
-        if name in fixed and plain not in fixed[name]:
+        if name in fixed and not {plain, "off"} & {*fixed[name]}:
             said = "/".join(map(str, fixed[name]))
             raise ValueError(f"{name}={said}: {model.name} has no experts; leave it free or fix {name}={plain}")
 

@@ -13,7 +13,7 @@ from penstock.predict import predict, scores
 from penstock.search.choice import Choice
 from penstock.search.numbers import several
 from penstock.search.space import Space
-from penstock.search.switches import TURNED
+from penstock.search.switches import off
 from penstock.units import human_bytes
 
 MOST_TIMES = 64
@@ -23,7 +23,7 @@ MOST_TIMES = 64
 def least(space: Space) -> tuple[float, Any]:
     """Return what the strategy with least memory needs of a device, in bytes, and its setup; ``inf`` if none is."""
     best: tuple[float, Any] = (np.inf, None)
-    space = replace(space, usual=space.usual | dict.fromkeys(TURNED, ("own",)))
+    space = off(space)
     for share in space.shares():
         if not len(grid := space.grid(share)):
             continue

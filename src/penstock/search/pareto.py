@@ -22,6 +22,7 @@ from penstock.search.finals import most_bytes, predicted_of
 from penstock.search.margins import at_least_s
 from penstock.search.planner import HEADROOM, best_of
 from penstock.search.space import Space, space_of
+from penstock.search.switches import choices, off
 from penstock.search.wishes import Wished
 from penstock.units import HOUR_S
 
@@ -205,8 +206,8 @@ def _apart(front: Sequence[Choice]) -> Iterator[Choice]:
 def _light(space: Space, headroom: float) -> list[tuple[Setup, float]]:
     """Setups whose scores are on the front of time and memory, or would be if they were as fast as they may be."""
     found: list[tuple[float, float, float, Setup]] = []
-    for share in space.shares():
-        grid = space.grid(share)
+    both = (space, off(space)) if any("on" in values for values in choices(space).values()) else (space,)
+    for grid in (one.grid(share) for one in both for share in one.shares()):
         scored = scores(space.model, space.cluster, grid, space.stack, most_bytes(space, grid, headroom))
         rows = np.flatnonzero(np.isfinite(scored.seconds))
         seconds, needed = scored.seconds[rows], scored.needed_bytes[rows]

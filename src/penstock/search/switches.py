@@ -90,6 +90,12 @@ def siblings(space: Space, grid: Grid, needed_bytes: NDArray[np.float64], room: 
     return replace(grid, columns={name: np.concatenate([part[name] for part in parts]) for name in grid.columns})
 
 
+def off(space: Space) -> Space:
+    """Return the part of a space in which switches that nobody fixed are as the framework has them, which takes least
+    memory."""
+    return replace(space, usual=space.usual | dict.fromkeys(TURNED, ("own",)))
+
+
 def flipped(space: Space, setup: Setup) -> list[dict[str, str]]:
     """Return the switches of a setup, each turned the other way, that mean something in it."""
     axes = [axis for axis in space.stack.switches if getattr(setup, axis) > 1]
