@@ -32,6 +32,7 @@ EXPERTS = gpt(
 )
 CORE, TITAN, BRIDGE = (stack(name) for name in ("megatron-core", "torchtitan", "megatron-bridge"))
 BASE = Setup(seq=8192, batch=32, tp=4, dp=2, pp=2, chunks=2, schedule="interleaved", sp=True, zero=1)
+KEPT = "order=tp-cp-dp-pp,offload=0,optimizer_offload=0"
 PAIRED = Setup(seq=4096, batch=64, dp=8, ep=8, pp=2, chunks=2, schedule="interleaved", zero=1)
 
 
@@ -118,7 +119,7 @@ def test_scores_know_switches_as_predictions_do(base: Setup, model: Any, framewo
     ],
 )
 def test_the_best_way_of_all_switches_is_found(model: Any, fix: str, headroom: float) -> None:
-    space = space_of(model, NODES, seq=4096, batch=32, fix=f"{fix},order=tp-cp-dp-pp")
+    space = space_of(model, NODES, seq=4096, batch=32, fix=f"{fix},{KEPT}")
     found = best_of(space, top=1, headroom=headroom)
     assert found.proven
     grid = space_of(

@@ -57,10 +57,9 @@ class Setup:
         low_weights: weights of blocks are kept, and gathered from ZeRO's shards, as a recipe has them.
         overlap: what compute may hide of messages between replicas: ``own``, what the framework hides; ``gradients``,
             their sums, but no gathers of weights; ``none``.
-        tp_overlap, ep_overlap: whether sums over ``tp`` ranks, and the turns of tokens to their experts, hide behind
+        tp_overlap, ep_overlap: whether sums over ``tp`` ranks, and turns of tokens to their experts, hide behind
             compute: ``on``, ``off``, or as the framework does unless told otherwise (``own``).
-        cp_overlap, pp_overlap: the same of keys and values, which go round a ring piece by piece (``on``) or are
-            gathered before attention begins (``off``), and of messages between stages.
+        cp_overlap, pp_overlap: the same of keys and values (a ring, or one gather) and of messages between stages.
         flash: attention by one kernel, without scores in memory.
         graphs: kernels are launched as recorded graphs.
         optimizer: ``adam``, or by what its moments are kept in ``adam-bf16``, ``adam-fp8``, ``adam-8bit``; ``sgd`` with

@@ -113,4 +113,4 @@ def _open(
 def _most_s(grid: Grid, best_s: float) -> NDArray[np.float64]:
     """What scores of strategies that may be better than the best are at most."""
     least_s = at_least_s(grid, np.ones(len(grid)))
-    return np.divide(best_s, least_s, out=np.full(len(grid), np.inf), where=least_s > 0)
+    return np.where(least_s > 0, best_s / np.where(least_s > 0, least_s, 1.0), np.inf)
