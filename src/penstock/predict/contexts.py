@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from penstock.core.architecture import Block
 from penstock.core.cluster import Level
 from penstock.core.mixers import Attention
-from penstock.cost.collectives import collective_s, send_s
+from penstock.cost.collectives import seconds_of
 from penstock.cost.switches import on, shown
 
 if TYPE_CHECKING:
@@ -54,10 +54,10 @@ def context_s(rank: Rank, block: Block, hides_s: float, times: int = 1) -> float
     """Return the seconds of ``given_bytes``, and of keys and values: all of them where they are gathered, else as far
     as so much work does not hide them."""
     inner, ring = context_links(rank)
-    given_s = times * float(collective_s("all_to_all", given_bytes(rank, block), inner))
+    given_s = times * seconds_of("all_to_all", given_bytes(rank, block), inner)
     if not in_ring(rank):
-        return given_s + float(collective_s("all_gather", times * gathered_bytes(rank, block), ring))
+        return given_s + seconds_of("all_gather", times * gathered_bytes(rank, block), ring)
     steps = rank.setup.cp // rank.setup.cp_turned - 1
-    whole_s = steps * float(send_s(times * turned_bytes(rank, block), ring))
+    whole_s = steps * seconds_of("send", times * turned_bytes(rank, block), ring)
     share = shown(rank.stack, "cp", rank.setup.cp_overlap)
     return given_s + max(0.0, whole_s - hides_s) + share * min(whole_s, hides_s)
