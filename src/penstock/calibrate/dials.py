@@ -28,6 +28,7 @@ USUAL: Mapping[str, tuple[float, float]] = {
     "fused_experts_s": (1e-3, 1.5),
     "tp_shown": (0.9, 0.7),
     "ep_shown": (0.8, 0.7),
+    "ep_hides": (0.37, 0.7),
     "cp_shown": (0.8, 0.7),
     "p2p_shown": (0.5, 0.7),
     "dp_hidden": (0.8, 0.5),

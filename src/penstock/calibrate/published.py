@@ -130,7 +130,7 @@ def _run(row: Mapping[str, str], framework: Stack | None) -> Run:
     model = packed(found.model, row.get("packed", ""))
     devices = devices_of(row, guessed)
     cluster, stack = _cluster(row, devices, guessed), replace(framework, **ways)
-    setup = _setup(row, model, devices, framework, guessed)
+    setup = _beside(row, _setup(row, model, devices, framework, guessed), guessed)
     laid = laid_out(row, setup, model, cluster, stack, guessed)
     if laid != setup or found.sized:
         stack = replace(stack, spread=max(stack.spread, LAYOUT_SPREAD))
@@ -197,6 +197,17 @@ def _setup(row: Mapping[str, str], model: Architecture, devices: int, framework:
         stage_layers=layers_of(row["stage_layers"]) if row.get("stage_layers") else _redistributed(row, model, axes.pp),
         vocabulary=vocabulary(row.get("schedule", "")),
     )
+
+
+def _beside(row: Mapping[str, str], setup: Setup, guessed: list[str]) -> Setup:
+    """The setup with messages of experts beside another micro-batch, if a row says so and it can be."""
+    if setup.ep == 1 or not truth(row, "expert_overlap"):
+        return setup
+    try:
+        return replace(setup, ep_overlap="on")
+    except ValueError as error:
+        guessed.append(f"messages of experts hide behind nothing: {error}")
+        return setup
 
 
 def _schedule(row: Mapping[str, str], model: Architecture, pp: int, guessed: list[str]) -> tuple[str, int]:

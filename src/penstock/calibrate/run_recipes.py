@@ -61,9 +61,6 @@ SAID = {
     "series": (r"\bseries (\S+)", r"\1"),
 }
 """Cells that words of the column ``notes`` fill."""
-BESIDE = 0.1
-"""Share of messages of experts that stays visible where another micro-batch computes beside them: an estimate; the
-first and the last layers have none beside them."""
 
 
 def with_notes(row: Mapping[str, str]) -> Mapping[str, str]:
@@ -101,10 +98,9 @@ def _is_of(recipe: Mapping[str, str], row: Mapping[str, str], framework: str, ve
 
 def ways_of(row: Mapping[str, str]) -> dict[str, Any]:
     """Return the fields of a stack that a row says: which parts of blocks run as recorded graphs, in which width
-    gradients accumulate and travel, whether one kernel dispatches tokens, whether messages of experts run beside
-    another micro-batch, and whether launches wait for their kernels. Where experts take tokens up to a capacity and no
-    more, nobody waits for counts of tokens (Megatron-LM's ``token_dispatcher.py``: no synchronization where it drops
-    and pads).
+    gradients accumulate and travel, whether one kernel dispatches tokens, and whether launches wait for their kernels.
+    Where experts take tokens up to a capacity and no more, nobody waits for counts of tokens (Megatron-LM's
+    ``token_dispatcher.py``: no synchronization where it drops and pads).
 
     Raises:
         ValueError: the column ``graphs``, ``gradients`` or ``launches`` names something else.
@@ -123,8 +119,6 @@ def ways_of(row: Mapping[str, str]) -> dict[str, Any]:
         ways["fused_dispatch"] = row["dispatcher"].lower() == "hybridep"
     if truth(row, "token_drop"):
         ways["drops_tokens"] = True
-    if truth(row, "expert_overlap"):
-        ways["ep_shown"] = BESIDE
     if launches := row.get("launches"):
         if launches not in (BLOCKING, NONE):
             raise ValueError(f"launches={launches!r} are not known; use {BLOCKING}, or {NONE} that wait")

@@ -150,10 +150,13 @@ def paired(rank: Rank) -> bool:
 
 
 def _held_bytes(rank: Split, stage: Stage, held_bytes: Any) -> Any:
-    """Activations that wait at most, of which a pipeline keeps so many: more wait for a vocabulary's parts, and one
-    more micro-batch of a stage where forwards are paired with backwards."""
-    found, pairs = held_bytes * (1 + vocabulary_waits(rank)), rank.each(paired)
-    return found + pairs * saved_bytes(rank, stage) / rank.setup.chunks if np.any(pairs) else found
+    """Activations that wait at most, of which a pipeline keeps so many: more wait for a vocabulary's parts, and where
+    forwards are paired with backwards one more micro-batch of a stage, or without a pipeline one of a block, since
+    blocks of the one go as those of the other come."""
+    setup, found, pairs = rank.setup, held_bytes * (1 + vocabulary_waits(rank)), rank.each(paired)
+    if not np.any(pairs):
+        return found
+    return found + pairs * saved_bytes(rank, stage) / np.where(setup.pp == 1, rank.model.layers, setup.chunks)
 
 
 def _at_peak(rank: Split, stage: Stage, held_bytes: Floats) -> Room:
