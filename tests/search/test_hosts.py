@@ -43,7 +43,7 @@ def test_what_is_tried_is_what_the_framework_has_of_what_the_model_has() -> None
 @pytest.mark.parametrize(
     ("model", "fix", "headroom"),
     [
-        (DENSE, "tp=4,pp=1,micro=1..2,zero=1", 0.65),
+        (DENSE, "tp=4,pp=1,micro=2,zero=1", 0.65),
         (DENSE, "tp=4,pp=1,micro=1,zero=1", 0.7),
         (EXPERTS, "tp=1,pp=1/2,micro=4,zero=1", 0.6),
     ],
@@ -62,7 +62,7 @@ def test_the_best_with_parts_in_host_memory_is_the_best_of_all(model: Any, fix: 
 
 
 def test_what_is_fixed_stays_on_the_device() -> None:
-    fix = "tp=4,pp=1,micro=1..2,zero=1"
+    fix = "tp=4,pp=1,micro=2,zero=1"
     found = best_of(asked(DENSE, f"{fix},offload=0,optimizer_offload=0"), top=9, headroom=0.65)
     assert {(one.setup.offload, one.setup.optimizer_offload) for one in found.choices} == {(0.0, 0.0)}
     away = [one.setup for one in best_of(asked(DENSE, fix), top=9, headroom=0.65).choices]
@@ -72,4 +72,4 @@ def test_what_is_fixed_stays_on_the_device() -> None:
 
 def test_too_few_tries_leave_open_whether_others_are_faster(monkeypatch: Any) -> None:
     monkeypatch.setattr("penstock.search.hosts.FINALISTS", 0)
-    assert not best_of(asked(DENSE, "tp=4,pp=1,micro=1..2,zero=1"), top=1, headroom=0.65).proven
+    assert not best_of(asked(DENSE, "tp=4,pp=1,micro=2,zero=1"), top=1, headroom=0.65).proven

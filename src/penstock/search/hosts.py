@@ -27,7 +27,10 @@ def hosted(
 ) -> Lighter:
     """Return the best choices with strategies that fit once a part of their memory is in that of the host.
 
-    They go in the order of what they take at least, which is no less than with all of it on the device.
+    They go in the order of what they take at least, which is no less than with all of it on the device. Where the best
+    without makes nothing again, none are tried: copies to the host are predicted to be free where compute hides them,
+    while NVIDIA advises against them where only speed counts (Megatron-Bridge, skill
+    nemo-mbridge-perf-cpu-offloading, August 2026), and nobody published what they take.
 
     Args:
         space: what there is to choose from.
@@ -37,6 +40,8 @@ def hosted(
         going: told of what is looked at.
     """
     choices, predicted, proven = [*found], 0, True
+    if choices and choices[0].setup.recompute == "none":
+        return Lighter(tuple(choices), predicted, proven)
     order: list[tuple[float, int, Setup]] = []
     for share in shares:
         number, bases = len(order), ways(space, share.large.base, bool(found))
