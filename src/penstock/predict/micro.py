@@ -269,8 +269,5 @@ class Rank:
 
     @property
     def counts_s(self) -> float:
-        """Seconds of a direction in which a block of experts waits for counts of tokens; what hides its messages hides
-        as much of them."""
-        found, usual = sum(float(getattr(self.stack, name)) for name in self.stack.counts_s), self.stack.ep_shown
-        hides = self.setup.ep > 1 and usual > 0
-        return found * shown(self.stack, "ep", self.setup.ep_overlap) / usual if hides else found
+        """Seconds of a direction in which a block of experts waits for counts of tokens; no switch hides them."""
+        return sum(float(getattr(self.stack, name)) for name in self.stack.counts_s)
