@@ -93,7 +93,7 @@ WRONG = {
     "schedule interleaved --ranks 4 --micros 8 --chunks 0": "chunks=0; it must be at least 1",
     "schedule 1f1b --ranks 4 --micros 8 --jitter 0.1 --seed -1": "seed=-1; give 0 or more",
     "solve --ranks 2 --micros 2 --processes 0": "processes=0; give 1 or more",
-    "solve --ranks 2 --micros 2 --stints 0": "stints=0; give 1 or more",
+    "solve --ranks 2 --micros 2 --stints -1": "stints=-1; give 0 or more",
     "run --json /tmp": "/tmp is a folder; give a file name in it",
     "schedule 1f1b --micros 8": "--ranks requires an argument",
     "schedule 1f1b --ranks 4 --micros 8 --memry 1": "--memory",

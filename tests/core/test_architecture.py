@@ -310,8 +310,8 @@ def test_a_vocabulary_of_its_own_counts() -> None:
 
 
 def test_a_name_without_sizes_that_is_not_known_is_refused() -> None:
-    with pytest.raises(ValueError, match="model='GPT-24B' is not in the catalogue; give layers and hidden"):
-        described("GPT-24B")
+    with pytest.raises(ValueError, match="model='GPT-XL' is not in the catalogue; give layers and hidden"):
+        described("GPT-XL")
 
 
 def test_equal_blocks_are_one_object() -> None:

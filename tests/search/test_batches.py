@@ -114,7 +114,7 @@ def test_strategies_without_a_score_change_no_answer(
         pruned = best_of(space, top=top, headroom=0.05)
         assert pruned.too_slow > 0
         with monkeypatch.context() as patched:
-            patched.setattr(planner, "_first", lambda space, headroom: None)
+            patched.setattr(planner, "first_choice", lambda space, headroom: None)
             patched.setattr(planner, "enough_s", lambda shares, top: np.inf)
             whole = best_of(space, top=top, headroom=0.05)
         assert whole.too_slow == 0
@@ -147,7 +147,7 @@ def test_all_keep_the_pace_and_the_memory_of_the_slowest_device() -> None:
     for name in ("p5:1+p4d:1", "p4d:1+p5:1"):
         mixed = Cluster.read(name)
         seconds = [predict(DENSE, cluster, setup, stack("megatron-core")).seconds for cluster in (fast, mixed, slow)]
-        assert 1.4 * seconds[0] < seconds[1] < 1.02 * seconds[2]
+        assert 1.3 * seconds[0] < seconds[1] < 1.02 * seconds[2]
         assert predict(DENSE, mixed, setup, stack("megatron-core")).memory_bytes == slow.device.memory_bytes
     roomy = replace(slow.device, memory_bytes=2 * fast.device.memory_bytes)
     both = ((replace(slow.groups[0][0], device=roomy), 1), fast.groups[0])

@@ -90,13 +90,14 @@ class Options:
         seed: of all that is drawn; with it and the number of processes a search goes the same way, and the time only
             says how far.
         processes: that work side by side; ``None`` for one per core, 1 for this one alone.
-        stints: rounds of stints after which it ends in any case; ``None`` for no such end.
+        stints: rounds of stints after which it ends in any case, 0 for the best of what it starts from; ``None`` for no
+            such end.
         noise: how times vary, if the order is wanted that is expected to take least; two thirds of the time, and as
             many rounds of stints again, then go to orders under noise.
         draws: by how many draws of it the answer is judged.
 
     Raises:
-        ValueError: fewer than one process or round of stints, or a negative seed.
+        ValueError: fewer than one process, or a negative number of stints or seed.
     """
 
     time_s: float = 30.0
@@ -107,7 +108,7 @@ class Options:
     draws: int = 100
 
     def __post_init__(self) -> None:
-        for name, least in (("processes", 1), ("stints", 1), ("seed", 0)):
+        for name, least in (("processes", 1), ("stints", 0), ("seed", 0)):
             if (value := getattr(self, name)) is not None and value < least:
                 raise ValueError(f"{name}={value}; give {least} or more")
 

@@ -231,7 +231,6 @@ class Space:
         """Return a small part of the space, where good strategies are usual: for a first answer."""
         usual: Wishes = {"zero": (1, 2, 3), "recompute": ("none", "full"), "schedule": ("1f1b", "interleaved")}
         long = tuple(2**power for power in range(2, 6) if 2**power * LONG_TOKENS <= self.base.seq)
-        usual |= dict.fromkeys(switches.TURNED, ("own",))
         usual |= {"cp": (1, 2, *long), "micro": (1, 2), "ep": (1, 8, 64), "order": (ORDER,)}
         return replace(self, usual=usual)
 
