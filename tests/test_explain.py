@@ -7,7 +7,7 @@ import pytest
 from penstock.units import human_bytes, human_s
 
 FLAGS = (
-    "--model gpt:L=24,h=1024,a=16,vocab=50304 --cluster a100-80gb:8 --seq 2048 --batch 64 --micro-batch 2 --tp 2 --pp 2"
+    "--model gpt:L=24,h=2048,a=16,vocab=50304 --cluster a100-80gb:8 --seq 2048 --batch 64 --micro-batch 4 --tp 2 --pp 2"
 )
 
 

@@ -9,7 +9,7 @@ from penstock.calibrate.dials import of_tables
 from penstock.calibrate.fit_stacks import chosen
 from penstock.calibrate.published import run_of
 from penstock.calibrate.run_fit import Problem, step_s
-from penstock.calibrate.run_recipes import BESIDE, FILLED, TUNED, recipes, ways_of, with_recipe
+from penstock.calibrate.run_recipes import FILLED, TUNED, recipes, ways_of, with_recipe
 from penstock.core.device import device
 from penstock.core.mask import Mask
 from penstock.cost.stack import stack, stacks
@@ -159,7 +159,7 @@ def test_activations_of_some_layers_wait_on_the_host():
 )
 def test_notes_say_whether_experts_messages_run_beside_another_micro_batch(notes, beside):
     run = run_of(ROW | {"source_title": "", "notes": notes})
-    assert run.stack.ep_shown == (BESIDE if beside else stack("megatron-bridge").ep_shown)
+    assert run.setup.ep_overlap == ("on" if beside else "own")
     whole = run_of(ROW | {"source_title": ""})
     assert (step_s(run, run.stack) < step_s(whole, whole.stack)) == beside
 

@@ -34,7 +34,7 @@ EACH = [(where, name) for where in CLUSTERS for name in recipes_on(where)]
 def seconds(
     precision: str, where: str = "hopper", model: Any = DENSE, framework: str = "megatron-core", **more: Any
 ) -> float:
-    setup = replace(BASE, precision=precision, **more)
+    setup = replace(BASE, precision=precision, graphs=True, **more)
     return predict(model, CLUSTERS[where], setup, stack(framework)).seconds
 
 

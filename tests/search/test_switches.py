@@ -76,11 +76,8 @@ def test_buffers_and_a_micro_batch_are_what_hidden_messages_take() -> None:
     assert needed(gathered) - needed(replace(gathered, cp_overlap="on")) == pytest.approx(2 * 8192 * 2 * 8 * 128 * 2)
 
 
-def test_tokens_to_experts_wait_less_for_their_counts_too() -> None:
-    """Published: Qwen3-30B-A3B on 16 H100 takes 41.25 s without and 31.31 s with it, of messages and waits."""
+def test_switches_hide_shares_of_messages() -> None:
     one, other = (predict(EXPERTS, NODES, replace(PAIRED, ep_overlap=way), CORE).parts for way in ("off", "on"))
-    for part in ("expert parallel messages", "waiting for launches"):
-        assert other[part] < one[part]
     part = "expert parallel messages"
     assert other[part] == pytest.approx((1 - CORE.ep_hides) * one[part])
     assert shown(CORE, "tp", "on", 0.5) == pytest.approx(CORE.tp_shown * (1 - 0.5 * CORE.tp_hides))
