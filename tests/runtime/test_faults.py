@@ -64,6 +64,7 @@ def test_a_hang_names_the_op_of_every_rank(tmp_path: Path) -> None:
     assert re.search(r"rank 1 in step 3 (waits at|is at) 1(F|B|SEND_B|STEP)", line)
 
 
+@pytest.mark.slow
 def test_ranks_end_with_a_launcher_that_is_killed(tmp_path: Path) -> None:
     """They have process groups of their own, so a kill of the launcher's group does not reach them."""
     folder, _ = prepared(tmp_path, steps=100_000, checkpoint_every=0)
@@ -234,7 +235,7 @@ def test_a_corrupt_checkpoint_is_named_with_one_that_is_whole(tmp_path: Path) ->
     assert losses(folder) == before
 
 
-@pytest.mark.parametrize("what", ["checkpoint", "metrics"])
+@pytest.mark.parametrize("what", ["checkpoint", pytest.param("metrics", marks=pytest.mark.slow)])
 def test_a_full_disk_loses_nothing_already_written(what: str, tmp_path: Path) -> None:
     """No file may grow beyond a few bytes from step 3 on; the run is then resumed and ends as if nothing had been."""
 

@@ -296,7 +296,7 @@ def test_it_resumes(saving: str, tmp_path: Path) -> None:
     ("config", "flags"),
     [
         (TIED["tied"], {"schedule": "gpipe", "vocabulary": 1}),
-        (None, {"schedule": "chimera"}),
+        pytest.param(None, {"schedule": "chimera"}, marks=pytest.mark.slow),
         pytest.param(None, {"schedule": "interleaved", "chunks": 2}, marks=pytest.mark.slow),
         pytest.param(None, {"schedule": "dualpipev", "chunks": 2}, marks=pytest.mark.slow),
     ],

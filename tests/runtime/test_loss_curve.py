@@ -79,8 +79,9 @@ def plain(spec: RunSpec, config: dict[str, Any], start: dict[str, Tensor]) -> tu
     return found, sum(held_out) / len(held_out), max(p.abs().max().item() for p in model.parameters())
 
 
-QUICK = [("zb-h1", "tied"), ("interleaved", "gpt2")]
+QUICK = [("zb-h1", "tied")]
 OTHERS = [
+    ("interleaved", "gpt2"),
     ("1f1b", "untied"),
     ("1f1b", "gpt2"),
     ("zb-h1", "untied"),

@@ -50,6 +50,7 @@ def wait_for_rows(folder: Path, count: int, run: object) -> None:
     raise AssertionError("the run does not get on")
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments(untouched: dict[int, float], tmp_path: Path) -> None:
     folder, struck = killed_until_done(tmp_path, 0, 3)
     assert struck >= 2
