@@ -100,9 +100,10 @@ def run_of(row: Mapping[str, str], framework: Stack | None = None) -> Run:
 
 def _run(row: Mapping[str, str], framework: Stack | None) -> Run:
     guessed: list[str] = []
-    for name in ("device", "seq_len"):
-        if not row.get(name) or (name == "seq_len" and not whole(row, name)):
-            raise ValueError(f"the row has no {name}")
+    if not row.get("device"):
+        raise ValueError("the row has no device")
+    if not whole(row, "seq_len"):
+        raise ValueError("the row has no seq_len")
     whole(row, "pipeline_rank")
     if any_of(row.get("task", ""), ("inference", "serving", "generation")):
         raise ValueError(f"task={row['task']!r} is no training")

@@ -13,9 +13,7 @@ from pathlib import Path
 from penstock.core.words import nearest
 
 NEEDED = ("model_name", "device", "devices", "seq_len", "global_batch")
-"""Columns without which nothing can be predicted; all others may be missing or empty."""
-COUNTS = ("devices", "seq_len", "global_batch")
-"""Those of them that count something."""
+"""Columns of every table, whose cells may be empty but for ``device`` and ``seq_len``; all others may be missing."""
 EMPTY = frozenset((
     *("", "-", "--", "nan", "na", "n/a", "none given", "null", "?", "auto", "default", "unknown", "unspecified"),
     *("not given", "not printed", "not reported", "not specified", "not stated"),

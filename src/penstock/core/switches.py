@@ -17,6 +17,11 @@ WAYS = ("own", "on", "off")
 """Of each: as the framework does unless told otherwise, hidden, or not."""
 
 
+def axis_of(name: str) -> str:
+    """Return the axis of a switch: how its field begins."""
+    return name.partition("_")[0]
+
+
 def in_the_way(setup: Any, tp_on: Any, ep_on: Any, whole: Any) -> dict[str, Any]:
     """Return what makes switches that are on impossible, and whether each is so: of a setup, or of a grid.
 

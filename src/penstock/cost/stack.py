@@ -195,7 +195,7 @@ class Stack:
             raise ValueError(f"orders is empty; name at least one, such as {ORDER}")
 
     @property
-    def counts_s(self) -> tuple[str, ...]:
+    def counting(self) -> tuple[str, ...]:
         """The fields that say how long a block of experts waits for counts of tokens, if it does."""
         return () if self.drops_tokens else ("fused_experts_s" if self.fused_dispatch else "experts_s",)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from penstock.core.switches import SWITCHES
+from penstock.core.switches import SWITCHES, axis_of
 from penstock.cost.stack import Stack
 
 SHOWN = {"tp": "tp_shown", "ep": "ep_shown", "cp": "cp_shown", "pp": "p2p_shown"}
@@ -52,7 +52,7 @@ def check_switches_of(stack: Stack, setup: Any) -> None:
         ValueError: it lacks one.
     """
     for name, what in SWITCHES.items():
-        axis = name.partition("_")[0]
+        axis = axis_of(name)
         asked = getattr(setup, name)
         if axis not in stack.switches and turned(stack, axis, asked):
             has = " and ".join(f"{one}_overlap" for one in stack.switches) or "none"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from penstock.core.parts import Matrix, Norm
 from penstock.cost.operators import (
@@ -18,6 +18,18 @@ from penstock.cost.operators import (
     Tensor,
     adapted,
 )
+
+
+class Product(NamedTuple):
+    """A product of activations and weights, as ``Tape.product`` takes it."""
+
+    kind: OperatorKind
+    name: str
+    x: Tensor
+    y: Tensor
+    sizes: tuple[int, float, float, float]
+    rows: float
+    launches: int
 
 
 class Tape:
@@ -74,24 +86,15 @@ class Tape:
         ``sizes``: batch, m, n, k. ``rows``: of all groups together. Where ``x`` is a part of these rows, the others are
         gathered first, and the product reads them all.
         """
+        made = Product(kind, name, x, y, sizes, rows, launches)
         if self.batch.frozen and trained:
-            self._frozen(kind, name, x, y, sizes, rows, launches)
-            return
-        self._product(kind, name, x, y, sizes, rows, launches, (self.kept_input(name, x),) if trained else (), trained)
+            self._frozen(made)
+        else:
+            self._passes(made, (self.kept_input(name, x),) if trained else (), trained)
 
-    def _product(
-        self,
-        kind: OperatorKind,
-        name: str,
-        x: Tensor,
-        y: Tensor,
-        sizes: tuple[int, float, float, float],
-        rows: float,
-        launches: int,
-        saves: tuple[Tensor, ...],
-        trained: bool,
-    ) -> None:
-        """The same, with what it keeps for the gradient of its weights."""
+    def _passes(self, made: Product, saves: tuple[Tensor, ...], trained: bool = True) -> None:
+        """A product's passes, with what it keeps for the gradient of its weights."""
+        kind, name, x, y, sizes, rows, launches = made
         batch, m, n, k = sizes
         weight = batch * n * k * self.width_bytes
         given = max(x.size_bytes, rows * k * self.width_bytes)
@@ -108,33 +111,26 @@ class Tape:
         self.add(Operator(phase="W", m=k, n=n, k=m, reads_bytes=reads, writes_bytes=gradient, **both))
         self.add(Operator(phase="I", m=m, n=k, k=n, reads_bytes=y.size_bytes + weight, writes_bytes=given, **read))
 
-    def _frozen(
-        self,
-        kind: OperatorKind,
-        name: str,
-        x: Tensor,
-        y: Tensor,
-        sizes: tuple[int, float, float, float],
-        rows: float,
-        launches: int,
-    ) -> None:
+    def _frozen(self, made: Product) -> None:
         """A product with a matrix that stays as it is, made as wide as it is read before each use where it is kept
         narrower; and beside it an adapter's two, whose result is scaled and added (Hu et al. 2021, arXiv:2106.09685).
 
         With tokens split (``Shard.sp``) an adapter keeps the gathered input, as Megatron-Bridge's do.
         """
+        _, name, x, y, sizes, rows, _ = made
         batch, m, n, k = sizes
         rank = self.batch.adapter if adapted(name, self.batch.adapter_on) else 0
         self._widened(name, batch * n * k)
-        self._product(kind, name, x, y, sizes, rows, launches, (), True)
+        self._passes(made, ())
         if not rank:
             return
         whole = rows * k * self.width_bytes
         kept = x if x.size_bytes >= whole else Tensor(f"{x.name}.gathered", whole)
         narrow = self.tensor(f"{name}{ADAPTER}.y", rows * rank)
         result = self.tensor(f"{name}{ADAPTER}.result", y.size_bytes / self.width_bytes)
-        self._product(kind, f"{name}{ADAPTER}.down", x, narrow, (batch, m, rank, k), rows, launches, (kept,), True)
-        self._product(kind, f"{name}{ADAPTER}.up", narrow, result, (batch, m, n, rank), rows, launches, (narrow,), True)
+        self._passes(made._replace(name=f"{name}{ADAPTER}.down", y=narrow, sizes=(batch, m, rank, k)), (kept,))
+        up = made._replace(name=f"{name}{ADAPTER}.up", x=narrow, y=result, sizes=(batch, m, n, rank))
+        self._passes(up, (narrow,))
         read, written = 3 * y.size_bytes, 2 * y.size_bytes
         both: dict[str, Any] = {"name": f"{name}{ADAPTER}.add", "kind": "elementwise", "launches": 2}
         self.add(Operator(reads_bytes=read, writes_bytes=written, takes=(result,), makes=(y,), **both))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from penstock.calibrate.megatron import Arguments
 from penstock.core.setup import Setup
-from penstock.core.switches import SWITCHES
+from penstock.core.switches import SWITCHES, axis_of
 from penstock.export.written import Left
 
 TP, EP, P2P = "tp-comm-overlap", "overlap-moe-expert-parallel-comm", "no-overlap-p2p-communication"
@@ -40,12 +40,16 @@ def switch_keys(setup: Setup, table: str) -> dict[str, bool]:
     return found
 
 
+def idle(setup: Setup, names: Iterable[str]) -> Iterator[Left]:
+    """Give those of some switches that are turned while their axis has one rank."""
+    for name in names:
+        if getattr(setup, name) != "own" and getattr(setup, axis_of(name)) == 1:
+            yield Left(name, f"it has no meaning with {axis_of(name)}=1")
+
+
 def switches_left(setup: Setup) -> Iterator[Left]:
-    """Give the switches that say nothing in a setup."""
-    for name in SWITCHES:
-        axis, value = name.partition("_")[0], getattr(setup, name)
-        if value != "own" and getattr(setup, axis) == 1:
-            yield Left(name, f"it has no meaning with {axis}=1")
+    """Give the switches that say nothing in a setup of Megatron-LM."""
+    yield from idle(setup, SWITCHES)
     if setup.pp_overlap != "own" and setup.pp > 1 and setup.chunks == 1:
         yield Left("pp_overlap", "messages between stages hide with chunks of 2 or more alone")
 

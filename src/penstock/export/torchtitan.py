@@ -15,6 +15,7 @@ from penstock.core.setup import Setup
 from penstock.export.launch import torchrun
 from penstock.export.megatron import has_experts
 from penstock.export.precision import precision_of
+from penstock.export.switches import idle
 from penstock.export.torch_csv import to_csv
 from penstock.export.written import ALIKE, FACT, Left, Written, comments, named, refuse, shards_of, toml, unsaid
 from penstock.predict.pipelines import pipeline
@@ -137,9 +138,7 @@ def _left(model: Architecture, setup: Setup) -> Iterator[Left]:
         yield Left("shards", "weights are sharded over the cp ranks")
     elif setup.zero == 0 and setup.shards:
         yield Left("shards", "nothing is sharded with ZeRO 0")
-    for axis in ("tp", "cp"):
-        if getattr(setup, f"{axis}_overlap") != "own" and getattr(setup, axis) == 1:
-            yield Left(f"{axis}_overlap", f"it has no meaning with {axis}=1")
+    yield from idle(setup, ("tp_overlap", "cp_overlap"))
     if setup.tp > 1 and not setup.sp:
         yield Left("sp", "tensor parallelism always splits tokens too")
     elif setup.tp == 1 and setup.sp:

@@ -96,7 +96,7 @@ class Opened:
         for mine in self._each():
             launches = mine.work.launches
             facts = {"launches_forward": launches[0], "launches_backward": launches[1] + launches[2]}
-            counts = self.stack.counts_s if isinstance(mine.block.mlp, Experts) and not self.setup.graphs else ()
+            counts = self.stack.counting if isinstance(mine.block.mlp, Experts) and not self.setup.graphs else ()
             forward_s, backward_s = self.rank.launches_s
             each = human_s(forward_s) + (f" and {human_s(backward_s)}" if backward_s != forward_s else "")
             how = f"what launches of {each} add to the device's time" + (", and counts of tokens" if counts else "")

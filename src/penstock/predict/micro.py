@@ -25,12 +25,11 @@ from penstock.cost.passes import CAST, MEMORY, ROUTING, Work, hot_share
 from penstock.cost.stack import Stack
 from penstock.cost.switches import shown
 from penstock.predict.contexts import context_s
-from penstock.predict.frozen import quantised
 from penstock.predict.host import with_copies
 from penstock.predict.launching import host_s
 from penstock.predict.part import Part, both_s
 from penstock.predict.precision import Precision, slow_down
-from penstock.predict.split import between_stages
+from penstock.predict.split import between_stages, quantised
 from penstock.predict.works import block_work, end_work
 
 Floats = NDArray[np.float64]
@@ -270,4 +269,4 @@ class Rank:
     @property
     def counts_s(self) -> float:
         """Seconds of a direction in which a block of experts waits for counts of tokens; no switch hides them."""
-        return sum(float(getattr(self.stack, name)) for name in self.stack.counts_s)
+        return sum(float(getattr(self.stack, name)) for name in self.stack.counting)

@@ -14,11 +14,10 @@ from penstock.cost.model_operators import head_operators
 from penstock.cost.operators import Microbatch
 from penstock.cost.switches import on, turned
 from penstock.predict.contexts import gathered_bytes
-from penstock.predict.frozen import quantised
 from penstock.predict.kept_bytes import BlockBytes, block_bytes, on_device, stays_of
 from penstock.predict.micro import Rank
 from penstock.predict.sizes import parameters, shapes, trained
-from penstock.predict.split import Split
+from penstock.predict.split import Split, quantised
 from penstock.predict.stage import Stage, most
 from penstock.predict.works import block_rows
 
@@ -107,7 +106,7 @@ def moments(rank: Split, stage: Stage) -> Iterator[Moment]:
     made = sum(each.together for each in backwards)
     steady = {"blocks made again": made, "scratch of products": stack.scratch_bytes * matrices}
     steady |= {"a frozen matrix made wide": _wide_bytes(rank, stage)}
-    steady |= _copies(rank, stage) | _gathered_keys(rank)
+    steady |= _copies(rank, stage) | {"keys and values gathered": rank.each(_keys_bytes)}
     there = 1.0 - stack.drops_gradients * (setup.micros == 1)
     gathered, moved = _gathered(rank, stage), _bucket(rank, stage)
     passing = {"gradient of a matrix": stack.passing_bytes * matrix}
@@ -127,12 +126,8 @@ def moments(rank: Split, stage: Stage) -> Iterator[Moment]:
     yield Moment("optimizer's step", stepping, moved, share=0.0)
 
 
-def _gathered_keys(rank: Split) -> dict[str, Any]:
-    """Keys and values of whole sequences, where they are gathered; backwards have their gradients too."""
-    return {"keys and values gathered": rank.each(_keys_bytes)}
-
-
 def _keys_bytes(rank: Rank) -> float:
+    """Of keys and values of whole sequences, where they are gathered; backwards have their gradients too."""
     return 2 * max(gathered_bytes(rank, block) for block in rank.model.kinds())
 
 

@@ -25,9 +25,9 @@ from penstock.schedules.build import placement_of
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-WORDS = ("recompute", "tp_overlap", "ep_overlap")
-SHAPES = ("tp", "cp", "cp_inner", "ep", "etp", "micro", "sp", "cp_heads", *WORDS)
-"""What shapes the work on one micro-batch, and what of it is words."""
+SIZES, WORDS = ("tp", "cp", "cp_inner", "ep", "etp", "micro"), ("recompute", "tp_overlap", "ep_overlap")
+SHAPES = (*SIZES, "sp", "cp_heads", *WORDS)
+"""What shapes the work on one micro-batch: numbers, whether something is so, and words."""
 ALIKE: dict[str, Any] = {
     "pp": 1, "chunks": 1, "shards": 0, "zero": 0, "vocabulary": 0, "stage_layers": (), "recompute_layers": (),
     "recompute_first": "full", "order": ORDER,
@@ -47,7 +47,7 @@ def shapes_of(grid: Grid, adds: bool, alike: bool) -> tuple[list[tuple[Setup, tu
     first, which = grid.kinds(*SHAPES, *apart, *(("micros",) if adds else ()))
     each, found = grid.rows(first), []
     for row, micros in enumerate(each.micros.tolist() if adds else [1] * len(first)):
-        shape: dict[str, Any] = {name: int(each.columns[name][row]) for name in SHAPES[:6]}
+        shape: dict[str, Any] = {name: int(each.columns[name][row]) for name in SIZES}
         dp = shape["ep"] * shape["etp"]
         shape |= {"sp": bool(each.sp[row]), "cp_heads": bool(each.cp_heads[row])}
         shape |= {name: each.choices[name][int(each.columns[name][row])] for name in WORDS}

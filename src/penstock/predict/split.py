@@ -49,6 +49,11 @@ class Split(Protocol):
         ...
 
 
+def quantised(rank: Any) -> bool:
+    """Return whether the frozen weights of a rank, or of many, are kept in fewer bits than products read."""
+    return bool(rank.setup.adapter) and rank.setup.frozen_bytes < rank.width_bytes
+
+
 def between_stages(cluster: Cluster, stages: Row, devices: int) -> tuple[Level, ...]:
     """Return the links of a message between stages, if there are several: the slowest ones.
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from penstock.core.setup import Setup
-from penstock.core.switches import SWITCHES
+from penstock.core.switches import SWITCHES, axis_of
 from penstock.predict import predict
 from penstock.search.beside import changed, reason
 from penstock.search.choice import Choice
@@ -93,7 +93,7 @@ def _differing(mine: Setup, best: Setup) -> Iterator[dict[str, Any]]:
 
 def _means(name: str, best: Setup) -> bool:
     """Whether a field changes anything in the best."""
-    alone = name in SWITCHES and getattr(best, name.partition("_")[0]) == 1
+    alone = name in SWITCHES and getattr(best, axis_of(name)) == 1
     return not (alone or (name == "sp" and best.tp == 1) or (name == "zero" and best.replicas == 1))
 
 

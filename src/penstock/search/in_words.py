@@ -8,7 +8,7 @@ from typing import Any
 from penstock.core.mesh import ORDER
 from penstock.core.recipes import recipe_of
 from penstock.core.setup import Setup
-from penstock.core.switches import SWITCHES
+from penstock.core.switches import SWITCHES, axis_of
 from penstock.search.space import Space
 from penstock.search.wishes import layers_text
 
@@ -139,7 +139,7 @@ def _rest(setup: Setup) -> Iterator[str]:
 def _switches(setup: Setup) -> Iterator[str]:
     """What switches are turned to."""
     for name, what in SWITCHES.items():
-        if (way := getattr(setup, name)) != "own" and getattr(setup, name.partition("_")[0]) > 1:
+        if (way := getattr(setup, name)) != "own" and getattr(setup, axis_of(name)) > 1:
             yield f"Compute hides {what} ({name}=on)." if way == "on" else f"Nothing hides {what} ({name}=off)."
 
 

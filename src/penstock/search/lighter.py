@@ -80,11 +80,8 @@ def _open(
 ) -> Iterator[tuple[float, Setup]]:
     """Strategies that may be better than the best with some layers made again, and what these take at least."""
     rest, first = way
-    names = grid.choices["recompute"]
-    if rest not in names:
-        return
     paired = grid.chosen("ep_overlap", "on") & (first == "full")
-    rows = np.flatnonzero((grid.columns["recompute"] == names.index(rest)) & ~paired)
+    rows = np.flatnonzero(grid.chosen("recompute", rest) & ~paired)
     some = replace(grid.rows(rows), base=replace(grid.base, recompute_first=first))
     if not len(some):
         return

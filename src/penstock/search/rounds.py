@@ -59,13 +59,13 @@ class Search:
         self.arms: dict[str, Arm] = {}
         self.open = True
         """Whether the bounds of some ways are not known yet."""
-        self.arms = self._arms(ways)
+        self._learn_bounds(ways)
         self.open = False
         self.slow = {name for name, arm in self.arms.items() if searching_on(arm.task.placement)}
         """Ways with schedules that search themselves."""
 
-    def _arms(self, ways: Mapping[str, Way]) -> dict[str, Arm]:
-        """Ways that hold one micro-batch within the limit; the first plain one is the first answer.
+    def _learn_bounds(self, ways: Mapping[str, Way]) -> None:
+        """Begin with the ways that hold one micro-batch within the limit; the first plain one is the first answer.
 
         Raises:
             ValueError: none does.
@@ -80,7 +80,6 @@ class Search:
             raise ValueError(
                 f"memory_limit={self.limit:.6g} does not hold one micro-batch; it needs at least {least:.6g}, on {name}"
             )
-        return self.arms
 
     def begin(self, start: Plan | None) -> None:
         """The first answers: what is known without a search, of ways with the lowest bounds first. Finishing orders

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock.core.setup import Setup
-from penstock.core.switches import SWITCHES
+from penstock.core.switches import SWITCHES, axis_of
 from penstock.cost.stack import Stack
 from penstock.cost.switches import check_switches_of, on
 from penstock.predict import Grid
@@ -44,7 +44,7 @@ def tried(space: Space) -> dict[str, list[str]]:
     off unless told otherwise, both; where it is on, that alone, since off no step is shorter."""
     stack, found = space.stack, {}
     for name in TURNED:
-        axis = name.partition("_")[0]
+        axis = axis_of(name)
         free = ("own", "on") if axis in stack.switches and axis not in stack.hides else ("own",)
         found[name] = space.values(name, free)
     return found
@@ -61,7 +61,7 @@ def has_sense(space: Space, columns: Columns, words: Words) -> NDArray[np.bool_]
     kept = ~blocked(Grid(space.base, columns, words))
     for name, values in tried(space).items():
         wanted = np.array([value in values for value in words[name]], dtype=bool)
-        several, place = columns[name.partition("_")[0]] > 1, columns[name]
+        several, place = columns[axis_of(name)] > 1, columns[name]
         kept &= np.where(several, wanted[place], place == 0)
         if space.free(name) and "on" in words[name]:
             turned = np.full_like(place, words[name].index("on"))
@@ -100,5 +100,5 @@ def flipped(space: Space, setup: Setup) -> list[dict[str, str]]:
     """Return the switches of a setup, each turned the other way, that mean something in it."""
     axes = [axis for axis in space.stack.switches if getattr(setup, axis) > 1]
     axes = [axis for axis in axes if axis != "cp" or setup.cp_turned == 1]
-    names = [name for name in SWITCHES if name.partition("_")[0] in axes]
-    return [{name: "off" if on(space.stack, name.partition("_")[0], getattr(setup, name)) else "on"} for name in names]
+    names = [name for name in SWITCHES if axis_of(name) in axes]
+    return [{name: "off" if on(space.stack, axis_of(name), getattr(setup, name)) else "on"} for name in names]
