@@ -1,4 +1,4 @@
-"""Memory of the host that a search takes by itself: where nothing fits without, and where strategies are faster so."""
+"""Memory of the host that a search takes by itself: where nothing fits, or the best without makes something again."""
 
 from __future__ import annotations
 
@@ -59,6 +59,16 @@ def test_the_best_with_parts_in_host_memory_is_the_best_of_all(model: Any, fix: 
         seconds.append(best_of_all(best_of(one, top=1, headroom=headroom).choices))
     assert found.best.seconds == pytest.approx(min(seconds), rel=1e-12)
     assert min(seconds) < seconds[0]
+
+
+def test_where_the_best_makes_nothing_again_all_stays_on_the_device() -> None:
+    fix = "tp=4,pp=1,micro=1..2,zero=1"
+    space = asked(DENSE, fix)
+    best = best_of(space, top=1, headroom=0.65).best
+    assert (best.setup.recompute, best.setup.offload, best.setup.optimizer_offload) == ("none", 0.0, 0.0)
+    *_, most = (one.offload for one in ways(space, space.base, True) if one.offload)
+    asked_for = best_of(asked(DENSE, f"{fix},offload={'+'.join(most)}"), top=1, headroom=0.65).best
+    assert asked_for.seconds < best.seconds
 
 
 def test_what_is_fixed_stays_on_the_device() -> None:
