@@ -250,11 +250,10 @@ SAVING: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize(
     ("schedule", "saving"),
     [
-        ("gpipe", "to a limit"),
         ("zb-h1", "both"),
         *(
             pytest.param("gpipe", saving, marks=pytest.mark.slow)
-            for saving in ("full", "selective", "one stage", "half", "offload", "both")
+            for saving in ("full", "selective", "one stage", "half", "offload", "both", "to a limit")
         ),
         *(pytest.param("zb-h1", saving, marks=pytest.mark.slow) for saving in ("full", "selective")),
     ],
@@ -309,6 +308,7 @@ def test_with_other_ways_to_train(config: dict[str, Any] | None, flags: dict[str
     assert losses(saved) == losses(usual)
 
 
+@pytest.mark.slow
 def test_stashed_weights_are_those_of_the_first_forward(tmp_path: Path) -> None:
     flags = {"schedule": "pipedream", "clip_norm": 0.0}
     usual = run(tmp_path / "usual", **flags)
@@ -317,6 +317,7 @@ def test_stashed_weights_are_those_of_the_first_forward(tmp_path: Path) -> None:
     assert losses(saved) == losses(usual)
 
 
+@pytest.mark.slow
 def test_a_plan_in_a_file_may_be_recomputed_selectively(tmp_path: Path) -> None:
     usual = run(tmp_path / "usual")
     show(recompute(build("1f1b", 2, 4)), tmp_path / "plan.json")

@@ -34,6 +34,7 @@ def test_a_failing_rank_fails_the_test_with_its_traceback_while_others_wait() ->
         os.waitpid(-1, os.WNOHANG)
 
 
+@pytest.mark.slow
 def test_a_hanging_rank_fails_the_test_with_its_stack() -> None:
     def work(rank: int) -> None:
         if rank == 0:
@@ -48,6 +49,7 @@ def test_a_rank_that_dies_is_named() -> None:
         on_ranks(2, lambda rank: os._exit(7) if rank else dist.barrier())
 
 
+@pytest.mark.slow
 def test_a_hanging_run_ends_with_the_stacks_of_its_ranks(tmp_path: Path) -> None:
     def stuck(rank: int) -> None:
         if rank == 1:

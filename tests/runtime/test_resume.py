@@ -177,6 +177,7 @@ def test_resume_before_the_first_checkpoint_begins_again(untouched: dict[int, fl
     assert losses(folder) == untouched
 
 
+@pytest.mark.slow
 def test_other_text_is_refused(tmp_path: Path) -> None:
     folder, spec = prepared(tmp_path)
     assert run_forked(folder, spec).codes == [0, 0]

@@ -156,7 +156,10 @@ def moved(plan: Plan) -> Plan:
         pytest.param(recompute, {"schedule": "gpipe", "sends": "batched"}, Kind.SEND_F, marks=pytest.mark.slow),
         pytest.param(moved, {"schedule": "zb-h2"}, Kind.OFFLOAD, marks=pytest.mark.slow),
         pytest.param(moved, {"schedule": "gpipe", "sends": "batched"}, Kind.FETCH, marks=pytest.mark.slow),
-        (lambda plan: moved(recompute(plan, keep=1)), {"schedule": "interleaved", "chunks": 2}, Kind.OFFLOAD),
+        pytest.param(
+            *(lambda plan: moved(recompute(plan, keep=1)), {"schedule": "interleaved", "chunks": 2}, Kind.OFFLOAD),
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["batched", "recompute", "recompute batched", "offload", "offload batched", "recompute and offload"],
 )

@@ -57,7 +57,7 @@ def test_ten_steps(kind: str, schedule: str, algorithm: int, ranks: int, tmp_pat
     [
         pytest.param({"vocabulary": 1}, {"vocabulary": 0}, marks=pytest.mark.slow),
         pytest.param({"vocabulary": 0}, {"vocabulary": 2}, marks=pytest.mark.slow),
-        ({"vocabulary": 2}, {"vocabulary": 1, "ranks": 4}),
+        pytest.param({"vocabulary": 2}, {"vocabulary": 1, "ranks": 4}, marks=pytest.mark.slow),
     ],
 )
 def test_resumed_in_another_layout(before: dict[str, int], after: dict[str, int], kind: str, tmp_path: Path) -> None:
