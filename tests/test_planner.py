@@ -136,6 +136,7 @@ def test_no_flag_is_ignored(words: list[str], says: str, capsys: pytest.CaptureF
         (["--tokens", "0"], "give how many are trained on"),
         (["--tokens", "inf"], "give how many are trained on"),
         (["--fix", "offload=nan"], "offload=nan: blocks keep nothing of that name"),
+        (["--fix", "adapter=8,adapter_on=mlp+qkv"], "adapter_on=qkv: blocks have no matrix of that name"),
         (["--fix", "imbalance=nan"], "imbalance=nan is no number from 1"),
         (["--fix", "zero=7"], "zero=7"),
         (["--fix", "tp=-2"], "tp=-2 is too small; use 1 or more"),

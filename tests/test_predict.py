@@ -174,6 +174,10 @@ BASE = {"model": GPT, "cluster": "h100:8", "seq": "2048", "batch": "64"}
         ({"stage-layers": "1,x"}, "--stage-layers 1,x: write whole numbers with commas"),
         ({"offload": "2"}, "offload=2.0 is no share"),
         ({"offload": "mlp"}, "offload=mlp: blocks keep nothing of that name; did you mean"),
+        (
+            {"adapter": "8", "adapter_on": "mpl.up"},
+            "adapter_on=mpl.up: blocks have no matrix of that name; did you mean",
+        ),
         ({"recompute": "mlp,attention.cor"}, "no operator is called 'attention.cor'"),
         ({"pp": "2", "schedule": "seq1f1b"}, "schedule=seq1f1b slices sequences, which is not predicted yet"),
         ({"imbalance": "nan"}, "imbalance=nan is no number from 1"),

@@ -158,8 +158,7 @@ def asked_for(
     given = {name: value for name, value in vars(flags).items() if value is not None}
     given = merged(read.fields, given) if read else given
     asked = Asked(architecture, rented, setup_of(software.usual | given, rented.devices), software)
-    if isinstance(asked.setup.recompute, tuple) or isinstance(asked.setup.offload, tuple):
-        check_names(Rank(*asked))
+    check_names(Rank(*asked))
     return asked
 
 

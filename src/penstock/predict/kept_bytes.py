@@ -10,7 +10,7 @@ from penstock.core.architecture import Block
 from penstock.core.words import suggest
 from penstock.cost.alive import backward_bytes
 from penstock.cost.kept import kept, of_these, rerun
-from penstock.cost.operators import Microbatch, Operator
+from penstock.cost.operators import ADAPTER, Microbatch, Operator, adapted
 from penstock.predict.works import block_rows
 
 if TYPE_CHECKING:
@@ -49,8 +49,8 @@ def block_bytes(block: Block, batch: Microbatch, again: Again, offload: float | 
 
 
 def check_names(rank: Rank) -> None:
-    """Do nothing where all operators and storages that a user names in a setup are of some block; published runs name
-    those of several models.
+    """Do nothing where all operators, storages and matrices that a user names in a setup are of some block; published
+    runs name those of several models.
 
     Raises:
         ValueError: one is of none.
@@ -62,6 +62,10 @@ def check_names(rank: Rank) -> None:
     for name in setup.offload if isinstance(setup.offload, tuple) else ():
         if name not in known:
             raise ValueError(f"offload={name}: blocks keep nothing of that name; {suggest(name, known)}")
+    matrices = {op.name for op in made if op.kind.endswith("matmul") and ADAPTER not in op.name}
+    for name in setup.adapter_on:
+        if not any(adapted(one, (name,)) for one in matrices):
+            raise ValueError(f"adapter_on={name}: blocks have no matrix of that name; {suggest(name, matrices)}")
 
 
 def stays_of(made: Sequence[Operator], names: Again) -> dict[str, float]:

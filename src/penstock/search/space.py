@@ -284,7 +284,7 @@ def space_of(
     base = Setup(seq=seq, batch=batch, **usual)
     check_experts(architecture, fixed)
     switches.check_fixed(software, base, fixed)
-    for named_one in [{name: one} for name in ("recompute", "offload") for one in fixed.get(name, ())]:
+    for named_one in [{}, *({name: one} for name in ("recompute", "offload") for one in fixed.get(name, ()))]:
         check_names(Rank(architecture, machines, replace(base, **named_one), software))
     searched = {name: values for name, values in fixed.items() if name in SEARCHED} | several(fixed)
     return Space(architecture, machines, software, base, searched, excluded)

@@ -18,6 +18,8 @@ from penstock.schedules.table import options_of
 COLUMNS = (*NUMBERS, *CHOICES)
 SEARCHED = (*COLUMNS, "offload", "optimizer_offload")
 """Fields that are searched where nobody fixes them; all others are as a setup has them unless they are fixed."""
+NAMES = ("adapter_on",)
+"""Fields whose one value is a list of operators."""
 RECOMPUTE = ("none", "selective", "full")
 SHORT = {"micro_batch": "micro", "vpp": "chunks"}
 MOST_VALUES = 100_000
@@ -40,6 +42,8 @@ def wishes(given: Wished) -> Wishes:
 
     >>> wishes("tp=2..4,recompute=none/full,sp=yes")
     {'tp': (2, 3, 4), 'recompute': ('none', 'full'), 'sp': (True,)}
+    >>> wishes("adapter_on=attention.qkv+mlp"), wishes({"adapter_on": ()})
+    ({'adapter_on': (('attention.qkv', 'mlp'),)}, {'adapter_on': ((),)})
     """
     if isinstance(given, Mapping):
         pairs = [(name, _values(name, value)) for name, value in given.items()]
@@ -90,8 +94,11 @@ def _spread(field: str, word: str) -> Iterable[Any]:
 
 
 def _values(name: str, value: Any) -> tuple[Any, ...]:
-    if name in COUNTS and isinstance(value, list | tuple) and all(isinstance(each, int) for each in value):
-        return (value,)
+    if isinstance(value, list | tuple) and (
+        (name in COUNTS and all(isinstance(each, int) for each in value))
+        or (name in NAMES and all(isinstance(each, str) for each in value))
+    ):
+        return (tuple(value),)
     return tuple(value) if isinstance(value, list | tuple | set | range) else (value,)
 
 
@@ -104,6 +111,8 @@ def _checked(field: str, value: Any) -> Any:
         return _recompute(str(value))
     if field == "order":
         return order_of(str(value))
+    if field in NAMES:
+        return tuple(value.split("+")) if isinstance(value, str) else tuple(value)
     if field == "offload" and isinstance(value, str) and not value.replace(".", "", 1).isdecimal():
         return tuple(value.split("+"))
     if field in COUNTS:
