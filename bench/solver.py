@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from penstock import Costs, Placement
-from penstock.cli_peer_rows import FIGURES, Row, rows_of, shipped
+from penstock.cli.peer_rows import FIGURES, Row, rows_of, shipped
 from penstock.core.op import Kind
 from penstock.cost import layered, pricing, with_whole
 from penstock.engine import problems, simulate
@@ -163,7 +163,7 @@ def _slow_link(place: Placement, costs: Costs) -> Costs:
 
 def placements(text: str, ranks: int) -> dict[str, Placement]:
     """By the names of ``penstock solve``."""
-    from penstock.cli_ways import placement
+    from penstock.cli.ways import placement
 
     return {name: placement(name, ranks) for name in text.split(",")}
 

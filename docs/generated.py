@@ -17,8 +17,8 @@ import generated_schedules as of
 from blocks import ROOT
 from tables import table
 
-from penstock import cli_machines
-from penstock.cli_peer_rows import shipped
+from penstock.cli import machines
+from penstock.cli.peer_rows import shipped
 from penstock.core.catalogue import catalogue, link_kinds
 from penstock.core.cluster import Node
 from penstock.core.device import Device
@@ -209,19 +209,19 @@ def _cell(name: str, value: float | None) -> str:
 def devices() -> str:
     """The devices that Penstock knows, with their sources."""
     known = catalogue().devices.values()
-    rows = [(f"`{row[0]}`", *row[1:]) for row in cli_machines.device_rows(known)]
+    rows = [(f"`{row[0]}`", *row[1:]) for row in machines.device_rows(known)]
     sources = [
         (f"`{one.name}`", ", ".join(f"`{name}`" for name in one.aliases), one.source, _how(one)) for one in known
     ]
-    return f"{table(cli_machines.DEVICE_HEAD, rows)}\n{table(('device', 'also', 'source', 'derived'), sources)}"
+    return f"{table(machines.DEVICE_HEAD, rows)}\n{table(('device', 'also', 'source', 'derived'), sources)}"
 
 
 def nodes() -> str:
     """The nodes that Penstock knows, with their sources."""
     known = catalogue().nodes.values()
-    rows = [(f"`{row[0]}`", *row[1:]) for row in cli_machines.node_rows(known)]
+    rows = [(f"`{row[0]}`", *row[1:]) for row in machines.node_rows(known)]
     sources = [(f"`{one.name}`", one.source, one.price_source, _how(one)) for one in known]
-    return f"{table(cli_machines.NODE_HEAD, rows)}\n{table(('node', 'source', 'price', 'derived'), sources)}"
+    return f"{table(machines.NODE_HEAD, rows)}\n{table(('node', 'source', 'price', 'derived'), sources)}"
 
 
 def links() -> str:
@@ -244,7 +244,7 @@ def said_by(file: Path) -> str:
 
 def json_figures() -> str:
     """The figures that ``penstock schedule --json`` writes."""
-    from penstock.cli import main
+    from penstock.cli.main import main
 
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         file = Path(folder) / "figures.json"
@@ -257,7 +257,7 @@ def command_help(*command: str) -> str:
     """The help of a command as the command line prints it."""
     from rich.console import Console
 
-    from penstock.cli import app
+    from penstock.cli.main import app
 
     out = io.StringIO()
     app.help_print(list(command), console=Console(file=out, width=COLUMNS, color_system=None))

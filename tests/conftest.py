@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from penstock.cli import main
+from penstock.cli.main import main
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch loads; waiting threads of several processes starve all
 GOLDEN = Path(__file__).parent / "golden"

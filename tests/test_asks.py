@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from penstock.cli import main
+from penstock.cli.main import main
 
 ASKED = ["plan", "--model", "llama-3-8b", "--seq", "4096", "--batch", "64", "--fix", "zero=1,cp=1,sp=1,recompute=none"]
 TRAINING = [*ASKED, "--tokens", "1e11", "--fix", "tp=2,schedule=1f1b"]

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from penstock import api
-from penstock.cli import main
+from penstock.cli.main import main
 
 KEYS = [
     *("name", "ranks", "micros", "slices", "chunks", "costs", "w_share", "passes", "memory", "bound_memory"),
@@ -174,7 +174,7 @@ def test_limits_and_names_that_cannot_be_say_what_can(penstock, arguments, says)
 
 
 def test_fewer_micro_batches_are_advised_where_no_other_schedule_fits(penstock, monkeypatch):
-    monkeypatch.setattr("penstock.cli_fit.candidates", lambda sizes: iter(()))
+    monkeypatch.setattr("penstock.cli.fit.candidates", lambda sizes: iter(()))
     code, _, err = penstock("schedule 1f1b --ranks 8 --micros 16 --memory 0.5")
     assert code == 2
     assert "0.5 more than --memory 0.5; 1f1b fits with --micros 4" in err
@@ -240,12 +240,12 @@ def test_nothing_is_written_if_one_file_cannot_be(penstock, tmp_path):
 
 
 def test_bugs_keep_their_traceback(monkeypatch):
-    from penstock import cli_tries
+    from penstock.cli import tries
 
     def broken(*args):
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(cli_tries, "simulate", broken)
+    monkeypatch.setattr(tries, "simulate", broken)
     with pytest.raises(RuntimeError, match="a bug"):
         main(["schedule", "1f1b", "--ranks", "2", "--micros", "2"])
 

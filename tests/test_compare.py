@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from penstock.cli_tries import KNOBS
+from penstock.cli.tries import KNOBS
 from penstock.schedules import SCHEDULES
 from penstock.schedules.table import options_of
 

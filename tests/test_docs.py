@@ -26,7 +26,7 @@ def parse_error(words: list[str]) -> str:
     """What the command line says to flags that it does not know; empty if it knows them."""
     from cyclopts import CycloptsError
 
-    from penstock.cli import app
+    from penstock.cli.main import app
 
     try:
         app.parse_args(words, exit_on_error=False, print_error=False)
@@ -117,7 +117,7 @@ def test_every_public_name_has_its_place_in_the_api_page() -> None:
 
 
 def test_every_command_has_its_place_in_the_command_page() -> None:
-    from penstock.cli import app
+    from penstock.cli.main import app
 
     page = (ROOT / "docs" / "commands.md").read_text()
     assert not [each for each in app if not each.startswith("-") and f"## `penstock {each}`\n" not in page]

@@ -28,9 +28,9 @@ def name(path):
 
 
 def layer(path):
-    """The layer of a file; ``cli_run.py`` and its like belong to ``cli``, the package's door to none."""
+    """The layer of a file; the package's door belongs to none."""
     top = path.relative_to(ROOT).parts[0].removesuffix(".py")
-    return "cli" if top.startswith(("cli", "__main__")) else top
+    return "cli" if top == "__main__" else top
 
 
 @cache
@@ -57,7 +57,7 @@ def test_imports_point_upwards_in_the_list(path):
         parts = module.split(".")
         if parts[0] != "penstock" or len(parts) == 1:
             continue
-        there = "cli" if parts[1].startswith("cli") else parts[1]
+        there = parts[1]
         assert there in LAYERS, f"{name(path)} imports {module}, which no layer holds"
         assert LAYERS.index(there) <= here, f"{name(path)} imports {module} from a layer below it"
 
@@ -87,7 +87,7 @@ def test_importing_penstock_loads_nothing_heavy():
 
 
 def command(*words):
-    return f"from penstock.cli import main\nmain({list(words)!r})"
+    return f"from penstock.cli.main import main\nmain({list(words)!r})"
 
 
 @pytest.mark.parametrize("name", ["gpipe", "zb-h1"])
@@ -97,7 +97,7 @@ def test_schedule_loads_nothing_heavy(name):
 
 
 def test_the_command_line_begins_without_arrays():
-    assert "numpy" not in loaded_after("import penstock.cli")
+    assert "numpy" not in loaded_after("import penstock.cli.main")
 
 
 def test_no_planning_command_loads_torch(tmp_path):

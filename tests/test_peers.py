@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from penstock.cli_peer_rows import PEERS, Row, compare, rows_of, shipped
+from penstock.cli.peer_rows import PEERS, Row, compare, rows_of, shipped
 from penstock.schedules import SCHEDULES
 from penstock.schedules.task import reads_costs
 

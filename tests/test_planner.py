@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from penstock.cli import main
+from penstock.cli.main import main
 from penstock.core.plan import Plan
 
 ASKED = ["plan", "--model", "llama-3-8b", "--cluster", "dgx-h100:1", "--seq", "4096", "--batch", "64"]

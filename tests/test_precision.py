@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from penstock.cli import main
+from penstock.cli.main import main
 
 MODEL = "gpt:L=8,h=4096,a=32,vocab=50304"
 ASKED = [

@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 import pytest
 
-from penstock import cli_progress
-from penstock.cli import main
+from penstock.cli import progress
+from penstock.cli.main import main
 
 ASKED = ["plan", "--model", "llama-3-8b", "--seq", "4096", "--batch", "64", "--fix", "tp=8,pp=1,cp=1,zero=1"]
 CLEARED = "\r\033[K"
@@ -26,8 +26,8 @@ def terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
             main([*ASKED, *words])
         return capsys.readouterr().err
 
-    monkeypatch.setattr(cli_progress, "QUIET_S", 0.0)
-    monkeypatch.setattr(cli_progress, "BETWEEN_S", 0.0)
+    monkeypatch.setattr(progress, "QUIET_S", 0.0)
+    monkeypatch.setattr(progress, "BETWEEN_S", 0.0)
     return shown
 
 
@@ -52,14 +52,14 @@ def test_a_line_goes_before_an_error_is_said(terminal: Callable[..., str]) -> No
 
 
 def test_nothing_is_said_where_nobody_is(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli_progress, "QUIET_S", 0.0)
+    monkeypatch.setattr(progress, "QUIET_S", 0.0)
     main([*ASKED, "--cluster", "dgx-h100:1"])
     assert capsys.readouterr().err == ""
 
 
 def test_the_first_ctrl_c_ends_a_search_and_the_second_the_program() -> None:
     before = signal.getsignal(signal.SIGINT)
-    with cli_progress.watching() as watch:
+    with progress.watching() as watch:
         assert watch(0, None)
         signal.raise_signal(signal.SIGINT)
         assert not watch(1, None)

@@ -38,7 +38,7 @@ def test_commands_of_the_text_exist() -> None:
     makefile = (ROOT / "Makefile").read_text()
     for target in re.findall(r"`make ([a-z-]+)`", text):
         assert re.search(f"^{target}:", makefile, re.MULTILINE), f"make {target}"
-    from penstock.cli import app
+    from penstock.cli.main import app
 
     for command in re.findall(r"`penstock ([a-z]+)", text):
         assert command in app, f"penstock {command}"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from penstock.cli import main
+from penstock.cli.main import main
 
 ASKED = ["plan", "--model", "llama-3-8b", "--cluster", "h100:2", "--seq", "2048", "--batch", "16"]
 FIX = ["--fix", "cp=1,pp=1,recompute=full"]

@@ -7,7 +7,7 @@ import pytest
 from gpu_rows import FLOOR_S, LEVEL, RATE, rows
 
 from penstock.calibrate.cluster_file import cluster_file, summary
-from penstock.cli import main
+from penstock.cli.main import main
 from penstock.core.cluster import Cluster
 from penstock.core.device import device
 from penstock.cost.bounds import matmul_bound_s

@@ -90,7 +90,7 @@ def test_what_is_wrong_is_said_with_the_file(read, old, new, message):
 
 
 def test_machines_json_leaves_the_tables_out(tmp_path, capsys):
-    from penstock.cli import main
+    from penstock.cli.main import main
 
     (tmp_path / "mine.toml").write_text(CHIP + DISK)
     main(["machines", str(tmp_path / "mine.toml"), "--json", str(tmp_path / "facts.json")])

@@ -4,7 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from penstock.cli_peer_rows import shipped
+from penstock.cli.peer_rows import shipped
 from penstock.core.costs import Costs
 from penstock.core.lane import Lane
 from penstock.core.op import Kind

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock.cli_peer_rows import compare, rows_of, shipped
+from penstock.cli.peer_rows import compare, rows_of, shipped
 from penstock.core.costs import Costs
 from penstock.core.op import Kind
 from penstock.core.placement import Placement

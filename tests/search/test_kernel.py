@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
 
-from penstock.cli import main
+from penstock.cli.main import main
 from penstock.core.costs import Costs
 from penstock.core.placement import Placement
 from penstock.cost import pricing

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from penstock.cli import main
+from penstock.cli.main import main
 from penstock.core.costs import Costs
 from penstock.core.lane import Lane
 from penstock.core.op import Kind

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock.api import read_plan
-from penstock.cli import main
+from penstock.cli.main import main
 from penstock.core.op import Kind
 from penstock.core.placement import Placement
 from penstock.cost import layered, pricing, with_whole

@@ -14,7 +14,7 @@ import pytest
 from reports import ASKED, FIX, made, timeline_of
 
 from penstock import Costs, build, simulate
-from penstock.cli import main
+from penstock.cli.main import main
 from penstock.core.setup import Setup
 from penstock.search.in_words import strategy
 from penstock.view import report

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from penstock.cli_columns import print_columns, training
+from penstock.cli.columns import print_columns, training
 from penstock.search.apart import LOCAL, site_plans
 from penstock.search.choice import flags_of, split_of
 from penstock.search.site_plan import SitePlan, SitesPlanned
@@ -17,7 +17,7 @@ from penstock.units import human_bytes, human_rate, human_s, parse_rate
 from penstock.view.columns import training_cells
 
 if TYPE_CHECKING:
-    from penstock.cli_special import Special
+    from penstock.cli.special import Special
 
 
 def sites_answer(

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from penstock.cli_figures import Files, facts_of, write_files
-from penstock.cli_tries import Candidate, Sizes, candidates
+from penstock.cli.figures import Files, facts_of, write_files
+from penstock.cli.tries import Candidate, Sizes, candidates
 
 DRAWN = 6
 """How many of the best schedules a page shows."""

@@ -9,16 +9,16 @@ from typing import Any, NoReturn
 
 from cyclopts import App, CycloptsError, Parameter, Token, convert
 
-from penstock.cli_check import check
-from penstock.cli_explain import explain
-from penstock.cli_goodput import goodput
-from penstock.cli_machines import machines
-from penstock.cli_peers import peers
-from penstock.cli_plan import schedule, simulate
-from penstock.cli_planner import plan
-from penstock.cli_predict import predict
-from penstock.cli_solve import solve
-from penstock.cli_validate import validate
+from penstock.cli.check import check
+from penstock.cli.explain import explain
+from penstock.cli.goodput import goodput
+from penstock.cli.machines import machines
+from penstock.cli.peers import peers
+from penstock.cli.plan import plan
+from penstock.cli.predict import predict
+from penstock.cli.schedule import schedule, simulate
+from penstock.cli.solve import solve
+from penstock.cli.validate import validate
 
 USER_ERROR = 2
 BROKEN_PIPE = 141
@@ -48,8 +48,8 @@ app = App(
     version=_version,
     default_parameter=Parameter(converter=_converted),
 )
-app.command("penstock.cli_run:run", help="Train a model through a pipeline, and compare the run with its prediction.")
-app.command("penstock.cli_calibrate:calibrate", help="Measure this machine, and write a cluster file from it.")
+app.command("penstock.cli.run:run", help="Train a model through a pipeline, and compare the run with its prediction.")
+app.command("penstock.cli.calibrate:calibrate", help="Measure this machine, and write a cluster file from it.")
 app.command(schedule)
 app.command(simulate)
 app.command(check)

@@ -92,9 +92,9 @@ def predict(
             slurm:FILE, job:FILE.toml or schedule:FILE.csv, and on the standard error what these cannot say; may be
             repeated.
     """
-    from penstock.cli_export import checked, write_exports
-    from penstock.cli_json import json_file, write_facts
-    from penstock.cli_predict_text import facts_of, print_prediction
+    from penstock.cli.export import checked, write_exports
+    from penstock.cli.json import json_file, write_facts
+    from penstock.cli.predict_text import facts_of, print_prediction
     from penstock.core.files import writable
 
     json_file(json)
@@ -140,8 +140,8 @@ def asked_for(
     Raises:
         ValueError: a name is unknown, or a setup cannot be.
     """
-    from penstock.cli_export import merged, read_setup
-    from penstock.cli_machines import priced
+    from penstock.cli.export import merged, read_setup
+    from penstock.cli.machines import priced
     from penstock.core.cluster import Cluster
     from penstock.core.config.text import model_of
     from penstock.cost.stack_file import named

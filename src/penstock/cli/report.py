@@ -34,7 +34,7 @@ def report_files(report: list[Path] | None) -> list[Path]:
 
 def reported(facts: dict[str, Any], space: Space, found: Planned, reports: list[Path], pareto: bool) -> dict[str, Any]:
     """Return the facts of a plan with ``pareto`` and ``report``, ``None`` unless they are wanted, and write reports."""
-    from penstock.cli_progress import note
+    from penstock.cli.progress import note
     from penstock.search import pareto as trades
     from penstock.search.report import pareto_facts, report_of
 
@@ -62,7 +62,7 @@ def _write(path: Path, facts: dict[str, Any], timeline: Timeline) -> None:
 
 def print_trades(facts: dict[str, Any]) -> None:
     """Print the trade-offs, if they were wanted."""
-    from penstock.cli_columns import print_listing
+    from penstock.cli.columns import print_listing
     from penstock.view.report_trades import refused, trades
 
     if facts["pareto"] is None:

@@ -18,7 +18,7 @@ def check_order(space: Space, solve: float | None, order: Path | None) -> None:
     Raises:
         ValueError: they cannot.
     """
-    from penstock.cli_solve import check_plan_file
+    from penstock.cli.solve import check_plan_file
     from penstock.search.orders import check
 
     check_plan_file(order, "--order")

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from penstock.cli_columns import print_listing
-from penstock.cli_order import print_orders
-from penstock.cli_planner_ask import predict_words
-from penstock.cli_planner_best import print_best, print_what_if
-from penstock.cli_predict_text import usd_of
-from penstock.cli_report import print_trades
+from penstock.cli.columns import print_listing
+from penstock.cli.order import print_orders
+from penstock.cli.plan_ask import predict_words
+from penstock.cli.plan_best import print_best, print_what_if
+from penstock.cli.predict_text import usd_of
+from penstock.cli.report import print_trades
 from penstock.predict.energy import JOULES_PER_KWH, joules
 from penstock.search.choice import Choice, Numbers, Planned
 from penstock.search.misses import too_much

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from penstock.cli_columns import print_columns, print_listing
-from penstock.cli_planner_ask import count
-from penstock.cli_predict_text import BILLION
+from penstock.cli.columns import print_columns, print_listing
+from penstock.cli.plan_ask import count
+from penstock.cli.predict_text import BILLION
 from penstock.search.choice import Choice
 from penstock.search.misses import too_much
 from penstock.units import DAY_S, HOUR_S, human_bytes, human_s

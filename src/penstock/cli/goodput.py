@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from penstock.cli_json import json_file, write_facts
-from penstock.cli_predict import NO_FLAGS, Flags, asked_for
+from penstock.cli.json import json_file, write_facts
+from penstock.cli.predict import NO_FLAGS, Flags, asked_for
 from penstock.units import HOUR_S
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def goodput(
         json: print all figures as one JSON object in place of the text, or write them to a file beside it.
         start: a file of another framework, as for penstock predict.
     """
-    from penstock import cli_goodput_text as text
+    from penstock.cli import goodput_text as text
 
     json_file(json)
     if tokens is not None and not 0 < tokens < inf:

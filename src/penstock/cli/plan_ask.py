@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from penstock.cli_columns import print_columns
+from penstock.cli.columns import print_columns
 from penstock.core.setup import FRAMEWORK
 from penstock.units import human_s
 
@@ -80,7 +80,7 @@ def _by_file(
     flags: Mapping[str, Any], cluster: Cluster, start: Path, fix: Sequence[str], exclude: Sequence[str]
 ) -> Question:
     """What of the file is not read, or not so, goes to the standard error."""
-    from penstock.cli_export import read_setup
+    from penstock.cli.export import read_setup
     from penstock.export.begin import begin
 
     batch = flags["batch"]

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from penstock.cli_columns import print_columns
-from penstock.cli_planner_text import choice_facts
+from penstock.cli.columns import print_columns
+from penstock.cli.plan_text import choice_facts
 from penstock.search.choice import Choice
 from penstock.search.space import Space
 from penstock.search.tuning import RANK, Tuned, tune_plans, tunings_of
@@ -15,7 +15,7 @@ from penstock.units import human_bytes, human_s
 from penstock.view.columns import training_cells
 
 if TYPE_CHECKING:
-    from penstock.cli_special import Special
+    from penstock.cli.special import Special
 
 
 def tuning_answer(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from penstock.cli_columns import print_columns
+from penstock.cli.columns import print_columns
 from penstock.core.architecture import Architecture
 from penstock.core.cluster import Cluster
 from penstock.core.mesh import ORDER

@@ -130,7 +130,7 @@ def machines_of(clusters: Iterable[str], rents: tuple[float, ...]) -> dict[str, 
     Raises:
         ValueError: an unknown name, one twice, or another number of rents.
     """
-    from penstock.cli_machines import priced
+    from penstock.cli.machines import priced
     from penstock.core.cluster import Cluster
 
     names = [name.strip() for text in clusters for name in text.split(",") if name.strip()]
@@ -165,11 +165,11 @@ def answer(
     Raises:
         ValueError: questions that do not go together, something is missing for one, or there is no answer.
     """
-    from penstock import cli_asks_limits as limits
-    from penstock import cli_asks_sizes as sizes
-    from penstock.cli_export import checked, write_exports
-    from penstock.cli_json import json_file, write_facts
-    from penstock.cli_progress import line
+    from penstock.cli import asks_limits as limits
+    from penstock.cli import asks_sizes as sizes
+    from penstock.cli.export import checked, write_exports
+    from penstock.cli.json import json_file, write_facts
+    from penstock.cli.progress import line
 
     json_file(json)
     targets = checked(export)

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from penstock.cli_columns import print_columns, training
+from penstock.cli.columns import print_columns, training
 from penstock.core.lengths import Lengths
 from penstock.search.choice import split_of
 from penstock.search.lengthwise import LengthPlan, LengthsPlanned, length_plans
@@ -16,7 +16,7 @@ from penstock.units import human_s
 from penstock.view.columns import training_cells
 
 if TYPE_CHECKING:
-    from penstock.cli_special import Special
+    from penstock.cli.special import Special
 
 
 def lengths_answer(

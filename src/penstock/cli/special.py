@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from cyclopts import Parameter
 
 if TYPE_CHECKING:
-    from penstock.cli_planner_ask import Question
+    from penstock.cli.plan_ask import Question
     from penstock.search.space import Space
 
 
@@ -78,10 +78,10 @@ def special_answer(
     given: Special, space: Space, asked: dict[str, Any], *, top: int, headroom: float, json: list[Path] | None
 ) -> None:
     """Answer a question of a special kind: print it, or its figures as JSON, or write these to a file beside it."""
-    from penstock.cli_json import write_facts
-    from penstock.cli_lengths import lengths_answer
-    from penstock.cli_sites import sites_answer
-    from penstock.cli_tune import tuning_answer
+    from penstock.cli.json import write_facts
+    from penstock.cli.lengths import lengths_answer
+    from penstock.cli.sites import sites_answer
+    from penstock.cli.tune import tuning_answer
     from penstock.search.numbers import of_one
 
     answers = {"tune": tuning_answer, "sites": sites_answer, "lengths": lengths_answer}

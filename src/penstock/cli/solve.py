@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from penstock.cli_figures import Files, facts_of, print_bounds, write_files
-from penstock.cli_noise import Noises, noise_facts, noise_to_keep, print_noise, print_robust, robust_facts
-from penstock.cli_plan import DEFAULT_FILES, DEFAULT_NOISES, DEFAULT_PRICES, Goal, objective_of, ready
-from penstock.cli_prices import Prices, pricing_of
-from penstock.cli_ways import DEFAULT_CHOICES, Choices, ways
+from penstock.cli.figures import Files, facts_of, print_bounds, write_files
+from penstock.cli.noise import Noises, noise_facts, noise_to_keep, print_noise, print_robust, robust_facts
+from penstock.cli.prices import Prices, pricing_of
+from penstock.cli.schedule import DEFAULT_FILES, DEFAULT_NOISES, DEFAULT_PRICES, Goal, objective_of, ready
+from penstock.cli.ways import DEFAULT_CHOICES, Choices, ways
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from penstock.cli_columns import print_columns
+from penstock.cli.columns import print_columns
 from penstock.core.catalogue import catalogue, find
 from penstock.core.cluster import Cluster, Level, Node
 from penstock.core.curves import Curves

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from penstock.cli_columns import print_columns
-from penstock.cli_planner_ask import Question, beyond, count
-from penstock.cli_progress import watching
+from penstock.cli.columns import print_columns
+from penstock.cli.plan_ask import Question, beyond, count
+from penstock.cli.progress import watching
 from penstock.search.choice import Choice
 from penstock.search.planner import best_of
 from penstock.units import human_s

@@ -9,12 +9,12 @@ from functools import partial
 from math import inf
 from typing import Any
 
-from penstock import cli_asks_text as text
-from penstock.cli_asks import NO_ASKS, Answer, Asks, Training
-from penstock.cli_planner_ask import beyond, suggested_facts
-from penstock.cli_planner_text import choice_facts
-from penstock.cli_predict_text import BILLION
-from penstock.cli_progress import Say
+from penstock.cli import asks_text as text
+from penstock.cli.asks import NO_ASKS, Answer, Asks, Training
+from penstock.cli.plan_ask import beyond, suggested_facts
+from penstock.cli.plan_text import choice_facts
+from penstock.cli.predict_text import BILLION
+from penstock.cli.progress import Say
 from penstock.core.catalogue import find
 from penstock.core.cluster import Cluster
 from penstock.core.node import Node

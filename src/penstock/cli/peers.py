@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 if TYPE_CHECKING:
-    from penstock.cli_peer_rows import Comparison
+    from penstock.cli.peer_rows import Comparison
 
 VERDICTS = ("equal", "beaten", "worse")
 WORSE = 1
@@ -36,7 +36,7 @@ def peers(
         csv: write every comparison as a table.
         json: write every comparison as a list of JSON objects.
     """
-    from penstock import cli_peer_rows as read
+    from penstock.cli import peer_rows as read
     from penstock.core.files import writable, write_whole
 
     for path, suffix in ((csv, ".csv"), (json, "")):
@@ -46,7 +46,7 @@ def peers(
     found = [one for row in rows for one in read.compare(row)]
     facts = [asdict(one) | {"excess": one.excess, "verdict": one.verdict} for one in found]
     if csv is not None:
-        from penstock.cli_compare import to_csv
+        from penstock.cli.compare import to_csv
 
         write_whole(csv, to_csv(facts))
     if json is not None:

@@ -7,15 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from penstock import cli_planner_best as best
-from penstock import cli_planner_text as text
-from penstock.cli_batches import chosen, print_tried, tried_facts
-from penstock.cli_export import write_exports
-from penstock.cli_json import write_facts
-from penstock.cli_order import check_order, write_order
-from penstock.cli_planner_ask import Question, more_facts, print_suggested, print_yours
-from penstock.cli_progress import note, watching
-from penstock.cli_report import reported
+from penstock.cli import plan_best as best
+from penstock.cli import plan_text as text
+from penstock.cli.batches import chosen, print_tried, tried_facts
+from penstock.cli.export import write_exports
+from penstock.cli.json import write_facts
+from penstock.cli.order import check_order, write_order
+from penstock.cli.plan_ask import Question, more_facts, print_suggested, print_yours
+from penstock.cli.progress import note, watching
+from penstock.cli.report import reported
 from penstock.search.beside import neighbours, own
 from penstock.search.choice import Choice, Planned
 from penstock.search.improve import changes_to

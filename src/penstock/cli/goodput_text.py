@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from dataclasses import asdict, replace
 from typing import Any
 
-from penstock.cli_columns import print_columns
-from penstock.cli_goodput import Weeks
-from penstock.cli_predict import Asked
-from penstock.cli_predict_text import head, usd_of
+from penstock.cli.columns import print_columns
+from penstock.cli.goodput import Weeks
+from penstock.cli.predict import Asked
+from penstock.cli.predict_text import head, usd_of
 from penstock.core.cluster import Cluster
 from penstock.core.setup import Setup
 from penstock.predict import Prediction

@@ -1,4 +1,4 @@
-"""The planning commands: ``penstock schedule`` and ``penstock simulate``."""
+"""The commands ``penstock schedule`` and ``penstock simulate``."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from penstock.cli_figures import Files, facts_of, print_bounds, write_files
-from penstock.cli_noise import Noises, noise_facts, print_noise
-from penstock.cli_prices import Prices, pricing_of
-from penstock.cli_vocabulary import Ends, ends_in, split_ends, with_ends
+from penstock.cli.figures import Files, facts_of, print_bounds, write_files
+from penstock.cli.noise import Noises, noise_facts, print_noise
+from penstock.cli.prices import Prices, pricing_of
+from penstock.cli.vocabulary import Ends, ends_in, split_ends, with_ends
 
 if TYPE_CHECKING:
-    from penstock.cli_tries import Sizes
+    from penstock.cli.tries import Sizes
     from penstock.core.costs import Costs
     from penstock.core.plan import Plan
     from penstock.core.timeline import Timeline
@@ -82,7 +82,7 @@ def schedule(
             all passes.
         csv: write the plan as PyTorch's compute-only CSV; with all, the table.
     """
-    from penstock.cli_tries import Sizes
+    from penstock.cli.tries import Sizes
 
     ready(csv, files)
     if ranks * micros * (chunks or 1) > MOST_OPS:
@@ -99,7 +99,7 @@ def schedule(
     elif option:
         raise ValueError(f"--option {option[0]}: all takes no option; name the schedule that has it")
     else:
-        from penstock.cli_compare import compare
+        from penstock.cli.compare import compare
 
         compare(sizes, csv, files)
 
@@ -108,7 +108,7 @@ def _one(
     name: str, options: dict[str, Any], sizes: Sizes, ends: Ends, csv: Path | None, noises: Noises, files: Files
 ) -> None:
     """The command for one schedule."""
-    from penstock.cli_tries import made
+    from penstock.cli.tries import made
     from penstock.export import to_csv
 
     began = time.perf_counter()
@@ -218,8 +218,8 @@ def _simulate(plan: Plan, costs: Costs) -> Timeline:
 
 def _check_memory(timeline: Timeline, name: str, chunks: int, sizes: Sizes) -> None:
     """Raise if the plan needs more memory than allowed, with the nearest schedule or size that fits."""
-    from penstock.cli_fit import fitting
-    from penstock.cli_tries import exceeds, peak_over_p
+    from penstock.cli.fit import fitting
+    from penstock.cli.tries import exceeds, peak_over_p
 
     memory, plan = sizes.memory, timeline.plan
     peak = peak_over_p(timeline, sizes.pricing.on(plan.placement))

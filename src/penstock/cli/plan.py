@@ -9,9 +9,9 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from penstock.cli_asks import NO_ASKS, Asks, answer, machines_of, refuse, training_of
-from penstock.cli_planner_ask import question
-from penstock.cli_special import NOT_SPECIAL, Special
+from penstock.cli.asks import NO_ASKS, Asks, answer, machines_of, refuse, training_of
+from penstock.cli.plan_ask import question
+from penstock.cli.special import NOT_SPECIAL, Special
 
 Words = Annotated[tuple[str, ...], Parameter(negative="", show_default=False)]
 Clusters = Annotated[list[str], Parameter(name=("--cluster", "--clusters"), negative="")]
@@ -72,11 +72,11 @@ def plan(
         pareto: also weigh time against memory of a device, number of devices, and cost.
         report: write all of it and where the time goes as one page (.html), or as .txt or .json; may be repeated.
     """
-    from penstock.cli_export import checked
-    from penstock.cli_json import json_file
-    from penstock.cli_planner_usual import Usual, usual_answer
-    from penstock.cli_report import report_files
-    from penstock.cli_special import only_usual, special_answer, special_of
+    from penstock.cli.export import checked
+    from penstock.cli.json import json_file
+    from penstock.cli.plan_usual import Usual, usual_answer
+    from penstock.cli.report import report_files
+    from penstock.cli.special import only_usual, special_answer, special_of
     from penstock.search.numbers import ANY, several
 
     if tokens is not None and not 0 < tokens < inf:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from penstock.cli_json import json_file
-from penstock.cli_predict import NO_FLAGS, Asked, Flags, asked_for
+from penstock.cli.json import json_file
+from penstock.cli.predict import NO_FLAGS, Asked, Flags, asked_for
 from penstock.core.setup import FRAMEWORK
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def explain(
         json: print all figures, or the one opened, as JSON in place of the text, or write them to a file beside it.
         roofline: write a picture (.png, .svg) of operators under the device's rates.
     """
-    from penstock import cli_explain_text as text
+    from penstock.cli import explain_text as text
     from penstock.core.files import writable, write_whole
     from penstock.predict.explain import explain
     from penstock.view import roofline as picture

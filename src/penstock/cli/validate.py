@@ -46,7 +46,7 @@ def validate(
     from penstock.calibrate.published import read_runs
     from penstock.calibrate.shipped import runs_file
     from penstock.calibrate.summaries import choices, in_time, summaries
-    from penstock.cli_validate_text import print_regrets, print_report
+    from penstock.cli.validate_text import print_regrets, print_report
     from penstock.core.files import writable, write_whole
     from penstock.cost.stack_file import named
     from penstock.view.plot import SUFFIXES

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
-from penstock.cli_columns import print_listing
-from penstock.cli_goodput_text import training
-from penstock.cli_progress import note
+from penstock.cli.columns import print_listing
+from penstock.cli.goodput_text import training
+from penstock.cli.progress import note
 from penstock.predict.failures import Failures
 from penstock.predict.goodput import goodput_of
 from penstock.search.choice import Choice, Planned

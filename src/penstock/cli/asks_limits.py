@@ -8,11 +8,11 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from penstock import cli_asks_text as text
-from penstock.cli_asks import Answer, Training
-from penstock.cli_planner_ask import suggested_facts
-from penstock.cli_planner_text import choice_facts
-from penstock.cli_progress import Say
+from penstock.cli import asks_text as text
+from penstock.cli.asks import Answer, Training
+from penstock.cli.plan_ask import suggested_facts
+from penstock.cli.plan_text import choice_facts
+from penstock.cli.progress import Say
 from penstock.core.architecture import Architecture
 from penstock.core.cluster import Cluster
 from penstock.core.config.members import family

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from penstock.cli_tries import Candidate, Sizes, attempt, candidates
+from penstock.cli.tries import Candidate, Sizes, attempt, candidates
 from penstock.schedules import SCHEDULES
 from penstock.schedules.task import seconds_of
 
