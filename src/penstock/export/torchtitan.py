@@ -1,6 +1,6 @@
 """A setup as torchtitan's training configuration: TOML, and the order of a schedule that PyTorch has no name for.
 
-Keys are those of ``JobConfig`` of torchtitan 0.2, the last one that reads TOML; 0.3 takes the same keys as flags.
+Keys are those of ``JobConfig`` of torchtitan 0.2, the last one that reads TOML; ``torchtitan_python`` says them to 0.3.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from penstock.export.megatron import has_experts
 from penstock.export.precision import precision_of
 from penstock.export.switches import idle
 from penstock.export.torch_csv import to_csv
+from penstock.export.torchtitan_python import FILE as PYTHON
+from penstock.export.torchtitan_python import FLOAT8, MX, MX_EXPERTS, missing, python
 from penstock.export.written import ALIKE, FACT, Left, Written, comments, named, refuse, shards_of, toml, unsaid
 from penstock.predict.pipelines import pipeline
 from penstock.schedules.table import SCHEDULES
@@ -55,8 +57,6 @@ ORDERS = {
 IN_V = "ZBVZeroBubble"
 """The name that makes torchtitan place stages in a V, where the order is in a file of its own."""
 MIXED = {"bf16": "bfloat16", "fp32": "float32"}
-FLOAT8, MX, MX_EXPERTS = "quantize.linear.float8", "quantize.linear.mx", "quantize.grouped_mm.mx"
-"""Converters, each with a table of its own."""
 RECIPES = {"fp8-current": "tensorwise", "fp8-row": "rowwise", "mxfp8": "mxfp8_cublas"}
 """Recipes, and the values of ``recipe_name``."""
 ROTATES = {"on": "alltoall", "off": "allgather"}
@@ -81,7 +81,8 @@ NEVER = {
 
 
 def torchtitan(model: Architecture, cluster: Cluster, setup: Setup, folder: str = ".") -> Written:
-    """Return ``train.toml``, the script that starts it, and the schedule as a CSV file if PyTorch has no name for it.
+    """Return ``train.toml`` for 0.2, the same as Python for 0.3 if it can train so, the script that starts what is
+    installed, and the schedule as a CSV file if PyTorch has no name for it.
 
     Args:
         model, cluster, setup: what is trained, where and how.
@@ -93,14 +94,31 @@ def torchtitan(model: Architecture, cluster: Cluster, setup: Setup, folder: str 
     _refuse(setup)
     recipe = _recipe(cluster, setup)
     left = [*unsaid(setup, NEVER), *_left(model, setup), *_precision_left(model, setup, recipe)]
-    notes = "\n".join(comments(left, "torchtitan"))
-    files = {FILE: f"{notes}\n{toml(_tables(model, setup, folder, recipe))}"}
+    tables = _tables(model, setup, folder, recipe)
+    files = {FILE: "\n".join((*comments(left, "torchtitan"), toml(tables)))}
+    newer = missing(tables)
+    if newer is None:
+        files[PYTHON] = python(tables, model.layers)
+    else:
+        left.append(newer)
     start = torchrun(cluster, setup)
-    lines = ("#!/bin/bash", *start.lines, f'{start.command} -m torchtitan.train --job.config_file {folder}/{FILE} "$@"')
-    files[SCRIPT] = "\n".join(lines) + "\n"
+    begin = _script(folder, newer is None)
+    files[SCRIPT] = "\n".join(
+        ("#!/bin/bash", *start.lines, *begin, f'{start.command} -m torchtitan.train $CONFIG "$@"', "")
+    )
     if _ordered(setup):
         files[f"{setup.schedule}.csv"] = to_csv(pipeline(setup.schedule, setup.pp, setup.micros, setup.chunks))
     return Written(files, tuple(left))
+
+
+def _script(folder: str, newer: bool) -> Iterator[str]:
+    """Lines that say which file is read."""
+    yield f'CONFIG="--job.config_file {folder}/{FILE}"'
+    if newer:
+        yield "if ! python -c 'import torchtitan.config.job_config' 2> /dev/null; then  # 0.3 reads no TOML"
+        yield f'  export PYTHONPATH="{folder}:$PYTHONPATH"'
+        yield f'  CONFIG="--module {PYTHON.removesuffix(".py")} --config train"'
+        yield "fi"
 
 
 def _refuse(setup: Setup) -> None:

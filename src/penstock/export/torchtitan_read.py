@@ -9,7 +9,8 @@ from typing import Any
 
 from penstock.core.setup import even
 from penstock.core.words import suggest
-from penstock.export.torchtitan import FLAVORS, FLOAT8, MIXED, MX, MX_EXPERTS, ORDERS, RECIPES, ROTATES
+from penstock.export.torchtitan import FLAVORS, MIXED, ORDERS, RECIPES, ROTATES
+from penstock.export.torchtitan_python import FLOAT8, MX, MX_EXPERTS
 from penstock.export.values import degree, part, value, words
 from penstock.schedules.table import SCHEDULES
 
