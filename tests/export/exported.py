@@ -114,6 +114,7 @@ def setups(draw, model):
         shards=draw(st.sampled_from([0, *(n for n in (2, 4, 8) if replicas % n == 0 and n < replicas)])),
         offload=draw(st.sampled_from((0.0, 0.0, 0.5, ("input",)))),
         optimizer_offload=draw(st.sampled_from((0.0, 0.0, 0.5, 1.0))),
+        weight_offload=draw(st.sampled_from((0.0, 0.0, 0.0, 0.5, 1.0))),
         **draw(PRECISIONS),
         flash=draw(st.booleans()),
         graphs=draw(st.booleans()),

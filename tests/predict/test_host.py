@@ -1,4 +1,4 @@
-"""Activations that wait in host memory: what leaves the device, what the link takes, and what the engine says of it."""
+"""What waits in host memory: what leaves the device, what the link takes, and what the engine says of it."""
 
 from __future__ import annotations
 
@@ -95,6 +95,46 @@ def test_scores_are_predictions() -> None:
         assert by_form.host_bytes[row] == pytest.approx(max(one.host_bytes), rel=1e-9)
         assert by_form.fits[row] == one.fits
         assert by_form.needed_bytes[row] == pytest.approx(max(room.needed for room in one.rooms), rel=1e-9)
+
+
+ZERO = {"pp": 1, "dp": 8, "micro": 2, "zero": 3, "optimizer_offload": 1.0}
+
+
+@pytest.mark.parametrize("name", ["deepspeed", "torchtitan"])
+def test_weights_on_the_host_leave_room_and_come_for_each_pass(name: str) -> None:
+    framework, setup = stack(name), replace(SETUP, batch=64, **ZERO)
+    here, there = (
+        [predict(MODEL, cluster, replace(setup, weight_offload=share), framework) for share in (0.0, 0.5, 1.0)]
+        for cluster in (FAST, slower(FAST, 200))
+    )
+    shard = here[0].rooms[0].weights
+    assert [one.rooms[0].weights for one in here] == pytest.approx([shard, shard / 2, 0.0])
+    assert [one.host_bytes[0] - here[0].host_bytes[0] for one in here] == pytest.approx([0.0, shard / 2, shard])
+    assert here[2].parts["gathering weights"] == pytest.approx(here[0].parts["gathering weights"], rel=0.15)
+    copies_s = 2 * setup.micros * shard / copy_rate(slower(FAST, 200).node_of(0))
+    waits_s = [one.parts["gathering weights"] for one in there]
+    assert waits_s[0] <= waits_s[1] < waits_s[2]
+    assert waits_s[2] == pytest.approx(copies_s, rel=0.35)  # less what compute hides
+
+
+def test_gradients_leave_with_the_optimizer_where_zero_shards_them() -> None:
+    framework, setup = stack("deepspeed"), replace(SETUP, batch=64, **ZERO)
+    on, off = (predict(MODEL, FAST, replace(setup, optimizer_offload=share), framework) for share in (0.0, 1.0))
+    assert (on.rooms[0].gradients > 0, off.rooms[0].gradients, on.host_bytes[0]) == (True, 0.0, 0.0)
+    first = predict(MODEL, FAST, replace(setup, zero=1), framework)
+    assert first.rooms[0].gradients > 0
+
+
+def test_scores_of_weights_on_the_host_are_predictions() -> None:
+    for name in ("deepspeed", "torchtitan"):
+        base = replace(SETUP, batch=64, **ZERO, weight_offload=0.5)
+        grid = Grid.all_of(base, 8, micro=(1, 2), zero=(1, 2, 3), recompute=("none", "full"))
+        by_form = scores(MODEL, slower(FAST, 40), grid, stack(name))
+        for row in range(len(grid)):
+            one = predict(MODEL, slower(FAST, 40), grid.setup(row), stack(name))
+            assert by_form.seconds[row] == pytest.approx(one.seconds, rel=0.01)
+            assert by_form.host_bytes[row] == pytest.approx(max(one.host_bytes), rel=1e-9)
+            assert by_form.needed_bytes[row] == pytest.approx(max(room.needed for room in one.rooms), rel=1e-9)
 
 
 def test_host_memory_is_a_limit() -> None:

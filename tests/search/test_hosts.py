@@ -10,7 +10,7 @@ from penstock.core.cluster import Cluster
 from penstock.core.config import gpt
 from penstock.search.finals import best_of_all
 from penstock.search.hosts import ways
-from penstock.search.planner import best_of
+from penstock.search.planner import best_of, plan
 from penstock.search.space import Space, space_of
 
 NODES = Cluster.read("dgx-h100:1")
@@ -37,7 +37,7 @@ def test_what_is_tried_is_what_the_framework_has_of_what_the_model_has() -> None
     assert any("experts.rows" in names for names in tried(EXPERTS, "optimizer_offload=0"))
     assert tried(DENSE, "offload=0") == [0.25, 0.5, 0.75, 1.0]
     assert tried(DENSE, "offload=0", fits=False) == [] == tried(DENSE, "offload=0,optimizer_offload=0")
-    assert tried(DENSE, "", "torchtitan") == [1.0]
+    assert tried(DENSE, "", "transformers") == [1.0]
 
 
 @pytest.mark.parametrize(
@@ -83,3 +83,14 @@ def test_what_is_fixed_stays_on_the_device() -> None:
 def test_too_few_tries_leave_open_whether_others_are_faster(monkeypatch: Any) -> None:
     monkeypatch.setattr("penstock.search.hosts.FINALISTS", 0)
     assert not best_of(asked(DENSE, "tp=4,pp=1,micro=2,zero=1"), top=1, headroom=0.65).proven
+
+
+def test_weights_wait_on_the_host_where_nothing_else_fits() -> None:
+    task: Any = {"seq": 4096, "batch": 16, "fix": "tp=1,cp=1,pp=1,micro=1,recompute=full"}
+    for nodes, name in (("rtx-4090:1", "deepspeed"), ("rtx-4090:4", "pytorch")):
+        best = plan("llama-3-8b", nodes, name, **task).best.setup
+        assert (best.zero, best.optimizer_offload, best.weight_offload) == (3, 1.0, 1.0)
+    fixed = task | {"fix": f"{task['fix']},weight_offload=0"}
+    none = plan("llama-3-8b", "rtx-4090:1", "deepspeed", **fixed)
+    assert not none.choices
+    assert any("weight_offload=1: weights in host memory too" in one for one in none.changes)

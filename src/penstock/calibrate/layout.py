@@ -97,7 +97,7 @@ def _planned(
     devices: int,
 ) -> Setup | None:
     """The best of a small part of all layouts with what is kept of them, as soon as there is one."""
-    apart = {name: DEFAULTS[name] for name in SEARCHED if name not in ("offload", "optimizer_offload")}
+    apart = {name: DEFAULTS[name] for name in SEARCHED if not name.endswith("offload")}
     fixed = {name: (value,) for name, value in kept}
     if setup.recompute_layers:
         apart |= {"recompute_layers": setup.recompute_layers}

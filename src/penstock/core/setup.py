@@ -17,7 +17,7 @@ FRAMEWORK = "megatron-core"
 """Of a prediction for which none is named."""
 FROM_0 = (
     *("zero", "shards", "vocabulary", "adapter", "cp_inner", "wide_first", "wide_last", "frozen_bytes"),
-    *("offload", "optimizer_offload"),
+    *("offload", "optimizer_offload", "weight_offload"),
 )
 """Numbers of a setup that may be 0."""
 MOST = 10**9
@@ -42,8 +42,7 @@ class Setup:
         cp_heads: context parallelism exchanges tokens for heads (Ulysses); else keys go round in a ring.
         cp_inner: of context-parallel ranks, so many neighbours exchange tokens for heads, and keys go round in a ring
             among groups of them (Fang & Zhao 2024, arXiv:2405.07719); 0: all do the same.
-        zero: ZeRO's stage over ``dp`` times ``cp`` ranks: 0 nothing is sharded, 1 optimizer state, 2 gradients too, 3
-            weights too.
+        zero: ZeRO's stage over ``dp`` times ``cp`` ranks: 1 shards the optimizer's state, 2 gradients too, 3 weights.
         shards: ranks over which ZeRO shards, if fewer than all of these (hybrid sharding); 0: all.
         recompute: ``none``, ``selective``, ``full``, or names of operators.
         recompute_layers: how many of the first layers of each stage, all if it has fewer, have ``recompute_first`` in
@@ -51,6 +50,7 @@ class Setup:
         recompute_first: ``full``, or ``selective``.
         offload: share of what a forward keeps that waits in host memory, or the storages of a block that do.
         optimizer_offload: share of the optimizer's state that lives, and is updated, in host memory.
+        weight_offload: share of the weights that waits in host memory, and is copied to the device for each pass.
         precision: of the products inside blocks: ``bf16``, ``fp16``, ``fp32``, or a recipe: ``fp8-delayed``,
             ``fp8-current``, ``fp8-row``, ``fp8-block``, ``mxfp8``, ``nvfp4``; ``fp8``, ``fp4``: one that nobody names.
         wide_first, wide_last: blocks at both ends of the model whose products keep 16 bits whatever the recipe.
@@ -67,8 +67,7 @@ class Setup:
         dropout: results of both halves of a block, and weights of attention, are dropped at random.
         fused_loss: the loss reads logits as they are, without a copy in full precision.
         adapter: rank of the low-rank adapters that are trained in place of all matrices of blocks; 0: all is trained.
-        adapter_on: operators whose matrices have adapters, such as ``attention.qkv``, or beginnings of their names;
-            empty: all products of blocks.
+        adapter_on: operators with adapters, as ``attention.qkv``, or beginnings of names; empty: all of blocks.
         frozen_bytes: of a parameter that an adapter leaves as it is.
         multi_token: multi-token heads are trained too, where the model has them.
         imbalance: tokens of the busiest rank of experts over the mean.
@@ -103,6 +102,7 @@ class Setup:
     recompute_first: str = "full"
     offload: float | tuple[str, ...] = 0.0
     optimizer_offload: float = 0.0
+    weight_offload: float = 0.0
     precision: str = "bf16"
     wide_first: int = 0
     wide_last: int = 0
@@ -127,7 +127,7 @@ class Setup:
     order: str = ORDER
 
     def __post_init__(self) -> None:
-        for name in ("offload", "optimizer_offload"):
+        for name in ("offload", "optimizer_offload", "weight_offload"):
             share = getattr(self, name)
             if not isinstance(share, tuple) and not 0 <= share <= 1:
                 raise ValueError(f"{name}={share} is no share; use 0 to 1")

@@ -64,6 +64,7 @@ class Stack:
         spare_bytes: more of each parameter that is not sharded, with bf16: gradients in another width.
         step_bytes: more of each parameter it owns while the optimizer runs: gradients and results on their way.
         offloads_master: whether the optimizer's copy of weights goes to the host with what it offloads.
+        offloads_gradients: whether gradients do, each micro-batch's, where ZeRO shards them.
         logit_bytes: beside what the loss keeps, for each logit; a fused loss needs none.
         passing_bytes: of the gradient of a matrix before it is added to those of other micro-batches; 0: products add.
         turns_gradients: whether such a gradient is turned into the width of the sum by a kernel of its own before.
@@ -96,6 +97,7 @@ class Stack:
         offloads: storages of activations, joined by ``+``, that it can keep in host memory while passes run; each a way
             that is tried where memory is short.
         optimizer_offloads: shares of the optimizer's state that it can keep in host memory.
+        weight_offloads: shares of the weights that ZeRO-3 shards which it can keep there too.
         fused_loss: whether the loss is fused (``Setup.fused_loss``) unless told otherwise.
         dropout: whether models without gates are trained with it unless told otherwise.
         counts: what the framework prints as memory: ``allocated``, ``reserved`` or ``device``.
@@ -149,6 +151,7 @@ class Stack:
     spare_bytes: float = 0.0
     step_bytes: float = 0.0
     offloads_master: bool = True
+    offloads_gradients: bool = False
     logit_bytes: float = 4.0
     passing_bytes: float = 2.0
     turns_gradients: bool = False
@@ -177,6 +180,7 @@ class Stack:
     context_hybrid: bool = False
     offloads: tuple[str, ...] = ()
     optimizer_offloads: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0)
+    weight_offloads: tuple[float, ...] = ()
     fused_loss: bool = False
     dropout: bool = False
     counts: str = "allocated"

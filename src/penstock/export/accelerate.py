@@ -10,7 +10,18 @@ from penstock.core.architecture import Architecture
 from penstock.core.cluster import Cluster
 from penstock.core.setup import Setup
 from penstock.export.launch import nodes_of
-from penstock.export.written import ALIKE, SCRIPTS, Left, Written, comments, refuse, shards_of, unsaid
+from penstock.export.written import (
+    ALIKE,
+    SCRIPTS,
+    Left,
+    Written,
+    comments,
+    hosted,
+    offloaded,
+    refuse,
+    shards_of,
+    unsaid,
+)
 
 MIXED = {"bf16": "bf16", "fp16": "fp16", "fp8": "fp8", "fp8-current": "fp8", "fp8-delayed": "fp8", "fp32": "no"}
 TE: dict[str, Any] = {
@@ -97,9 +108,7 @@ def _left(setup: Setup) -> Iterator[Left]:
         yield Left("zero", "FSDP shards gradients too; written as ZeRO 2")
     if setup.recompute not in ("none", "full"):
         yield Left("recompute", "whole blocks are made again, or nothing; written as full")
-    if setup.optimizer_offload:
-        share = "not written" if setup.optimizer_offload < 1 else "weights and gradients go with it"
-        yield Left("optimizer_offload", f"all or nothing; {share}")
+    yield from offloaded(setup)
     if setup.schedule != "1f1b" or setup.stage_layers or setup.vocabulary:
         yield Left("schedule", "there is no pipeline")
 
@@ -109,7 +118,7 @@ def _fsdp(setup: Setup) -> dict[str, Any]:
         "fsdp_version": 2,
         "fsdp_auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
         "fsdp_reshard_after_forward": setup.zero == 3,
-        "fsdp_offload_params": setup.optimizer_offload == 1,
+        "fsdp_offload_params": hosted(setup),
         "fsdp_activation_checkpointing": setup.recompute != "none",
         "fsdp_cpu_ram_efficient_loading": True,
         "fsdp_state_dict_type": "SHARDED_STATE_DICT",

@@ -65,6 +65,7 @@ def _refuse(setup: Setup) -> None:
         "overlap_comm hides sums and gathers, or neither; use overlap=own or none": setup.overlap == "gradients",
         "sums of gradients hide as they do without ZeRO; use overlap=own": setup.zero == 0 and setup.overlap == "none",
         "optimizers are offloaded by ZeRO 1 to 3 alone": setup.zero == 0 and setup.optimizer_offload > 0,
+        f"weights are offloaded by ZeRO 3 alone, not zero={setup.zero}": setup.zero < 3 and setup.weight_offload > 0,
     }
     refuse("deepspeed", reasons)
 
@@ -88,6 +89,8 @@ def _left(setup: Setup) -> Iterator[Left]:
         yield Left("optimizer", "master weights and gradients are in bf16 too")
     if 0 < setup.optimizer_offload < 1 and setup.zero < 3:
         yield Left("optimizer_offload", f"ZeRO {setup.zero} offloads all of it")
+    if 0 < setup.weight_offload < 1:
+        yield Left("weight_offload", "all or nothing; written as all")
 
 
 def _config(setup: Setup) -> dict[str, Any]:
@@ -120,4 +123,6 @@ def _zero(setup: Setup) -> dict[str, Any]:
     if setup.optimizer_offload:
         ratio = {"ratio": setup.optimizer_offload} if setup.zero == 3 else {}
         table["offload_optimizer"] = {"device": "cpu", "pin_memory": True} | ratio
+    if setup.weight_offload:
+        table["offload_param"] = {"device": "cpu", "pin_memory": True}
     return table

@@ -21,7 +21,8 @@ HARMLESS = frozenset((
 ))  # fmt: skip
 """Keys that change neither layout nor memory by much."""
 ZERO_KEYS = frozenset((
-    *("stage", "offload_optimizer", "overlap_comm", "contiguous_gradients", "reduce_scatter", "reduce_bucket_size"),
+    *("stage", "offload_optimizer", "offload_param", "overlap_comm", "contiguous_gradients", "reduce_scatter"),
+    "reduce_bucket_size",
     *("allgather_partitions", "allgather_bucket_size", "round_robin_gradients", "sub_group_size"),
     *("stage3_prefetch_bucket_size", "stage3_param_persistence_threshold", "stage3_max_live_parameters"),
     *("stage3_max_reuse_distance", "stage3_gather_16bit_weights_on_model_save", "ignore_unused_parameters"),
@@ -48,7 +49,8 @@ def deepspeed_fields(table: Mapping[str, Any], devices: int) -> tuple[dict[str, 
         "tp": _whole(part(table, "tensor_parallel"), "autotp_size") or 1,
         "precision": _precision(table),
         "optimizer": _optimizer(table),
-        "optimizer_offload": _offload(zero),
+        "optimizer_offload": _offload(zero, "offload_optimizer"),
+        "weight_offload": _offload(zero, "offload_param"),
         "overlap": _overlap(zero),
     }
     steps = _whole(table, "gradient_accumulation_steps")
@@ -91,8 +93,8 @@ def _optimizer(table: Mapping[str, Any]) -> str:
     return known[named]
 
 
-def _offload(zero: Mapping[str, Any]) -> float:
-    said = part(zero, "offload_optimizer") if zero.get("offload_optimizer") else {}
+def _offload(zero: Mapping[str, Any], name: str) -> float:
+    said = part(zero, name) if zero.get(name) else {}
     on = said.get("device", "none") != "none"
     return float(value(said, "ratio", 1.0)) if on else 0.0
 

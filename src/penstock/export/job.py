@@ -23,6 +23,7 @@ NEVER = {
     "zero": "there is one replica",
     "shards": "there is one replica",
     "optimizer_offload": "the optimizer's state stays on the device",
+    "weight_offload": "weights stay on the device",
     "flash": "PyTorch chooses the kernel",
     "graphs": "no graphs",
     "dropout": "it trains without",

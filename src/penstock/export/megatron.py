@@ -22,6 +22,7 @@ from penstock.schedules.table import SCHEDULES
 NEVER = {
     "imbalance": "a fact of data and router, not an argument",
     "vocabulary": "embedding and head stay on the first and the last stage",
+    "weight_offload": "weights stay on the device",
 }
 """Fields of a setup that its arguments have no words for."""
 NORMS = ("layernorm",)

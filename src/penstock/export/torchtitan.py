@@ -19,7 +19,20 @@ from penstock.export.switches import idle
 from penstock.export.torch_csv import to_csv
 from penstock.export.torchtitan_python import FILE as PYTHON
 from penstock.export.torchtitan_python import FLOAT8, MX, MX_EXPERTS, missing, python
-from penstock.export.written import ALIKE, FACT, Left, Written, comments, named, refuse, shards_of, toml, unsaid
+from penstock.export.written import (
+    ALIKE,
+    FACT,
+    Left,
+    Written,
+    comments,
+    hosted,
+    named,
+    offloaded,
+    refuse,
+    shards_of,
+    toml,
+    unsaid,
+)
 from penstock.predict.pipelines import pipeline
 from penstock.schedules.table import SCHEDULES
 
@@ -163,10 +176,7 @@ def _left(model: Architecture, setup: Setup) -> Iterator[Left]:
         yield Left("sp", "it has no meaning with tp=1")
     if named(setup):
         yield Left("recompute", "operators cannot be named; all but products and attention are made again")
-    if 0 < setup.optimizer_offload < 1:
-        yield Left("optimizer_offload", f"all or nothing; {setup.optimizer_offload} is written as 0")
-    elif setup.optimizer_offload:
-        yield Left("optimizer_offload", "weights and gradients go to the host with it")
+    yield from offloaded(setup)
     if setup.schedule == "interleaved" and setup.chunks == 1:
         yield Left("schedule", "interleaved with one chunk is 1f1b")
     elif setup.pp == 1 and setup.schedule != "1f1b":
@@ -190,7 +200,7 @@ def _tables(model: Architecture, setup: Setup, folder: str, recipe: str | None) 
             "local_batch_size": setup.batch // setup.dp if piped else setup.micro,
             "global_batch_size": setup.batch,
             "mixed_precision_param": MIXED.get(setup.precision, "bfloat16"),
-            "enable_cpu_offload": setup.optimizer_offload == 1,
+            "enable_cpu_offload": hosted(setup),
         },
         "parallelism": _parallel(model, setup, folder),
         "activation_checkpoint": {"mode": policy} | ({"selective_ac_option": "op"} if policy == "selective" else {}),

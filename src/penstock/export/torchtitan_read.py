@@ -145,7 +145,7 @@ def _rest(table: Mapping[str, Any], training: Mapping[str, Any]) -> dict[str, An
         "recompute": policy,
         **_precision(table, converters, mixed),
         "fused_loss": bool(compiled.get("enable")) and "loss" in words(compiled, "components", ("model", "loss")),
-        "optimizer_offload": float(bool(training.get("enable_cpu_offload"))),
+        **dict.fromkeys(("optimizer_offload", "weight_offload"), float(bool(training.get("enable_cpu_offload")))),
     }
 
 

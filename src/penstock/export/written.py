@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 
 from penstock.core.setup import Setup
@@ -90,6 +90,19 @@ def shards_of(setup: Setup) -> tuple[int, int]:
     """
     shards = max(1, setup.sharded // setup.cp)
     return setup.dp // shards, shards
+
+
+def hosted(setup: Setup) -> bool:
+    """Return whether FSDP keeps weights, gradients and the optimizer in host memory, which it does together."""
+    return setup.optimizer_offload == 1
+
+
+def offloaded(setup: Setup) -> Iterator[Left]:
+    """Give the shares in host memory that FSDP does not have so."""
+    if 0 < setup.optimizer_offload < 1:
+        yield Left("optimizer_offload", f"all or nothing; {setup.optimizer_offload} is written as 0")
+    if setup.weight_offload != hosted(setup):
+        yield Left("weight_offload", f"weights, gradients and the optimizer go together; written as {hosted(setup):d}")
 
 
 def comments(left: Iterable[Left], framework: str) -> list[str]:

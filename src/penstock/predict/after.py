@@ -15,6 +15,7 @@ from penstock.cost.collectives import Collective
 from penstock.cost.constants import constants
 from penstock.cost.kernels import memory_bound
 from penstock.cost.stack import Stack
+from penstock.predict.host import away_gradients, fetch_s
 from penstock.predict.split import Split
 
 Floats = NDArray[np.float64]
@@ -49,8 +50,9 @@ def groups(setup: Any) -> tuple[Group, Group]:
 
 
 def gathers_s(rank: Split, counts: Counts, own: Counts, f: Floats, b: Floats) -> tuple[Floats, Floats]:
-    """Return the seconds of a stage's forward and backward in which it waits for weights (ZeRO-3) or gradients
-    (ZeRO-2); several groups of shards sum theirs in each backward, as PyTorch's hybrid sharding does.
+    """Return the seconds of a stage's forward and backward in which it waits for weights (ZeRO-3, or those on the
+    host, which are copied while others are gathered) or gradients (ZeRO-2, and their way to the host); several groups
+    of shards sum theirs in each backward, as PyTorch's hybrid sharding does.
 
     Args:
         rank: the setup, or setups, and the framework.
@@ -69,9 +71,12 @@ def gathers_s(rank: Split, counts: Counts, own: Counts, f: Floats, b: Floats) ->
         gather_s += rank.among("all_gather", whole_bytes, group.inside, setup.zero == 3)
         sum_s += rank.among("reduce_scatter", reduced_bytes, group.inside, setup.zero >= 2)
         sum_s += rank.among("all_reduce", reduced_bytes / group.shards, group.across, setup.zero >= 2)
+    copied_s, sent_s = fetch_s(rank, counts, own)
+    backward_s = np.maximum(gather_s + sum_s, np.maximum(copied_s, sent_s))
+    gather_s, sum_s = np.maximum(gather_s, copied_s), np.maximum(sum_s, sent_s)
     forward = _beside(stack, gather_s, f)
     if setup.overlap == "own":
-        return forward, _beside(stack, gather_s + sum_s, b)
+        return forward, _beside(stack, backward_s, b)
     shown_s = sum_s if setup.overlap == "none" else _beside(stack, sum_s, b)
     return np.maximum(forward, gather_s), gather_s + shown_s
 
@@ -140,17 +145,19 @@ def gradients_s(found: Iterable[Sum], like: Floats) -> Floats:
 
 def updates_s(rank: Split, own: Any) -> dict[str, Floats]:
     """Return the seconds of reading and writing weights, gradients and state: on the device, and through the host's
-    memory what is offloaded.
+    memory what is offloaded; new weights move unless they stay where they are made.
 
     Args:
         rank: the setup, or setups, and the framework.
         own: parameters that each pipeline rank's optimizer updates on one device.
     """
-    stack, share, touched = rank.stack, rank.setup.optimizer_offload, own * update_bytes(rank)
+    setup, touched = rank.setup, own * update_bytes(rank)
+    share, weights = setup.optimizer_offload, setup.weight_offload
     found = {"on the device": (1 - share) * memory_bound(rank.device, touched).seconds}
-    if share:
-        moved = own * (stack.reduced_bytes + rank.width_bytes)
-        found["on the host"] = share * on_host_s(rank.cluster.node_of(0), moved, touched)
+    if share or weights:
+        last = share - away_gradients(rank)
+        moved = own * (last * rank.stack.reduced_bytes + abs(share - weights) * rank.width_bytes)
+        found["on the host"] = on_host_s(rank.cluster.node_of(0), moved, share * touched)
     return found
 
 

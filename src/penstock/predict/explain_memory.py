@@ -18,8 +18,9 @@ from penstock.predict.explain_blocks import block_names, which
 from penstock.predict.figure import Figure, total
 from penstock.predict.memory import Width, counted, peak, vocabulary_waits, widths
 from penstock.predict.micro import Rank
-from penstock.predict.moments import logit_bytes, loss_storages, sharded, storages
+from penstock.predict.moments import logit_bytes, loss_storages, storages
 from penstock.predict.prediction import Room
+from penstock.predict.split import sharded
 from penstock.predict.stage import Stage
 from penstock.predict.step import Step
 from penstock.units import human_bytes

@@ -153,11 +153,12 @@ class Opened:
         own = self.setup.overlap == "own"
         asked = "" if own else f", with overlap={self.setup.overlap}"
         slows = ("fsdp_shown",) * (self.setup.overlap != "none")
+        away = "copies to and from the host where they take longer, " * bool(self.setup.weight_offload)
         for name, seconds in zip(("forward", "backward"), self.step.gathers_s, strict=True):
             value = self.setup.micros * float(seconds[self.step.on[self.r]].sum())
             yield Figure(
                 name=name, value=value, unit="s",
-                how=f"gathers of weights, sums of gradients that nothing hides, and what they slow{asked}",
+                how=f"{away}gathers of weights, sums of gradients that nothing hides, and what they slow{asked}",
                 facts={"links": links(self.rank.group(replicas(self.setup).part(self.setup.sharded)))},
                 constants=(*collective_constants(), *self._of(*slows, "reduced_bytes")),
             )  # fmt: skip

@@ -14,13 +14,13 @@ from penstock.core.op import Kind
 from penstock.predict.after import Counts, gathers_s, gradients_s, optimizer_s, sums, updates_s
 from penstock.predict.again import all_as
 from penstock.predict.grid import COUNTS, Grid
-from penstock.predict.host import state_bytes
+from penstock.predict.host import state_bytes, weights_bytes
 from penstock.predict.memory import peak_bytes, saved_bytes
 from penstock.predict.micro import Rank
-from penstock.predict.moments import FIRST, each_kind, sharded
+from penstock.predict.moments import FIRST, each_kind
 from penstock.predict.ranks import Layout, Ranks, layout, padded, staying
 from penstock.predict.sizes import parameters, trained
-from penstock.predict.split import hops_s, waits_s
+from penstock.predict.split import hops_s, sharded, waits_s
 from penstock.predict.stage import Stage
 from penstock.schedules.build import build
 from penstock.schedules.table import SCHEDULES
@@ -116,7 +116,8 @@ class Held:
         each = [one for first in FIRST for one in each_kind(many, self.stage, first)]
         away = sum(one.away * count for one, count in each) * self.in_flight() if many.setup.offload else 0.0
         owned = np.broadcast_to(sharded(many.setup, (dense, experts), 1), self.stage.first.shape)
-        return np.asarray((state_bytes(many) * owned + away).max(axis=1))
+        weights = weights_bytes(many, parameters(many.model, many.setup, *self.stage.held))
+        return np.asarray((state_bytes(many) * owned + weights + away).max(axis=1))
 
     def least_bytes(self, needed: Floats, less: Less) -> Floats:
         """Less than what must fit if the first and the last stage have so many layers less, by what must fit now: as

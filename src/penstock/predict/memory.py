@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 
 from penstock.core.optimizers import moments_bytes
 from penstock.cost.switches import turned
+from penstock.predict.host import away_gradients, stored_bytes
 from penstock.predict.micro import Rank
-from penstock.predict.moments import FIRST, Moment, each_kind, moments, sharded
+from penstock.predict.moments import FIRST, Moment, each_kind, moments
 from penstock.predict.prediction import Room
 from penstock.predict.sizes import parameters, trained
-from penstock.predict.split import Split
+from penstock.predict.split import Split, sharded
 from penstock.predict.stage import Stage
 
 Floats = NDArray[np.float64]
@@ -83,12 +84,11 @@ def widths(rank: Split) -> list[Width]:
     """Return what parameters take between steps, all gradients included."""
     setup, stack = rank.setup, rank.stack
     half, away = setup.precision == "fp16", setup.optimizer_offload
-    weight_bytes = setup.frozen_bytes if setup.adapter else stack.weight_bytes or rank.width_bytes
     state_bytes, here = half * stack.fp16_state_bytes, 1 - away * stack.offloads_master
-    gradient = stack.sums_in(setup.precision)
+    gradient, stays = stack.sums_in(setup.precision), 1 - away_gradients(rank)
     return [
-        *_weights(rank, weight_bytes),
-        Width("gradients", "gradients", getattr(stack, gradient), True, 2, (gradient,)),
+        *_weights(rank),
+        Width("gradients", "gradients", getattr(stack, gradient) * stays, True, 2, (gradient,)),
         Width("gradients", "spare gradients", 0.0 if half else stack.spare_bytes, True, NEVER, ("spare_bytes",)),
         Width("optimizer", "master weights", stack.master_bytes * here, True, 1, ("master_bytes", "offloads_master")),
         Width("optimizer", "gradients on their way", state_bytes * here, True, 1, ("fp16_state_bytes",)),
@@ -96,13 +96,16 @@ def widths(rank: Split) -> list[Width]:
     ]
 
 
-def _weights(rank: Split, weight_bytes: float) -> list[Width]:
-    """Weights, and beside or in place of those of blocks their casts by a recipe, where these are there for good."""
+def _weights(rank: Split) -> list[Width]:
+    """Weights, and beside or in place of those of blocks their casts by a recipe, where these are there for good; less
+    what waits on the host."""
     setup, recipe, fields = rank.setup, rank.recipe, ("weight_bytes",)
+    here = 1 - setup.weight_offload
+    weight_bytes = here * stored_bytes(rank)
     if recipe is None or not rank.stack.low_copies or setup.adapter:
         return [Width("weights", "weights", weight_bytes, False, 3, fields)]
     where = "high" if setup.low_weights else ""
-    low_bytes = recipe.copies(rank.device.architecture) * recipe.value_bytes
+    low_bytes = here * recipe.copies(rank.device.architecture) * recipe.value_bytes
     return [
         Width("weights", "weights", weight_bytes, False, 3, fields, where),
         Width("weights", f"weights in {setup.precision}", low_bytes, False, 3, ("low_copies",), "low"),

@@ -17,7 +17,7 @@ from penstock.predict.contexts import gathered_bytes
 from penstock.predict.kept_bytes import BlockBytes, block_bytes, on_device, stays_of
 from penstock.predict.micro import Rank
 from penstock.predict.sizes import parameters, shapes, trained
-from penstock.predict.split import Split, quantised
+from penstock.predict.split import Split, fetches, quantised, sharded
 from penstock.predict.stage import Stage, most
 from penstock.predict.works import block_rows
 
@@ -110,7 +110,8 @@ def moments(rank: Split, stage: Stage) -> Iterator[Moment]:
     there = 1.0 - stack.drops_gradients * (setup.micros == 1)
     gathered, moved = _gathered(rank, stage), _bucket(rank, stage)
     passing = {"gradient of a matrix": stack.passing_bytes * matrix}
-    stepping = {"optimizer's step": stack.step_bytes * sharded(setup, trained(rank, *stage.held), 1)}
+    updated = (1 - setup.optimizer_offload) * sharded(setup, trained(rank, *stage.held), 1)
+    stepping = {"optimizer's step": stack.step_bytes * updated}
     kept_bytes = most(each.kept * (count > 0) for first in FIRST for each, count in each_kind(rank, stage, first))
     blocks = moved | {"gathered blocks": gathered.blocks}
     ended = blocks | {"whole gradients of a block": gathered.reduced}
@@ -207,15 +208,6 @@ def _elements(rank: Rank, blocks: Mapping[Block, Any]) -> tuple[Any, Any]:
     return sum(sizes), most(sizes)
 
 
-def sharded(setup: Any, counts: tuple[Any, Any], stage: int) -> Any:
-    """Return the parameters of which a device holds what ZeRO shards from ``stage`` on."""
-    dense, experts = counts
-    dense_shares, expert_shares = (
-        1 + (setup.zero >= stage) * (shards - 1) for shards in (setup.sharded, setup.expert_sharded)
-    )
-    return dense / dense_shares + experts / expert_shares
-
-
 def _bucket(rank: Split, stage: Stage) -> dict[str, Any]:
     """Gradients that are collected for their reduction, and weights that DeepSpeed keeps gathered."""
     setup, stack, width, own = rank.setup, rank.stack, rank.width_bytes, sum(trained(rank, *stage.held))
@@ -224,7 +216,7 @@ def _bucket(rank: Split, stage: Stage) -> dict[str, Any]:
     return {
         "buffers of tensor parallel sums": rank.each(_buffers),
         "gradients a second time": doubles * stack.gradient_bytes * own,
-        "weights kept gathered": (setup.replicas > 1) * (setup.zero == 3) * np.minimum(stack.live_bytes, width * whole),
+        "weights kept gathered": fetches(setup) * np.minimum(stack.live_bytes, width * whole),
         "bucket of gradients": (setup.replicas > 1) * some * np.minimum(stack.bucket_bytes, width * own),
     }
 
@@ -245,7 +237,7 @@ def _gathered(rank: Split, stage: Stage) -> _Gathered:
     copies: Any = 0.0
     if stack.weight_bytes > width and not setup.adapter:
         copies = (setup.zero < 3) * width * sum(parameters(rank.model, setup, *stage.held))
-    apart = (setup.replicas > 1) * (setup.zero == 3)
+    apart = fetches(setup)
     if stack.live_bytes or not np.any(apart):
         return _Gathered(copies, copies)
     low = rank.recipe.copies(rank.device.architecture) * rank.recipe.value_bytes if rank.recipe else width

@@ -60,7 +60,8 @@ class Prediction:
         parts: what the busiest rank spends its time on, in seconds; adds up to ``seconds``.
         rooms: memory of a device of each pipeline rank.
         memory_bytes: of a device.
-        host_bytes: in host memory, for a device of each pipeline rank: activations and optimizer state that wait there.
+        host_bytes: in host memory, for a device of each pipeline rank: activations, weights, gradients and optimizer
+            state that wait there.
         host_memory_bytes: what a device has of its host's, if all of its node have as much.
         model_flops: of a step over all devices, without recompute: products twice, whole score matrices by the mask.
         again_flops: of those products that recompute runs once more, likewise.

@@ -156,7 +156,8 @@ def _score(found: Scores, many: Held, rows: Ints, most_bytes: float, most_s: Flo
     found.peak_bytes[rows], each = many.bytes()
     needed = each.max(axis=1)
     found.needed_bytes[rows], ranks = needed, many.ranks
-    if not (ranks.grid.base.offload or ranks.grid.base.optimizer_offload):
+    base = ranks.grid.base
+    if not (base.offload or base.optimizer_offload or base.weight_offload):
         found.host_bytes[rows] = 0.0
     else:
         found.host_bytes[rows] = many.host_bytes()

@@ -49,6 +49,20 @@ class Split(Protocol):
         ...
 
 
+def sharded(setup: Any, counts: tuple[Any, Any], stage: int) -> Any:
+    """Return the parameters of which a device holds what ZeRO shards from ``stage`` on."""
+    dense, experts = counts
+    dense_shares, expert_shares = (
+        1 + (setup.zero >= stage) * (shards - 1) for shards in (setup.sharded, setup.expert_sharded)
+    )
+    return dense / dense_shares + experts / expert_shares
+
+
+def fetches(setup: Any) -> Any:
+    """Return whether weights come for each pass, from other ranks or from the host."""
+    return np.logical_or((setup.replicas > 1) * (setup.zero == 3), setup.weight_offload > 0)
+
+
 def quantised(rank: Any) -> bool:
     """Return whether the frozen weights of a rank, or of many, are kept in fewer bits than products read."""
     return bool(rank.setup.adapter) and rank.setup.frozen_bytes < rank.width_bytes

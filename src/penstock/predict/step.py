@@ -27,12 +27,11 @@ from penstock.predict.flops import again_flops, model_flops
 from penstock.predict.host import host_bytes, share_of_host
 from penstock.predict.memory import rooms, saved_bytes
 from penstock.predict.micro import Rank
-from penstock.predict.moments import sharded
 from penstock.predict.part import Part
 from penstock.predict.pipelines import predicted
 from penstock.predict.prediction import Prediction
 from penstock.predict.sizes import parameters, trained
-from penstock.predict.split import hops_s, late_s, waits_s
+from penstock.predict.split import hops_s, late_s, sharded, waits_s
 from penstock.predict.stage import Stage
 from penstock.predict.widened import as_asked
 
@@ -97,7 +96,8 @@ class Step:
         self.plan = plan or predicted(setup)
         placement = self.plan.placement
         self.on = [list(placement.on(r)) for r in range(placement.ranks)]
-        sizes = trained(rank, *self.held(self.on).held)
+        held = self.held(self.on).held
+        self.counts, sizes = parameters(model, setup, *held), trained(rank, *held)
         self.dense, self.experts = (np.broadcast_to(each, placement.ranks) for each in sizes)
         self.op_s = self._op_s()
 

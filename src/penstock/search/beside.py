@@ -23,6 +23,7 @@ PLAIN: dict[str, Any] = {
     "recompute_layers": (),
     "offload": 0.0,
     "optimizer_offload": 0.0,
+    "weight_offload": 0.0,
 }
 """What variants are variants of."""
 
@@ -73,7 +74,7 @@ def _steps(space: Space, setup: Setup) -> Iterator[dict[str, Any]]:
             if name != setup.schedule
         )
     yield from ({"recompute": name} for name in RECOMPUTE if name != setup.recompute)
-    stages = space.zero_stages(setup.pp) if setup.replicas > 1 else ()
+    stages = space.zero_stages(setup.pp) if setup.replicas > 1 and not setup.weight_offload else ()
     yield from ({"zero": stage} for stage in stages if stage != setup.zero)
     if setup.tp > 1:
         yield {"sp": not setup.sp}

@@ -94,12 +94,13 @@ def split_of(setup: Setup) -> str:
     """
     names = (
         "tp", "cp", "cp_heads", "cp_inner", "pp", "dp", "ep", "etp", "micro", "chunks", "sp", "zero", "shards",
-        "recompute", "recompute_layers", "recompute_first", "offload", "optimizer_offload", "schedule", "stage_layers",
-        "vocabulary", "order", "precision", "wide_first", "wide_last", "low_weights", "optimizer", "overlap",
-        *SWITCHES,
+        "recompute", "recompute_layers", "recompute_first", "offload", "optimizer_offload", "weight_offload",
+        "schedule", "stage_layers", "vocabulary", "order", "precision", "wide_first", "wide_last", "low_weights",
+        "optimizer", "overlap", *SWITCHES,
     )  # fmt: skip
     usual: dict[str, Any] = {"dp": None, "micro": None, "recompute": None, "order": ORDER} | dict.fromkeys(COUNTS, ())
-    usual |= dict.fromkeys(("sp", "zero", "cp_heads", "cp_inner", "shards", "offload", "optimizer_offload"), 0)
+    usual |= dict.fromkeys(("sp", "zero", "cp_heads", "cp_inner", "shards"), 0)
+    usual |= dict.fromkeys(("offload", "optimizer_offload", "weight_offload"), 0)
     usual |= dict.fromkeys(("vocabulary", "wide_first", "wide_last", "low_weights"), 0)
     usual |= {"recompute_first": "full", "precision": "bf16", "optimizer": "adam", "overlap": "own"}
     usual |= dict.fromkeys(SWITCHES, "own")

@@ -130,6 +130,8 @@ def _rest(setup: Setup) -> Iterator[str]:
         yield f"Of what forwards keep, in host memory meanwhile: {word(setup.offload)}."
     if setup.optimizer_offload:
         yield f"{setup.optimizer_offload:.0%} of the optimizer's state lives in host memory."
+    if setup.weight_offload:
+        yield f"{setup.weight_offload:.0%} of the weights wait in host memory, and are copied over for each pass."
     if setup.overlap in WAITS:
         yield WAITS[setup.overlap]
     yield from _switches(setup)

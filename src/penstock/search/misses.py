@@ -42,7 +42,12 @@ def nearest(space: Space) -> Choice | None:
 
 def too_much(one: Choice, headroom: float) -> str:
     """Return by how much a strategy does not fit, in words."""
-    over = one.needed_bytes - (1 - headroom) * one.memory_bytes
+    over, host = one.needed_bytes - (1 - headroom) * one.memory_bytes, one.host_bytes - one.host_memory_bytes
+    if over <= 0 < host:
+        return (
+            f"{human_bytes(one.host_bytes)} of {human_bytes(one.host_memory_bytes)} in host memory, "
+            f"{human_bytes(host)} too much"
+        )
     return (
         f"{human_bytes(one.needed_bytes)} of {human_bytes(one.memory_bytes)}, {human_bytes(over)} too much with "
         f"{headroom:.0%} of headroom"
@@ -88,6 +93,9 @@ def _others(space: Space, headroom: float) -> Iterator[tuple[str, Space, float]]
     if space.base.optimizer_offload < 1 and 1.0 in space.stack.optimizer_offloads:
         base = replace(space.base, optimizer_offload=1.0)
         yield "optimizer_offload=1: the optimizer's state in host memory", replace(space, base=base), headroom
+    if space.base.weight_offload < 1 and 1.0 in space.stack.weight_offloads:
+        base = replace(space.base, optimizer_offload=1.0, weight_offload=1.0)
+        yield "optimizer_offload=1, weight_offload=1: weights in host memory too", replace(space, base=base), headroom
 
 
 def _more_nodes(space: Space, headroom: float) -> tuple[str, ...]:

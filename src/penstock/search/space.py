@@ -124,20 +124,20 @@ class Space:
         return [*found.values()]
 
     def offloads(self) -> list[tuple[Space, ...]]:
-        """Return the space, or one for each share of activations and of the optimizer that waits in host memory if
-        shares are asked for; and then, one by one, those that follow where nothing fits."""
-        asked = self.values("optimizer_offload", (self.base.optimizer_offload,))
-        later = self.values("optimizer_offload", self.stack.optimizer_offloads)
-        groups = [asked, *([share] for share in sorted(later) if share not in asked)]
-        kept = self.values("offload", (self.base.offload,))
-        return [
-            tuple(
-                replace(self, base=replace(self.base, offload=away, optimizer_offload=float(share)))
-                for share, away in product(group, kept)
-            )
-            for group in groups
-            if group and kept
-        ]
+        """Return the space, or one for each share of activations, of the optimizer and of weights that waits in host
+        memory if shares are asked for; and then, one by one, those that follow where nothing fits."""
+        asked, later = self._waiting("optimizer_offload", self.stack.optimizer_offloads)
+        weights, more = self._waiting("weight_offload", self.stack.weight_offloads)
+        groups = [(asked, weights), *(([share], weights) for share in later)]
+        groups += [([max((*asked, *later, share))], [share]) for share in more if self.free("optimizer_offload")]
+        kept, names = self.values("offload", (self.base.offload,)), ("optimizer_offload", "weight_offload", "offload")
+        bases = [[dict(zip(names, one, strict=True)) for one in product(*group, kept)] for group in groups]
+        return [tuple(replace(self, base=replace(self.base, **one)) for one in some) for some in bases if some]
+
+    def _waiting(self, name: str, tried: Iterable[float]) -> tuple[list[float], list[float]]:
+        """Shares that are asked for, and those that follow."""
+        asked = self.values(name, (getattr(self.base, name),))
+        return asked, sorted(share for share in self.values(name, tried) if share not in asked)
 
     @property
     def schedules(self) -> tuple[str, ...]:
@@ -145,8 +145,9 @@ class Space:
         return tuple(name for name in SCHEDULES_TRIED if name in (self.stack.schedules or SCHEDULES_TRIED))
 
     def zero_stages(self, pp: int) -> tuple[int, ...]:
-        """Stages of ZeRO that the framework has beside so many pipeline ranks."""
-        return self.stack.piped_zero_stages if pp > 1 else self.stack.zero_stages
+        """Stages of ZeRO that the framework has beside so many pipeline ranks; weights wait on hosts with the last."""
+        able = self.stack.piped_zero_stages if pp > 1 else self.stack.zero_stages
+        return tuple(stage for stage in able if stage == 3 or not self.base.weight_offload)
 
     def grid(self, splits: Iterable[Split]) -> Grid:
         """Return all strategies of some splits."""
@@ -171,7 +172,7 @@ class Space:
             "micro": self._micros(cp, dp),
             "pipe": range(len(pipes)),
             "mesh": range(len(meshes)),
-            "zero": self.values("zero", self.zero_stages(pp) if dp * cp > 1 else (0,)),
+            "zero": self.values("zero", self.zero_stages(pp) if dp * cp > 1 or self.base.weight_offload else (0,)),
             "sp": self.values("sp", (False, True) if tp > 1 else (False,)),
             "context": range(len(ways)),
             "shards": self.values("shards", (0,)),
@@ -280,7 +281,7 @@ def space_of(
             raise ValueError(f"{name}={'/'.join(map(str, values))}: {name} is not searched; fix one value of it")
     usual = {name: value for name, value in software.usual.items() if name not in SEARCHED}
     usual |= {name: values[0] for name, values in single.items()}
-    usual |= {name: fixed.get(name, (0.0,))[0] for name in ("offload", "optimizer_offload")}
+    usual |= {name: fixed.get(name, (0.0,))[0] for name in ("offload", "optimizer_offload", "weight_offload")}
     base = Setup(seq=seq, batch=batch, **usual)
     check_experts(architecture, fixed)
     switches.check_fixed(software, base, fixed)

@@ -16,7 +16,7 @@ from penstock.schedules import SCHEDULES
 from penstock.schedules.table import options_of
 
 COLUMNS = (*NUMBERS, *CHOICES)
-SEARCHED = (*COLUMNS, "offload", "optimizer_offload")
+SEARCHED = (*COLUMNS, "offload", "optimizer_offload", "weight_offload")
 """Fields that are searched where nobody fixes them; all others are as a setup has them unless they are fixed."""
 NAMES = ("adapter_on",)
 """Fields whose one value is a list of operators."""
