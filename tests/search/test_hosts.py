@@ -10,6 +10,7 @@ from penstock.core.cluster import Cluster
 from penstock.core.config import gpt
 from penstock.search.finals import best_of_all
 from penstock.search.hosts import ways
+from penstock.search.misses import too_much
 from penstock.search.planner import best_of, plan
 from penstock.search.space import Space, space_of
 
@@ -94,3 +95,6 @@ def test_weights_wait_on_the_host_where_nothing_else_fits() -> None:
     none = plan("llama-3-8b", "rtx-4090:1", "deepspeed", **fixed)
     assert not none.choices
     assert any("weight_offload=1: weights in host memory too" in one for one in none.changes)
+    full = plan("llama-3-70b", "rtx-4090:1", "deepspeed", **task)
+    assert full.nearest and "of 512 GiB in host memory" in too_much(full.nearest, 0.05)
+    assert not any("optimizer_offload=1" in one for one in full.changes)

@@ -10,6 +10,7 @@ import numpy as np
 
 from penstock.core.cluster import Cluster
 from penstock.predict import predict, scores
+from penstock.predict.host import share_of_host
 from penstock.search.choice import Choice
 from penstock.search.numbers import several
 from penstock.search.space import Space
@@ -21,17 +22,21 @@ MOST_TIMES = 64
 
 
 def least(space: Space) -> tuple[float, Any]:
-    """Return what the strategy with least memory needs of a device, in bytes, and its setup; ``inf`` if none is."""
-    best: tuple[float, Any] = (np.inf, None)
+    """Return what the strategy with least memory needs of a device, in bytes, and its setup, before others one that
+    its hosts have room for; ``inf`` if there is none."""
+    best: tuple[bool, float, Any] = (True, np.inf, None)
     space = off(space)
+    host_bytes = share_of_host(space.cluster.node_of(0), space.devices)
     for share in space.shares():
         if not len(grid := space.grid(share)):
             continue
         found = scores(space.model, space.cluster, grid, space.stack)
-        row = int(found.needed_bytes.argmin())
-        if found.needed_bytes[row] < best[0]:
-            best = float(found.needed_bytes[row]), grid.setup(row)
-    return best
+        full = found.host_bytes > host_bytes
+        row = int(np.lexsort((found.needed_bytes, full))[0])
+        if (one := (bool(full[row]), float(found.needed_bytes[row]))) < best[:2]:
+            best = (*one, grid.setup(row))
+    full_host, needed, setup = best
+    return (np.inf if full_host else needed), setup
 
 
 def nearest(space: Space) -> Choice | None:
