@@ -11,7 +11,7 @@ test: .venv/ready
 	$(bin)/pytest -q -n 2 -m "not slow"
 
 test-all: .venv/ready
-	$(bin)/pytest -q -n 2
+	$(bin)/pytest -q -n 2 --hypothesis-profile thorough
 
 check: .venv/ready
 	$(bin)/ruff check . && $(bin)/ruff format --check . && $(bin)/mypy

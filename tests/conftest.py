@@ -2,10 +2,14 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from penstock.cli.main import main
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch loads; waiting threads of several processes starve all
+settings.register_profile("quick", max_examples=30, deadline=None)
+settings.register_profile("thorough", max_examples=150, deadline=None)  # of `make test-all`
+settings.load_profile("quick")
 GOLDEN = Path(__file__).parent / "golden"
 
 

@@ -1,8 +1,9 @@
-"""Random legal plans and costs, for property tests."""
+"""Random legal plans and costs, for property tests; how many examples each has is said in ``conftest.py``."""
 
 from dataclasses import replace
 
 import numpy as np
+from hypothesis import Phase, settings
 from hypothesis import strategies as st
 
 from penstock.core.costs import Costs
@@ -11,6 +12,9 @@ from penstock.core.op import COLLECTIVES, HOST, WORK, Kind, Op
 from penstock.core.placement import NO_STAGE, Placement
 from penstock.core.plan import Plan
 from penstock.lower.place import place
+
+UNSHRUNK = settings(phases=[Phase.explicit, Phase.reuse, Phase.generate])
+"""Of tests whose examples are slow to shrink."""
 
 
 @st.composite

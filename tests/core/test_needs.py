@@ -2,7 +2,7 @@ from typing import get_args
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.core.lane import Lane
@@ -36,7 +36,6 @@ def any_plans(draw):
 
 
 @given(any_plans())
-@settings(max_examples=150, deadline=None)
 def test_dependencies_are_the_rule_word_by_word(plan):
     found, listed = dependencies(plan), Listed(plan)
     for row, one in enumerate(listed.ids):
@@ -45,7 +44,6 @@ def test_dependencies_are_the_rule_word_by_word(plan):
 
 
 @given(any_plans())
-@settings(max_examples=100, deadline=None)
 def test_partners_are_the_other_ends(plan):
     found, listed = partners(plan), Listed(plan)
     for row, op in enumerate(listed.ops_list):
@@ -58,7 +56,6 @@ def test_partners_are_the_other_ends(plan):
 
 
 @given(plans(), st.integers(1, 3))
-@settings(max_examples=50, deadline=None)
 def test_a_send_waits_for_the_one_so_many_before_it_on_its_link(plan, in_flight):
     plan = add_sends(plan, in_flight=in_flight)
     partner = partners(plan)

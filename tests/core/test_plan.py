@@ -2,7 +2,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.core.lane import Lane
@@ -18,7 +18,6 @@ PLAN = Plan("mine", Placement.loop(2), 1, LANES)
 
 
 @given(plans(), st.sampled_from([None, False, True]), st.booleans())
-@settings(max_examples=60, deadline=None)
 def test_text_and_json_round_trip(plan, blocking, steps):
     plan = plan if blocking is None else add_sends(plan, "blocking" if blocking else "overlapped")
     plan = add_step(plan) if steps else plan

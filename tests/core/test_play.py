@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import Phase, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import reference
@@ -15,7 +15,7 @@ from penstock.core.plan import Plan
 from penstock.core.play import play
 from penstock.lower import add_sends, add_step
 from penstock.schedules import build
-from randoms import costs_of, dressed, plans
+from randoms import UNSHRUNK, costs_of, dressed, plans
 
 HOPS = np.array([[0.0, 0.5], [0.5, 0.0]])
 LOWERINGS = [None, {}, {"ahead": 3}, {"in_flight": 1}, {"sends": "blocking"}, {"sends": "batched"}]
@@ -43,14 +43,13 @@ def same_as_reference(plan, costs):
 
 
 @given(st.data(), st.sampled_from(LOWERINGS), st.booleans())
-@settings(max_examples=120, deadline=None)
 def test_times_are_those_of_the_plain_simulator(data, how, steps):
     plan = lower(data.draw(plans()), how, steps)
     same_as_reference(plan, data.draw(costs_of(plan.placement)))
 
 
 @given(st.data(), st.sampled_from(LOWERINGS))
-@settings(max_examples=150, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])  # slow to shrink
+@UNSHRUNK
 def test_work_on_links_blocks_and_slices_are_those_of_the_plain_simulator(data, how):
     plan = data.draw(dressed())
     if how is not None and runs(plan):
@@ -63,7 +62,6 @@ def runs(plan):
 
 
 @given(st.data(), st.booleans())
-@settings(max_examples=100, deadline=None)
 def test_both_stop_alike_where_lanes_cannot_run(data, sends):
     """Two ops of a legal plan change places."""
     plan = lower(data.draw(plans()), {} if sends else None, False)
@@ -101,7 +99,6 @@ def test_compiled_and_plain_loop_agree(name, how, monkeypatch):
 
 
 @given(st.data(), st.sampled_from(LOWERINGS))
-@settings(max_examples=60, deadline=None)
 def test_what_an_op_waited_for_ended_when_it_started(data, how):
     plan = lower(data.draw(plans()), how, False)
     costs = data.draw(costs_of(plan.placement))

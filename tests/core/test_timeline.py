@@ -1,7 +1,7 @@
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.core.costs import Costs
@@ -26,7 +26,6 @@ def test_figures_by_hand():
 
 
 @given(st.data())
-@settings(max_examples=30, deadline=None)
 def test_json_round_trip(data):
     plan = data.draw(plans())
     timeline = simulate(plan, data.draw(costs_of(plan.placement)), label="predicted")

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from penstock.cli.peer_rows import shipped
@@ -30,7 +30,6 @@ def activation_peak(timeline):
 
 
 @given(st.data(), st.sampled_from([None, {}, {"in_flight": 1}, {"sends": "blocking"}]))
-@settings(max_examples=120, deadline=None)
 def test_no_legal_plan_is_below_its_bounds(data, lowering):
     plan = data.draw(plans(most_micros=6))
     costs = data.draw(costs_of(plan.placement))
@@ -47,7 +46,6 @@ EFFORTS = [(1, 1, 2), (3, 2, 16), (40, 20, 1000)]
 
 
 @given(st.data(), st.sampled_from([*SCHEDULES, "random"]), st.sampled_from(EFFORTS))
-@settings(max_examples=120, deadline=None)
 def test_bounds_hold_wherever_the_flow_is_cut_short(data, name, effort):
     """Fewer micro-batches, rounds and moments, or more of them, are all below any legal plan in its own memory."""
     if name == "random":
@@ -77,7 +75,6 @@ def test_bounds_hold_wherever_the_flow_is_cut_short(data, name, effort):
     st.integers(1, 3),
     st.tuples(*[st.floats(0.1, 3.0)] * 3, st.floats(0.0, 0.5), st.floats(0.0, 1.0)),
 )
-@settings(max_examples=150, deadline=None)
 def test_no_published_schedule_is_below_its_bounds(name, p, m, v, times):
     v = v if SCHEDULES[name].chunks else 1
     assume(not SCHEDULES[name].valid(p, m, v))
@@ -91,7 +88,6 @@ def test_no_published_schedule_is_below_its_bounds(name, p, m, v, times):
 
 
 @given(st.integers(1, 8), st.integers(1, 24), st.tuples(*[st.floats(0.1, 3.0)] * 3, st.floats(0.0, 0.5)))
-@settings(max_examples=100, deadline=None)
 def test_1f1b_is_as_fast_as_any_order_of_whole_backwards(p, m, times):
     """On a line no order that does not split backwards beats its makespan, whatever its memory."""
     plan = build("1f1b", p, m)

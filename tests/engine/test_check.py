@@ -7,7 +7,7 @@ from typing import get_args
 
 import numpy as np
 import pytest
-from hypothesis import Phase, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.core.costs import Costs
@@ -20,9 +20,7 @@ from penstock.core.play import batches
 from penstock.engine import IllegalPlan, check, problems, simulate
 from penstock.lower import add_sends, add_step
 from penstock.schedules import build
-from randoms import plans
-
-QUICK = settings(max_examples=60, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+from randoms import UNSHRUNK, plans
 
 
 def two_ranks(first, second, micros=1, **more):
@@ -121,7 +119,7 @@ def test_a_batch_may_not_ask_for_more_of_a_link_than_is_let_in_flight():
     assert problems(replace(plan, in_flight=1, lanes=tuple(map(Lane.parse, apart)))) == []
 
 
-@QUICK
+@UNSHRUNK
 @given(plans(), st.integers(1, 2))
 def test_batches_that_are_let_in_flight_run_as_without_a_bound(plan, in_flight):
     plan = add_sends(plan, "batched")
@@ -155,7 +153,6 @@ def moved(plan, what, before, rank):
 
 
 @given(st.data())
-@settings(max_examples=150, deadline=None)
 def test_an_op_put_too_early_is_caught_or_still_runs(data):
     """Whatever two ops change places: the check says nothing only if the simulator runs to the end."""
     plan = data.draw(plans())
@@ -176,7 +173,6 @@ def test_an_op_put_too_early_is_caught_or_still_runs(data):
 
 
 @given(st.data())
-@settings(max_examples=80, deadline=None)
 def test_advice_on_random_deadlocks_ends_in_a_legal_plan(data):
     plan = data.draw(plans(most_ranks=3, most_chunks=2, most_micros=3))
     rank = data.draw(st.integers(0, plan.placement.ranks - 1))
@@ -192,7 +188,6 @@ def test_advice_on_random_deadlocks_ends_in_a_legal_plan(data):
 
 
 @given(plans(), st.booleans())
-@settings(max_examples=60, deadline=None)
 def test_a_lacking_op_is_always_caught(plan, sends):
     plan = add_sends(plan) if sends else plan
     for drop in range(0, len(plan), max(1, len(plan) // 7)):

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import Phase, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.core.costs import Costs
@@ -13,9 +13,7 @@ from penstock.core.placement import Placement
 from penstock.core.plan import Plan
 from penstock.engine import problems, simulate
 from penstock.lower import add_sends
-from randoms import costs_of, dressed
-
-UNSHRUNK = [Phase.explicit, Phase.reuse, Phase.generate]  # these are slow to shrink
+from randoms import UNSHRUNK, costs_of, dressed
 
 
 def said(lanes, place=None, micros=1, **how):
@@ -56,7 +54,7 @@ def test_slices_go_forward_in_order_and_backward_in_the_other():
 
 
 @given(st.data(), st.sampled_from([None, "overlapped", "blocking", "batched"]))
-@settings(max_examples=200, deadline=None, phases=UNSHRUNK)
+@UNSHRUNK
 def test_what_is_legal_runs_and_frees_all_it_took(data, sends):
     plan = data.draw(dressed())
     if problems(plan):
@@ -72,7 +70,7 @@ def test_what_is_legal_runs_and_frees_all_it_took(data, sends):
 
 
 @given(st.data())
-@settings(max_examples=150, deadline=None, phases=UNSHRUNK)
+@UNSHRUNK
 def test_what_cannot_run_is_said_to_be_illegal(data):
     plan = data.draw(dressed())
     costs = Costs.uniform(plan.placement)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import Phase, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.core.needs import partners
@@ -11,10 +11,8 @@ from penstock.engine.check import problems
 from penstock.engine.cut import TO_GRADIENTS, cut
 from penstock.lower import add_sends, add_step
 from penstock.schedules import build
-from randoms import dressed, plans
+from randoms import UNSHRUNK, dressed, plans
 from reference import MESSAGES, Simulator
-
-QUICK = settings(max_examples=80, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 
 
 class Halted(Simulator):
@@ -36,7 +34,7 @@ def places(plan):
     return (cut(plan).at - plan.first[:-1]).tolist()
 
 
-@QUICK
+@UNSHRUNK
 @given(plans())
 def test_where_messages_hold_ranks_it_is_as_far_as_ranks_come(plan):
     plan = add_step(add_sends(plan, "blocking"), "after")
@@ -45,7 +43,7 @@ def test_where_messages_hold_ranks_it_is_as_far_as_ranks_come(plan):
     assert not len(cut(plan).open)
 
 
-@QUICK
+@UNSHRUNK
 @given(plans(), st.integers(1, 3), st.integers(1, 3))
 def test_overlapped_messages_that_cross_it(plan, ahead, in_flight):
     plan = add_step(add_sends(plan, ahead=ahead, in_flight=in_flight), "after")
@@ -63,7 +61,7 @@ def test_overlapped_messages_that_cross_it(plan, ahead, in_flight):
         assert not any((False, True) in seen and {(True, True), (True, False)} & {*seen} for seen in links.values())
 
 
-@QUICK
+@UNSHRUNK
 @given(dressed(most_ranks=3), st.sampled_from(["none", "overlapped", "blocking", "batched"]))
 def test_all_kinds_of_ops(plan, sends):
     if problems(plan) or not plan.trains:

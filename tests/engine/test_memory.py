@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.core.costs import Costs
@@ -68,7 +68,6 @@ def test_buffers_live_while_messages_do():
 
 
 @given(st.data(), st.sampled_from([None, {}, {"in_flight": 1}, {"sends": "blocking"}]))
-@settings(max_examples=80, deadline=None)
 def test_what_is_taken_is_freed_and_never_below_zero(data, lowering):
     plan = data.draw(plans())
     plan = plan if lowering is None else add_sends(plan, **lowering)
@@ -81,7 +80,6 @@ def test_what_is_taken_is_freed_and_never_below_zero(data, lowering):
 
 
 @given(plans(), st.integers(0, 2**31))
-@settings(max_examples=60, deadline=None)
 def test_activations_are_a_count_of_forwards_less_backwards(plan, seed):
     """At any moment: 8 bytes for each forward begun whose backward (W if split) has not ended."""
     place = plan.placement

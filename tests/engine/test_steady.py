@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import Phase, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import reference
@@ -17,7 +17,7 @@ from penstock.engine.cut import TO_GRADIENTS
 from penstock.engine.steady import in_a_row, period_s, step_ends
 from penstock.lower import add_sends, add_step
 from penstock.schedules import SCHEDULES, build
-from randoms import costs_of, dressed
+from randoms import UNSHRUNK, costs_of, dressed
 
 STEP_S = 2.0
 SYNCED = [name for name, one in SCHEDULES.items() if one.gradient_equal]
@@ -78,7 +78,7 @@ def test_the_norm_is_there_before_any_gradient_wants_it(name):
     assert played.start_s[made].min() >= stepped
 
 
-@settings(max_examples=60, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+@UNSHRUNK
 @given(st.data())
 def test_any_plan_as_the_plain_simulator_repeats_it(data):
     plan = replace(data.draw(dressed(most_ranks=3)), barrier=False)

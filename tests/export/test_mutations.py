@@ -3,7 +3,7 @@
 from functools import cache
 
 import pytest
-from hypothesis import Phase, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import torch_peer
@@ -12,9 +12,9 @@ from penstock.engine import problems
 from penstock.export import read_csv, to_csv, torch_problems
 from penstock.lower import add_sends
 from penstock.schedules import SCHEDULES, build
+from randoms import UNSHRUNK
 from reference import simulate
 
-NO_SHRINK = (Phase.explicit, Phase.reuse, Phase.generate)
 OURS = torch_peer.held()
 """Schedules with each stage on one rank."""
 
@@ -55,7 +55,7 @@ def file(tmp_path_factory):
 
 
 @given(mutated())
-@settings(max_examples=150, deadline=None, phases=NO_SHRINK)
+@UNSHRUNK
 def test_a_lost_doubled_or_moved_op_is_named(file, found):
     rows, how, concerned = found
     file.write_text("\n".join(map(",".join, rows)))

@@ -12,9 +12,7 @@ from penstock.export.frameworks import export
 from penstock.export.read import read_file
 
 NAMES = {"megatron": "train.sh", "bridge": "bridge.sh", "torchtitan": "", "deepspeed": "ds.json"}
-HUNDRED = settings(
-    max_examples=100,
-    deadline=None,
+SLOWLY = settings(
     phases=[Phase.explicit, Phase.reuse, Phase.generate],
     suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
@@ -46,7 +44,7 @@ def differing(a, b):
 def test_what_is_read_is_what_was_written_but_for_what_was_said_to_be_left(name, tmp_path):
     tried = set()
 
-    @HUNDRED
+    @SLOWLY
     @given(asked())
     def check(what):
         model, setup = what
@@ -55,4 +53,4 @@ def test_what_is_read_is_what_was_written_but_for_what_was_said_to_be_left(name,
         assert differing(setup, again) <= missing
 
     check()
-    assert len(tried) >= 50
+    assert len(tried) >= SLOWLY.max_examples // 2

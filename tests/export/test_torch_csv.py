@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 
 import torch_peer
 from penstock.core.lane import Lane
@@ -55,7 +55,6 @@ def test_round_trip(name, tmp_path):
 
 
 @given(plans())
-@settings(max_examples=50, deadline=None)
 def test_round_trip_of_any_single_chain(plan):
     import tempfile
     from pathlib import Path

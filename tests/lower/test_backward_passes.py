@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.core.costs import Costs
@@ -22,7 +22,6 @@ def ends(plan, costs):
     return simulate(plan, costs).makespan_s
 
 
-@settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_splitting_keeps_a_plan_legal_and_is_never_slower(data):
     plan = data.draw(plans())
@@ -34,7 +33,6 @@ def test_splitting_keeps_a_plan_legal_and_is_never_slower(data):
     assert ends(split, costs) <= ends(plan, costs) + 1e-9
 
 
-@settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_merging_keeps_a_plan_legal_is_never_faster_and_undoes_splitting(data):
     plan = data.draw(plans())
@@ -46,7 +44,6 @@ def test_merging_keeps_a_plan_legal_is_never_faster_and_undoes_splitting(data):
     assert split_backward(merge_backward(split_backward(plan))).lanes == split_backward(plan).lanes
 
 
-@settings(max_examples=60, deadline=None)
 @given(st.data(), st.booleans())
 def test_2bp_keeps_a_plan_legal_and_the_order_of_all_but_weight_gradients(data, fill):
     plan = data.draw(plans())
@@ -60,7 +57,6 @@ def test_2bp_keeps_a_plan_legal_and_the_order_of_all_but_weight_gradients(data, 
         assert np.array_equal(split, late_ones)
 
 
-@settings(max_examples=100, deadline=None)
 @given(plans())
 def test_2bp_is_never_slower_where_all_ops_take_the_same_time(plan):
     ones = Costs.uniform(plan.placement).seconds * 0 + 1

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import Phase, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.core.costs import Costs
@@ -12,12 +12,10 @@ from penstock.core.op import HOST, Kind
 from penstock.engine import check, simulate
 from penstock.lower import add_sends, offload, recompute
 from penstock.schedules import build
-from randoms import costs_of, dressed, plans
-
-QUICK = settings(max_examples=40, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+from randoms import UNSHRUNK, costs_of, dressed, plans
 
 
-@QUICK
+@UNSHRUNK
 @given(st.data())
 def test_copies_keep_a_plan_legal_delay_nothing_and_never_raise_the_peak(data):
     plan = data.draw(plans())
@@ -33,7 +31,7 @@ def test_copies_keep_a_plan_legal_delay_nothing_and_never_raise_the_peak(data):
     assert (after.peak_bytes <= before.peak_bytes + 1e-9).all()
 
 
-@QUICK
+@UNSHRUNK
 @given(st.data())
 def test_plans_with_everything_stay_as_legal_as_they_were(data):
     plan = data.draw(dressed())

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import Phase, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.core.costs import Costs
@@ -10,12 +10,10 @@ from penstock.core.op import Kind
 from penstock.engine import check, recompute_to_fit, simulate
 from penstock.lower import add_sends, attention_shares, recompute, recompute_costs
 from penstock.schedules import build
-from randoms import costs_of, plans
-
-QUICK = settings(max_examples=60, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+from randoms import UNSHRUNK, costs_of, plans
 
 
-@QUICK
+@UNSHRUNK
 @given(st.data())
 def test_recompute_keeps_a_plan_legal_and_adds_one_r_before_each_chosen_backward(data):
     plan = data.draw(plans())
@@ -40,7 +38,7 @@ def test_recompute_keeps_a_plan_legal_and_adds_one_r_before_each_chosen_backward
         )
 
 
-@QUICK
+@UNSHRUNK
 @given(st.data())
 def test_recompute_that_takes_no_time_never_raises_the_peak(data):
     plan = data.draw(plans())

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import reference
@@ -14,8 +14,6 @@ from penstock.engine import check, problems, simulate
 from penstock.lower import add_sends, add_step, reduce_gradients
 from penstock.schedules import build
 from randoms import costs_of, plans
-
-THOROUGH = settings(max_examples=150, deadline=None)
 
 
 @st.composite
@@ -32,7 +30,6 @@ def sums_of(plan):
 
 
 @given(replicated(), st.booleans(), st.sampled_from([None, "overlapped", "blocking", "batched"]), st.booleans())
-@THOROUGH
 def test_each_replica_sums_once_and_all_stays_legal(plan, eager, sends, sends_first):
     if sends_first and sends is not None:
         found = reduce_gradients(add_sends(plan, sends), eager)
@@ -53,7 +50,6 @@ def test_each_replica_sums_once_and_all_stays_legal(plan, eager, sends, sends_fi
 
 
 @given(st.data())
-@THOROUGH
 def test_a_sum_begun_early_never_ends_the_step_later(data):
     plan = data.draw(replicated())
     costs = data.draw(costs_of(plan.placement))
@@ -62,7 +58,6 @@ def test_a_sum_begun_early_never_ends_the_step_later(data):
 
 
 @given(st.data(), st.sampled_from([None, "overlapped", "batched"]))
-@THOROUGH
 def test_sums_pass_as_the_plain_simulator_says(data, sends):
     """Also where two replicas live on one rank: they end together though the rank sums one after the other."""
     plan = reduce_gradients(data.draw(replicated()))

@@ -2,7 +2,7 @@ from collections import Counter, defaultdict
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.core.lane import Lane
@@ -17,7 +17,6 @@ from randoms import costs_of, plans
 WAYS = st.one_of(
     st.fixed_dictionaries({"ahead": st.integers(1, 4), "in_flight": st.integers(1, 4)}), st.just({"sends": "blocking"})
 )
-THOROUGH = settings(max_examples=150, deadline=None)
 
 
 def crossings(plan):
@@ -32,13 +31,11 @@ def crossings(plan):
 
 
 @given(plans(), WAYS)
-@THOROUGH
 def test_what_was_legal_stays_legal(plan, way):
     assert problems(add_sends(plan, **way)) == []
 
 
 @given(st.data(), WAYS)
-@THOROUGH
 def test_it_runs_to_its_end_whatever_things_take(data, way):
     plan = add_sends(data.draw(plans()), **way)
     timeline = simulate(plan, data.draw(costs_of(plan.placement)))
@@ -46,7 +43,6 @@ def test_it_runs_to_its_end_whatever_things_take(data, way):
 
 
 @given(plans(), WAYS)
-@THOROUGH
 def test_every_crossing_value_is_sent_once_and_no_other(plan, way):
     lowered = add_sends(plan, **way)
     sends = Counter(op for lane in lowered.lanes for op in lane if op.kind in SENDS)
@@ -59,14 +55,12 @@ def test_every_crossing_value_is_sent_once_and_no_other(plan, way):
 
 
 @given(plans(), WAYS)
-@THOROUGH
 def test_compute_keeps_its_order(plan, way):
     lowered = add_sends(plan, **way)
     assert [Lane(lane.codes[np.isin(lane.codes[:, 0], COMPUTE)]) for lane in lowered.lanes] == list(plan.lanes)
 
 
 @given(plans(), WAYS)
-@THOROUGH
 def test_messages_of_a_link_are_received_in_the_order_sent(plan, way):
     lowered = add_sends(plan, **way)
     partner, links = partners(lowered), defaultdict(list)
@@ -113,7 +107,6 @@ def test_a_receive_is_posted_sooner_where_a_full_link_would_hold_up_its_rank():
 
 
 @given(plans())
-@settings(max_examples=40, deadline=None)
 def test_blocking_messages_meet_without_any_buffer(plan):
     """Under rendezvous both ends wait for each other, so all messages must follow one order."""
     lowered = add_sends(plan, sends="blocking")

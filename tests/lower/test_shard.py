@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import Phase, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.core.costs import Costs
@@ -11,9 +11,7 @@ from penstock.engine import check, simulate
 from penstock.lower import add_sends, recompute, reduce_gradients, shard
 from penstock.lower.shard import USES
 from penstock.schedules import build
-from randoms import costs_of, plans
-
-QUICK = settings(max_examples=60, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+from randoms import UNSHRUNK, costs_of, plans
 
 
 def most_gathered(plan, size=None):
@@ -51,7 +49,7 @@ def fewest(stages, window):
     return min(states.values())
 
 
-@QUICK
+@UNSHRUNK
 @given(st.data())
 def test_gathers_keep_a_plan_legal_within_the_window_and_are_the_fewest(data):
     plan = data.draw(plans())
@@ -65,7 +63,7 @@ def test_gathers_keep_a_plan_legal_within_the_window_and_are_the_fewest(data):
         assert gathers(lane) == fewest([op.stage for op in lane if op.kind in USES], window)
 
 
-@QUICK
+@UNSHRUNK
 @given(st.data())
 def test_a_window_in_bytes_holds_in_simulated_memory(data):
     plan = data.draw(plans())

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.core.compiled import _asked, native
@@ -48,7 +48,6 @@ def uneven(draw, place):
     st.data(), st.sampled_from([*NAMED]), st.integers(1, 5), st.integers(1, 9), st.sampled_from(["sync", "span"]),
     st.sampled_from([None, 0.3, 0.7, 1.0, 1.5]),
 )  # fmt: skip
-@settings(max_examples=60, deadline=None)
 def test_any_costs_and_limits(data, name, p, m, objective, part):
     place = Placement.vee(p) if chunks(name) == 2 else Placement.loop(p)
     costs = data.draw(uneven(place))

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.cli.peer_rows import compare, rows_of, shipped
@@ -61,7 +61,6 @@ def blocks(draw, split=True):
 
 
 @given(st.data(), st.booleans())
-@settings(max_examples=60, deadline=None)
 def test_the_peak_in_closed_form_is_that_of_many_micro_batches(data, split):
     place, block = data.draw(blocks(split))
     costs = data.draw(costs_of(place))
@@ -72,7 +71,6 @@ def test_the_peak_in_closed_form_is_that_of_many_micro_batches(data, split):
 
 
 @given(st.data(), st.booleans(), st.integers(1, 9), st.sampled_from(["sync", "span"]))
-@settings(max_examples=60, deadline=None)
 def test_a_block_becomes_a_legal_plan_within_its_peak_and_no_slower(data, split, micros, objective):
     place, block = data.draw(blocks(split))
     costs = data.draw(costs_of(place))
@@ -93,7 +91,6 @@ def test_a_block_becomes_a_legal_plan_within_its_peak_and_no_slower(data, split,
 
 
 @given(st.data(), st.integers(1, 5), st.integers(1, 10), st.sampled_from(["v-half", "v-min", "1f1b-v", "v-auto"]))
-@settings(max_examples=60, deadline=None)
 def test_named_schedules_are_legal_at_any_costs_and_keep_a_limit(data, p, m, name):
     place = Placement.vee(p)
     costs = data.draw(costs_of(place))

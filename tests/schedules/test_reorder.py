@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.core.costs import Costs
@@ -39,7 +39,6 @@ def plan_of(task, work, order):
 
 
 @given(works())
-@settings(max_examples=80, deadline=None)
 def test_an_order_takes_as_long_as_the_simulator_says(given_work):
     task, work, order = given_work
     run, timeline = play(work, order), simulate(plan_of(task, work, order), task.costs)
@@ -48,7 +47,6 @@ def test_an_order_takes_as_long_as_the_simulator_says(given_work):
 
 
 @given(works(), st.sampled_from(HABITS))
-@settings(max_examples=80, deadline=None)
 def test_improved_orders_are_legal_and_keep_the_limit(given_work, habit):
     task, work, order = given_work
     for run in improve(work, order, habit, rounds=1):
@@ -60,7 +58,6 @@ def test_improved_orders_are_legal_and_keep_the_limit(given_work, habit):
 
 
 @given(works(), st.sampled_from(HABITS))
-@settings(max_examples=40, deadline=None)
 def test_backwards_in_time_and_back_is_the_same(given_work, habit):
     _, work, order = given_work
     assert work.turn(work.turn(order)).tolist() == order.tolist()

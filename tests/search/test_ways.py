@@ -31,7 +31,6 @@ def headed(place, *cut):
 
 
 @given(st.integers(1, 5), st.integers(0, 12), st.lists(st.integers(0, 4), min_size=5, max_size=5))
-@settings(deadline=None)
 def test_no_single_move_makes_a_cut_better(parts, more, extra):
     place, layers = Placement.loop(parts), parts + more
 
