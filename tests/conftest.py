@@ -1,3 +1,4 @@
+import gc
 import os
 from pathlib import Path
 
@@ -15,6 +16,10 @@ GOLDEN = Path(__file__).parent / "golden"
 
 def pytest_addoption(parser):
     parser.addoption("--update-goldens", action="store_true", help="write tests/golden/*.txt anew")
+
+
+def pytest_collection_finish():
+    gc.freeze()  # all that is loaded stays, and is not walked again: in forked ranks a walk copies every page of it
 
 
 @pytest.fixture

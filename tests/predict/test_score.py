@@ -25,6 +25,7 @@ MIXED = read_architecture("deepseek-v2-lite")
 CLUSTER = Cluster.read("dgx-h100:4")
 SPLITS = {"tp": (1, 2, 4, 3), "cp": (1, 2), "pp": (1, 2, 4, 8), "micro": (1, 2, 5), "zero": (0, 1, 2, 3)}
 MODELS = {"dense": DENSE, "experts": EXPERTS, "mixed": MIXED}
+QUICK = {("dense", "deepspeed"), ("experts", "pytorch"), ("mixed", "megatron-core")}
 
 
 def grid(schedules: tuple[str, ...], devices: int = 32, batch: int = 160, **more: Iterable[Any]) -> Grid:
@@ -48,8 +49,14 @@ def errors(model: Architecture, of: Grid, framework: str, seed: int = 0) -> np.n
     return np.abs(rows)
 
 
-@pytest.mark.parametrize("framework", ["megatron-core", "deepspeed", "pytorch"])
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize(
+    ("model", "framework"),
+    [
+        pytest.param(model, framework, marks=() if (model, framework) in QUICK else pytest.mark.slow)
+        for model in MODELS
+        for framework in ("megatron-core", "deepspeed", "pytorch")
+    ],
+)
 def test_without_a_pipeline_scores_are_predictions(model: str, framework: str) -> None:
     ep = (1,) if model == "dense" else (1, 4)
     found = errors(MODELS[model], grid(("1f1b", "zb-h1"), pp=(1,), ep=ep), framework)
