@@ -7,7 +7,7 @@ import pytest
 from exported import CLUSTER, asked
 from hypothesis import given
 from test_parsers import written
-from test_round_trip import HUNDRED
+from test_round_trip import SLOWLY
 
 from penstock.core.config import read_architecture
 from penstock.core.setup import Setup
@@ -135,7 +135,7 @@ def test_hydra_reads_every_override(tmp_path):
     hydra = pytest.importorskip("hydra.core.override_parser.overrides_parser", reason="Hydra reads Megatron-Bridge's")
     parser, file = hydra.OverridesParser.create(), tmp_path / "bridge.sh"
 
-    @HUNDRED
+    @SLOWLY
     @given(asked())
     def check(what):
         setup = written("bridge", file, what)

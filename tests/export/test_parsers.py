@@ -12,7 +12,7 @@ import pytest
 from exported import CLUSTER, asked, setups
 from hypothesis import given, reject
 from hypothesis import strategies as st
-from test_round_trip import HUNDRED
+from test_round_trip import SLOWLY
 
 from penstock.core.config import read_architecture
 from penstock.export.frameworks import export
@@ -56,7 +56,7 @@ def test_megatron_takes_every_argument(tmp_path, monkeypatch):
     layout = importlib.import_module("megatron.core.transformer.pipeline_parallel_layer_layout")
     file = tmp_path / "train.sh"
 
-    @HUNDRED
+    @SLOWLY
     @given(asked())
     def check(what):
         setup = written("megatron", file, what)
@@ -103,7 +103,7 @@ def test_torchtitan_takes_the_table(tmp_path):
     parser("torchtitan", "torchtitan.config.job_config")
     module = parser("torchtitan")
 
-    @HUNDRED
+    @SLOWLY
     @given(asked())
     def check(what):
         setup = written("torchtitan", tmp_path, what)
@@ -137,7 +137,7 @@ def test_torchtitan_takes_the_module(tmp_path, monkeypatch):
         monkeypatch.setattr(f"torchtitan.components.quantization.{recipe}.has_cuda_capability", lambda *_: True)
     read = []
 
-    @HUNDRED
+    @SLOWLY
     @given(MODELS.flatmap(lambda one: st.tuples(st.just(one), setups(one))))
     def check(what):
         (tmp_path / PYTHON).unlink(missing_ok=True)
@@ -197,7 +197,7 @@ def test_deepspeed_takes_the_object(tmp_path, monkeypatch):
         def get_data_parallel_world_size(self):
             return self.count
 
-    @HUNDRED
+    @SLOWLY
     @given(asked())
     def check(what):
         setup = written("deepspeed", file, what)
@@ -214,7 +214,7 @@ def test_accelerate_takes_the_file(tmp_path):
     axes = importlib.import_module("accelerate.parallelism_config").ParallelismConfig
     file = tmp_path / "config.yaml"
 
-    @HUNDRED
+    @SLOWLY
     @given(asked())
     def check(what):
         setup = written("accelerate", file, what)
@@ -231,13 +231,13 @@ def test_accelerate_takes_the_file(tmp_path):
 def test_json_and_yaml_are_what_they_say(tmp_path):
     yaml = pytest.importorskip("yaml", reason="PyYAML reads the export for accelerate")
 
-    @HUNDRED
+    @SLOWLY
     @given(asked())
     def check(what):
         setup = written("deepspeed", tmp_path / "ds.json", what)
         assert json.loads((tmp_path / "ds.json").read_text())["train_batch_size"] == setup.batch
 
-    @HUNDRED
+    @SLOWLY
     @given(asked())
     def check_yaml(what):
         setup = written("accelerate", tmp_path / "c.yaml", what)

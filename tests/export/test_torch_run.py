@@ -81,7 +81,9 @@ def test_on_two_ranks(name, comms, tmp_path):
     same_gradients(build(name, 2, 4, SCHEDULES[name].least_chunks(2, 4)), tmp_path, comms)
 
 
-@pytest.mark.parametrize("name", HELD)
+@pytest.mark.parametrize(
+    "name", [*HELD[::4], *(pytest.param(name, marks=pytest.mark.slow) for name in HELD if name not in HELD[::4])]
+)
 def test_on_four_ranks(name, tmp_path):
     same_gradients(build(name, 4, 8, 2 if SCHEDULES[name].chunks else 1), tmp_path, comms=True)
 

@@ -137,6 +137,7 @@ WAYS: dict[str, tuple[Callable[[Plan], Plan], Keeping]] = {
     "selective, moved": (lambda plan: offload(recompute(plan), copies(plan)), Keeping(selective=True)),
     "some made again": (lambda plan: recompute(plan, pairs=[(0, 1), (1, 2), (0, 3)]), Keeping(selective=True)),
 }
+QUICK = ("full", "half of it", "selective, moved")
 
 
 def copies(plan: Plan) -> Costs:
@@ -191,8 +192,14 @@ def alive_bytes(
     return float(max(alive)), saved[rank], shares[rank], made.alive_bytes() == 0
 
 
-@pytest.mark.parametrize("name", [pytest.param("gpipe", marks=pytest.mark.slow), "1f1b"])
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    ("way", "name"),
+    [
+        *((way, "1f1b") for way in QUICK),
+        *(pytest.param(way, "1f1b", marks=pytest.mark.slow) for way in WAYS if way not in QUICK),
+        *(pytest.param(way, "gpipe", marks=pytest.mark.slow) for way in WAYS),
+    ],
+)
 def test_the_predicted_peak_is_what_is_alive(name: str, way: str) -> None:
     """On both of two processes; after every op, so that what a single op holds by itself does not count."""
     change, keeping = WAYS[way]

@@ -136,7 +136,7 @@ def test_the_copies_of_a_tied_embedding_stay_bitwise_equal(tmp_path: Path) -> No
     assert torch.equal(first, last)
 
 
-@pytest.mark.parametrize("precision", ["float64", "bfloat16"])
+@pytest.mark.parametrize("precision", [pytest.param("float64", marks=pytest.mark.slow), "bfloat16"])
 def test_other_precisions_train(precision: str, tmp_path: Path) -> None:
     folder, spec = prepared(tmp_path, schedule="zb-h1", precision=precision, **{**WHAT, "steps": 30})
     plan = plan_for(spec)

@@ -56,9 +56,9 @@ def predicted(config: Path, seq: int, micro: int) -> Room:
     ("hidden", "ffn", "vocab", "micro", "seq", "off"),
     [
         pytest.param(256, 512, 8192, 2, 256, 0.002, id="the loss"),
-        pytest.param(256, 512, 256, 2, 256, 0.02, id="the first backward"),
+        pytest.param(256, 512, 256, 2, 256, 0.02, id="the first backward", marks=pytest.mark.slow),
         pytest.param(512, 2048, 256, 1, 32, 0.06, id="the last backward"),
-        pytest.param(512, 2048, 2048, 1, 64, 0.06, id="the last backward, more tokens"),
+        pytest.param(512, 2048, 2048, 1, 64, 0.06, id="the last backward, more tokens", marks=pytest.mark.slow),
     ],
 )
 def test_one_of_eight(

@@ -192,7 +192,9 @@ def test_a_placement_it_cannot_have_is_named(name, place, says):
         build(name, 2, 4, chunks(name), placement=place)
 
 
-@pytest.mark.parametrize("limit", [1.0, 2.0, 4.0, 6.0, 12.0])
+@pytest.mark.parametrize(
+    "limit", [1.0, 6.0, *(pytest.param(limit, marks=pytest.mark.slow) for limit in (2.0, 4.0, 12.0))]
+)
 def test_a_vee_fits_any_limit_and_more_memory_helps(limit):
     def costs(place):
         return Costs.uniform(place, *MODEL, w_share=0.94)
