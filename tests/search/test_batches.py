@@ -70,7 +70,7 @@ def fleet(batches: Batches) -> Fleet:
     return fleet_of(space_on, Cluster.read("dgx-h100:5"), headroom=0.05, batches=batches)
 
 
-@pytest.mark.parametrize("text", ["20..60", "24/30"])
+@pytest.mark.parametrize("text", [pytest.param("20..60", marks=pytest.mark.slow), "24/30"])
 def test_each_number_of_nodes_has_its_best_batch(text: str) -> None:
     whole = fleet(read_batches(text, 2048))
     each_s = {}
@@ -101,10 +101,11 @@ def test_a_deadline_may_choose_the_batch() -> None:
 @pytest.mark.parametrize(
     ("model", "framework", "fix"),
     [
-        (EXPERTS, "torchtitan", "cp=1,sp=1,micro=1..4,recompute=none/full"),
-        (DENSE, "megatron-core", "cp=1..2,sp=1,zero=1"),
+        pytest.param(
+            *(EXPERTS, "torchtitan", "cp=1,sp=1,micro=1..4,recompute=none/full"), id="experts", marks=pytest.mark.slow
+        ),
+        pytest.param(DENSE, "megatron-core", "cp=1..2,sp=1,zero=1", id="dense"),
     ],
-    ids=["experts", "dense"],
 )
 def test_strategies_without_a_score_change_no_answer(
     model: Any, framework: str, fix: str, monkeypatch: pytest.MonkeyPatch
@@ -123,7 +124,7 @@ def test_strategies_without_a_score_change_no_answer(
         assert pruned.considered == whole.considered
 
 
-@pytest.mark.parametrize("framework", ["torchtitan", "deepspeed", "llm-foundry"])
+@pytest.mark.parametrize("framework", [pytest.param("torchtitan", marks=pytest.mark.slow), "deepspeed", "llm-foundry"])
 def test_first_answers_are_of_the_space(framework: str) -> None:
     space = space_of(EXPERTS, "dgx-h100:2", framework, seq=2048, batch=64, fix="micro=1/2,cp=1..2")
     for share in space.typical().shares():

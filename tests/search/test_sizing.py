@@ -183,8 +183,10 @@ def fits(space: Space, seq: int) -> bool:
 
 @pytest.mark.parametrize(
     ("cluster", "layers", "hidden", "batch", "fix"),
-    [("a10:2", 24, 2048, 8, "sp=1"), ("a10:6", 48, 2560, 24, "tp=1")],
-    ids=["powers of two", "six devices"],
+    [
+        pytest.param("a10:2", 24, 2048, 8, "sp=1", id="powers of two", marks=pytest.mark.slow),
+        pytest.param("a10:6", 48, 2560, 24, "tp=1", id="six devices"),
+    ],
 )
 def test_the_longest_sequence_is_the_longest_of_all(
     cluster: str, layers: int, hidden: int, batch: int, fix: str

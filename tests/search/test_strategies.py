@@ -28,6 +28,7 @@ EXPERTS = gpt(layers=8, hidden=1024, heads=16, vocab=32000, gated=True, experts=
 ODD = gpt(layers=8, hidden=1536, heads=12, vocab=50304, positions=2048)
 WIDE = gpt(layers=16, hidden=1024, heads=16, vocab=128256, positions=2048)
 TASK = {"seq": 2048, "batch": 32}
+MODELS = {"dense": DENSE, "experts": EXPERTS}
 PLANNED = [name for name in SCHEDULES if can_be_planned(name)]
 
 
@@ -45,7 +46,10 @@ def every(space: Space, with_variants: bool = False) -> list[Choice]:
     ("model", "cluster", "framework", "fix"),
     [
         (DENSE, "dgx-h100:1", "megatron-core", "cp=1,zero=0/1,micro=1..2,recompute=none/full"),
-        (DENSE, "a10:8", "torchtitan", "cp=1..2,zero=1/3,micro=1..2,sp=1,recompute=none/full"),
+        pytest.param(
+            *(DENSE, "a10:8", "torchtitan", "cp=1..2,zero=1/3,micro=1..2,sp=1,recompute=none/full"),
+            marks=pytest.mark.slow,
+        ),
         (EXPERTS, "dgx-a100-40gb:1", "megatron-core", "cp=1,zero=1,micro=1,sp=1,recompute=none"),
     ],
 )
@@ -82,10 +86,16 @@ def test_the_best_of_variants_is_the_best_of_all(cluster: str, framework: str, f
     assert replace(found.best.setup, **plain) != found.best.setup
 
 
-@pytest.mark.parametrize("model", [DENSE, EXPERTS], ids=["dense", "experts"])
-@pytest.mark.parametrize("schedule", PLANNED)
-def test_scores_are_above_predictions_by_no_more_than_planning_allows(model: Any, schedule: str) -> None:
-    space = space_of(model, "dgx-h100:2", **TASK, fix=f"schedule={schedule},pp=2..8,cp=1,zero=0/1,micro=1")
+def taking_turns(*names: str) -> list[Any]:
+    """Each schedule with one of the names, and in the slow suite with all."""
+    pairs = [(schedule, name, at % len(names) == turn) for at, schedule in enumerate(PLANNED)
+             for turn, name in enumerate(names)]  # fmt: skip
+    return [pytest.param(*pair, marks=() if quick else pytest.mark.slow) for *pair, quick in pairs]
+
+
+@pytest.mark.parametrize(("schedule", "model"), taking_turns(*MODELS))
+def test_scores_are_above_predictions_by_no_more_than_planning_allows(schedule: str, model: str) -> None:
+    space = space_of(MODELS[model], "dgx-h100:2", **TASK, fix=f"schedule={schedule},pp=2..8,cp=1,zero=0/1,micro=1")
     checked = 0
     for share in space.shares():
         grid = space.grid(share)
@@ -99,8 +109,7 @@ def test_scores_are_above_predictions_by_no_more_than_planning_allows(model: Any
     assert checked >= 8
 
 
-@pytest.mark.parametrize("framework", ["penstock", "megatron-core"])
-@pytest.mark.parametrize("schedule", PLANNED)
+@pytest.mark.parametrize(("schedule", "framework"), taking_turns("penstock", "megatron-core"))
 def test_scores_of_variants_are_no_further_above_predictions(schedule: str, framework: str) -> None:
     space = space_of(
         WIDE, "dgx-h100:2", framework, **TASK, fix=f"schedule={schedule},pp=2..8,cp=1,tp=1,dp=1..8,micro=1"

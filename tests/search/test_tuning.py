@@ -67,11 +67,12 @@ def test_a_model_of_65_billion_fits_on_one_device_of_48_gigabytes() -> None:
 
 
 def test_the_fewest_devices_are_the_fewest() -> None:
-    space = space_of("llama-3-8b", "dgx-h100:1", seq=2048, batch=16, fix="cp=1")
+    fix = "cp=1,micro=1"
+    space = space_of("llama-3-8b", "dgx-h100:1", seq=2048, batch=16, fix=fix)
     (full,) = tune_plans(space, ("full",))
     assert full.fewest is not None
     assert full.fewest.headroom >= 0.05
-    alone = space_of("llama-3-8b", f"h100:{full.fewest.setup.devices // 2}", seq=2048, batch=16, fix="cp=1")
+    alone = space_of("llama-3-8b", f"h100:{full.fewest.setup.devices // 2}", seq=2048, batch=16, fix=fix)
     assert not tune_plans(alone, ("full",))[0].planned.choices
     assert full.trained == full.parameters
 

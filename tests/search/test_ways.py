@@ -55,7 +55,9 @@ def best_of_all(parts, layers, extra):
             return least
 
 
-@pytest.mark.parametrize("place", [Placement.loop(4), Placement.vee(4)], ids=["line", "v"])
+@pytest.mark.parametrize(
+    "place", [Placement.loop(4), pytest.param(Placement.vee(4), marks=pytest.mark.slow)], ids=["line", "v"]
+)
 def test_a_heavy_head_is_evened_out(place):
     even = solve(headed, place, 12, 4.0, "sync", SHORT)
     cut = solve(headed, with_cuts(place, 16, headed), 12, 4.0, "sync", SHORT)
