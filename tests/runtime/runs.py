@@ -1,5 +1,6 @@
 """Whole runs of a tiny model for the tests: in forked ranks (quick), or under torchrun's agent as users start them."""
 
+import importlib
 import json
 import os
 import random
@@ -15,8 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
-import transformers.models.gpt2.modeling_gpt2  # else every forked rank imports them for itself
-import transformers.models.llama.modeling_llama  # noqa: F401
 from ranks import Rank, fork, stacks
 
 from penstock.core.job import RunSpec
@@ -25,6 +24,12 @@ from penstock.core.plan import Plan
 from penstock.lower import add_sends, add_step, reduce_gradients, split_vocabulary
 from penstock.runtime import worker
 from penstock.schedules import build
+
+for each in (
+    *("numpy.ma", "pydantic.type_adapter"),
+    *("transformers.models.gpt2.modeling_gpt2", "transformers.models.llama.modeling_llama"),
+):
+    importlib.import_module(each)  # else every forked rank imports it for itself
 
 CONFIG = {
     "model_type": "llama",

@@ -231,7 +231,7 @@ def test_the_predicted_peak_is_what_is_alive(name: str, way: str) -> None:
 def run(where: Path, config: dict[str, Any] | None = None, **flags: Any) -> Path:
     """A run in two processes, planned as the command does."""
     where.mkdir(exist_ok=True)
-    spec = spec_in(where, config, out=str(where / "run"), **flags)
+    spec = spec_in(where, config, out=str(where / "run"), **{"checkpoint_every": 0, **flags})
     folder = prepare(spec)
     ended = run_forked(folder, spec)
     assert ended.codes == [0] * spec.strategy.ranks, ended.said
@@ -288,7 +288,7 @@ def test_a_run_that_saves_memory_learns_the_same(schedule: str, saving: str, tmp
 @pytest.mark.parametrize("saving", [pytest.param("selective", marks=pytest.mark.slow), "both"])
 def test_it_resumes(saving: str, tmp_path: Path) -> None:
     whole = run(tmp_path / "whole", schedule="1f1b", **SAVING[saving])
-    folder = run(tmp_path / "parts", schedule="1f1b", steps=4, **SAVING[saving])
+    folder = run(tmp_path / "parts", schedule="1f1b", steps=4, checkpoint_every=2, **SAVING[saving])
     spec = spec_in(tmp_path / "parts", out=str(folder), schedule="1f1b", resume=True, **SAVING[saving])
     prepare(spec)
     assert run_forked(folder, spec).codes == [0, 0]

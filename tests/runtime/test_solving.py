@@ -38,7 +38,9 @@ def one_by_one(place: Placement, micros: int) -> Plan:
 def begun_badly(where: Path, **flags: object) -> tuple[Path, object]:
     """A run that searches, and begins with the worst order."""
     where.mkdir()
-    folder, spec = prepared(where, **{"schedule": "zb-h1", "steps": STEPS, "solve_s": 0.3, **flags})
+    folder, spec = prepared(
+        where, **{"schedule": "zb-h1", "steps": STEPS, "solve_s": 0.3, "checkpoint_every": 0, **flags}
+    )
     validates = spec.strategy.optimizer_step == "post-validation"
     bad = add_step(add_sends(one_by_one(Placement.loop(2), 4)), "after" if validates else "before")
     (folder / "plan.json").write_text(bad.to_json())

@@ -9,7 +9,10 @@ from __future__ import annotations
 import dataclasses
 import math
 import typing
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
+from types import MappingProxyType
 from typing import Any, Literal
 
 from penstock.core.model import Model
@@ -236,20 +239,22 @@ TABLES: dict[str, type[Job] | type[Strategy] | type[RunSettings]] = {
 }
 
 
-def settings() -> dict[str, Setting]:
+@cache
+def settings() -> Mapping[str, Setting]:
     """Return every setting of a run by its name, which is unique over all tables.
 
     >>> settings()["micro_batches"].table
     'strategy'
     """
     owners: dict[str, type[Any]] = {"": RunSpec, **TABLES}
-    return {
+    found = {
         field.name: Setting(table, field.name, types[field.name], field.default, field.metadata["help"])
         for table, owner in owners.items()
         for types in [typing.get_type_hints(owner)]
         for field in dataclasses.fields(owner)
         if "help" in field.metadata
     }
+    return MappingProxyType(found)
 
 
 def _check_fields(value: Job | Strategy | RunSettings) -> None:

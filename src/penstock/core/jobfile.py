@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -127,11 +128,11 @@ _EXPECTED: dict[Any, str] = {
 
 def _checked(where: str, setting: Setting, value: object) -> object:
     """Return ``value`` as the type of ``setting``; whole numbers count as floats, lists as tuples, nothing else."""
-    from pydantic import TypeAdapter, ValidationError
+    from pydantic import ValidationError
 
     given = tuple(value) if isinstance(value, list) else value
     try:
-        return TypeAdapter(setting.type).validate_python(given, strict=True)
+        return _adapter(setting.type).validate_python(given, strict=True)
     except ValidationError:
         choices = get_args(setting.type) if get_origin(setting.type) is Literal else ()
         expected = f"one of {', '.join(choices)}" if choices else _EXPECTED[setting.type]
@@ -139,6 +140,13 @@ def _checked(where: str, setting: Setting, value: object) -> object:
         fix = f"; did you mean {alike!r}?" if alike else ""
         name = f"--{_dashes(setting.name)} " if where == "flag" else f"{where}{setting.name} = "
         raise ValueError(f"{name}{value!r} must be {expected}{fix}") from None
+
+
+@cache
+def _adapter(kind: Any) -> Any:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(kind)
 
 
 def _dashes(name: str) -> str:
