@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from penstock.cli.json import json_file, write_facts
-from penstock.cli.predict import NO_FLAGS, Flags, asked_for
+from penstock.cli.predict import NO_FLAGS, Flags, asked_for, check_tokens
 from penstock.units import HOUR_S
 
 if TYPE_CHECKING:
@@ -92,8 +92,7 @@ def goodput(
     from penstock.cli import goodput_text as text
 
     json_file(json)
-    if tokens is not None and not 0 < tokens < inf:
-        raise ValueError(f"--tokens {tokens:g}: give how many are trained on, for example 15e12")
+    check_tokens(tokens)
     assumed = failures_of(failures, weeks)
     asked = asked_for(model, cluster, framework, flags, usd_per_hour, start)
     found = asked.predicted()
@@ -119,7 +118,7 @@ def failures_of(rate: str | None, weeks: Weeks) -> Failures:
         first, _, unit = name.rpartition("_")
         field = FIELDS.get(name, f"{first}_s" if unit in UNITS_S else name)
         flag = f"--{name.replace('_', '-')} {value:g}"
-        if not 0 <= value < float("inf"):
+        if not 0 <= value < inf:
             raise ValueError(f"{flag}: give a number that is not below 0")
         if value == 0 and field in ABOVE_ZERO:
             raise ValueError(f"{flag}: give a number above 0")

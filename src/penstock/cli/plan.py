@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from math import inf
 from pathlib import Path
 from typing import Annotated
 
@@ -75,12 +74,12 @@ def plan(
     from penstock.cli.export import checked
     from penstock.cli.json import json_file
     from penstock.cli.plan_usual import Usual, usual_answer
+    from penstock.cli.predict import check_tokens
     from penstock.cli.report import report_files
     from penstock.cli.special import only_usual, special_answer, special_of
     from penstock.search.numbers import ANY, several
 
-    if tokens is not None and not 0 < tokens < inf:
-        raise ValueError(f"--tokens {tokens:g}: give how many are trained on, for example 15e12")
+    check_tokens(tokens)
     fix = (*fix, f"precision={precision.replace(',', '/')}") if precision else fix
     rented, kind = machines_of(cluster, usd_per_hour), special_of(special)
     more = {"why": why, "what-if": what_if, "pareto": pareto, "report": report, "from": start}

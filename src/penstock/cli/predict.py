@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import typing
 from pathlib import Path
 from types import NoneType
@@ -110,6 +111,16 @@ def predict(
         "asked": {"model": model or asked.model.name, "cluster": cluster, "framework": asked.framework.name}
     } | facts_of(found, *asked[:3], asked.framework.name)
     write_facts(facts, json, lambda: print_prediction(found, facts, asked.setup))
+
+
+def check_tokens(tokens: float | None) -> None:
+    """Do nothing if a training may have so many tokens, or nobody said how many.
+
+    Raises:
+        ValueError: they are no number above 0.
+    """
+    if tokens is not None and not 0 < tokens < math.inf:
+        raise ValueError(f"--tokens {tokens:g}: give how many are trained on, for example 15e12")
 
 
 class Asked(NamedTuple):

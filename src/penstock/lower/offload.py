@@ -14,7 +14,7 @@ from penstock.core.op import HOST, Kind
 from penstock.core.plan import Plan
 from penstock.core.play import Played, play
 from penstock.lower.place import place
-from penstock.lower.recompute import lives
+from penstock.lower.recompute import lives, refuse_unknown
 
 MARGINS = (0.0, 0.5, 1.0, 2.0, 4.0)
 """How much earlier than needed a fetch is asked for, in fetches, in the order they are tried."""
@@ -67,10 +67,7 @@ def offload(plan: Plan, costs: Costs, stages: Collection[int] | None = None, tri
     """
     if trips < 1:
         raise ValueError(f"trips={trips}; what waits less than one way there and back cannot be moved; give 1 or more")
-    known = plan.placement.stages
-    for s in stages or ():
-        if not 0 <= s < known:
-            raise ValueError(f"stage {s}: stages count from 0 to {known - 1}")
+    refuse_unknown(stages, plan.placement)
     if not plan.trains:
         return plan
     seconds = costs.of(plan)

@@ -49,14 +49,11 @@ def recompute(
         raise ValueError(f"plan {plan.name!r} has {plan.slices} slices, which need keys and values of others; use 1")
     if keep < 0:
         raise ValueError(f"keep={keep}; it counts forwards, from 0")
-    known = plan.placement.stages
-    for s in stages or ():
-        if not 0 <= s < known:
-            raise ValueError(f"stage {s}: stages count from 0 to {known - 1}")
+    refuse_unknown(stages, plan.placement)
     forward, back = lives(plan)
     wanted = (forward != NOTHING) & (back != NOTHING) & (index(plan)[Kind.R] == NOTHING)
     if stages is not None:
-        wanted &= np.isin(np.arange(known), list(stages))[:, None]
+        wanted &= np.isin(np.arange(plan.placement.stages), list(stages))[:, None]
     if pairs is not None:
         wanted &= _table(pairs, wanted)
     between = np.cumsum(plan.ops[:, 0] == Kind.F)
@@ -65,6 +62,17 @@ def recompute(
     rows = back[stage, micro]
     ops = np.stack([np.full(len(rows), Kind.R), stage, micro], axis=1)
     return place(plan, ops, plan.rank_of_op[rows], 4 * rows) if len(rows) else plan
+
+
+def refuse_unknown(stages: Collection[int] | None, placement: Placement) -> None:
+    """Do nothing if a placement has all these stages.
+
+    Raises:
+        ValueError: one is not there.
+    """
+    for s in stages or ():
+        if not 0 <= s < placement.stages:
+            raise ValueError(f"stage {s}: stages count from 0 to {placement.stages - 1}")
 
 
 def lives(plan: Plan) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
