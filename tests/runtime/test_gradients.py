@@ -99,28 +99,40 @@ def run_once(executor: Executor, inputs: list[Tensor], targets: list[Tensor]) ->
 # -- decoders ------------------------------------------------------------------------------------------------------
 
 
-@functools.cache
-def whole(family: str) -> tuple[nn.Module, Tensor, Tensor]:
+def made(config: dict[str, Any], sequences: int, seq: int) -> tuple[nn.Module, Tensor, Tensor]:
     """transformers' own model in float64, and one batch for it."""
-    facts = copy.deepcopy(CONFIGS[family])
+    facts = copy.deepcopy(config)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
-        config = AutoConfig.for_model(facts.pop("model_type"), **facts)
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.float64)
+        model = AutoModelForCausalLM.from_config(
+            AutoConfig.for_model(facts.pop("model_type"), **facts), dtype=torch.float64
+        )
         for param in model.parameters():  # biases start at zero, which would hide mistakes
             nn.init.normal_(param, std=0.3)
-        ids = torch.randint(0, 17, (MICROS * MICRO, SEQ + 1))
+        ids = torch.randint(0, 17, (sequences, seq + 1))
     return model, ids[:, :-1].contiguous(), ids[:, 1:].contiguous()
+
+
+def loss_of(model: nn.Module, ids: Tensor, targets: Tensor) -> Tensor:
+    return nn.functional.cross_entropy(model(input_ids=ids).logits.flatten(0, 1), targets.flatten())
+
+
+def gradients_of(model: nn.Module, loss: Tensor) -> tuple[float, Grads]:
+    """A loss, and its gradients by the names of parameters."""
+    model.zero_grad()
+    loss.backward()
+    return loss.item(), {name: param.grad.clone() for name, param in model.named_parameters()}
+
+
+@functools.cache
+def whole(family: str) -> tuple[nn.Module, Tensor, Tensor]:
+    return made(CONFIGS[family], MICROS * MICRO, SEQ)
 
 
 @functools.cache
 def reference(family: str) -> tuple[float, Grads]:
     """Loss and gradients of the whole batch at once."""
-    model, ids, targets = whole(family)
-    model.zero_grad()
-    loss = nn.functional.cross_entropy(model(input_ids=ids).logits.flatten(0, 1), targets.flatten())
-    loss.backward()
-    return loss.item(), {name: param.grad.clone() for name, param in model.named_parameters()}
+    return gradients_of(whole(family)[0], loss_of(*whole(family)))
 
 
 def decoder_rank(plans: list[Plan], rank: int, family: str) -> list[Found]:

@@ -1,6 +1,5 @@
 """Slices of sequences on real ranks: gradients, boundary tensors and losses are those of whole sequences."""
 
-import copy
 import functools
 from dataclasses import replace
 from pathlib import Path
@@ -11,8 +10,8 @@ import pytest
 import torch
 from ranks import on_ranks
 from runs import losses, plan_for, prepared, spec_in
+from test_gradients import EXACT, Grads, gradients_of, loss_of, made
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 from transformers.models.mistral.modeling_mistral import MistralRMSNorm
 from transformers.models.qwen2.modeling_qwen2 import Qwen2RMSNorm
@@ -35,8 +34,6 @@ from penstock.schedules import SCHEDULES, build
 
 MICROS, SLICES, SEQ, MICRO, LAYERS = 4, 3, 12, 2, 4
 NAMES = ["seq1f1b", "seq1f1b-i", "seq1f1b-zb"]
-EXACT = 1e-12
-Grads = dict[str, Tensor]
 LLAMA = {
     "vocab_size": 17,
     "hidden_size": 8,
@@ -60,25 +57,13 @@ CONFIGS: dict[str, dict[str, Any]] = {
 
 @functools.cache
 def whole(family: str) -> tuple[nn.Module, Tensor, Tensor]:
-    """transformers' own model in float64, and one batch for it."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(3)
-        config = AutoConfig.for_model(family, **copy.deepcopy(CONFIGS[family]))
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.float64)
-        for param in model.parameters():  # biases start at zero, which would hide mistakes
-            nn.init.normal_(param, std=0.3)
-        ids = torch.randint(0, 17, (MICROS * MICRO, SEQ + 1))
-    return model, ids[:, :-1].contiguous(), ids[:, 1:].contiguous()
+    return made({"model_type": family, **CONFIGS[family]}, MICROS * MICRO, SEQ)
 
 
 @functools.cache
 def reference(family: str) -> tuple[float, Grads]:
     """Loss and gradients of the whole batch at once, on one device."""
-    model, ids, targets = whole(family)
-    model.zero_grad()
-    loss = nn.functional.cross_entropy(model(input_ids=ids).logits.flatten(0, 1), targets.flatten())
-    loss.backward()
-    return loss.item(), {name: param.grad.clone() for name, param in model.named_parameters()}
+    return gradients_of(whole(family)[0], loss_of(*whole(family)))
 
 
 def _norm_in_own_type(self: nn.Module, x: Tensor) -> Tensor:

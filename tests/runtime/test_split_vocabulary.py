@@ -1,6 +1,5 @@
 """Head and embedding split over ranks give the gradients and losses of a whole model."""
 
-import copy
 import functools
 import gc
 from collections.abc import Callable
@@ -9,9 +8,22 @@ from typing import Any
 import pytest
 import torch
 from ranks import on_ranks
-from test_gradients import CONFIGS, EXACT, MICRO, MICROS, SEQ, Grads, differ, grads_of, run_once, summed
+from test_gradients import (
+    CONFIGS,
+    EXACT,
+    MICRO,
+    MICROS,
+    SEQ,
+    Grads,
+    differ,
+    gradients_of,
+    grads_of,
+    loss_of,
+    made,
+    run_once,
+    summed,
+)
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM
 
 from penstock.core.plan import Plan
 from penstock.engine import check
@@ -49,30 +61,18 @@ def plan_of(name: str, ranks: int, algorithm: int) -> Plan:
 @functools.cache
 def whole(kind: str) -> tuple[nn.Module, Tensor, Tensor]:
     """transformers' own model in float64, and one batch for it; some targets do not count."""
-    facts = copy.deepcopy(MODELS[kind])
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(3)
-        config = AutoConfig.for_model(facts.pop("model_type"), **facts)
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.float64)
-        for param in model.parameters():
-            nn.init.normal_(param, std=0.3)
-        ids = torch.randint(0, 17, (MICROS * MICRO, SEQ + 1))
-    targets = ids[:, 1:].contiguous()
+    model, ids, targets = made(MODELS[kind], MICROS * MICRO, SEQ)
     targets[:, 2] = -100
     targets[::4, 0] = -100
-    return model, ids[:, :-1].contiguous(), targets
+    return model, ids, targets
 
 
 @functools.cache
 def reference(kind: str) -> tuple[float, Grads]:
     """Mean over micro-batches of their losses, and its gradients."""
     model, ids, targets = whole(kind)
-    model.zero_grad()
     pairs = zip(ids.chunk(MICROS), targets.chunk(MICROS), strict=True)
-    losses = [nn.functional.cross_entropy(model(input_ids=x).logits.flatten(0, 1), t.flatten()) for x, t in pairs]
-    loss = torch.stack(losses).mean()
-    loss.backward()
-    return loss.item(), {name: param.grad.clone() for name, param in model.named_parameters()}
+    return gradients_of(model, torch.stack([loss_of(model, *pair) for pair in pairs]).mean())
 
 
 def split_rank(plan: Plan, rank: int, kind: str, steps: int = 1) -> tuple[float, Grads, dict[str, tuple[int, int]]]:
