@@ -262,7 +262,7 @@ def test_a_multi_token_head_is_a_block_and_a_pass_through_the_head() -> None:
     assert len(model.predictors) == 2
     assert model.parameters == made("deepseek_v3").parameters
     per_head = model.blocks[-1].parameters + 2 * 64 * 64 + 3 * 64
-    assert model.predictor_parameters == 2 * per_head
+    assert [each.parameters for each in model.predictors] == [per_head] * 2
     once = flops(operators(model.blocks[-1], SMALL)) + flops(head_operators(model, SMALL))
     project = 3 * 2 * MICRO * SEQ * 2 * 64 * 64
     assert flops(predictor_operators(model, SMALL)) == 2 * (once + project)

@@ -170,11 +170,6 @@ class Architecture:
         return self._ends + sum(block.active_parameters * count for block, count in self.kinds().items())
 
     @property
-    def predictor_parameters(self) -> int:
-        """Of the multi-token heads."""
-        return sum(predictor.parameters for predictor in self.predictors)
-
-    @property
     def _ends(self) -> int:
         norm = self.norm.parameters if self.norm else 0
         return self.embedding.parameters + norm + self.head.parameters + self.vectors
