@@ -23,7 +23,7 @@ def is_fast(row):
     size = row.p * row.m
     if row.source == "zb_table_5" and not reads(row):
         return True
-    return size <= (4 * 8 if row.peer == "v-auto" else 8 * 8 if reads(row) else 8 * 24)
+    return size <= (4 * 8 if row.peer == "v-auto" else 4 * 12 if reads(row) else 8 * 24)
 
 
 FAST = [row for row in HAVE if is_fast(row)]

@@ -193,7 +193,7 @@ def test_stages_without_layers_train(tmp_path: Path) -> None:
         where = tmp_path / str(cut)
         where.mkdir()
         flags = {"ranks": 2, "steps": 4} if cut is None else {"ranks": 4, "steps": 4, "stage_layers": cut}
-        folder, spec = prepared(where, schedule="zb-h1", clip_norm=0.1, checkpoint_every=4, **flags)
+        folder, spec = prepared(where, schedule="zb-h1", clip_norm=0.1, checkpoint_every=0, **flags)
         ended = run_forked(folder, spec)
         assert set(ended.codes) == {0}, ended.text
         found.append(losses(folder))

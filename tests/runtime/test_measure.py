@@ -252,14 +252,13 @@ def test_a_stage_without_layers_can_be_probed(tmp_path: Path) -> None:
 # -- a real run ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("blocking", [False, True], ids=["overlapped", "blocking"])
+@pytest.mark.parametrize("sends", ["overlapped", pytest.param("blocking", marks=pytest.mark.slow)])
 def test_a_real_run_reports_predicted_beside_measured(
-    blocking: bool, tmp_path: Path, record_property: Any, capsys: Any
+    sends: str, tmp_path: Path, record_property: Any, capsys: Any
 ) -> None:
     """No assertion on times: they are noisy here; the figures are shown with ``pytest -s``."""
     flags = {"steps": 20, "schedule": "zb-h1", "held_out_sequences": 0, "checkpoint_every": 0}
-    folder, spec = prepared(tmp_path, {"hidden_size": 64, "intermediate_size": 128}, batch=64, **flags,
-                            sends="blocking" if blocking else "overlapped")  # fmt: skip
+    folder, spec = prepared(tmp_path, {"hidden_size": 64, "intermediate_size": 128}, batch=64, sends=sends, **flags)
     assert run_forked(folder, spec).codes == [0, 0]
     result = json.loads((folder / "result.json").read_text())
     predicted, measured = (Timeline.from_json((folder / f"{n}.json").read_text()) for n in ("predicted", "measured"))

@@ -44,7 +44,7 @@ def passing(room: Room) -> float:
 @pytest.mark.parametrize(
     ("name", "vocab", "micro", "seq", "again", "off"),
     [
-        ("tiny-llama", 256, 2, 256, "none", 0.0),
+        pytest.param(*("tiny-llama", 256, 2, 256, "none", 0.0), marks=pytest.mark.slow),
         ("tiny-llama", 8192, 2, 256, "none", 0.0),
         ("tiny-llama", 8192, 2, 256, "full", 0.0),
         ("tiny-qwen3", 4096, 4, 128, "selective", 0.0),

@@ -1,6 +1,7 @@
 """The optimizer over stages on ranks is one optimizer over the whole model."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -85,27 +86,27 @@ def on_stages(plan: Plan, rank: int, tied: bool, steps: int, job: Job = JOB) -> 
     return {f"{s}.{n}": p.detach() for s, m in pieces.items() for n, p in m.named_parameters()}, norms
 
 
-@pytest.mark.parametrize("tied", [False, True])
-@pytest.mark.parametrize("clip", [0.8, 0.0])
 @pytest.mark.parametrize("rank_of", [(0,), (0, 0), (0, 1), (0, 1, 0, 1), (0, 1, 1, 0), (0, 1, 2)], ids=str)
-def test_it_is_one_optimizer_over_the_whole_model(rank_of: tuple[int, ...], clip: float, tied: bool) -> None:
-    """Weights after six steps and the norm of each, with shared weights on one rank, on two, and on none."""
-    plan, job = plan_on(rank_of), Job(**{name: getattr(JOB, name) for name in ("steps", "warmup_steps")},
-                                      learning_rate=0.05, weight_decay=0.2, clip_norm=clip)  # fmt: skip
-    expected, norms = whole(len(rank_of), tied, 6, job)
-    if clip:
-        assert min(norms) < clip < max(norms)
-    if plan.placement.ranks == 1:
-        parts = [on_stages(plan, 0, tied, 6, job)]
-    else:
-        parts = on_ranks(plan.placement.ranks, lambda rank: on_stages(plan, rank, tied, 6, job))
-    found: dict[str, Tensor] = {}
-    for weights, seen in parts:
-        found |= weights
-        assert seen == pytest.approx(norms, rel=1e-6)
-    assert found.keys() == expected.keys()
-    for name, value in expected.items():
-        assert torch.allclose(found[name], value, rtol=2e-6, atol=1e-7), name
+def test_it_is_one_optimizer_over_the_whole_model(rank_of: tuple[int, ...]) -> None:
+    """Weights after six steps and the norm of each, clipped or not, with shared weights on one rank, on two, and on
+    none."""
+    plan = plan_on(rank_of)
+    cases = [(tied, replace(JOB, clip_norm=clip)) for tied in (False, True) for clip in (0.8, 0.0)]
+
+    def work(rank: int) -> list[tuple[dict[str, Tensor], list[float]]]:
+        return [on_stages(plan, rank, tied, 6, job) for tied, job in cases]
+
+    parts = [work(0)] if plan.placement.ranks == 1 else on_ranks(plan.placement.ranks, work)
+    for (tied, job), each in zip(cases, zip(*parts, strict=True), strict=True):
+        expected, norms = whole(len(rank_of), tied, 6, job)
+        assert not job.clip_norm or min(norms) < job.clip_norm < max(norms)
+        found: dict[str, Tensor] = {}
+        for weights, seen in each:
+            found |= weights
+            assert seen == pytest.approx(norms, rel=1e-6), (tied, job.clip_norm)
+        assert found.keys() == expected.keys()
+        for name, value in expected.items():
+            assert torch.allclose(found[name], value, rtol=2e-6, atol=1e-7), (name, tied, job.clip_norm)
 
 
 def test_the_callers_figure_is_summed_over_ranks() -> None:

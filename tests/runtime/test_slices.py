@@ -1,6 +1,7 @@
 """Slices of sequences on real ranks: gradients, boundary tensors and losses are those of whole sequences."""
 
 import functools
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from pipes import executor_of
@@ -132,27 +133,34 @@ def compare(parts: list[tuple[float, Grads, int]], family: str) -> None:
     assert max(((total[n] - g).abs().max() / g.abs().max()).item() for n, g in expected.items()) < EXACT
 
 
-@pytest.mark.parametrize("family", CONFIGS)
-@pytest.mark.parametrize("name", NAMES)
+def taking_turns(families: Iterable[str], *ranks: int) -> list[Any]:
+    """On two ranks each family with one of the schedules; the slow suite has them all on any number of ranks."""
+    turns = [(family, name, at % len(NAMES) == turn) for at, family in enumerate(families)
+             for turn, name in enumerate(NAMES)]  # fmt: skip
+    return [
+        pytest.param(family, name, count, marks=() if mine and count == 2 else pytest.mark.slow)
+        for family, name, mine in turns
+        for count in ranks
+    ]
+
+
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("ranks", [1, 2, pytest.param(4, marks=pytest.mark.slow)])
-def test_gradients_and_loss_are_those_of_one_device(ranks: int, name: str, family: str) -> None:
+@pytest.mark.parametrize(("family", "name", "ranks"), taking_turns(CONFIGS, 1, 2, 4))
+def test_gradients_and_loss_are_those_of_one_device(family: str, name: str, ranks: int) -> None:
     plan = plan_of(name, ranks)
     parts = [on_rank(plan, 0, family)] if ranks == 1 else on_ranks(ranks, lambda rank: on_rank(plan, rank, family))
     compare(parts, family)
 
 
-@pytest.mark.parametrize("family", ["llama", "mistral", "gpt2"])
-@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("ranks", [1, 2])
-def test_slices_of_unequal_length_change_nothing(ranks: int, name: str, family: str) -> None:
+@pytest.mark.parametrize(("family", "name", "ranks"), taking_turns(["llama", "mistral", "gpt2"], 1, 2))
+def test_slices_of_unequal_length_change_nothing(family: str, name: str, ranks: int) -> None:
     plan = replace(plan_of(name, ranks), slice_lengths=(7, 3, 2))
     parts = [on_rank(plan, 0, family)] if ranks == 1 else on_ranks(ranks, lambda rank: on_rank(plan, rank, family))
     compare(parts, family)
 
 
-@pytest.mark.parametrize("ranks", [2, 4])
+@pytest.mark.parametrize("ranks", [2, pytest.param(4, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", NAMES)
 def test_boundary_tensors_are_as_many_as_simulated(name: str, ranks: int) -> None:
     plan = plan_of(name, ranks)

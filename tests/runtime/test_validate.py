@@ -119,7 +119,7 @@ def test_it_ends_as_with_a_barrier(schedule: str, ranks: int, tmp_path: Path) ->
     assert 2 <= sum(taken_back) <= 6
 
 
-@pytest.mark.parametrize(("clip_norm", "count"), [pytest.param(0.0, 0, marks=pytest.mark.slow), (0.1, 6)])
+@pytest.mark.parametrize(("clip_norm", "count"), [pytest.param(0.0, 0, marks=pytest.mark.slow), (0.1, 4)])
 @pytest.mark.parametrize(
     "facts",
     [
@@ -137,7 +137,7 @@ def test_no_step_or_every_step_is_taken_back(
     facts: dict[str, Any], clip_norm: float, count: int, tmp_path: Path
 ) -> None:
     """Also where messages hold ranks, where stages lie in a V, where weights are shared, and on one rank."""
-    _, after = both(tmp_path, clip_norm=clip_norm, checkpoint_every=4, **facts)
+    _, after = both(tmp_path, clip_norm=clip_norm, steps=4, checkpoint_every=3, **facts)
     assert sum(row["taken_back"] for row in after) == count
 
 
@@ -176,7 +176,7 @@ def test_it_ends_as_with_a_barrier_after_other_passes(
 
 def test_the_result_says_what_it_took(tmp_path: Path) -> None:
     """Twelve steps, each clipped; the copy is as large as weights, two moments and a count each."""
-    folder, ends = ran(tmp_path, "post-validation", clip_norm=0.1, steps=12)
+    folder, ends = ran(tmp_path, "post-validation", clip_norm=0.1, steps=12, checkpoint_every=0)
     result = json.loads((folder / "result.json").read_text())
     assert result["rollbacks"] == 12
     sizes = [sum(t.nbytes for t in tree_leaves(end)) for end in ends]
