@@ -49,6 +49,13 @@ def test_marks_spaces_zips_and_more_or_fewer_cells(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("mark", [";", "\t"])
+def test_other_marks_and_heads_in_other_letters(tmp_path, mark):
+    text = f"Model Name,Device,devices,Seq-Len,GLOBAL_BATCH\n{ROW}\n".replace(",", mark)
+    plain = read_rows(written(tmp_path, f"{HEAD}\n{ROW}\n"))
+    assert read_rows(written(tmp_path, text)) == plain
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [

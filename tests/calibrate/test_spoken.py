@@ -47,6 +47,7 @@ def setup(**cells):
          (4,)),
         ("zero_stage_or_fsdp", ("ZeRO-3", "zero3", "Stage 3", "FSDP", "fsdp2", "FULL_SHARD", "optim_grads_params"),
          "zero", 3),
+        ("zero_stage_or_fsdp", ("z3", "ds_z3_config.json"), "zero", 3),
         ("zero_stage_or_fsdp", ("ZeRO 1", "1 (os)", "distributed optimizer", "Zero Stage 1"), "zero", 1),
         ("zero_stage_or_fsdp", ("SHARD_GRAD_OP", "zero-2", "ZeRO-Offload", "optim_grads"), "zero", 2),
         ("zero_stage_or_fsdp", ("none", "DDP", "NO_SHARD", "no"), "zero", 0),
@@ -80,6 +81,10 @@ def test_selective_recompute_of_pytorch_keeps_products():
         ("DeepSeek-R1", 671e9, "like deepseek-v3"),
         ("InternLM2-20B", 20e9, "like mistral-small-24b with 34 layers"),
         ("GPT-22B", 22e9, "the GPT of 48 layers of 6144"),
+        ("GPT-310B", 310e9, "the GPT of 96 layers of 16384"),
+        ("GPT 345M", 0.357e9, "the GPT of 24 layers of 1024"),
+        ("Qwen3-MoE-30B", 30.5e9, "like qwen3-30b-a3b"),
+        ("Llama 3 405B", 405.9e9, "like llama-3.1-405b"),
         ("PaLM 540B", 540e9, "PaLM of 118 layers"),
         ("Foo-30B-A3B", 30.5e9, "like qwen3-30b-a3b"),
         ("bloom", 176e9, ""),
@@ -173,11 +178,41 @@ def test_names_of_a_device(device):
     [
         ("MI300X-192GB", "mi300x"), ("TPU v5p", "tpu-v5p"), ("tpu v5p-128", "tpu-v5p"), ("Trainium2", "trainium2"),
         ("A100-SXM4-40GB", "a100-40gb-sxm"), ("A100 80G", "a100-80gb-sxm"), ("RTX 4090", "rtx-4090"),
-        ("A10G", "a10g"),
+        ("A10G", "a10g"), ("v3-128", "tpu-v3"), ("Ascend910A", "ascend-910"),
     ],
 )  # fmt: skip
 def test_names_of_other_devices(text, name):
     assert run_of(ROW | {"device": text}).cluster.device.name == name
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("Ampere A100", "a100-80gb-sxm"), ("Trn1 (Trainium)", "trainium1"), ("HPU Gaudi2", "gaudi2"),
+        ("Iluvatar-BI-V150-64GB", "iluvatar-bi150"), ("DGX A100 640GB", "a100-80gb-sxm"),
+    ],
+)  # fmt: skip
+def test_a_device_among_other_words_is_a_guess(text, name):
+    run = run_of(ROW | {"device": text})
+    assert (run.cluster.device.name, run.why_not) == (name, "")
+    assert f"device {text!r} is taken to be" in " ".join(run.guessed)
+
+
+def test_what_is_left_out_may_fill_the_device():
+    said = {"model_name": "DeepSeek-V3", "device": "GB200", "devices": "256", "pp": "4", "vpp": "4", "ep": "64"}
+    more = {"tp": "1", "dp": "64", "global_batch": "2048", "zero_stage_or_fsdp": "", "seq_len": "4096"}
+    found = row(**said, **more, recompute="mla_up_proj, mlp", precision="MXFP8")
+    assert (found.run.setup.zero, found.figures.fits) == (1, True)
+
+
+def test_hosts_of_a_rack_share_its_switch():
+    run = run_of(ROW | {"device": "GB200 NVL72", "devices": "256", "dp": "64"})
+    assert [level.ranks for level in run.cluster.path(64)] == [64]
+    assert "nodes of 4 devices" in run.guessed
+
+
+def test_a_row_without_layout_and_batch_has_a_sequence_for_each_device():
+    assert setup(**NO_LAYOUT, global_batch="").batch == 64
 
 
 def test_measured_figures_with_units():

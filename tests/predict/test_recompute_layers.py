@@ -93,3 +93,13 @@ def test_explained_figures_add_up() -> None:
 def test_what_cannot_be_says_what_can(fields: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         replace(SETUP, **fields)
+
+
+@pytest.mark.parametrize("model", [MODEL, EXPERTS], ids=["dense", "experts"])
+def test_selective_is_what_the_framework_makes_again(model: Any) -> None:
+    setup = replace(SETUP, recompute="selective")
+    named = found(replace(SETUP, recompute=stack("megatron-core").selective), model)
+    mine, pytorch, none = found(setup, model), found(setup, model, "pytorch"), found(SETUP, model, "pytorch")
+    assert (mine.seconds, mine.rooms) == (named.seconds, named.rooms)
+    assert mine.rooms[0].activations < found(SETUP, model).rooms[0].activations
+    assert pytorch.rooms[0].activations < 0.8 * none.rooms[0].activations

@@ -85,7 +85,7 @@ def _batch(row: Mapping[str, str], dp: int, pp: int, micro: int, guessed: list[s
         return found
     if seconds:
         raise ValueError("the row has no global_batch, and its seconds depend on it")
-    found = dp * (micro or 1) * (DEEP * pp if pp > 1 else 1)
+    found = (micro or 1) * (dp * DEEP * pp if pp > 1 else max(dp, devices or 1))
     guessed.append(f"global_batch={found}")
     return found
 

@@ -104,7 +104,7 @@ def _planned(
         fixed |= {"recompute": (setup.recompute,), "recompute_layers": (setup.recompute_layers,)}
     space = Space(model, cluster, stack, replace(setup, **apart), fixed, {}, used=devices)
     try:
-        found = first_choice(space, HEADROOM)
+        found = first_choice(space, HEADROOM) or first_choice(space, 0.0)
     except ValueError:
         return None
     return found.setup if found else None

@@ -25,7 +25,16 @@ from penstock.calibrate.printed import (
 )
 from penstock.calibrate.rows import NO, number, read_rows, truth, whole
 from penstock.calibrate.run_recipes import STEP, ways_of, with_notes, with_recipe
-from penstock.calibrate.spoken import any_of, flash, precision, recomputed, schedule_of, sharded, stands_for_itself
+from penstock.calibrate.spoken import (
+    any_of,
+    device_within,
+    flash,
+    precision,
+    recomputed,
+    schedule_of,
+    sharded,
+    stands_for_itself,
+)
 from penstock.core.architecture import Architecture
 from penstock.core.cluster import Cluster
 from penstock.core.config.described import described
@@ -147,11 +156,18 @@ def _run(row: Mapping[str, str], framework: Stack | None) -> Run:
 
 
 def _cluster(row: Mapping[str, str], devices: int, guessed: list[str]) -> Cluster:
-    each, text = whole(row, "per_node") or 8, _alone(row["device"])
+    text = _alone(row["device"])
     name = "jean-zay-a100" if "Jean Zay" in row.get("inter_link", "") and "A100" in text else text
-    wanted = min(each, devices)
-    each = min(wanted, Cluster.read(name).node_of(0).devices)
-    if each < wanted:
+    try:
+        usual = Cluster.read(name).node_of(0)
+    except ValueError:
+        if not (known := device_within(text)):
+            raise
+        guessed.append(f"device {text!r} is taken to be {known}")
+        name, usual = known, Cluster.read(known).node_of(0)
+    said = whole(row, "per_node")
+    each = min(said or usual.devices // usual.hosts, usual.devices, devices)
+    if each != min(said or 8, devices):
         guessed.append(f"nodes of {each} devices")
     return Cluster.read(f"{name}:{-(-devices // each)}x{each}")
 

@@ -42,14 +42,18 @@ MOST_ELSE = 10**9
 def read_rows(path: Path) -> list[dict[str, str]]:
     """Return the rows of a CSV file (``.gz`` too) by column, cells that say nothing as ``""``.
 
+    Semicolons and tabs may part cells too.
+
     Every row has an ``id``: its own, else its number, the first below the head being ``row 1``.
 
     Raises:
         ValueError: the file is no text, or no table of runs, or has none.
     """
-    reader = csv.DictReader(io.StringIO(_text(path), newline=""))
+    text = _text(path)
+    head = text.partition("\n")[0]
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=head.count))
     try:
-        names = [name.strip() for name in reader.fieldnames or ()]
+        names = _plain([name.strip() for name in reader.fieldnames or ()])
         reader.fieldnames = names
         _check(path, names)
         found = [_cleaned(row, number) for number, row in enumerate(reader, 1)]
@@ -68,6 +72,12 @@ def _text(path: Path) -> str:
         raise ValueError(f"{path} is not UTF-8 text (byte {error.start}); save the table as CSV") from None
     except (EOFError, gzip.BadGzipFile) as error:
         raise ValueError(f"{path}: {error}") from None
+
+
+def _plain(names: list[str]) -> list[str]:
+    """Names of columns as this package writes them, ``Seq Len`` as ``seq_len``, where no other column has that name."""
+    plain = [re.sub(r"[\s-]+", "_", name.lower()) for name in names]
+    return [new if new not in names and plain.count(new) == 1 else old for old, new in zip(names, plain, strict=True)]
 
 
 def _check(path: Path, names: list[str]) -> None:

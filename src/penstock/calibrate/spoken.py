@@ -9,6 +9,8 @@ from typing import Any
 from penstock.calibrate.megatron import AGAIN
 from penstock.calibrate.rows import NO, YES
 from penstock.core.architecture import Architecture
+from penstock.core.catalogue import catalogue
+from penstock.core.device import plain
 from penstock.core.recipes import precisions
 from penstock.cost.stack import Stack, stacks
 from penstock.schedules import SCHEDULES
@@ -115,7 +117,7 @@ def sharded(text: str, replicas: int, per_node: int, guessed: list[str]) -> Fiel
     if re.search(r"hsdp|hybrid", small):
         wide = re.search(r"\d+", small)
         return {"zero": 3, **_shards(int(wide[0]) if wide else per_node, replicas)}
-    if said := re.search(r"(?:zero|stage)[-_ ]*(?:stage)?[-_ ]*([0-3])(?!\d)|^([0-3])\b", small):
+    if said := re.search(r"(?:zero|stage|(?<![a-z])z)[-_ ]*(?:stage)?[-_ ]*([0-3])(?!\d)|^([0-3])\b", small):
         return {"zero": int(said[1] or said[2])}
     if re.search(r"shard_grad_op|optim_grads(?!_params)|zero-?offload", small):
         return {"zero": 2}
@@ -178,6 +180,21 @@ def flash(text: str, framework: Stack, guessed: list[str]) -> bool:
         guessed.append(f"flash={framework.kernels.attention}")
         return framework.kernels.attention
     return text.lower() not in PLAIN
+
+
+def device_within(text: str) -> str:
+    """Return the name of a device, else of a node, of which all words stand in a text with others; of several the one
+    with most words, "" if there is none.
+
+    >>> device_within("Trn1 (AWS Trainium)"), device_within("HPU Gaudi2 HL-225"), device_within("MLU590")
+    ('trainium1', 'gaudi2', '')
+    """
+    wanted = {*plain(text).split("-")}
+    for shelf in (catalogue().devices, catalogue().nodes):
+        words = [({*plain(name).split("-")}, one.name) for one in shelf.values() for name in (one.name, *one.aliases)]
+        if within := [(len(mine), name) for mine, name in words if mine <= wanted]:
+            return max(within, key=lambda found: found[0])[1]
+    return ""
 
 
 def any_of(text: str, words: Sequence[str]) -> bool:

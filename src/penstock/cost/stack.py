@@ -80,6 +80,7 @@ class Stack:
         context_bytes: of the driver's context and of collectives, outside the allocator.
         slack: what the allocator holds and cannot use, relative to activations and what passes.
         recompute: what is made again unless told otherwise.
+        selective: operators that it makes again where a setup says ``selective``; none: all but products and attention.
         again_layers: which layers it can make again in another way than the rest (``Setup.recompute_layers``):
             ``alike``, as many first ones on each stage in full, where the rest keeps all; ``ranks``, all of some
             pipeline ranks, where the rest keeps all; ``any``; empty: none.
@@ -166,6 +167,7 @@ class Stack:
     context_bytes: float = 2e9
     slack: float = 0.05
     recompute: str | tuple[str, ...] = "none"
+    selective: tuple[str, ...] = ()
     again_layers: str = ""
     zero_stages: tuple[int, ...] = (0, 1, 2, 3)
     piped_zero_stages: tuple[int, ...] = (0, 1)

@@ -106,7 +106,7 @@ def setup_left(model: Architecture, setup: Setup) -> Iterator[Left]:
     if full_layers(setup):
         pass
     elif setup.recompute == "selective":
-        yield Left("recompute", "norms and activations of experts are made again, not all but products and attention")
+        yield Left("recompute", "its selective recompute makes norms and activations of experts again")
     elif unknown := set(named(setup)) - {name for names in AGAIN.values() for name in names}:
         yield Left("recompute", f"no module makes {', '.join(sorted(unknown))} again")
     elif _known(again_modules(model, setup)) != set(named(setup)):

@@ -38,7 +38,7 @@ class Mine(NamedTuple):
     def work(self) -> Work:
         """Of one."""
         rank, crowd = self.rank, self.rank.setup.imbalance if isinstance(self.block.mlp, Experts) else 1.0
-        again, low, wide = rank.setup.recompute, rank.bits_in(self.block), rank.wide
+        again, low, wide = rank.again, rank.bits_in(self.block), rank.wide
         return block_work(self.block, rank.batch_of(self.block), again, rank.device, low, wide, crowd)
 
     @property

@@ -118,7 +118,7 @@ class Kernel:
 def kernels_of(rank: Rank, block: Block) -> list[Kernel]:
     """Return the operators of a block on a rank, forwards first."""
     made, rows = block_rows(block, rank.batch_of(block))
-    again = rerun(made, of_these(made, rank.setup.recompute))
+    again = rerun(made, of_these(made, rank.again))
     crowd = rank.setup.imbalance if isinstance(block.mlp, Experts) else 1.0
     return _kernels(rank, made, rows, rank.bits_in(block), crowd, again.tolist(), rank.stack.graphed)
 

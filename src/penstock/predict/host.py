@@ -32,7 +32,7 @@ def copy_rate(node: Node) -> float:
 def away_bytes(rank: Rank, block: Block) -> float:
     """Return what a block keeps of a micro-batch in host memory."""
     setup = rank.setup
-    return block_bytes(block, rank.batch_of(block), setup.recompute, setup.offload).away if setup.offload else 0.0
+    return block_bytes(block, rank.batch_of(block), rank.again, setup.offload).away if setup.offload else 0.0
 
 
 def copy_s(rank: Rank, block: Block) -> float:

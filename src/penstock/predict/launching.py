@@ -60,5 +60,5 @@ def host_s(rank: Rank, done: Work, block: Block | None) -> tuple[float, float, f
     if block is not None and graphed and not rank.setup.graphs:
         saved_s = np.array(rank.launches_s) - np.array(rank.recorded_s)
         bits = rank.bits_in(block), rank.wide
-        found -= _in_graphs(block, rank.batch_of(block), rank.setup.recompute, graphed, *bits) * saved_s[ways]
+        found -= _in_graphs(block, rank.batch_of(block), rank.again, graphed, *bits) * saved_s[ways]
     return float(found[0]), float(found[1]), float(found[2])

@@ -85,6 +85,15 @@ class Rank:
         """The same of all others."""
         self.gathered_bytes = precision.gathered_bytes(model, setup.low_weights, self.width_bytes)
 
+    @property
+    def again(self) -> str | tuple[str, ...]:
+        """What is made again, as ``of_stack`` says it."""
+        return self.of_stack(self.setup.recompute)
+
+    def of_stack(self, again: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        """What is made again: ``selective`` by names of operators where the framework has its own, else as it is."""
+        return (self.stack.selective or again) if again == "selective" else again
+
     def batch_of(self, block: Block) -> Microbatch:
         """The micro-batch as a block sees it: only experts are split over the ranks of experts, and one that stays wide
         keeps its inputs as they are."""
@@ -154,7 +163,7 @@ class Rank:
         setup, routed = self.setup, isinstance(block.mlp, Experts)
         crowd = setup.imbalance if routed else 1.0
         low = self.bits_in(block)
-        done = block_work(block, self.batch_of(block), setup.recompute, self.device, low, self.wide, crowd)
+        done = block_work(block, self.batch_of(block), self.again, self.device, low, self.wide, crowd)
         found = self.part(done, low, routed, block)
         return with_copies(self, block, found) if setup.offload else found
 

@@ -61,7 +61,7 @@ class Moment(NamedTuple):
 def storages(rank: Rank, block: Block) -> dict[str, float]:
     """Return what a block keeps of a micro-batch on a rank's device, by name, with its bytes."""
     made, _ = block_rows(block, rank.batch_of(block))
-    return on_device(stays_of(made, of_these(made, rank.setup.recompute)), rank.setup.offload)
+    return on_device(stays_of(made, of_these(made, rank.again)), rank.setup.offload)
 
 
 @lru_cache(maxsize=1024)
@@ -82,7 +82,7 @@ def of_block(rank: Split, block: Block, first: bool = False) -> BlockBytes:
     again = rank.setup.recompute_first if first else None
 
     def found(one: Rank) -> BlockBytes:
-        return block_bytes(block, one.batch_of(block), again or one.setup.recompute, one.setup.offload)
+        return block_bytes(block, one.batch_of(block), one.of_stack(again or one.setup.recompute), one.setup.offload)
 
     return BlockBytes(*rank.each(found))
 

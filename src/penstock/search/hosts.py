@@ -28,9 +28,9 @@ def hosted(
     """Return the best choices with strategies that fit once a part of their memory is in that of the host.
 
     They go in the order of what they take at least, which is no less than with all of it on the device. Where the best
-    without makes nothing again, none are tried: copies to the host are predicted to be free where compute hides them,
-    while NVIDIA advises against them where only speed counts (Megatron-Bridge, skill
-    nemo-mbridge-perf-cpu-offloading, August 2026), and nobody published what they take.
+    without makes nothing again, or norms alone (``Stack.selective``), none are tried: copies to the host are predicted
+    to be free where compute hides them, while NVIDIA advises against them where only speed counts (Megatron-Bridge,
+    skill nemo-mbridge-perf-cpu-offloading, August 2026), and nobody published what they take.
 
     Args:
         space: what there is to choose from.
@@ -40,7 +40,7 @@ def hosted(
         going: told of what is looked at.
     """
     choices, predicted, proven = [*found], 0, True
-    if choices and choices[0].setup.recompute == "none":
+    if choices and choices[0].setup.recompute in ("none", *["selective"] * bool(space.stack.selective)):
         return Lighter(tuple(choices), predicted, proven)
     order: list[tuple[float, int, Setup]] = []
     for share in shares:

@@ -26,7 +26,7 @@ WAITS = {
 """By what compute hides of messages between replicas."""
 AGAIN = {
     "none": "Nothing is made again in the backward.",
-    "selective": "Attention's inner part is made again in the backward (selective recompute).",
+    "selective": "What is quick to make is made again in the backward, neither products nor attention (selective).",
     "full": "Blocks keep their inputs alone and are made again in the backward (full recompute).",
 }
 
