@@ -167,6 +167,7 @@ BASE = {"model": GPT, "cluster": "h100:8", "seq": "2048", "batch": "64"}
         ({"tp": "2", "pp": "3"}, "tp=2 times pp=3 does not divide 8 devices"),
         ({"tp": "0"}, "tp=0 is too small; use 1 or more"),
         ({"tp": "8", "dp": "2"}, "the setup takes 16 devices, h100:8 has 8"),
+        ({"chunks": "2"}, "chunks=2 are stages of each rank of a pipeline; use chunks=1, or pp=2 or more"),
         ({"batch": "7"}, "batch=7 is no multiple of dp=8 times micro=1"),
         ({"seq": None}, "--seq is missing; say how many tokens of a sequence"),
         ({"batch": None}, "--batch is missing; say how many sequences per step"),

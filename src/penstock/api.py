@@ -12,8 +12,9 @@ from penstock.core.cluster import Cluster
 from penstock.core.config.text import model_of
 from penstock.core.costs import Costs
 from penstock.core.files import read_text, whole_file, write_whole
+from penstock.core.filling import filling
 from penstock.core.plan import Plan
-from penstock.core.setup import FRAMEWORK, filling
+from penstock.core.setup import FRAMEWORK
 from penstock.core.timeline import Timeline
 from penstock.core.words import suggest
 from penstock.cost.stack_file import named

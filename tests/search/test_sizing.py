@@ -16,12 +16,12 @@ from penstock.predict import scores
 from penstock.predict.floor import work_s
 from penstock.predict.score import ranks_of
 from penstock.search.finals import predicted_of
-from penstock.search.fleet import Fleet, fewest, fleet_of, least, near
+from penstock.search.fleet import Fleet, fleet_of
 from penstock.search.largest import largest
 from penstock.search.longest import at, longest
 from penstock.search.nodes import counted, grown
 from penstock.search.planner import best_of
-from penstock.search.sizing import Limits, cheapest, rent_of, sized
+from penstock.search.sizing import Limits, cheapest, fewest, least, near, rent_of, sized
 from penstock.search.space import Space, space_of
 
 DENSE = gpt(layers=8, hidden=2048, heads=16, vocab=50304, positions=2048)

@@ -13,7 +13,7 @@ from penstock.core.config import gpt
 from penstock.predict import predict, scores
 from penstock.schedules import SCHEDULES
 from penstock.search import finals
-from penstock.search.beside import neighbours, own
+from penstock.search.beside import neighbours, own, reason
 from penstock.search.choice import Choice, split_of
 from penstock.search.finals import predicted_of
 from penstock.search.finer import variants
@@ -134,18 +134,6 @@ def test_a_plan_that_looks_at_few_says_whether_others_could_be_faster(most: int,
     assert (found.predicted, found.proven) == (most, False)
 
 
-def test_what_was_left_open_stays_open_where_the_optimizer_moves(monkeypatch: Any) -> None:
-    monkeypatch.setattr(finals, "FINALISTS", 1)
-    monkeypatch.setattr(finals, "AT_ONCE", 1)
-    fix = "tp=1,pp=1,cp=1,zero=0,micro=1,recompute=none/full"
-    space = space_of(DENSE, "dgx-h100:1", **TASK, fix=fix)
-    fast, small = every(space)
-    found = best_of(space, top=1, headroom=(fast.headroom + small.headroom) / 2)
-    assert found.best.setup == replace(fast.setup, optimizer_offload=0.25)
-    assert found.best.seconds > small.seconds
-    assert not found.proven
-
-
 def test_plans_do_not_depend_on_luck() -> None:
     one, other = (plan(DENSE, "dgx-h100:1", **TASK, top=7) for _ in range(2))
     assert one.choices == other.choices
@@ -213,7 +201,8 @@ def test_the_optimizer_waits_in_host_memory_where_nothing_else_fits() -> None:
     assert {one.setup.optimizer_offload for one in asked} == {0.0, 1.0}
 
 
-def test_a_search_that_is_stopped_has_the_best_so_far() -> None:
+def test_a_search_that_is_stopped_has_the_best_so_far(monkeypatch: Any) -> None:
+    monkeypatch.setattr(finals, "MOST_ROWS", 100)
     told: list[int] = []
 
     def watch(done: int, best: Choice | None) -> bool:
@@ -227,6 +216,8 @@ def test_a_search_that_is_stopped_has_the_best_so_far() -> None:
     assert told == sorted(told)
     early = best_of(space_of(DENSE, "dgx-h100:1", **TASK), top=3, headroom=0.05, watch=lambda done, best: done == 0)
     assert early.considered < found.considered
+    none = best_of(space_of(DENSE, "dgx-h100:1", **TASK), top=3, headroom=0.05, watch=lambda done, best: False)
+    assert (none.stopped, none.considered, len(none.choices)) == (True, 0, 1)
 
 
 def test_orders_are_no_slower_than_schedules_nor_faster_than_bounds() -> None:
@@ -251,6 +242,7 @@ def test_neighbours_lost_for_their_reasons() -> None:
     assert not any(line.startswith("recompute") for line in neighbours(
         space_of(DENSE, "dgx-h100:1", **TASK, fix="recompute=none"), best, 0.05))  # fmt: skip
     assert next(neighbours(space, best, 0.999)).endswith("less 100% of headroom")
+    assert reason(best, replace(best, seconds=best.seconds * 0.9996), 0.05) == "no difference in step time"
 
 
 @pytest.mark.parametrize("framework", ["penstock", "llm-foundry", "megatron-core"])

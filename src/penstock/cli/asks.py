@@ -169,20 +169,20 @@ def answer(
     from penstock.cli import asks_sizes as sizes
     from penstock.cli.export import checked, write_exports
     from penstock.cli.json import json_file, write_facts
-    from penstock.cli.progress import line
+    from penstock.cli.progress import watching
 
     json_file(json)
     targets = checked(export)
     alone = Asks(longest=asks.longest, largest=asks.largest)
     if (asks.longest or asks.largest) and (asks != alone or asks.longest == asks.largest or len(machines) > 1):
         raise ValueError("--longest and --largest are questions of their own, of one cluster; ask one at a time")
-    with line() as say:
+    with watching() as watch:
         if asks.longest:
-            found = limits.longest_answer(training, machines, say)
+            found = limits.longest_answer(training, machines, watch)
         elif asks.largest:
-            found = limits.largest_answer(training, machines, say)
+            found = limits.largest_answer(training, machines, watch)
         else:
-            found = sizes.sizes_answer(asks, training, machines, say)
+            found = sizes.sizes_answer(asks, training, machines, watch)
     if found.best is not None:
         write_exports(targets, *found.best)
     write_facts(found.facts, json, found.show)

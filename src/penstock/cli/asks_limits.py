@@ -12,7 +12,7 @@ from penstock.cli import asks_text as text
 from penstock.cli.asks import Answer, Training
 from penstock.cli.plan_ask import suggested_facts
 from penstock.cli.plan_text import choice_facts
-from penstock.cli.progress import Say
+from penstock.cli.progress import Watcher
 from penstock.core.architecture import Architecture
 from penstock.core.cluster import Cluster
 from penstock.core.config.members import family
@@ -22,8 +22,10 @@ from penstock.search.misses import nearest, too_much
 from penstock.search.space import Space
 from penstock.units import human_bytes
 
+STOPPED = "nothing yet; the search was stopped, and longer ones may fit"
 
-def longest_answer(training: Training, machines: Mapping[str, Cluster], say: Say) -> Answer:
+
+def longest_answer(training: Training, machines: Mapping[str, Cluster], watch: Watcher) -> Answer:
     """Return the longest sequence that fits.
 
     Raises:
@@ -32,7 +34,11 @@ def longest_answer(training: Training, machines: Mapping[str, Cluster], say: Say
     began = time.perf_counter()
     ((name, cluster),) = machines.items()
     space = training.space(cluster)
-    found = longest(space, top=training.top, headroom=training.headroom, tell=lambda seq: say(f"sequences of {seq}"))
+    found = longest(
+        space, top=training.top, headroom=training.headroom, tell=lambda seq: watch.tell(f"sequences of {seq:,}")
+    )
+    if found is None and watch.stopped:
+        raise ValueError("stopped before a sequence was found that fits; nothing is known yet")
     if found is None:
         raise ValueError(
             f"no sequence of {STEP:,} tokens or more fits; {text.need(nearest(at(space, STEP)), training.headroom)}"
@@ -44,7 +50,8 @@ def longest_answer(training: Training, machines: Mapping[str, Cluster], say: Say
         "search_seconds": time.perf_counter() - began,
         "seq": found.seq,
         "batch": found.batch,
-        "limit": _limit(space, found, training.headroom),
+        "stopped": watch.stopped,
+        "limit": STOPPED if watch.stopped else _limit(space, found, training.headroom),
         "next": None if more is None else choice_facts(more, at(space, more.setup.seq), asked),
         "proven": found.planned.proven,
         "choices": [choice_facts(one, here, asked) for one in found.planned.choices],
@@ -54,7 +61,7 @@ def longest_answer(training: Training, machines: Mapping[str, Cluster], say: Say
     return Answer(facts, show, (space.model, cluster, found.planned.best.setup))
 
 
-def largest_answer(training: Training, machines: Mapping[str, Cluster], say: Say) -> Answer:
+def largest_answer(training: Training, machines: Mapping[str, Cluster], watch: Watcher) -> Answer:
     """Return the largest model of a family that fits.
 
     Raises:
@@ -69,9 +76,11 @@ def largest_answer(training: Training, machines: Mapping[str, Cluster], say: Say
         models,
         top=training.top,
         headroom=training.headroom,
-        tell=lambda name: say(f"looking at {name}"),
+        tell=lambda name: watch.tell(f"looking at {name}"),
         batch_of=lambda model: training.batches(cluster, model).on(cluster.devices)[0],
     )
+    if watch.stopped and not (tried and tried[-1].choices):
+        raise ValueError(f"stopped before a model was found that fits; of {len(models)}, {len(tried)} do not")
     best = tried[-1]
     if not best.choices:
         raise ValueError(
@@ -83,6 +92,7 @@ def largest_answer(training: Training, machines: Mapping[str, Cluster], say: Say
         "headroom": training.headroom,
         "search_seconds": time.perf_counter() - began,
         "models": [_member_facts(one) for one in tried],
+        "stopped": watch.stopped,
         "smaller": [one.name for one in models if one.parameters < best.model.parameters],
         "proven": best.proven,
         "batch": best.choices[0].setup.batch,

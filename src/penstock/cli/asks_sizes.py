@@ -14,16 +14,16 @@ from penstock.cli.asks import NO_ASKS, Answer, Asks, Training
 from penstock.cli.plan_ask import beyond, suggested_facts
 from penstock.cli.plan_text import choice_facts
 from penstock.cli.predict_text import BILLION
-from penstock.cli.progress import Say
+from penstock.cli.progress import Watcher
 from penstock.core.catalogue import find
 from penstock.core.cluster import Cluster
 from penstock.core.node import Node
 from penstock.cost.laws import suggested
 from penstock.search.choice import Choice
-from penstock.search.fleet import Fleet, Sized, fleet_of, near
+from penstock.search.fleet import Fleet, Sized, fleet_of
 from penstock.search.nodes import kinds
 from penstock.search.planner import best_of, check_wanted
-from penstock.search.sizing import Limits, cheapest, sized
+from penstock.search.sizing import Limits, cheapest, near, sized
 from penstock.search.space import Space
 from penstock.units import parse_s
 
@@ -38,7 +38,7 @@ class _Asked:
     training: Training
     most_s: float
     most_usd: float
-    say: Say
+    watch: Watcher
 
     @property
     def counts_nodes(self) -> bool:
@@ -49,8 +49,9 @@ class _Asked:
         """All numbers of nodes that are asked of a cluster."""
         training = self.training
 
-        def tell(nodes: int) -> None:
-            self.say(f"{name}: nodes {nodes}; {fleet.searched:,} of {len(fleet.counts):,} numbers settled")
+        def tell(nodes: int) -> bool:
+            settled = f"{fleet.searched:,} of {len(fleet.counts):,} numbers settled"
+            return self.watch.tell(f"{name}: nodes {nodes}; {settled}")
 
         fleet = fleet_of(
             training.space, cluster, self.asks.nodes or "", headroom=training.headroom, tell=tell,
@@ -100,7 +101,7 @@ class _Asked:
         return {"suggested": suggested_facts(laws) if training.batch is None else None, "beyond": said}
 
 
-def sizes_answer(asks: Asks, training: Training, machines: Mapping[str, Cluster], say: Say) -> Answer:
+def sizes_answer(asks: Asks, training: Training, machines: Mapping[str, Cluster], watch: Watcher) -> Answer:
     """Return the answer of the numbers of nodes of one cluster, or of several clusters.
 
     Raises:
@@ -112,7 +113,7 @@ def sizes_answer(asks: Asks, training: Training, machines: Mapping[str, Cluster]
     if asks.budget is not None and not 0 < asks.budget < inf:
         raise ValueError(f"--budget {asks.budget:g}: give US dollars, for example 2e6")
     most_s = inf if asks.deadline is None else parse_s(asks.deadline)
-    asked = _Asked(asks, training, most_s, inf if asks.budget is None else asks.budget, say)
+    asked = _Asked(asks, training, most_s, inf if asks.budget is None else asks.budget, watch)
     machines = _apart(machines, asks.nodes)
     if len(machines) == 1:
         return _numbers(asked, *next(iter(machines.items())))
@@ -148,6 +149,7 @@ def _numbers(asked: _Asked, name: str, cluster: Cluster) -> Answer:
         "headroom": fleet.headroom,
         "search_seconds": search_s,
         "searched": fleet.searched,
+        "stopped": fleet.stopped,
         "answer": rows[best.nodes],
         "cheapest": None if low is None else rows[low.nodes],
         "rows": [*rows.values()],
@@ -163,6 +165,8 @@ def _clusters(asked: _Asked, machines: Mapping[str, Cluster]) -> Answer:
     began, made, errors = time.perf_counter(), list[tuple[Facts, Choice | None, Space | None]](), list[ValueError]()
     for name, cluster in machines.items():
         try:
+            if not asked.watch.tell(f"looking at {name}"):
+                raise ValueError("stopped before it was looked at")
             made.append(_of_cluster(asked, name, cluster))
         except ValueError as error:
             errors.append(error)
@@ -177,6 +181,7 @@ def _clusters(asked: _Asked, machines: Mapping[str, Cluster]) -> Answer:
         "asked": asked.facts(",".join(machines)),
         "headroom": asked.training.headroom,
         "search_seconds": time.perf_counter() - began,
+        "stopped": asked.watch.stopped,
         "cheapest": priced[0]["cluster"] if priced else None,
         "fastest": min(fitting, key=_each_s)["cluster"] if fitting else None,
         "rows": rows,
@@ -195,10 +200,9 @@ def _of_cluster(asked: _Asked, name: str, cluster: Cluster) -> tuple[Facts, Choi
         space = fleet.of(one.nodes)
         return asked.row(_named(name, cluster, one.nodes), fleet, one) | {"why": ""}, one.choice, space
     training, space = asked.training, asked.training.space(cluster)
-    asked.say(f"looking at {name}")
     fleet = Fleet(space, (cluster.nodes,), training.headroom, batches=training.batches(cluster))
     tried = [
-        best_of(fleet.of(cluster.nodes, batch), top=1, headroom=training.headroom)
+        best_of(fleet.of(cluster.nodes, batch), top=1, headroom=training.headroom, watch=asked.watch)
         for batch in fleet.tried(cluster.nodes)
     ]
     found = max(tried, key=lambda one: one.choices[0].tokens_per_s_per_device if one.choices else 0.0)
@@ -206,7 +210,8 @@ def _of_cluster(asked: _Asked, name: str, cluster: Cluster) -> tuple[Facts, Choi
     scale = space.base.batch / best.setup.batch if best else 1.0
     least_s = best.seconds * scale if best else inf
     one = Sized(cluster.nodes, cluster.devices, best, least_s, all(one.proven for one in tried), scale)
-    why = "" if found.nearest is None else text.need(found.nearest, found.headroom)
+    none = "stopped before a strategy was found that fits" if found.stopped and not best else ""
+    why = none if found.nearest is None else text.need(found.nearest, found.headroom)
     return asked.row(name, fleet, one) | {"why": why}, best, space
 
 

@@ -15,6 +15,8 @@ from penstock.view.report_parts import ranking
 Facts = dict[str, Any]
 Listed = list[tuple[Facts, Choice]]
 """Figures of rows that have a choice, and it."""
+EARLY = "stopped early, others may answer better"
+"""Where Ctrl-C ended a search."""
 MANY = 12
 """Numbers that are listed in a line."""
 
@@ -35,7 +37,7 @@ def print_numbers(facts: Facts, listed: Listed) -> None:
         else "others may answer better"
     )
     _print_law(facts)
-    print(f"{tried} numbers of nodes searched in {took_s:.1f} s; {how}\n")
+    print(f"{tried} numbers of nodes searched in {took_s:.1f} s; {EARLY if facts['stopped'] else how}\n")
     what = "the fastest"
     if asked["deadline_seconds"] is not None:
         what = f"the fewest nodes for {_limits(asked)}"
@@ -58,7 +60,7 @@ def print_clusters(facts: Facts, listed: Listed) -> None:
     """Print clusters, the cheapest first."""
     rows = facts["rows"]
     _print_law(facts)
-    print(f"{len(rows)} clusters in {facts['search_seconds']:.1f} s\n")
+    print(f"{len(rows)} clusters in {facts['search_seconds']:.1f} s{f'; {EARLY}' * facts['stopped']}\n")
     _print_table("cluster", facts["asked"], listed)
     for row in rows:
         if row["choice"] is None:
@@ -173,7 +175,8 @@ def print_longest(facts: Facts) -> None:
     """Print the longest sequence and its plans."""
     more = facts["next"]
     _print_law(facts)
-    print(f"the longest sequence: {facts['seq']:,} tokens, {facts['batch']:,} a step ({facts['search_seconds']:.1f} s)")
+    took = f"({facts['search_seconds']:.1f} s{f'; {EARLY}' * facts['stopped']})"
+    print(f"the longest sequence: {facts['seq']:,} tokens, {facts['batch']:,} a step {took}")
     print(f"what limits it: {facts['limit']}")
     if more is not None:
         print(f"  {more['split']}")
@@ -186,7 +189,7 @@ def print_largest(facts: Facts) -> None:
     _print_law(facts)
     print(
         f"the largest model: {best['model']}, {best['parameters'] / BILLION:,.4g}e9 parameters "
-        f"({facts['search_seconds']:.1f} s)"
+        f"({facts['search_seconds']:.1f} s{f'; {EARLY}' * facts['stopped']})"
     )
     too_large = [row for row in rows if row["needed_bytes"] is not None]
     if len(rows) - 1 > len(too_large):

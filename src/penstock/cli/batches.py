@@ -8,29 +8,29 @@ from typing import Any
 
 from penstock.cli.columns import print_columns
 from penstock.cli.plan_ask import Question, beyond, count
-from penstock.cli.progress import watching
-from penstock.search.choice import Choice
+from penstock.cli.progress import Watcher
+from penstock.search.choice import Choice, Planned
 from penstock.search.planner import best_of
+from penstock.search.space import Space
 from penstock.units import human_s
 
 
-def chosen(ask: Question, headroom: float) -> Question:
+def chosen(ask: Question, top: int, headroom: float, watch: Watcher) -> tuple[Question, Planned | None]:
     """Return the question with the batch whose best strategy has the most tokens per second; of equal ones, and where
-    nothing fits, the first that is tried."""
+    nothing fits, the first that is tried; and its plan, where several were tried."""
     if not ask.others:
-        return ask
-    tried: list[tuple[Choice, int]] = []
-    spaces = (ask.space, *ask.others)
-    with watching() as watch:
-        for place, space in enumerate(spaces):
-            found = best_of(space, top=1, headroom=headroom, watch=watch)
-            tried += [(one, place) for one in found.choices]
-            if found.stopped:
-                break
-    best = max(tried, key=lambda one: one[0].tokens_per_s_per_device, default=None)
-    space = spaces[best[1]] if best else ask.space
-    choices = tuple(one for one, _ in tried)
-    return replace(ask, space=space, asked=ask.asked | {"batch": space.base.batch}, others=(), tried=choices)
+        return ask, None
+    tried: list[tuple[Space, Planned]] = []
+    for space in (ask.space, *ask.others):
+        tried.append((space, best_of(space, top=top, headroom=headroom, watch=watch)))
+        if tried[-1][1].stopped:
+            break
+    fitting = [(space, found) for space, found in tried if found.choices] or tried[:1]
+    space, found = max(fitting, key=lambda one: one[1].best.tokens_per_s_per_device if one[1].choices else 0.0)
+    choices = tuple(found.best for _, found in fitting if found.choices)
+    asked = ask.asked | {"batch": space.base.batch}
+    found = replace(found, stopped=watch.stopped, proven=found.proven and not watch.stopped)
+    return replace(ask, space=space, asked=asked, others=(), tried=choices), found
 
 
 def tried_facts(ask: Question) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from penstock.cli.columns import print_listing
 from penstock.cli.goodput_text import training
-from penstock.cli.progress import note
+from penstock.cli.progress import Watcher
 from penstock.predict.failures import Failures
 from penstock.predict.goodput import goodput_of
 from penstock.search.choice import Choice, Planned
@@ -16,13 +16,13 @@ from penstock.search.space import Space
 from penstock.view.report_weeks import efficiency, weeks, what_if
 
 
-def facts_of(found: Planned, space: Space, facts: dict[str, Any], asked: bool) -> dict[str, Any]:
+def facts_of(found: Planned, space: Space, facts: dict[str, Any], asked: bool, watch: Watcher) -> dict[str, Any]:
     """Return the best over weeks, and if that was asked for what would change; ``facts`` are those of the plan."""
     if not found.choices:
         return {"goodput": None, "what_if": None}
     return {
         "goodput": _weeks(found.best, space, facts["asked"]["tokens"], facts["choices"][0]["predict"]),
-        "what_if": [*_answers(found, space)] if asked else None,
+        "what_if": [*_answers(found, space, watch)] if asked else None,
     }
 
 
@@ -39,12 +39,10 @@ def _weeks(best: Choice, space: Space, tokens: float | None, predict: str) -> di
     return asdict(over) | {"training": whole, "command": predict.replace("predict", "goodput", 1) + asked}
 
 
-def _answers(found: Planned, space: Space) -> Iterator[dict[str, Any]]:
+def _answers(found: Planned, space: Space, watch: Watcher) -> Iterator[dict[str, Any]]:
     from penstock.search.what_if import what_if as answers
 
-    for answer in answers(space, found.choices, found.headroom):
-        note(f"what if: {answer.what}")
-        yield asdict(answer)
+    yield from map(asdict, answers(space, found.choices, found.headroom, lambda what: watch.tell(f"what if: {what}")))
 
 
 def print_best(facts: dict[str, Any]) -> None:

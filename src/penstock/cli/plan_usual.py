@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from penstock.cli import plan_best as best
 from penstock.cli import plan_text as text
@@ -14,11 +15,11 @@ from penstock.cli.export import write_exports
 from penstock.cli.json import write_facts
 from penstock.cli.order import check_order, write_order
 from penstock.cli.plan_ask import Question, more_facts, print_suggested, print_yours
-from penstock.cli.progress import note, watching
+from penstock.cli.progress import Watcher, note, watching
 from penstock.cli.report import reported
 from penstock.search.beside import neighbours, own
 from penstock.search.choice import Choice, Planned
-from penstock.search.improve import changes_to
+from penstock.search.improve import Change, changes_to
 from penstock.search.numbers import like
 from penstock.search.orders import orders
 from penstock.search.planner import best_of
@@ -48,10 +49,28 @@ def usual_answer(ask: Question, wanted: Usual) -> None:
     """
     headroom = wanted.headroom
     check_order(ask.space, wanted.solve, wanted.order)
-    ask = chosen(ask, headroom)
-    space = ask.space
-    mine = ask.yours if wanted.why is None else own(space, wanted.why)
-    found = _found(ask, wanted)
+    with watching() as watch:
+        ask, found = chosen(ask, wanted.top, headroom, watch)
+        mine = ask.yours if wanted.why is None else own(ask.space, wanted.why)
+        found = _found(ask, wanted, found, watch)
+        facts, changes = _facts(ask, wanted, found, mine, watch)
+
+    def show() -> None:
+        if ask.suggested:
+            print_suggested(ask.suggested, ask.space.base.seq)
+        print_tried(ask)
+        text.print_planned(found, facts)
+        if ask.yours:
+            print_yours(ask.yours, found.choices[0] if found.choices else None, changes, headroom)
+
+    write_facts(facts, wanted.json, show)
+
+
+def _facts(
+    ask: Question, wanted: Usual, found: Planned, mine: Choice | None, watch: Watcher
+) -> tuple[dict[str, Any], Sequence[Change]]:
+    """All figures of a plan, and what to change of a user's own; files are written."""
+    headroom, space = wanted.headroom, ask.space
     one = found.choices[0] if found.choices else None
     space = like(space, one.setup) if one else space
     rejected = [*neighbours(space, one, headroom)] if one else []
@@ -59,24 +78,14 @@ def usual_answer(ask: Question, wanted: Usual) -> None:
     if one:
         write_exports(wanted.export, space.model, space.cluster, one.setup)
     facts = text.facts_of(found, space, ask.asked, rejected, mine) | more_facts(ask, changes) | tried_facts(ask)
-    facts |= best.facts_of(found, space, facts, wanted.what_if)
-    facts = reported(facts, space, found, wanted.report, wanted.pareto)
-
-    def show() -> None:
-        if ask.suggested:
-            print_suggested(ask.suggested, space.base.seq)
-        print_tried(ask)
-        text.print_planned(found, facts)
-        if ask.yours:
-            print_yours(ask.yours, one, changes, headroom)
-
-    write_facts(facts, wanted.json, show)
+    facts |= best.facts_of(found, space, facts, wanted.what_if, watch)
+    return reported(facts, space, found, wanted.report, wanted.pareto, watch), changes
 
 
-def _found(ask: Question, wanted: Usual) -> Planned:
+def _found(ask: Question, wanted: Usual, found: Planned | None, watch: Watcher) -> Planned:
     """The plan, with the orders that are asked for."""
     space, headroom = ask.space, wanted.headroom
-    with watching() as watch:
+    if found is None:
         first = _show_first if sys.stderr.isatty() else None
         found = best_of(space, top=wanted.top, headroom=headroom, first=first, watch=watch)
     if found.stopped and not found.choices:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Union
 from cyclopts import Parameter
 
 from penstock.core.arguments import arguments
-from penstock.core.setup import FRAMEWORK, Setup, filling
+from penstock.core.filling import filling
+from penstock.core.setup import FRAMEWORK, Setup
 from penstock.core.words import whole_numbers
 
 if TYPE_CHECKING:

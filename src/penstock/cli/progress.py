@@ -14,7 +14,6 @@ from penstock.units import human_s
 
 if TYPE_CHECKING:
     from penstock.search.choice import Choice
-    from penstock.search.finals import Watch
 
 Say = Callable[[str], None]
 """Shows how far something is."""
@@ -48,9 +47,31 @@ def line() -> Iterator[Say]:
             print("\r\033[K", end="", file=sys.stderr, flush=True)
 
 
+class Watcher:
+    """Says how far an answer is, and whether to look on."""
+
+    def __init__(self, say: Say, stopped: threading.Event) -> None:
+        self._say, self._stopped = say, stopped
+
+    @property
+    def stopped(self) -> bool:
+        """Whether somebody pressed Ctrl-C."""
+        return self._stopped.is_set()
+
+    def tell(self, words: str) -> bool:
+        """Say what is looked at next; return whether to look at it."""
+        self._say(words)
+        return not self.stopped
+
+    def __call__(self, done: int, best: Choice | None) -> bool:
+        """The same of a search, by the strategies that were looked at and the best of them."""
+        said = "" if best is None else f", best {human_s(best.seconds)}: {best.split}"
+        return self.tell(f"{done:,} strategies{said}")
+
+
 @contextmanager
-def watching() -> Iterator[Watch]:
-    """Watch a search: say how far it is, and stop it at the first Ctrl-C.
+def watching() -> Iterator[Watcher]:
+    """Watch an answer: say how far it is, and stop it at the first Ctrl-C, with what is known by then.
 
     A second Ctrl-C ends the program.
     """
@@ -64,13 +85,7 @@ def watching() -> Iterator[Watch]:
     before = signal.signal(signal.SIGINT, stop) if here else None
     try:
         with line() as say:
-
-            def watch(done: int, best: Choice | None) -> bool:
-                said = "" if best is None else f", best {human_s(best.seconds)}: {best.split}"
-                say(f"{done:,} strategies{said}")
-                return not stopped.is_set()
-
-            yield watch
+            yield Watcher(say, stopped)
     finally:
         if here:
             signal.signal(signal.SIGINT, before)

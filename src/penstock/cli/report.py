@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from penstock.cli.progress import Watcher
     from penstock.core.timeline import Timeline
     from penstock.search.choice import Planned
     from penstock.search.space import Space
@@ -32,16 +33,18 @@ def report_files(report: list[Path] | None) -> list[Path]:
     return report or []
 
 
-def reported(facts: dict[str, Any], space: Space, found: Planned, reports: list[Path], pareto: bool) -> dict[str, Any]:
+def reported(
+    facts: dict[str, Any], space: Space, found: Planned, reports: list[Path], pareto: bool, watch: Watcher
+) -> dict[str, Any]:
     """Return the facts of a plan with ``pareto`` and ``report``, ``None`` unless they are wanted, and write reports."""
-    from penstock.cli.progress import note
     from penstock.search import pareto as trades
     from penstock.search.report import pareto_facts, report_of
 
     tokens = facts["asked"]["tokens"]
     facts = facts | {"pareto": None, "report": None}
     if pareto or reports:
-        facts["pareto"] = pareto_facts(trades.around(space, found, note), tokens)
+        facts["pareto"] = pareto_facts(trades.around(space, found, watch.tell), tokens)
+        facts["stopped"] = facts["stopped"] or watch.stopped
     one = found.choices[0] if found.choices else found.nearest
     if reports and one is not None:
         facts["report"], timeline = report_of(space, one, tokens, found.headroom)

@@ -144,11 +144,13 @@ class Architecture:
     head: Head
     predictors: tuple[Predictor, ...] = ()
     vectors: int = 0
+    _kinds: dict[Block, int] = field(init=False, repr=False, compare=False)
     _hash: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         one_of_equals: dict[Block, Block] = {}
         object.__setattr__(self, "blocks", tuple(one_of_equals.setdefault(block, block) for block in self.blocks))
+        object.__setattr__(self, "_kinds", dict(Counter(self.blocks)))
         object.__setattr__(self, "_hash", hash((self.name, self.family, self.vocab, self.blocks, self.head)))
 
     def __hash__(self) -> int:
@@ -176,4 +178,4 @@ class Architecture:
 
     def kinds(self) -> dict[Block, int]:
         """Distinct blocks, in order of first use, and how many there are of each."""
-        return dict(Counter(self.blocks))
+        return dict(self._kinds)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from functools import cache
 from itertools import pairwise
-from math import prod
-from typing import Any
 
 from penstock.core.mesh import ORDER, order_of
 from penstock.core.optimizers import optimizers
@@ -131,13 +130,12 @@ class Setup:
             share = getattr(self, name)
             if not isinstance(share, tuple) and not 0 <= share <= 1:
                 raise ValueError(f"{name}={share} is no share; use 0 to 1")
-        for field in fields(self):
-            value, least = getattr(self, field.name), int(field.name not in FROM_0)
-            if isinstance(value, int | float) and not least <= value <= MOST and not isinstance(value, bool):
+        for name, least in _numbers():
+            value = getattr(self, name)
+            if not isinstance(value, tuple) and not least <= value <= MOST:
                 wrong = f"too small; use {least} or more" if value < least else f"no number from {least} to {MOST:,}"
-                raise ValueError(f"{field.name}={value} is {wrong}")
-        named = {"optimizer": tuple(optimizers()), "precision": precisions(), "overlap": OVERLAPS}
-        for name, choices in (named | {"recompute_first": ("full", "selective")}).items():
+                raise ValueError(f"{name}={value} is {wrong}")
+        for name, choices in _words():
             if (value := getattr(self, name)) not in choices:
                 raise ValueError(f"{name}={value!r} is unknown; {suggest(value, choices)}")
         if self.vocabulary > 3:
@@ -259,30 +257,18 @@ class Setup:
         return tuple(range(a, b) for a, b in pairwise(ends))
 
 
-def filling(devices: int, **given: Any) -> Setup:
-    """Return the setup of these fields on all of so many devices: ``dp`` is what is left for it unless it is given, and
-    several chunks are interleaved unless a schedule is.
+@cache
+def _numbers() -> tuple[tuple[str, int], ...]:
+    """Fields that are numbers, and the least of each."""
+    names = [field.name for field in fields(Setup) if str(field.type).startswith(("int", "float"))]
+    return tuple((name, int(name not in FROM_0)) for name in names)
 
-    Raises:
-        ValueError: a field is wrong, or the devices are no multiple of the ranks that share a replica.
 
-    >>> filling(64, seq=4096, batch=64, tp=2, pp=4).dp
-    8
-    """
-    if given.get("chunks", 1) > 1:
-        given.setdefault("schedule", "interleaved")
-    if "dp" not in given:
-        shared = {name: int(given.get(name, 1)) for name in ("tp", "cp", "pp")}
-        each = prod(shared.values())
-        for name, count in shared.items():
-            if count < 1:
-                raise ValueError(f"{name}={count} is too small; use 1 or more")
-        if devices % each:
-            what = " times ".join(f"{name}={count}" for name, count in shared.items() if count > 1)
-            near = divisors(devices, near=each)
-            raise ValueError(f"{what} does not divide {devices} devices; use a product of {near}, or give dp")
-        given["dp"] = devices // each
-    return Setup(**given)
+@cache
+def _words() -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Fields that are words, and what they may be."""
+    named = {"optimizer": tuple(optimizers()), "precision": precisions(), "overlap": OVERLAPS}
+    return tuple((named | {"recompute_first": ("full", "selective")}).items())
 
 
 def even(layers: int, stages: int) -> tuple[int, ...]:

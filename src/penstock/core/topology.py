@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from math import lcm
 
 import numpy as np
 import numpy.typing as npt
@@ -49,6 +50,10 @@ def slowest(cluster: Cluster, size: int, stride: int, run: int, skip: int, devic
     by_node = cluster.measured is None or len(cluster.measured) == cluster.nodes
     keys = _places(cluster, ranks.ravel()).nodes.reshape(ranks.shape) if by_node else ranks
     _, some = np.unique(keys, axis=0, return_index=True)
+    if cluster.uniform and cluster.measured is None:  # groups lie alike that are whole tiers apart
+        unit = lcm(*(tier.nodes for tier in cluster.tiers))
+        _, alike = np.unique(keys[some] - keys[some, :1] // unit * unit, axis=0, return_index=True)
+        some = some[np.sort(alike)]
     paths = dict.fromkeys(cluster.path(size, stride, run, skip, first=first) for first in firsts[some].tolist())
     return max(paths, key=_slow)
 

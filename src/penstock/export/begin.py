@@ -10,7 +10,8 @@ from pathlib import Path
 from penstock.core.architecture import Architecture
 from penstock.core.cluster import Cluster
 from penstock.core.config.text import model_of
-from penstock.core.setup import Setup, filling
+from penstock.core.filling import filling
+from penstock.core.setup import Setup
 from penstock.cost.stack import Stack
 from penstock.cost.stack_file import named
 from penstock.export.read import Read, read_file

@@ -28,10 +28,13 @@ def layers_by_way(model: Architecture, setup: Setup) -> tuple[Blocks, Blocks]:
 @lru_cache(maxsize=32768)
 def rank_of(model: Architecture, cluster: Cluster, setup: Setup, stack: Stack, rows: tuple[Row, Row, int]) -> Rank:
     """Return a rank, equal ones once; ``rows`` as in ``Rank``."""
-    if setup.ep * setup.etp == 1:
-        return Rank(model, cluster, setup, stack, rows=rows)
-    alone, beside = replace(setup, ep=1, etp=1, dp=1, batch=setup.batch // setup.dp), (rows[0], Row(1), rows[2])
-    return Rank(model, cluster, setup, stack, rows=rows, plain=rank_of(model, cluster, alone, stack, beside))
+    plain = bare = None
+    if setup.ep * setup.etp > 1:
+        alone, beside = replace(setup, ep=1, etp=1, dp=1, batch=setup.batch // setup.dp), (rows[0], Row(1), rows[2])
+        plain = rank_of(model, cluster, alone, stack, beside)
+    if setup.recompute != "none":
+        bare = rank_of(model, cluster, replace(setup, recompute="none"), stack, rows)
+    return Rank(model, cluster, setup, stack, rows=rows, plain=plain, bare=bare)
 
 
 @lru_cache(maxsize=32768)

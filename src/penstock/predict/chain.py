@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from penstock.core.architecture import Architecture
 from penstock.core.setup import even
 from penstock.predict.held import LAID, Held, Less, holds_b, layouts, seconds_of
+from penstock.predict.ranks import blocks_until
 from penstock.schedules.build import placement_of
 
 Floats = NDArray[np.float64]
@@ -57,9 +58,8 @@ def _layers(
     """Layers of each kind before the first of a rank, the mean over ranks; on the last stage; and of all: the first two
     at least, if the first and the last stage give away so many."""
     sizes, placement = sizes or even(model.layers, ranks * chunks), placement_of(schedule, ranks, chunks)
-    kinds, begins = [*model.kinds()], np.cumsum([0, *sizes])
-    until = np.cumsum([[0] * len(kinds), *([block == kind for kind in kinds] for block in model.blocks)], axis=0)
+    until, begins = blocks_until(model), np.cumsum([0, *sizes])
     first = [min(placement.on(rank)) for rank in range(ranks)]
     ahead = [max(0, int(begins[stage]) - min(less.first, sizes[0])) for stage in first]
     kept = model.layers - max(0, sizes[-1] - less.last)
-    return until[ahead].mean(axis=0), (until[-1] - until[kept]).astype(float), until[-1].astype(float)
+    return until[ahead].mean(axis=0), until[-1] - until[kept], until[-1]

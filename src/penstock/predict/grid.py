@@ -150,11 +150,19 @@ class Grid:
         return first, which
 
 
+def together(grids: Sequence[Grid]) -> Grid:
+    """Return the rows of several grids in one; all have the base and the choices of the first."""
+    first = grids[0]
+    if len(grids) == 1:
+        return first
+    columns = {name: np.concatenate([one.columns[name] for one in grids]) for name in first.columns}
+    return Grid(first.base, columns, first.choices)
+
+
 def joined(parts: Sequence[tuple[int, Grid]]) -> Grid:
-    """Return the rows of several grids of the same choices, each with a batch, in one that has a column of batches."""
-    each = [{**grid.columns, "batch": np.full(len(grid), batch)} for batch, grid in parts]
-    first = parts[0][1]
-    return Grid(first.base, {name: np.concatenate([one[name] for one in each]) for name in each[0]}, first.choices)
+    """Return the rows of several grids, each with a batch, in one that has a column of batches."""
+    each = [replace(grid, columns={**grid.columns, "batch": np.full(len(grid), batch)}) for batch, grid in parts]
+    return together(each)
 
 
 def _check_names(names: Iterable[str]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any, NamedTuple
@@ -155,7 +155,8 @@ class Held:
         return np.asarray(np.where(many.grid.zero > 0, ends_s + many.stack.step_s, np.inf))
 
     def seconds(self) -> tuple[Floats, Floats]:
-        """Of a step, and of the busiest rank's part in it."""
+        """Of a step, and what none of it takes less than: a rank begins when a micro-batch has come to it, does its
+        work, and the gradient of its last backward goes back to the first rank."""
         many, setup = self.ranks, self.ranks.setup
         times = _times(many, self.stage)
         dense, experts = trained(many, *self.stage.held)
@@ -163,13 +164,25 @@ class Held:
         beside_s = gradients_s(sums(many, dense, experts, times.b), times.b)
         beside_s += optimizer_s(updates_s(many, sharded(setup, (dense, experts), 1)))
         end_s = _ends(many, times, self.classes, self.which)
-        busy_s = setup.micros * times.all
-        return tuple((each + beside_s).max(axis=1) + many.stack.step_s for each in (end_s, busy_s))
+        there_s, back_s = self._ways()
+        done_s = setup.micros * times.all + there_s
+        least_s = np.maximum(done_s + beside_s, done_s + back_s + beside_s[:, :1] * (back_s > 0))
+        return tuple(each.max(axis=1) + many.stack.step_s for each in (end_s + beside_s, least_s))
+
+    def _ways(self) -> tuple[Floats, Floats]:
+        """Seconds of a micro-batch's way to the last rank of each class, and of its gradient's way back from there; 0
+        where a schedule may leave gradients of weights to the end."""
+        many, hops = self.ranks, self.classes.hops[self.which]
+        kinds = {kind: self.classes.passed[self.which][:, :, k] for k, kind in enumerate(many.model.kinds())}
+        embedded = (hops > 0) & (many.setup.vocabulary == 0)
+        parts = [*kinds.items(), ("embedding", embedded)]
+        passes = _added(many, [(partial(seconds_of, name), times) for name, times in parts], hops.shape)
+        f, back = (each + hops * (waits_s(many) + hops_s(many)) for each in (passes.f, passes.b))
+        return f, np.where(holds_b(many.grid)[:, None], back, 0.0)
 
 
 def _passes(many: Ranks, stage: Stage) -> Times:
     """Passes of each rank, with nothing that it waits for."""
-    f, i, w = (np.zeros(stage.first.shape) for _ in range(3))
     pp, split = many.setup.pp, many.setup.vocabulary > 0
     first, last = (np.where(split, 1 / pp, end) for end in (stage.first, stage.last))
     parts: list[tuple[Any, Any]] = [*stage.rest.items(), ("embedding", first), ("head", last)]
@@ -177,6 +190,12 @@ def _passes(many: Ranks, stage: Stage) -> Times:
         parts.append(("predictors", np.where(split, 0, stage.last)))
     made = [(partial(seconds_of, name), times) for name, times in parts]
     made += [(partial(_first_seconds, block, many.setup.recompute_first), n) for block, n in stage.again.items()]
+    return _added(many, made, stage.first.shape)
+
+
+def _added(many: Ranks, made: Iterable[tuple[Callable[[Rank], Any], Any]], shape: tuple[int, ...]) -> Times:
+    """Passes that a function of a rank gives, each so many times."""
+    f, i, w = (np.zeros(shape) for _ in range(3))
     for seconds, times in made:
         each = many.each(seconds)
         f, i, w = (total + times * one for total, one in zip((f, i, w), each, strict=True))

@@ -15,7 +15,7 @@ from penstock.core.setup import even
 from penstock.cost.stack import Stack
 from penstock.predict.grid import Grid
 from penstock.predict.held import LAID, Held, layouts
-from penstock.predict.ranks import Ranks, layout
+from penstock.predict.ranks import Ranks, blocks_until, layout
 from penstock.predict.score import ranks_of
 from penstock.predict.shares import shared
 from penstock.schedules.build import placement_of
@@ -170,15 +170,12 @@ def _ladder(
     """Blocks of each kind that are made again by each class of ranks at each of its steps: shape (steps, classes,
     kinds)."""
     sizes, placement = sizes or even(model.layers, ranks * chunks), placement_of(schedule, ranks, chunks)
-    kinds = [*model.kinds()]
-    begins = np.cumsum([0, *sizes])
+    begins, until = np.cumsum([0, *sizes]), blocks_until(model)
     places = layout(model, schedule, ranks, chunks, sizes, apart=how != "alike").low.tolist()
-    each = [placement.on(rank) for rank in places]
-    counted = [steps_of(tuple(sizes[stage] for stage in mine), how) for mine in each]
-    found = np.zeros((max(map(len, counted)), len(each), len(kinds)))
-    for r, mine in enumerate(each):
-        for step in range(len(found)):
-            counts = counted[r][min(step, len(counted[r]) - 1)]
-            blocks = [b for s, count in zip(mine, counts, strict=True) for b in model.blocks[begins[s] :][:count]]
-            found[step, r] = [blocks.count(kind) for kind in kinds]
+    each = [np.array(placement.on(rank)) for rank in places]
+    counted = [np.array(steps_of(tuple(sizes[stage] for stage in mine), how)) for mine in each]
+    found = np.zeros((max(map(len, counted)), len(each), until.shape[1]))
+    for r, (mine, counts) in enumerate(zip(each, counted, strict=True)):
+        found[: len(counts), r] = (until[begins[mine] + counts] - until[begins[mine]]).sum(axis=1)
+        found[len(counts) :, r] = found[len(counts) - 1, r]
     return found

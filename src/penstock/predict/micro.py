@@ -39,7 +39,8 @@ class Rank:
     """One rank of a setup: links, precisions, kernels, and what its parts take, with ``shares`` of rates that last.
 
     ``rows``: of context and expert parallelism, and all devices, where they are not those of the setup, which stands
-    for others. ``plain``: the same without experts' ranks, if it is known: parts without experts are its own.
+    for others. ``plain``: the same without experts' ranks, if it is known: parts without experts are its own. ``bare``:
+    the same with nothing made again, if it is known: ends are its own.
     """
 
     def __init__(
@@ -51,12 +52,13 @@ class Rank:
         shares: Shares = None,
         rows: tuple[Row, Row, int] | None = None,
         plain: Rank | None = None,
+        bare: Rank | None = None,
     ) -> None:
         self.model, self.cluster, self.setup, self.stack, self.shares = model, cluster, setup, stack, shares
         self.context_row, self.expert_row, self.devices = rows or (
             mesh.context(setup), mesh.experts(setup), setup.devices,
         )  # fmt: skip
-        self.device, self.plain = cluster.device, plain
+        self.device, self.plain, self.bare = cluster.device, plain, bare
         precision = Precision.on(self.device, setup)
         self.low, self.wide, self.recipe = precision.low, precision.wide, precision.recipe
         self.stand_ins = precision.stand_ins(self.device)
@@ -151,12 +153,17 @@ class Rank:
     @cached_property
     def parts(self) -> dict[Block | str, Part]:
         """What each kind of block, and each end of the model by name, takes."""
-        blocks = {b: self._or_plain(b, isinstance(b.mlp, Experts), self.block) for b in self.model.kinds()}
-        return blocks | {end: self._or_plain(end, end == "predictors", self.end) for end in self.setup.ends}
+        routed = {b: isinstance(b.mlp, Experts) for b in self.model.kinds()}
+        plain = {} if self.plain is None or all(routed.values()) else self.plain.parts
+        return {b: self.block(b) if routed[b] or not plain else plain[b] for b in routed} | self.end_parts
 
-    def _or_plain(self, name: Any, routed: bool, of: Callable[[Any], Part]) -> Part:
-        """A part by what gives it, or that of the plain rank, which has the same where no tokens are routed."""
-        return of(name) if routed or self.plain is None else self.plain.parts[name]
+    @cached_property
+    def end_parts(self) -> dict[Block | str, Part]:
+        """What each end of the model takes; those that route no tokens are those of the plain rank."""
+        if self.bare is not None:
+            return self.bare.end_parts
+        plain = {} if self.plain is None else self.plain.end_parts
+        return {end: self.end(end) if end == "predictors" or not plain else plain[end] for end in self.setup.ends}
 
     def block(self, block: Block) -> Part:
         """Return what one block takes."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from functools import lru_cache
+from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -181,31 +181,42 @@ def logit_bytes(rank: Split) -> float:
 
 
 def _matrices(rank: Split, stage: Stage) -> tuple[Any, Any]:
-    """Elements of the matrices of a device, one of each shape, the head among them: of all, and of the largest. In a
-    grid each rank counts as if it held all kinds of blocks."""
-    if rank.setup.adapter:
+    """Elements of the matrices of a device, one of each shape, the head among them: of all, and of the largest."""
+    if rank.setup.adapter or not (rank.stack.scratch_bytes or rank.stack.passing_bytes):
         return 0.0, 0.0
-    blocks = stage.blocks if np.ndim(rank.setup.tp) == 0 else dict.fromkeys(stage.blocks, 1)
-    total, largest = rank.each(lambda one: _elements(one, blocks))
+    total: Any = 0.0
+    largest: Any = 0.0
+    for there, where in _together(stage.blocks):
+        each = rank.each(partial(_elements, blocks=there))
+        total, largest = (old + where * new for old, new in zip((total, largest), each, strict=True))
     head = stage.last * (rank.model.hidden * rank.model.vocab / rank.setup.tp)
     return total + head, np.maximum(largest, head)
+
+
+def _together(blocks: Mapping[Block, Any]) -> Iterator[tuple[list[Block], Any]]:
+    """Kinds of blocks that lie together on a rank, and whether these do on each: all there are of such."""
+    held = [np.asarray(count) > 0 for count in blocks.values()]
+    code = held[0].astype(np.int64)
+    for each in held[1:]:
+        code = np.unique(2 * code + each, return_inverse=True)[1].reshape(each.shape)
+    _, firsts = np.unique(code, return_index=True)
+    for first in firsts.tolist():
+        there = [block for block, each in zip(blocks, held, strict=True) if each.flat[first]]
+        yield there, code == code.flat[first]
 
 
 def _wide_bytes(rank: Split, stage: Stage) -> Any:
     """Of the largest matrix of a block, where products read frozen ones in more bits than they are kept in."""
     if not quantised(rank):
         return 0.0
-    _, largest = rank.each(lambda one: _elements(one, dict.fromkeys(stage.blocks, 1)))
+    _, largest = rank.each(partial(_elements, blocks=stage.blocks))
     return rank.width_bytes * largest
 
 
-def _elements(rank: Rank, blocks: Mapping[Block, Any]) -> tuple[Any, Any]:
-    there: dict[tuple[float, float], Any] = {}
-    for block, count in blocks.items():
-        for shape in shapes(block, rank.batch_of(block)):
-            there[shape] = np.logical_or(there.get(shape, False), count > 0)
-    sizes = [m * n * held for (m, n), held in there.items()]
-    return sum(sizes), most(sizes)
+def _elements(rank: Rank, blocks: Iterable[Block]) -> tuple[float, float]:
+    there = {shape for block in blocks for shape in shapes(block, rank.batch_of(block))}
+    sizes = [m * n for m, n in there]
+    return float(sum(sizes)), float(max(sizes, default=0.0))
 
 
 def _bucket(rank: Split, stage: Stage) -> dict[str, Any]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -46,6 +46,7 @@ def shapes_of(grid: Grid, adds: bool, alike: bool) -> tuple[list[tuple[Setup, tu
     apart = (rows[0].stride, rows[1].run, rows[1].skip, devices)
     first, which = grid.kinds(*SHAPES, *apart, *(("micros",) if adds else ()))
     each, found = grid.rows(first), []
+    groups = [[Row(*one) for one in _columns(row)[:, first].T.tolist()] for row in rows]
     for row, micros in enumerate(each.micros.tolist() if adds else [1] * len(first)):
         shape: dict[str, Any] = {name: int(each.columns[name][row]) for name in SIZES}
         dp = shape["ep"] * shape["etp"]
@@ -53,13 +54,13 @@ def shapes_of(grid: Grid, adds: bool, alike: bool) -> tuple[list[tuple[Setup, tu
         shape |= {name: each.choices[name][int(each.columns[name][row])] for name in WORDS}
         least = max(micros, 1 + (shape["ep_overlap"] == "on"))
         setup = replace(grid.base, **ALIKE | shape, dp=dp, batch=dp * shape["micro"] * least)
-        found.append((setup, (_one(rows[0], first[row]), _one(rows[1], first[row]), int(devices[first[row]]))))
+        found.append((setup, (groups[0][row], groups[1][row], int(devices[first[row]]))))
     return found, which
 
 
-def _one(rows: Row, at: int) -> Row:
-    """That of one setup."""
-    return Row(*(int(column[at]) for column in np.broadcast_arrays(*rows)))
+def _columns(rows: Row) -> Ints:
+    """Those of many setups as one array, shape (4, setups)."""
+    return np.stack(np.broadcast_arrays(*rows)).astype(np.int64)
 
 
 class Ranks:
@@ -127,7 +128,8 @@ class Layout:
     ``counts``: blocks of each kind, shape (classes, kinds); ``again``: those of them that are first layers which are
     made again in another way. ``first``, ``last``: embedding and head. ``low``, ``high``:
     the first and the last rank of a class, ``count``: how many it has. ``before``, ``after``: ranks of each class
-    before and behind ``high``, shape (classes, classes); ``ahead``: before ``low``.
+    before and behind ``high``, shape (classes, classes); ``ahead``: before ``low``. ``passed``: blocks of each kind
+    that lie before the first stage of ``high``, shape (classes, kinds), and ``hops``: messages between these stages.
     """
 
     counts: Floats
@@ -140,6 +142,17 @@ class Layout:
     before: Floats
     after: Floats
     ahead: Floats
+    passed: Floats
+    hops: Floats
+
+
+@lru_cache(maxsize=64)
+def blocks_until(model: Architecture) -> Floats:
+    """Return how many blocks of each kind a model has before each layer, and in all: shape (layers + 1, kinds)."""
+    kinds = [*model.kinds()]
+    found = np.zeros((model.layers + 1, len(kinds)))
+    found[1:] = np.cumsum([[block == kind for kind in kinds] for block in model.blocks], axis=0)
+    return found
 
 
 @lru_cache(maxsize=4096)
@@ -162,19 +175,17 @@ def layout(
     sizes, placement = sizes or even(model.layers, ranks * chunks), placement_of(schedule, ranks, chunks)
     if len(sizes) != ranks * chunks or sum(sizes) != model.layers or len(again) not in (0, 1, len(sizes)):
         raise ValueError(f"stage_layers={sizes} are not {model.layers} layers on {ranks * chunks} stages")
-    begins, kinds, firsts = np.cumsum([0, *sizes]), [*model.kinds()], again * (len(sizes) if len(again) == 1 else 1)
-    part = [placement.part_of[stage] for stage in range(placement.stages)]
+    begins, firsts = np.cumsum([0, *sizes]), again * (len(sizes) if len(again) == 1 else 1)
+    part, until = [placement.part_of[stage] for stage in range(placement.stages)], blocks_until(model)
+    middle = begins[:-1] + np.minimum(firsts or 0, sizes)
+    all_of, first_of = until[begins[1:]] - until[begins[:-1]], until[middle] - until[begins[:-1]]
     held: dict[tuple[Any, ...], list[int]] = {}
     for rank in range(ranks):
         mine = [part[stage] for stage in placement.on(rank)]
-        blocks: Counter[Any] = Counter()
-        first: Counter[Any] = Counter()
-        for stage in mine:
-            blocks.update(model.blocks[begins[stage] : begins[stage + 1]])
-            first.update(model.blocks[begins[stage] : begins[stage + 1]][: firsts[stage] if firsts else 0])
-        key = (*(of[kind] for of in (blocks, first) for kind in kinds), 0 in mine, len(sizes) - 1 in mine)
+        blocks, first = (of[mine].sum(axis=0).tolist() for of in (all_of, first_of))
+        key = (*blocks, *first, 0 in mine, len(sizes) - 1 in mine)
         held.setdefault((*key, rank * apart), []).append(rank)
-    table, many = np.array([*held], dtype=np.float64), len(kinds)
+    table, many = np.array([*held], dtype=np.float64), until.shape[1]
     low, high = (np.array([at(members) for members in held.values()]) for at in (min, max))
 
     def among(at: Ints, below: bool) -> Floats:
@@ -185,7 +196,10 @@ def layout(
 
     sides = (among(high, True), among(high, False), among(low, True))
     count = np.array([len(members) for members in held.values()], dtype=np.float64)
-    return Layout(table[:, :many], table[:, many:-3], table[:, -3], table[:, -2], low, high, count, *sides)
+    reached = np.array([min(placement.on(rank)) for rank in high])
+    hops = np.array([sum(here != there for here, there in pairwise(placement.rank_of[: s + 1])) for s in reached])
+    parts = (table[:, :many], table[:, many:-3], table[:, -3], table[:, -2])
+    return Layout(*parts, low, high, count, *sides, until[begins[reached]], hops)
 
 
 @lru_cache(maxsize=4096)

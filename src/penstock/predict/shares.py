@@ -15,7 +15,7 @@ from penstock.predict.ranks import SHAPES
 
 Ints = NDArray[np.int64]
 T = TypeVar("T")
-FEW_ROWS, FEW_SHAPES = 1024, 512
+FEW_ROWS, FEW_SHAPES = 1024, 1024
 """Rows, and shapes of work on a micro-batch among them, for fewer of which no other process is worth its start."""
 COMMON = ("ep", "etp", "recompute")
 """Of the names of ``SHAPES``, those in which rows may differ that have work in common."""

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
 from typing import Any
 
-from penstock.core.setup import Setup, filling
+from penstock.core.filling import filling
+from penstock.core.setup import Setup
 from penstock.predict import predict
 from penstock.schedules import SCHEDULES
 from penstock.search.choice import Choice
@@ -147,6 +148,6 @@ def reason(best: Choice, other: Choice, headroom: float) -> str:
         return f"needs {human_bytes(other.host_bytes)} of {human_bytes(other.host_memory_bytes)} in host memory"
     more = {name: other.parts.get(name, 0) - best.parts.get(name, 0) for name in {**best.parts, **other.parts}}
     name, most_s = max(sorted(more.items()), key=lambda part: part[1])
-    slower = other.seconds / best.seconds - 1
+    slower = round(other.seconds / best.seconds - 1, 3)
     why = f", {name} +{human_s(most_s)}" if most_s > 0.001 * best.seconds else ""
-    return f"{slower:+.1%} step time{why}"
+    return f"{f'{slower:+.1%}' if slower else 'no difference in'} step time{why}"

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import islice
 from math import inf, lcm, nextafter
 
 import numpy as np
@@ -21,7 +20,7 @@ from penstock.predict.score import ranks_of
 from penstock.predict.widened import as_asked
 from penstock.search.batches import Batches
 from penstock.search.choice import Choice
-from penstock.search.finals import finals, most_bytes, scored
+from penstock.search.finals import Going, finals, most_bytes, scored, told
 from penstock.search.margins import OVER_ELSE, at_least_s
 from penstock.search.nodes import counted, grown
 from penstock.search.planner import check_wanted
@@ -30,12 +29,6 @@ from penstock.search.wishes import Wishes
 
 AT_ONCE = 8
 """Strategies that are predicted before it is looked whether others may be better: fewer than where many are listed."""
-MOST_ROWS = 400_000
-"""Strategies that are scored at once, about; bounds the memory."""
-MOST_SCREENED = 32
-"""Numbers of nodes that are scored at once."""
-FEW_SCREENED = 8
-"""The same, where the first that is left ends the search."""
 MOST_NODES = 1024
 """Tried of a node whose number is not given."""
 Limit = Callable[[int], float]
@@ -72,7 +65,7 @@ class Fleet:
         space: its strategies, on the most nodes.
         counts: numbers of nodes, ascending.
         headroom: share of a device's memory that stays free.
-        tell: is called with each number that is looked at.
+        tell: is called with each number that is looked at; the search ends when it says ``False``.
         batches: those that may be chosen for each number; left out, that of the space.
 
     Where batches differ, all seconds are of as many sequences as a step of the space has.
@@ -81,8 +74,9 @@ class Fleet:
     space: Space
     counts: tuple[int, ...]
     headroom: float
-    tell: Callable[[int], None] = lambda nodes: None
+    tell: Callable[[int], bool] = lambda nodes: True
     batches: Batches | None = None
+    _ended: list[int] = field(default_factory=list, init=False, repr=False)
     _known: dict[int, Sized] = field(default_factory=dict, init=False, repr=False)
 
     def of(self, nodes: int, batch: int = 0) -> Space:
@@ -140,6 +134,17 @@ class Fleet:
         least = min((self.work_s[kind] for kind in some), default=inf)
         return least / self.of(nodes).devices
 
+    @property
+    def stopped(self) -> bool:
+        """Whether the search ended early: what is known by then is all."""
+        return bool(self._ended)
+
+    def going(self, nodes: int) -> bool:
+        """Tell of a number of nodes; return whether to look on."""
+        if not self.stopped and not self.tell(nodes):
+            self._ended.append(nodes)
+        return not self.stopped
+
     def known(self, nodes: int) -> Sized:
         """What is known of so many nodes: at least a floor."""
         return self._known.get(nodes) or Sized(nodes, self.of(nodes).devices, None, self.floor_s(nodes))
@@ -147,7 +152,7 @@ class Fleet:
     def best(self, nodes: int, most_s: float = inf) -> Sized:
         """Return the fastest strategy on so many nodes, if it takes no more than ``most_s``."""
         known = self.known(nodes)
-        if known.choice is None and known.least_s <= most_s and known.least_s < inf:
+        if known.choice is None and known.least_s <= most_s and known.least_s < inf and not self.stopped:
             known = self._known[nodes] = self._found(nodes, most_s)
         return replace(known, choice=None) if known.choice and known.seconds > most_s else known
 
@@ -157,7 +162,7 @@ class Fleet:
         seeks = {nodes: limit(nodes) for nodes in counts if self.known(nodes).choice is None}
         seeks = {nodes: most_s for nodes, most_s in seeks.items() if self.known(nodes).least_s <= most_s < inf}
         space, whole = self.space, self.space.cluster
-        grid = self._grid(seeks)
+        grid = self._grid(seeks) if all(map(self.going, seeks)) else space.grid([])
         if not len(grid):
             return 0
         row_nodes, scale = grid.devices * whole.nodes // whole.devices, space.base.batch / grid.batch
@@ -166,7 +171,6 @@ class Fleet:
         found = scores(space.model, space.cluster, grid, space.stack, room, most_s / scale)
         low_s = at_least_s(grid, found.seconds) * scale
         for nodes, most in seeks.items():
-            self.tell(nodes)
             if low_s[row_nodes == nodes].min(initial=inf) > most:
                 self._known[nodes] = Sized(nodes, self.of(nodes).devices, None, nextafter(most, inf))
         return len(grid)
@@ -186,9 +190,10 @@ class Fleet:
 
     def _found(self, nodes: int, most_s: float) -> Sized:
         """Look for the fastest strategy on so many nodes, if it takes no more than ``most_s``."""
-        self.tell(nodes)
         best = Sized(nodes, self.of(nodes).devices, None, inf)
         for batch in self.splits[nodes]:
+            if not self.going(nodes):
+                return replace(best, least_s=self.floor_s(nodes), proven=False)
             one = self._with(nodes, batch, min(most_s, best.seconds))
             known = min((best, one), key=lambda sized: sized.seconds)
             best = replace(known, least_s=min(best.least_s, one.least_s), proven=best.proven and one.proven)
@@ -198,12 +203,17 @@ class Fleet:
         """The fastest strategy with one batch."""
         space, scale = self.of(nodes, batch), self.space.base.batch / batch
         soon = (self._soon(nodes, most_s, share) for share in space.shares())
-        shares = [one for part in soon for one in scored(space, part, self.headroom, most_s=most_s / scale)]
-        low_s = scale * min(float(at_least_s(share.grid, share.seconds).min(initial=inf)) for share in shares)
+        going = Going(told(self.going, nodes))
+        grids = (space.grid(part) for part in soon if going(0))
+        shares = [one for grid in grids for one in scored(space, grid, self.headroom, most_s=most_s / scale)]
+        each_s = (float(at_least_s(share.grid, share.seconds).min(initial=inf)) for share in shares)
+        low_s = scale * min(each_s, default=inf)
         above = Sized(nodes, space.devices, None, nextafter(most_s, inf), scale=scale)
-        if low_s > most_s:
+        if low_s > most_s and not self.stopped:
             return above
-        choices, _, proven, _ = finals(space, shares, 1, self.headroom, AT_ONCE)
+        choices, _, proven, _ = finals(space, shares, 1, self.headroom, AT_ONCE, going=going)
+        if self.stopped:
+            return replace(above, choice=choices[0] if choices else None, least_s=self.floor_s(nodes), proven=False)
         if choices and choices[0].seconds * scale <= most_s:
             least_s = choices[0].seconds * scale if proven else low_s
             return Sized(nodes, space.devices, choices[0], least_s, proven, scale)
@@ -225,7 +235,7 @@ def fleet_of(
     nodes: str = "",
     *,
     headroom: float,
-    tell: Callable[[int], None] = lambda nodes: None,
+    tell: Callable[[int], bool] = lambda nodes: True,
     batches: Batches | None = None,
 ) -> Fleet:
     """Return the numbers of nodes of a cluster that are asked for.
@@ -249,48 +259,3 @@ def fleet_of(
         fleet.space.check()
         raise ValueError(f"no split of {nodes or counts[-1]} nodes of {cluster.name} is left; ask for other numbers")
     return fleet
-
-
-def fewest(fleet: Fleet, limit: Limit) -> Sized | None:
-    """Return the fewest nodes with a step within a limit.
-
-    Numbers are tried from the fewest on, each unless its floor or its scores are above the limit: times need not fall
-    with more nodes.
-    """
-    left = _open(fleet, fleet.counts, limit, FEW_SCREENED)
-    return next((one for nodes in left if (one := fleet.best(nodes, limit(nodes))).choice), None)
-
-
-def least(fleet: Fleet, weight: Callable[[int], float], limit: Limit = lambda nodes: inf) -> Sized | None:
-    """Return the number of nodes whose step has the least seconds times weight, of those within a limit.
-
-    All numbers are tried, each unless its floor or its scores are above the limit or the best known.
-    """
-    best: Sized | None = None
-
-    def within(nodes: int) -> float:
-        return limit(nodes) if best is None else min(limit(nodes), best.seconds * weight(best.nodes) / weight(nodes))
-
-    for nodes in _open(fleet, sorted(fleet.splits, key=lambda n: (fleet.floor_s(n) * weight(n), n)), within):
-        one = fleet.best(nodes, within(nodes))
-        if one.choice and one.seconds <= within(nodes):
-            best = one
-    return best
-
-
-def _open(fleet: Fleet, counts: Iterable[int], limit: Limit, most: int = MOST_SCREENED) -> Iterator[int]:
-    """Give numbers in their order; before, some more of them each time are screened by what the limit is then."""
-    left, some = iter(counts), 1
-    while chunk := [*islice(left, some)]:
-        rows = fleet.screen(chunk, limit)
-        yield from chunk
-        some = min(2 * some, most, max(1, MOST_ROWS * some // max(1, rows)))
-
-
-def near(fleet: Fleet, nodes: int, each: int = 2) -> list[Sized]:
-    """Return a number of nodes with those next to it that have a strategy, ``each`` below and above, and with half and
-    twice as many."""
-    known = [*fleet.splits]
-    place = known.index(nodes)
-    wanted = {*known[max(0, place - each) : place + each + 1], *(n for n in (nodes // 2, 2 * nodes) if n in known)}
-    return [fleet.best(one) for one in sorted(wanted)]

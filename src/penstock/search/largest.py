@@ -10,7 +10,7 @@ from penstock.core.mesh import ORDER
 from penstock.predict.score import least_bytes_of
 from penstock.predict.widened import as_asked
 from penstock.search.choice import Choice
-from penstock.search.finals import Going, most_bytes
+from penstock.search.finals import Going, most_bytes, told
 from penstock.search.misses import nearest
 from penstock.search.planner import check_wanted, looked
 from penstock.search.space import Space
@@ -39,10 +39,11 @@ def largest(
     *,
     top: int,
     headroom: float,
-    tell: Callable[[str], None] = lambda name: None,
+    tell: Callable[[str], bool] = lambda name: True,
     batch_of: Callable[[Architecture], int] | None = None,
 ) -> list[Member]:
-    """Return models from the largest on, up to the first for which a strategy fits; the last has none if none does.
+    """Return models from the largest on, up to the first for which a strategy fits; the last has none if none does, or
+    the search was stopped before.
 
     Models are not taken to fit because larger ones do, nor the other way: each is asked. Those that take fewer
     positions than a sequence has are left out.
@@ -52,7 +53,7 @@ def largest(
         models: the largest first.
         top: how many strategies are wanted.
         headroom: share of a device's memory that stays free.
-        tell: is called with the names of models that are looked at.
+        tell: is called with the names of models that are looked at; the search ends when it says ``False``.
         batch_of: gives the batch for a model; left out, it is that of the space.
 
     Raises:
@@ -64,10 +65,11 @@ def largest(
     for model in models:
         if 0 < model.embedding.positions < space.base.seq:
             continue
-        tell(model.name)
-        here = _of(space, model, batch_of)
-        seen = looked(here, top, headroom, Going(lambda done, best: True)) if _may_fit(here, headroom) else None
-        found.append(Member(model, seen.choices, seen.proven) if seen else Member(model, ()))
+        here, going = _of(space, model, batch_of), Going(told(tell, model.name))
+        seen = looked(here, top, headroom, going) if going(0) and _may_fit(here, headroom) else None
+        if not (going.on or (seen and seen.choices)):
+            return found
+        found.append(Member(model, seen.choices, seen.proven and going.on) if seen else Member(model, ()))
         if found[-1].choices:
             break
     if not found:

@@ -12,11 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock.core.setup import Setup
-from penstock.engine.memory import memory
 from penstock.predict import Grid
+from penstock.predict.flying import in_flight
 from penstock.predict.lighter import lightest, steps_of
 from penstock.predict.memory import peak_bytes
 from penstock.predict.moments import FIRST, of_block
+from penstock.predict.ranks import blocks_until
 from penstock.predict.stage import Stage
 from penstock.predict.step import Step
 from penstock.search.choice import Choice
@@ -36,7 +37,7 @@ class Lighter(NamedTuple):
 
 
 def lighter(
-    space: Space, shares: Iterable[Share], misfits: Iterable[Setup], found: Sequence[Choice], headroom: float,
+    space: Space, shares: Iterable[Share], misfits: Iterable[Grid], found: Sequence[Choice], headroom: float,
     top: int, going: Going,
 ) -> Lighter:  # fmt: skip
     """Return the best choices with strategies that fit once some layers of each stage are made again.
@@ -52,7 +53,7 @@ def lighter(
     choices, predicted, proven = [*found], 0, True
     if not choices or not (ways := again_ways(space)):
         return Lighter(tuple(choices), 0, True)
-    grids = [share.heavy for share in shares] + [Grid.of(setup) for setup in dict.fromkeys(misfits)]
+    grids = [*(share.heavy for share in shares), *misfits]
     order: list[tuple[float, int, Setup]] = []
     for grid, way in ((grid, way) for grid in grids for way in ways):
         number = len(order)
@@ -125,30 +126,17 @@ def _lightest(space: Space, setup: Setup, headroom: float) -> Setup | None:
 def _needed_bytes(step: Step, counts: NDArray[np.int64]) -> NDArray[np.float64]:
     """What must fit on a device of each rank if so many first layers of each of its stages are made again: of counts of
     shape (steps, ranks, chunks), shape (steps, ranks)."""
-    kinds, blocks = [*step.model.kinds()], step.model.blocks
-    before = np.cumsum([[0] * len(kinds), *([block == kind for kind in kinds] for block in blocks)], axis=0)
+    kinds, before = [*step.model.kinds()], blocks_until(step.model)
     begins = np.cumsum([0, *(sum(stage.values()) for stage in step.stages)])[np.array(step.on)]
     again = before[begins + counts] - before[begins]
     kept = np.array([[of_block(step.rank, kind, first).kept for kind in kinds] for first in FIRST])
     saved = step.costs.saved_bytes[np.array(step.on)] + again @ (kept[1] - kept[0])
-    held = [(saved[:, r] @ flying.T).max(axis=1) for r, flying in enumerate(_in_flight(step))]
+    setup = step.setup
+    flying = in_flight(setup.schedule, setup.pp, setup.micros, setup.chunks, step.stack.w_share)
+    held = [(saved[:, r] @ one.T).max(axis=1) for r, one in enumerate(flying)]
     mine, shape = step.held(step.on), counts.shape[:2]
     made = {kind: again[..., place].sum(axis=-1).ravel() for place, kind in enumerate(kinds)}
     all_of_it = {kind: np.broadcast_to(mine.blocks[kind], shape).ravel() for kind in kinds}
     first, last = (np.broadcast_to(end, shape).ravel() for end in (mine.first, mine.last))
     _, needed = peak_bytes(step.rank, Stage(all_of_it, first, last, made), np.stack(held, axis=1).ravel())
     return needed.reshape(shape)
-
-
-def _in_flight(step: Step) -> Iterator[NDArray[np.float64]]:
-    """Give the micro-batches whose activations each stage of a rank keeps, whenever that changes: shape (times,
-    chunks)."""
-    chunks, timeline = range(step.setup.chunks), step.timeline
-    each = []
-    for chunk in chunks:
-        weights = np.full(len(step.stages), 1e-13)
-        weights[[stages[chunk] for stages in step.on]] = 1.0
-        costs = replace(step.costs, saved_bytes=weights)
-        each.append(memory(step.plan, timeline.start_s, timeline.end_s, costs))
-    for r in range(len(step.on)):
-        yield np.stack([curves[r].activation_bytes for curves in each], axis=1)

@@ -14,7 +14,7 @@ from penstock.core.setup import Setup
 from penstock.core.words import all_divisors
 from penstock.predict import scores
 from penstock.search.choice import Choice, Planned
-from penstock.search.finals import most_bytes, predicted_of
+from penstock.search.finals import most_bytes, predicted_of, told
 from penstock.search.misses import nearest
 from penstock.search.planner import best_of, check_wanted
 from penstock.search.space import LEAST_TOKENS, Space
@@ -22,6 +22,8 @@ from penstock.search.switches import off
 
 STEP = 1024
 """Sequences are multiples of it, and of twice ``cp``."""
+Fitting = tuple[int, Setup | None]
+"""A sequence, and a strategy that fits with it; 0 and ``None`` where there is none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +32,7 @@ class Longest:
 
     ``seq``, ``batch``: it, and the sequences of a step. ``planned``: its fastest strategies. ``next_seq``,
     ``next_choice``: the next longer one, and the strategy that needs least for it; ``None`` if the tokens of a step, or
-    positions that are learnt, allow no longer one.
+    positions that are learnt, allow no longer one, or the search was stopped: then longer ones may fit.
     """
 
     seq: int
@@ -41,7 +43,7 @@ class Longest:
 
 
 def longest(
-    space: Space, *, top: int, headroom: float, tell: Callable[[int], None] = lambda seq: None
+    space: Space, *, top: int, headroom: float, tell: Callable[[int], bool] = lambda seq: True
 ) -> Longest | None:
     """Return the longest sequence for which a strategy fits; ``None`` if none does.
 
@@ -53,21 +55,20 @@ def longest(
         space: its sequence and batch say how many tokens a step has.
         top: how many strategies are wanted.
         headroom: share of a device's memory that stays free.
-        tell: is called with sequences that are looked at.
+        tell: is called with sequences that are looked at; the search ends when it says ``False``.
 
     Raises:
         ValueError: there is no strategy for the space's own sequence, or ``top`` or ``headroom`` cannot be.
     """
     check_wanted(top, headroom)
     space.check()
-    best = 0
+    best: Fitting = (0, None)
     for low, high in _ranges(space):
         for step, start, cps in _classes(space, low, high):
-            best = max(
-                best, _climbed(space, cps, range(_up(max(start, best + 1), step), high + 1, step), headroom, tell)
-            )
-        if best:
-            return _answer(space, best, top, headroom)
+            seqs = range(_up(max(start, best[0] + 1), step), high + 1, step)
+            best = max(best, _climbed(space, cps, seqs, headroom, tell), key=lambda one: one[0])
+        if best[1] is not None:
+            return _answer(space, best[0], best[1], top, headroom, tell)
     return None
 
 
@@ -104,11 +105,11 @@ def _classes(space: Space, low: int, high: int) -> list[tuple[int, int, tuple[in
     return sorted((step, start, tuple(cps)) for (step, start), cps in found.items())
 
 
-def _climbed(space: Space, cps: tuple[int, ...], seqs: range, headroom: float, tell: Callable[[int], None]) -> int:
+def _climbed(space: Space, cps: tuple[int, ...], seqs: range, headroom: float, tell: Callable[[int], bool]) -> Fitting:
     """The longest of sequences of one batch for which a strategy with one of these ``cp`` fits; 0 if there is none."""
-    best, place, failed = 0, 0, set[Setup]()
-    while place < len(seqs):
-        tell(seqs[place])
+    best: Fitting = (0, None)
+    place, failed = 0, set[Setup]()
+    while place < len(seqs) and tell(seqs[place]):
         here = at(space, seqs[place])
         for setup in _promising(here, cps, headroom):
             strategy = replace(setup, seq=1)
@@ -120,7 +121,7 @@ def _climbed(space: Space, cps: tuple[int, ...], seqs: range, headroom: float, t
         place = bisect_left(
             seqs, True, lo=place + 1, key=lambda seq: not _fits(here, replace(setup, seq=seq), headroom)
         )
-        best = seqs[place - 1]
+        best = seqs[place - 1], setup
     return best
 
 
@@ -141,11 +142,13 @@ def _fits(space: Space, setup: Setup, headroom: float) -> bool:
     return found is not None and found.headroom >= headroom
 
 
-def _answer(space: Space, seq: int, top: int, headroom: float) -> Longest:
-    """The sequence with its strategies, and what the next longer one needs."""
+def _answer(space: Space, seq: int, setup: Setup, top: int, headroom: float, tell: Callable[[int], bool]) -> Longest:
+    """The sequence with its strategies, of which one is known, and what the next longer one needs."""
     here = at(space, seq)
-    planned = best_of(here, top=top, headroom=headroom)
-    more = seq + STEP if seq + STEP <= most_seq(space) else None
+    planned = best_of(here, top=top, headroom=headroom, watch=told(tell, seq))
+    if planned.stopped and (one := predicted_of(here, replace(setup, seq=seq))) is not None:
+        planned = replace(planned, choices=planned.choices or (one,))
+    more = seq + STEP if seq + STEP <= most_seq(space) and not planned.stopped else None
     return Longest(
         seq=seq,
         batch=here.base.batch,

@@ -18,7 +18,7 @@ from penstock.core.setup import FRAMEWORK, Setup
 from penstock.cost.stack import Stack
 from penstock.predict import scores
 from penstock.search.choice import Choice, Planned
-from penstock.search.finals import most_bytes, predicted_of
+from penstock.search.finals import most_bytes, predicted_of, told
 from penstock.search.margins import at_least_s
 from penstock.search.planner import HEADROOM, best_of
 from penstock.search.space import Space, space_of
@@ -133,7 +133,7 @@ def pareto(
     return around(space, best_of(space, top=top, headroom=headroom))
 
 
-def around(space: Space, found: Planned, say: Callable[[str], None] | None = None) -> Pareto:
+def around(space: Space, found: Planned, tell: Callable[[str], bool] = lambda words: True) -> Pareto:
     """Return the trade-offs around a plan.
 
     The front of memory is that of the strategies whose scores are on it, predicted with their timelines: as near to the
@@ -142,24 +142,26 @@ def around(space: Space, found: Planned, say: Callable[[str], None] | None = Non
     Args:
         space: what the plan chose from.
         found: the plan.
-        say: is told what is looked at next.
+        tell: is told what is looked at next; what follows is left out when it says ``False``.
     """
     own = [Point.of(found.best, space.cluster)] if found.choices else []
     refused = [] if found.choices else [(space.devices, "nothing fits")]
     for cluster in _others(space.cluster):
-        if say is not None:
-            say(f"looking at {cluster.devices:,} devices")
+        looking = f"looking at {cluster.devices:,} devices"
         try:
-            other = best_of(replace(space, cluster=cluster), top=1, headroom=found.headroom)
+            if not tell(looking):
+                raise ValueError("stopped before it was looked at")
+            on, watch = replace(space, cluster=cluster), told(tell, looking)
+            other = best_of(on, top=1, headroom=found.headroom, watch=watch)
         except ValueError as error:
             refused.append((cluster.devices, str(error)))
             continue
         if other.choices:
             own.append(Point.of(other.best, cluster))
         else:
-            refused.append((cluster.devices, "nothing fits"))
+            refused.append((cluster.devices, "stopped early" if other.stopped else "nothing fits"))
     return Pareto(
-        memory=tuple(Point.of(one, space.cluster) for one in _of_memory(space, found)),
+        memory=tuple(Point.of(one, space.cluster) for one in _of_memory(space, found, tell)),
         devices=tuple(sorted(own, key=lambda point: point.devices)),
         refused=tuple(sorted(refused)),
     )
@@ -180,11 +182,11 @@ def _others(cluster: Cluster) -> Iterator[Cluster]:
         yield replace(cluster, name=f"{share} of {cluster.name}", groups=groups, measured=None)
 
 
-def _of_memory(space: Space, found: Planned) -> list[Choice]:
+def _of_memory(space: Space, found: Planned, tell: Callable[[str], bool]) -> list[Choice]:
     """The plan's choices, and others that need less memory, each as fast as any that needs no more."""
-    known = {choice.setup: choice for choice in found.choices}
-    for setup, score_s in _light(space, found.headroom):
-        made = None if setup in known else predicted_of(space, setup, score_s)
+    known, looking = {choice.setup: choice for choice in found.choices}, "looking at strategies that need less memory"
+    for setup, score_s in _light(space, found.headroom) if tell(looking) else ():
+        made = None if setup in known or not tell(looking) else predicted_of(space, setup, score_s)
         if made is not None and made.headroom >= found.headroom:
             known[setup] = made
     some = sorted(known.values(), key=lambda choice: (choice.seconds, choice.needed_bytes))

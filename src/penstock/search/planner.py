@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +16,8 @@ from penstock.core.config.text import model_of
 from penstock.core.setup import FRAMEWORK, Setup
 from penstock.cost.laws import suggested
 from penstock.cost.stack import Stack
+from penstock.predict import Grid
+from penstock.predict.grid import together
 from penstock.search.choice import Choice, Planned
 from penstock.search.finals import (
     FINALISTS,
@@ -27,6 +29,7 @@ from penstock.search.finals import (
     best_of_all,
     enough_s,
     finals,
+    grids,
     predicted_of,
     scored,
     scored_grid,
@@ -127,7 +130,8 @@ def best_of(
     finer = looked(space, top, headroom, going, most_s)
     if going.on and not finer.enough:
         finer = looked(space, top, headroom, going)
-    choices, shares = finer.choices, finer.shares
+    early_too = (early,) if early is not None and not going.on else ()
+    choices, shares = finer.choices or early_too, finer.shares
     found = Planned(
         choices=choices,
         considered=sum(share.considered for share in shares),
@@ -177,14 +181,13 @@ def looked(space: Space, top: int, headroom: float, going: Going, most_s: float 
     shares, predicted, proven, enough = list[Share](), 0, True, True
     for spaces in space.offloads():
         new: list[Share] = []
-        parts = [(one, splits) for one in spaces for splits in one.shares()]
-        for part, splits in parts:
+        for part, grid in ((one, grid) for one in spaces for grid in grids(one)):
             if going(0):
-                made = scored(part, splits, headroom, top, most_s)
+                made = scored(part, grid, headroom, top, most_s)
                 new += made
                 going(sum(share.considered for share in made))
                 most_s = min(most_s, enough_s(new, top))
-        misfits: list[Setup] = []
+        misfits: list[Grid] = []
         choices, done, sure, reach_s = finals(space, new, top, headroom, going=going, misfits=misfits)
         enough = enough and reach_s <= most_s
         away = hosted(space, new, choices, headroom, top, going)
@@ -202,7 +205,7 @@ def looked(space: Space, top: int, headroom: float, going: Going, most_s: float 
 def first_choice(space: Space, headroom: float) -> Choice | None:
     """The best of a small part of the space, by its score."""
     typical = space.typical()
-    shares = [one for share in typical.shares() for one in scored(typical, share, headroom)]
+    shares = [one for grid in grids(typical) for one in scored(typical, grid, headroom)]
     rows = [(float(s), place, row) for place, share in enumerate(shares) for row, s in enumerate(share.seconds[:8])]
     for score_s, place, row in sorted(rows):
         found = predicted_of(space, shares[place].grid.setup(row), score_s)
@@ -230,15 +233,23 @@ def _refined(
             proven = False
             break
         new = [one for one in order[begin : begin + OPEN_AT_ONCE] if one[0] < best_s]
-        for place, share in enumerate(shares):
-            rows = [row for _, where, row in new if where == place]
-            grid, of = variants(space, share.open[0].rows(rows))
+        for some in _by_base(shares, new):
+            grid, _ = variants(space, some)
             if len(grid):
-                made.append(scored_grid(space, grid, headroom, top, of=of))
+                made.append(scored_grid(space, grid, headroom, top, finer=True, most_s=best_of_all(found)))
                 going(len(grid), found)
                 better, count, sure, _ = finals(space, made[-1:], top, headroom, FEW, best_of_all(found))
                 found, predicted, proven = _merged(found, better), predicted + count, proven and sure
     return Finer(tuple(found[:top]), made, predicted, proven)
+
+
+def _by_base(shares: Sequence[Share], open_to: Sequence[tuple[float, int, int]]) -> list[Grid]:
+    """Strategies that are open, by their shares and rows there, in a grid for each base."""
+    found: dict[Setup, list[Grid]] = {}
+    for place, share in enumerate(shares):
+        if rows := [row for _, where, row in open_to if where == place]:
+            found.setdefault(share.grid.base, []).append(share.open[0].rows(rows))
+    return [together(grids) for grids in found.values()]
 
 
 def _merged(found: list[Choice], better: tuple[Choice, ...]) -> list[Choice]:

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from math import inf
 
-from penstock.search.fleet import Fleet, Sized, fewest, least
+from penstock.search.fleet import Fleet, Limit, Sized
 from penstock.search.misses import nearest, refusal, too_much
 from penstock.units import DAY_S, HOUR_S
+
+MOST_ROWS = 400_000
+"""Strategies that are scored at once, about; bounds the memory."""
+MOST_SCREENED = 32
+"""Numbers of nodes that are scored at once."""
+FEW_SCREENED = 8
+"""The same, where the first that is left ends the search."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +61,10 @@ def sized(fleet: Fleet, limits: Limits) -> Sized:
     within = limits.step_s(fleet)
     found = fewest(fleet, within) if limits.most_s < inf else least(fleet, lambda nodes: 1.0, within)
     if found is None:
-        raise ValueError(_refusal(fleet, limits))
+        said = _refusal(fleet, limits)
+        some = f"{fleet.searched:,} of {len(fleet.splits):,} numbers of nodes were looked at"
+        early = f"stopped before any number of nodes was found within the limits; {some}"
+        raise ValueError(early if fleet.stopped else said)
     return found
 
 
@@ -74,11 +85,11 @@ def _refusal(fleet: Fleet, limits: Limits) -> str:
         usd = rent_of(fleet) * one.nodes * one.seconds * limits.steps / HOUR_S
         return f"{where} the training costs $ {usd:,.0f} at least, after {_days(one, limits)}"
     space = fleet.of(last)
-    near = nearest(space)
+    small = nearest(space)
     said = (
         refusal(space)
-        if near is None
-        else f"{near.split} needs least on {_nodes(last)}, {too_much(near, fleet.headroom)}"
+        if small is None
+        else f"{small.split} needs least on {_nodes(last)}, {too_much(small, fleet.headroom)}"
     )
     return f"no strategy fits {where}; {said}"
 
@@ -89,3 +100,48 @@ def _nodes(count: int) -> str:
 
 def _days(one: Sized, limits: Limits) -> str:
     return f"{one.seconds * limits.steps / DAY_S:,.4g} days, on {one.nodes:,}"
+
+
+def fewest(fleet: Fleet, limit: Limit) -> Sized | None:
+    """Return the fewest nodes with a step within a limit.
+
+    Numbers are tried from the fewest on, each unless its floor or its scores are above the limit: times need not fall
+    with more nodes.
+    """
+    left = _open(fleet, fleet.counts, limit, FEW_SCREENED)
+    return next((one for nodes in left if (one := fleet.best(nodes, limit(nodes))).choice), None)
+
+
+def least(fleet: Fleet, weight: Callable[[int], float], limit: Limit = lambda nodes: inf) -> Sized | None:
+    """Return the number of nodes whose step has the least seconds times weight, of those within a limit.
+
+    All numbers are tried, each unless its floor or its scores are above the limit or the best known.
+    """
+    best: Sized | None = None
+
+    def within(nodes: int) -> float:
+        return limit(nodes) if best is None else min(limit(nodes), best.seconds * weight(best.nodes) / weight(nodes))
+
+    for nodes in _open(fleet, sorted(fleet.splits, key=lambda n: (fleet.floor_s(n) * weight(n), n)), within):
+        one = fleet.best(nodes, within(nodes))
+        if one.choice and one.seconds <= within(nodes):
+            best = one
+    return best
+
+
+def _open(fleet: Fleet, counts: Iterable[int], limit: Limit, most: int = MOST_SCREENED) -> Iterator[int]:
+    """Give numbers in their order; before, some more of them each time are screened by what the limit is then."""
+    left, some = iter(counts), 1
+    while chunk := [*islice(left, some)]:
+        rows = fleet.screen(chunk, limit)
+        yield from chunk
+        some = min(2 * some, most, max(1, MOST_ROWS * some // max(1, rows)))
+
+
+def near(fleet: Fleet, nodes: int, each: int = 2) -> list[Sized]:
+    """Return a number of nodes with those next to it that have a strategy, ``each`` below and above, and with half and
+    twice as many."""
+    known = [*fleet.splits]
+    place = known.index(nodes)
+    wanted = {*known[max(0, place - each) : place + each + 1], *(n for n in (nodes // 2, 2 * nodes) if n in known)}
+    return [fleet.best(one) for one in sorted(wanted)]

@@ -13,9 +13,10 @@ import numpy as np
 from penstock.core.architecture import Architecture
 from penstock.core.cluster import Cluster
 from penstock.core.config.text import model_of
+from penstock.core.filling import filling
 from penstock.core.mesh import ORDER
 from penstock.core.mixers import Attention
-from penstock.core.setup import FRAMEWORK, Setup, filling
+from penstock.core.setup import FRAMEWORK, Setup
 from penstock.core.words import all_divisors
 from penstock.cost.stack import Stack
 from penstock.cost.stack_file import named

@@ -58,13 +58,16 @@ class _Change:
     adds: bool = False
 
 
-def what_if(space: Space, choices: Sequence[Choice], headroom: float) -> Iterator[Answer]:
+def what_if(
+    space: Space, choices: Sequence[Choice], headroom: float, tell: Callable[[str], bool] = lambda what: True
+) -> Iterator[Answer]:
     """Give what each change would make of the first of some choices, and of which choice is the best.
 
     Args:
         space: what they were chosen from.
         choices: the best, fastest first; with a slow rank the best is one of them, else of the whole space.
         headroom: share of a device's memory that stays free.
+        tell: is told of each change; what follows is left out when it says ``False``.
 
     Example:
         >>> from penstock.search.planner import best_of
@@ -76,6 +79,8 @@ def what_if(space: Space, choices: Sequence[Choice], headroom: float) -> Iterato
         (True, True)
     """
     for change in CHANGES:
+        if not tell(change.what):
+            return
         yield _answer(space, choices[0], change, headroom)
     yield _slow(space, choices)
 
