@@ -16,7 +16,8 @@ from penstock.schedules.task import Task
 from penstock.schedules.work import Work
 from penstock.search import Options, arms
 from penstock.search.arms import FIRST, LATER, SEARCHING, arm_of, stint
-from penstock.search.rounds import LAST_STINT_S, Search
+from penstock.search.clock import LAST_STINT_S
+from penstock.search.rounds import Search
 from penstock.search.spaced import TAKEN, spaced
 from penstock.search.ways import ways_of
 from penstock.search.workers import Workers
@@ -134,27 +135,26 @@ def test_what_all_placements_are_due_is_shared_out_at_once():
 def test_stints_are_shorter_where_little_time_is_left():
     ways = ways_of({"v": Placement.vee(4)}, pricing("28.3B", 1.0).on)
     search = Search(ways, 12, 2.0, "span", Options(1000.0), time.perf_counter(), lambda found, bound: True)
-    search.arms["v"], search.rounds = replace(search.arms["v"], steps=frozenset({FIRST, SEARCHING})), 9
+    search.arms["v"], search.clock.rounds = replace(search.arms["v"], steps=frozenset({FIRST, SEARCHING})), 9
     assert search.stint_s() == LAST_STINT_S
-    search.begun -= 999.2
+    search.clock.begun -= 999.2
     assert search.stint_s() == LAST_STINT_S / 4
-    search.pace = 4.0
+    search.clock.pace = 4.0
     assert search.stint_s() == LAST_STINT_S / 16
     assert search.goes_on()
-    search.begun -= 0.9
+    search.clock.begun -= 0.9
     assert not search.goes_on()
 
 
-def test_what_would_not_end_in_time_is_left_out():
-    place = Placement.vee(4, 4)
-    ways = ways_of({"v": place}, pricing("28.3B", 1.0).on)
+def test_what_would_not_end_in_time_is_left_out_but_for_named_schedules():
+    ways = ways_of({"v": Placement.vee(4, 4)}, pricing("28.3B", 1.0).on)
     search = Search(ways, 24, 2.0, "span", Options(1000.0), time.perf_counter(), lambda found, bound: True)
     assert search.due() == FIRST
-    search.arms["v"] = replace(search.arms["v"], steps=frozenset({FIRST}))
+    search.clock.last_s = [2000.0] * 3
     assert search.due() == SEARCHING
-    search.last_s[SEARCHING] = 2000.0
-    assert search.due() == LATER
     assert search.goes_on()
+    search.arms["v"] = replace(search.arms["v"], way=replace(ways["v"], again=frozenset({0})))
+    assert search.due() == LATER
 
 
 def test_where_no_named_schedule_fits_a_search_begins_with_an_evenly_spaced_order():

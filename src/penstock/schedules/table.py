@@ -126,6 +126,8 @@ class Schedule:
     """Copies of the weights over all ranks."""
     weights: Weights = "synced"
     """Which weights forwards run with."""
+    searches: bool = False
+    """Whether it tries many orders at the costs of its task, which takes a second or so."""
 
     @property
     def gradient_equal(self) -> bool:
@@ -221,8 +223,10 @@ SCHEDULES: dict[str, Schedule] = {
         holds=zb_v.holds,
         idle_span=zb_v.idle_span,
     ),
-    "zb-1p": Schedule(zb_1p.lanes, zb_1p.idle, zb_1p.peak_micros, holds=zb_1p.holds),
-    "zb-2p": Schedule(zb_2p.lanes, zb_2p.idle, zb_2p.peak_micros, holds=zb_2p.holds, idle_span=zb_2p.idle_span),
+    "zb-1p": Schedule(zb_1p.lanes, zb_1p.idle, zb_1p.peak_micros, holds=zb_1p.holds, searches=True),
+    "zb-2p": Schedule(
+        zb_2p.lanes, zb_2p.idle, zb_2p.peak_micros, holds=zb_2p.holds, idle_span=zb_2p.idle_span, searches=True
+    ),
     "zb-v-auto": Schedule(
         zb_v_auto.lanes,
         zb_v_auto.idle,
@@ -232,6 +236,7 @@ SCHEDULES: dict[str, Schedule] = {
         chunks=True,
         holds=zb_v_auto.holds,
         idle_span=zb_v_auto.idle_span,
+        searches=True,
     ),
     "interleaved-zb": Schedule(
         interleaved_zb.lane, interleaved_zb.idle, interleaved_zb.peak_micros, chunks=True, holds=interleaved_zb.holds
@@ -252,7 +257,14 @@ SCHEDULES: dict[str, Schedule] = {
         v_min.lanes, v_min.idle, v_min.peak_micros, Placement.vee, zb_v.valid, chunks=True, holds=v_min.holds
     ),
     "v-auto": Schedule(
-        v_auto.lanes, v_auto.idle, v_auto.peak_micros, Placement.vee, v_auto.valid, chunks=True, holds=v_auto.holds
+        v_auto.lanes,
+        v_auto.idle,
+        v_auto.peak_micros,
+        Placement.vee,
+        v_auto.valid,
+        chunks=True,
+        holds=v_auto.holds,
+        searches=True,
     ),
     "pipedream": Schedule(pipedream.lane, one_f_one_b.idle, one_f_one_b.peak_micros, weights="stashed"),
     "pipedream-2bw": Schedule(

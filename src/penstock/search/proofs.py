@@ -9,12 +9,12 @@ from penstock.engine.bounds import Bound
 from penstock.search.arms import Arm
 from penstock.search.exact import MOST_OPS, Proof, exact, installed
 
-FIRST_EFFORT, LAST_EFFORT = 0.125, 2.0
-"""Proofs on a placement double in effort from one to the other."""
+FIRST_S, LAST_S = 0.5, 8.0
+"""Proofs on a placement double from one to the other, about."""
 QUICK = 4
 """Proofs without the solver at once."""
-SECONDS = 2.0
-"""About what a unit of effort takes."""
+OP_S = 0.05
+"""About what a unit of effort takes for each op."""
 
 
 def worth_proving(arms: Iterable[tuple[str, Arm]]) -> list[str]:
@@ -30,18 +30,14 @@ def _open(arm: Arm) -> bool:
 
 
 def seconds_of_proof(arm: Arm) -> float:
-    """About how long the next proof takes."""
-    return SECONDS * _effort(arm)
-
-
-def _effort(arm: Arm) -> float:
-    """Of the next proof; 0 where the solver is not asked."""
-    return min(LAST_EFFORT, FIRST_EFFORT * 2.0**arm.proofs) if _small(arm) else 0.0
+    """About how long the next proof takes; 0 where the solver is not asked."""
+    return min(LAST_S, FIRST_S * 2.0**arm.proofs) if _small(arm) else 0.0
 
 
 def prove(arm: Arm, beat_s: float, seed: int) -> Proof:
     """Try to beat the best order of all, and to show that this placement has none; equal arguments, equal results."""
-    return exact(arm.task, arm.work, arm.bound.seconds, beat_s, _effort(arm), seed, arm.share)
+    effort = seconds_of_proof(arm) / (OP_S * len(arm.work.codes))
+    return exact(arm.task, arm.work, arm.bound.seconds, beat_s, effort, seed, arm.share)
 
 
 def proven(arm: Arm, proof: Proof) -> Arm:

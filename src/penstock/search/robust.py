@@ -71,7 +71,7 @@ class Hardening:
         """Whether there is something to gain, and time for it."""
         if self.search.stopped or self.search.options.stints == self.rounds or not self.worthwhile():
             return False
-        return self.search.in_time(max(self.last_s, 0.5 * STINT_S) + self.judging_s, self.search.options.time_s)
+        return self.search.clock.in_time(max(self.last_s, 0.5 * STINT_S) + self.judging_s, self.search.options.time_s)
 
     def worthwhile(self) -> list[str]:
         """Placements that may hold the order that is expected to take least, the best first; none if it is known."""
@@ -99,7 +99,7 @@ class Hardening:
     def tell(self) -> None:
         """Say how far it has come."""
         name = min(self.arms, key=lambda name: self.arms[name].seconds)
-        found = Found(self.search.over_s, self.arms[name].seconds, f"{name} under noise")
+        found = Found(self.search.clock.over_s, self.arms[name].seconds, f"{name} under noise")
         self.search.stopped |= not self.search.watch(found, self.bound.seconds)
 
     def solution(self) -> Solution:

@@ -14,18 +14,15 @@ from penstock.engine.bounds import Bound
 from penstock.schedules.reorder import Run
 from penstock.schedules.task import Objective
 from penstock.search.arms import FIRST, LATER, SEARCHING, Arm, arm_of, continued, evenly, steps_of, stint
+from penstock.search.clock import BEGIN, Clock
 from penstock.search.proofs import prove, proven, seconds_of_proof, worth_proving
 from penstock.search.solution import Found, Options, Solution, seed_of
 from penstock.search.starts import Named, named, searching_on
 from penstock.search.ways import Finished, Way
 from penstock.search.workers import Done, Workers, interleaved, processes_of
 
-BEGIN = 0.25
-"""Share of the time after which no further way is begun that needs its orders finished; and that all ways together
-take to try where to begin, about."""
-LEAST_STINT_S, FIRST_STINT_S, BEGIN_STINT_S, LAST_STINT_S = 0.0625, 0.25, 0.5, 2.0
-"""Stints double from the second to the last, so that a short search tries everything too; those that only try where to
-begin end at the third. Where little time is left they are shorter, down to the first."""
+GAIN = 1e-4
+"""Share of its time by which a stint must shorten an order to count as one that pays."""
 
 
 class Search:
@@ -41,7 +38,7 @@ class Search:
         begun: float,
         watch: Callable[[Found, float], bool],
     ) -> None:
-        self.options, self.objective, self.begun, self.watch = options, objective, begun, watch
+        self.options, self.objective, self.watch = options, objective, watch
         self.micros, self.limit = micros, memory_limit
         self.best: tuple[str, Finished] | None = None
         self.reached = dict.fromkeys(ways, math.inf)
@@ -50,12 +47,12 @@ class Search:
         """Those that keep the limit, as they run."""
         self.named_s = math.inf
         self.history: list[Found] = []
-        self.stints = self.rounds = 0
+        self.stints = 0
         self.turns = dict.fromkeys(ways, 0)
-        """Stints that improved an order of each way, or tried to."""
-        self.last_s, self.pace, self.stopped = [0.0] * 3, 1.0, False
-        """Seconds of the last round of each step; how many times as long as asked for those took that improve."""
+        """Stints on each way that should have improved its order and did not."""
+        self.stopped = False
         self.processes = processes_of(options)
+        self.clock = Clock(options, self.processes, begun)
         self.arms: dict[str, Arm] = {}
         self.open = True
         """Whether the bounds of some ways are not known yet."""
@@ -87,7 +84,7 @@ class Search:
         most_s = BEGIN * self.options.time_s if self.options.stints is None else math.inf
         for name in sorted(self.arms, key=self._promise):
             arm = self.arms[name]
-            if arm.bound.seconds >= self.least_s or (not arm.way.plain and self.over_s > most_s):
+            if arm.bound.seconds >= self.least_s or (not arm.way.plain and self.clock.over_s > most_s):
                 continue
             self.improved(name, arm, "")
             for one in named(arm.way, arm.task, arm.work, slow=False, beat_s=self.named_s):
@@ -152,14 +149,9 @@ class Search:
         """A time that something reached."""
         self.reached[name] = min(self.reached[name], seconds)
         if seconds < self.least_s:
-            found = Found(self.over_s, seconds, f"{name} {schedule}".strip())
+            found = Found(self.clock.over_s, seconds, f"{name} {schedule}".strip())
             self.history.append(found)
             self.stopped |= not self.watch(found, self.bound.seconds)
-
-    @property
-    def over_s(self) -> float:
-        """Seconds since the search began."""
-        return time.perf_counter() - self.begun
 
     @property
     def least_s(self) -> float:
@@ -174,40 +166,37 @@ class Search:
         return min((arm.bound for arm in self.arms.values()), key=lambda bound: bound.seconds)
 
     def stint_s(self) -> float:
-        """How long the next stints are: what has been reached of the doubling, or as much of it as the time holds."""
+        """How long the next stints are."""
         if self.due() == FIRST:
-            each = BEGIN * self.options.first_s * self.processes / max(1, len(self.arms))
-            return min(BEGIN_STINT_S, max(LEAST_STINT_S, each), FIRST_STINT_S * 2.0**self.rounds)
-        seconds = min(LAST_STINT_S, FIRST_STINT_S * 2.0**self.rounds)
-        while seconds > LEAST_STINT_S and not self.in_time(self.pace * seconds, self.options.first_s):
-            seconds /= 2
-        return seconds
+            return self.clock.begin_s(len(self.arms))
+        return self.clock.improve_s(max(len(self.arms[name].work.codes) for name in self.worthwhile()))
 
     def goes_on(self) -> bool:
         """Whether there is something to gain, and time for it."""
-        if self.stopped or self.options.stints == self.rounds or not self.worthwhile():
+        if self.stopped or self.options.stints == self.clock.rounds or not self.worthwhile():
             return False
-        needs_s = self.pace * self.stint_s() if self.due() == LATER else self.last_s[self.due()]
-        return self.in_time(needs_s, self.options.first_s)
-
-    def in_time(self, needs_s: float, time_s: float) -> bool:
-        """Whether work of so many seconds would end when so many have passed since the search began."""
-        return self.over_s + needs_s <= time_s
+        due = self.due()
+        if due == LATER:
+            return self.clock.in_time(self.clock.pace * self.stint_s())
+        return due == SEARCHING or self.clock.holds(due)
 
     def due(self) -> int:
         """The step of the next round: each placement's first, then schedules that search themselves, then improvements.
-        The first two take as long as they take, and are left out if they would not end in time."""
-        for step in FIRST, SEARCHING:
-            if self.lacking(step) and self.in_time(self.last_s[step], self.options.first_s):
-                return step
-        return LATER
+        The first is left out if it would not end in time."""
+        if self.lacking(FIRST) and self.clock.holds(FIRST):
+            return FIRST
+        return SEARCHING if self.lacking(SEARCHING) else LATER
 
     def lacking(self, step: int) -> list[str]:
-        """Placements that are due a stint of a step: on which a better order may exist, or the first named schedule."""
+        """Placements that are due a stint of a step: on which a better order may exist, or the first named schedule.
+        No plain way goes without its named schedules, whatever the time."""
         able = self.worthwhile()
-        if step == SEARCHING and self.named_s == math.inf:
-            able += [name for name in self.arms if name not in able]
-        return [name for name in able if step not in self.arms[name].steps and (step == FIRST or name in self.slow)]
+        if step == SEARCHING:
+            if self.named_s == math.inf:
+                able += [name for name in self.arms if name not in able]
+            early = self.clock.holds(step)
+            able = [name for name in able if name in self.slow and (early or self.arms[name].way.plain)]
+        return [name for name in able if step not in self.arms[name].steps]
 
     def worthwhile(self) -> list[str]:
         """Placements on which a better order may exist, the best first."""
@@ -216,11 +205,12 @@ class Search:
 
     def chosen(self, pool: Workers | None, most: int) -> list[tuple[str, int]]:
         """Placements for the next stints, and their steps. Processes share what all placements are due, however long
-        it takes; what is left of ``most`` stints is shared out: the best placement has twice as many as the second,
-        three times as many as the third, and so on."""
+        it takes; what is left of ``most`` stints is shared out: while they do not pay, the best placement has twice as
+        many as the second, three times as many as the third, and so on."""
         due, found = self.due(), list[tuple[str, int]]()
         if due != LATER:
             steps = [[(name, step) for name in self.lacking(step)] for step in (SEARCHING, FIRST)]
+            steps[1] *= due == FIRST
             both = {name for name, _ in steps[1] if SEARCHING in steps_of(self.arms[name], FIRST)}
             mixed = interleaved([one for one in steps[0] if one[0] not in both], steps[1])
             found = mixed if pool is not None else [one for one in mixed if one[1] == due][:most]
@@ -233,47 +223,43 @@ class Search:
 
     def round(self, pool: Workers | None) -> None:
         """Stints, side by side; one process has proofs, where some may succeed. A single process takes turns. Where
-        stints take so much longer than asked for that time runs out, what they would find is given up."""
+        stints take so much longer than asked for that time runs out, what they would find is given up, but for named
+        schedules."""
         began, due, proofs = time.perf_counter(), self.due(), self.to_prove()
-        seconds = max([self.stint_s(), *(seconds_of_proof(self.arms[name]) for name in proofs)])
+        asked_s = [seconds_of_proof(self.arms[name]) for name in proofs]
+        seconds = max([self.stint_s(), *asked_s])
         run = Done if pool is None else pool.submit
         jobs = self.chosen(pool, self.processes - bool(proofs))
         work = [run(stint, self.arms[name], step, seconds, self.seed(k)) for k, (name, step) in enumerate(jobs)]
         shown = [run(prove, self.arms[name], self.least_s, self.seed(len(jobs) + k)) for k, name in enumerate(proofs)]
-        with suppress(TimeoutError):
-            for (name, step), job in sorted(zip(jobs, work, strict=True), key=lambda one: one[0][1]):
+        for (name, step), job in sorted(zip(jobs, work, strict=True), key=lambda one: one[0][1]):
+            builds = SEARCHING in steps_of(self.arms[name], step) and name in self.slow
+            with suppress(TimeoutError):
                 if self.worthwhile():
-                    self.learn(name, step, *job.result(self.patience_s))
-            for name, proof in zip(proofs, shown, strict=True):
+                    self.learn(name, step, *job.result(None if builds else self.clock.patience_s))
+        for name, proof in zip(proofs, shown, strict=True):
+            with suppress(TimeoutError):
                 if self.worthwhile():
-                    self.improved(name, proven(self.arms[name], proof.result(self.patience_s)), "")
+                    self.improved(name, proven(self.arms[name], proof.result(self.clock.patience_s)), "")
         self.stints += len(jobs) + len(proofs)
-        self.rounds += 1
-        self.last_s[due] = time.perf_counter() - began
-        if due == LATER and jobs:
-            self.pace = max(1.0, self.last_s[due] / seconds)
+        self.clock.after(due, began, seconds * len(jobs), sum(asked_s), seconds if due == LATER and jobs else None)
 
     def learn(self, name: str, step: int, run: Run | None, found: list[Named]) -> None:
         """What a stint found."""
+        before_s = self.arms[name].seconds
         for one in found:
             self.know(name, one)
         self.improved(name, self.arms[name].after(step, run), "")
-        self.turns[name] += step == LATER
-
-    @property
-    def patience_s(self) -> float | None:
-        """Seconds for which stints are still waited for; ``None`` where not the time says how far the search goes."""
-        return None if self.options.stints is not None else max(0.0, self.options.first_s - self.over_s)
+        self.turns[name] += step == LATER and self.arms[name].seconds > before_s * (1 - GAIN)
 
     def to_prove(self) -> list[str]:
-        """The placements for proofs of this round."""
-        if self.processes == 1 and self.rounds % 2 == 0:
-            return []
-        return worth_proving((name, self.arms[name]) for name in self.worthwhile())
+        """The placements for proofs of this round: those that would end in time, while proofs have their share."""
+        found = worth_proving((name, self.arms[name]) for name in self.worthwhile())
+        return [name for name in found if self.clock.has_proofs(seconds_of_proof(self.arms[name]))]
 
     def seed(self, number: int) -> int:
         """Of a stint of this round."""
-        return seed_of(self.options, self.rounds, number)
+        return seed_of(self.options, self.clock.rounds, number)
 
     def known(self) -> list[tuple[str, Finished]]:
         """Named schedules that keep the limit, as they run, each behind the name of its way."""

@@ -86,7 +86,7 @@ class Options:
     """How long and how a search goes.
 
     Args:
-        time_s: seconds after which no stint begins that would not end.
+        time_s: seconds after which no stint begins that would not end, but for named schedules.
         seed: of all that is drawn; with it and the number of processes a search goes the same way, and the time only
             says how far.
         processes: that work side by side; ``None`` for one per core, 1 for this one alone.

@@ -16,7 +16,7 @@ from penstock.engine import problems
 from penstock.lower import in_parts, split_backward
 from penstock.schedules import SCHEDULES, build
 from penstock.schedules.table import slices_of
-from penstock.schedules.task import Task, reads_costs
+from penstock.schedules.task import Task
 from penstock.schedules.work import Work
 from penstock.search.ways import Finished, Way
 
@@ -68,8 +68,7 @@ def _plans(task: Task, slow: bool) -> Iterator[Plan]:
         place, parts = place.whole()
         costs = _together(costs, parts)
     for name, chunks in schedules_on(place):
-        lane = SCHEDULES[name].lane
-        if reads_costs(lane) != slow or slices_of(lane, {}) > 1:
+        if SCHEDULES[name].searches != slow or slices_of(SCHEDULES[name].lane, {}) > 1:
             continue
         try:
             plan = build(
@@ -96,7 +95,7 @@ def schedules_on(place: Placement) -> Iterator[tuple[str, int]]:
 
 def searching_on(place: Placement) -> list[str]:
     """Names of those of them that search for an order themselves."""
-    return [name for name, _ in schedules_on(place) if reads_costs(SCHEDULES[name].lane)]
+    return [name for name, _ in schedules_on(place) if SCHEDULES[name].searches]
 
 
 def _held(task: Task) -> Costs:
