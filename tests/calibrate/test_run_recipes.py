@@ -52,6 +52,13 @@ def test_notes_say_some_cells():
     assert (run.stack.fused_dispatch, run.stack.graphed) == (True, ("router",))
 
 
+def test_recompute_from_the_settings_of_a_simulation_is_none_of_the_run():
+    told = run_of(ROW | {"recompute": "full", "notes": "recompute/1F1B/vocab from repo's matching simulation configs"})
+    assert told.setup.recompute == "none"
+    assert "recompute as usual, since 'full' is from the settings of a simulation" in told.guessed
+    assert run_of(ROW | {"recompute": "full", "notes": "recompute from the page"}).setup.recompute == "full"
+
+
 def test_notes_say_blocking_launches_stages_and_series():
     bloom = {"system": "Megatron-DeepSpeed", "model_name": "GPT", "layers": "78", "hidden": "1024", "heads": "16"}
     cells = {"device": "A100-80GB", "per_node": "8", "devices": "96", "tp": "8", "pp": "12", "global_batch": "8"}

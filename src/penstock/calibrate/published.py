@@ -135,7 +135,7 @@ def _run(row: Mapping[str, str], framework: Stack | None) -> Run:
     )
     guessed += found.guessed
     framework = framework or framework_of(row, guessed)
-    row = with_recipe(with_notes(row), framework, guessed)
+    row = with_recipe(with_notes(row, guessed), framework, guessed)
     ways = ways_of(row)
     model = packed(found.model, row.get("packed", ""))
     devices = devices_of(row, guessed)

@@ -63,8 +63,15 @@ SAID = {
 """Cells that words of the column ``notes`` fill."""
 
 
-def with_notes(row: Mapping[str, str]) -> Mapping[str, str]:
-    """Return a row with empty cells as its notes say them in words."""
+SIMULATED = re.compile(r"\brecompute\b[^;(]*\bfrom\b[^;(]*\bsimulation configs?\b")
+"""Notes by which the cell ``recompute`` is no fact of the run: it stands in the settings of somebody's simulation."""
+
+
+def with_notes(row: Mapping[str, str], guessed: list[str]) -> Mapping[str, str]:
+    """Return a row with empty cells as its notes say them in words, and without what is from a simulation."""
+    if row.get("recompute") and SIMULATED.search(row.get("notes", "")):
+        guessed.append(f"recompute as usual, since {row['recompute']!r} is from the settings of a simulation")
+        row = {**row, "recompute": ""}
     told = {name: (re.search(text, row.get("notes", "")), word) for name, (text, word) in SAID.items()}
     return {**row} | {name: found.expand(word) for name, (found, word) in told.items() if found and not row.get(name)}
 

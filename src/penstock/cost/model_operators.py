@@ -126,7 +126,7 @@ def _write_head(tape: Tape, model: Architecture) -> None:
         x = tape.norm(model.norm, "norm", x, own)
     if model.head.project is not None:
         x = tape.matmul(model.head.project, x, here)
-    vocab = -(-model.vocab // tp) * tp
+    vocab = tape.shard.filled(model.vocab) if tp > 1 or tape.kernels.fills else model.vocab
     logits = tape.matmul(Matrix("logits", model.head.inputs, vocab, model.head.bias), x, here)
     _loss(tape, logits, here * vocab / tp)
 

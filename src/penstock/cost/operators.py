@@ -8,6 +8,8 @@ from typing import Literal, NamedTuple
 
 from penstock.core.words import divisors
 
+ALIGNED = 8
+"""Matrix units take rows of so many elements or multiples (NVIDIA, "Matrix multiplication background")."""
 OperatorKind = Literal["matmul", "grouped_matmul", "attention", "scan", "elementwise", "norm", "gather", "loss"]
 Phase = Literal["F", "I", "W"]
 """Forward, gradient of the input, gradient of the weights: the letters of a schedule's ops."""
@@ -58,6 +60,13 @@ class Operator:
         return self.flops * self.density
 
     @property
+    def odd(self) -> bool:
+        """Whether a matrix of a product has rows of odd length. In 16 bits no word of 32 begins such a row, and units
+        that copy operands by such words beside the products cannot."""
+        lengths = (self.m, self.n) if self.phase == "W" else (self.n, self.k)
+        return self.kind == "matmul" and any(length % 2 for length in lengths)
+
+    @property
     def moved_bytes(self) -> float:
         """Bytes read and written."""
         return self.reads_bytes + self.writes_bytes
@@ -87,6 +96,11 @@ class Shard:
             raise ValueError(f"{over} ranks do not divide {what}={size}; use {divisors(size, near=over)}")
         return size // over
 
+    def filled(self, size: int) -> int:
+        """``size`` filled up until each rank's part is a multiple of ``ALIGNED``."""
+        each = ALIGNED * self.tp
+        return -(-size // each) * each
+
     def own(self, tokens: float) -> float:
         """Those of ``tokens`` that one rank works on where nothing else is split: all, or with ``sp`` a part."""
         return tokens / self.tp if self.sp else tokens
@@ -104,6 +118,7 @@ class Kernels:
     the whole of it in memory. ``stats_bytes``: of a number that a norm of mean and variance keeps (``None``: as its
     input). ``softmax``: where scores are in memory, one kernel turns them into weights and keeps these alone.
     ``states``: a scan keeps its states between chunks, and a convolution its result; without, both are made again.
+    ``fills``: a vocabulary is filled up to what kernels like, as tensor parallelism does anyway.
     """
 
     norm: bool = True
@@ -118,6 +133,7 @@ class Kernels:
     stats_bytes: int | None = 4
     softmax: bool = True
     states: bool = False
+    fills: bool = True
 
 
 ADAPTER = ".adapter"
@@ -147,6 +163,7 @@ SPLIT = Kernels(
     stats_bytes=None,
     softmax=False,
     states=True,
+    fills=False,
 )
 """The runtime's own modules where its backward can be split: its norms keep their input and one number per token."""
 PLAIN = replace(SPLIT, norm=False)

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from penstock.core.device import Device
 from penstock.cost.bounds import BYTES
-from penstock.cost.constants import levels
+from penstock.cost.constants import constants, levels
 from penstock.cost.kernels import Time, attention, grouped_matmul, matmul, memory_bound
 from penstock.cost.kernels import cast as casts
-from penstock.cost.operators import WIDE, Operator
+from penstock.cost.operators import ALIGNED, WIDE, Operator
 
 Floats = NDArray[np.float64]
 Which = NDArray[np.int64]
@@ -29,7 +29,8 @@ class Rows:
     """Operators as columns, one row each.
 
     ``sizes``: batch, m, n, k, width of values and density, shape (6, operators). ``low``: a recipe of low precision
-    takes the product. ``plain``: attention by products and a softmax, with scores in memory.
+    takes the product. ``plain``: attention by products and a softmax, with scores in memory. ``odd``: a matrix of a
+    product has rows of odd length.
     """
 
     names: tuple[str, ...]
@@ -40,6 +41,7 @@ class Rows:
     launches: Floats
     low: NDArray[np.bool_]
     plain: NDArray[np.bool_]
+    odd: NDArray[np.bool_]
 
 
 def rows_of(operators: Sequence[Operator]) -> Rows:
@@ -54,6 +56,7 @@ def rows_of(operators: Sequence[Operator]) -> Rows:
         np.array([op.launches for op in operators], dtype=np.float64),
         np.array([op.kind.endswith("matmul") and not any(word in op.name for word in WIDE) for op in operators], bool),
         np.array([op.kind == "attention" and op.launches > 2 for op in operators], bool),
+        np.array([op.odd for op in operators], bool),
     )
 
 
@@ -78,9 +81,6 @@ CLASSES = ("product", "low product", "attention", "memory", "cast", "routing")
 """What kernels share the rate that lasts: products in the wide and in the low precision, attention, traffic of memory,
 casts to the low precision, and moves of tokens to experts and back."""
 PRODUCT, LOW_PRODUCT, ATTENTION, MEMORY, CAST, ROUTING = range(len(CLASSES))
-ALIGNED = 8
-"""Matrix units take heads of so many elements or multiples (NVIDIA, "Matrix multiplication background"); attention by
-products runs others on the vector units: BLOOM's sweep, heads of 108 and 150, steps 1.35 times as long."""
 HOT = MEMORY
 """So many of them, the first, draw the most power."""
 
@@ -203,7 +203,16 @@ def hot_share(seconds: Floats) -> float:
 
 def _product(rows: Rows, device: Device, precision: str, at: Which) -> Time:
     batch, m, n, k = rows.sizes[:4, at]
-    return _accumulated(rows, device, at, matmul(device, precision, m, n, k, batch))
+    time = matmul(device, precision, m, n, k, batch)
+    if rows.odd[at].any() and slows_odd(device, precision):
+        slow_s = 2 * batch * m * n * k / (device.peak_flops(precision) * constants("odd_matmul")["share"])
+        time = replace(time, seconds=np.where(rows.odd[at], np.maximum(time.seconds, slow_s), time.seconds))
+    return _accumulated(rows, device, at, time)
+
+
+def slows_odd(device: Device, precision: str) -> bool:
+    """Return whether products of matrices with rows of odd length are slow: in 16 bits, as far as is known."""
+    return device.vendor == "NVIDIA" and BYTES[precision] == 2
 
 
 def _grouped(rows: Rows, device: Device, precision: str, at: Which) -> Time:
@@ -243,7 +252,8 @@ def _flash(rows: Rows, device: Device, precision: str, backward: bool, at: Which
 
 
 def _plain(rows: Rows, device: Device, precision: str, at: Which) -> Time:
-    """Attention by two products and a softmax; twice as many products for gradients."""
+    """Attention by two products and a softmax; twice as many products for gradients. Heads of other sizes than
+    ``ALIGNED`` run on the vector units: BLOOM's sweep, heads of 108 and 150, steps 1.35 times as long."""
     batch, m, n, k, value, _ = rows.sizes[:, at]
     scores = matmul(device, precision, m, n, k, batch)
     values = matmul(device, precision, m, value, n, batch)

@@ -19,7 +19,7 @@ from penstock.cost.kernels import cast
 from penstock.cost.lasting import older_key, powered, sustained_key
 from penstock.cost.operators import Operator
 from penstock.cost.origins import Constant, constant, level, level_of, of_device, of_recipe, of_stack
-from penstock.cost.passes import CLASSES, HOT, Rows, hot_share, timed
+from penstock.cost.passes import CLASSES, HOT, Rows, hot_share, slows_odd, timed
 from penstock.predict.launching import recorded
 from penstock.predict.micro import Rank
 from penstock.predict.works import block_rows, end_rows
@@ -203,7 +203,8 @@ def _hardware(rank: Rank, op: Operator, precision: str, own: Constant) -> list[C
     if op.kind in ("matmul", "grouped_matmul"):
         other = "halved" if device.architecture in ASYNCHRONOUS and BYTES[precision] >= 2 else "halved_async"
         names = [name for name in table()["matmul"] if name != other] if structured else []
-        return [of_device(device, precision), *found, *(constant("matmul", name) for name in names)]
+        slow = [constant("odd_matmul", "share")] if op.odd and slows_odd(device, precision) else []
+        return [of_device(device, precision), *found, *(constant("matmul", name) for name in names), *slow]
     if op.kind == "attention":
         softmax = f"softmax_{device.architecture}"
         names = [name for name in table()["attention"] if not name.startswith("softmax") or name == softmax]

@@ -27,7 +27,7 @@ from penstock.predict.figure import Figure, total
 from penstock.predict.host import away_bytes, copy_rate, copy_s
 from penstock.predict.launching import launching
 from penstock.predict.micro import Rank
-from penstock.predict.part import Part
+from penstock.predict.part import Part, overlap
 from penstock.predict.step import Step
 from penstock.predict.works import end_work
 from penstock.units import human_bytes, human_s
@@ -89,13 +89,13 @@ class Opened:
             how = "what launches by the host add to the device's time"
             if abs(host_s) > 1e-9 * times * part.again_s:
                 found.append(Figure(name="waiting for launches", value=host_s, unit="s", how=how,
-                                    constants=self._launching()))  # fmt: skip
+                                    constants=self._launching(part)))  # fmt: skip
             yield total(mine.name, "s", found, how=mine.often)
 
     def _waits(self) -> Iterable[Figure]:
         for mine in self._each():
-            launches = mine.work.launches
-            facts = {"launches_forward": launches[0], "launches_backward": launches[1] + launches[2]}
+            (f, i, w, _), sums = mine.work.launches, mine.rank.summed(mine.block)[1]
+            facts = {"launches_forward": f + sums, "launches_backward": i + w + sums}
             counts = self.stack.counting if isinstance(mine.block.mlp, Experts) and not self.setup.graphs else ()
             forward_s, backward_s = self.rank.launches_s
             each = human_s(forward_s) + (f" and {human_s(backward_s)}" if backward_s != forward_s else "")
@@ -103,7 +103,7 @@ class Opened:
             yield total(
                 mine.name, "s", waits(mine.part, mine.times), how=how,
                 facts=facts | {"launch_s": forward_s, "launch_backward_s": backward_s},
-                constants=(*self._launching(), *self._of(*counts)),
+                constants=(*self._launching(mine.part), *self._of(*counts)),
             )  # fmt: skip
 
     def _copies(self) -> Iterable[Figure]:
@@ -144,7 +144,7 @@ class Opened:
                           constants=(*collective_constants(), *self._of("tp_shown")))  # fmt: skip
             found = operators(rank, kernels_of_end(rank, which), times)
             late = Figure(name="waiting for launches", value=times * part.host_s, unit="s",
-                          constants=self._launching(), parts=tuple(waits(part, times)))  # fmt: skip
+                          constants=self._launching(part), parts=tuple(waits(part, times)))  # fmt: skip
             yield total(which, "s", [*found, adding(rank, work, rank.wide, times), sums, late])
 
     # -- what the pipeline and the step do
@@ -204,8 +204,8 @@ class Opened:
             "host per step": {"how": "norms, losses, data", "constants": self._of("step_s")},
         }  # fmt: skip
 
-    def _launching(self) -> tuple[Constant, ...]:
-        adds = () if self.rank.device.is_cpu else (constant("host", "overlap"),)
+    def _launching(self, part: Part) -> tuple[Constant, ...]:
+        adds = () if self.rank.device.is_cpu else (constant("host", overlap(bool(part.messages_s))),)
         return *adds, *self._of(*launching(self.setup, self.stack))
 
     def _of(self, *names: str) -> tuple[Constant, ...]:

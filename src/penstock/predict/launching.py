@@ -53,10 +53,11 @@ def _in_graphs(
 
 
 def host_s(rank: Rank, done: Work, block: Block | None) -> tuple[float, float, float]:
-    """Return seconds in which the host launches a part: its forward, its backward, and what runs again."""
+    """Return seconds in which the host launches a part: its forward, its backward, and what runs again; sums over the
+    tensor-parallel group take it as long as operators."""
     (f, i, w, again), graphed = done.launches, rank.stack.graphed
-    ways = [0, 1, 0]
-    found = np.array([f, i + w, again]) * np.array(rank.launches_s)[ways]
+    ways, sums = [0, 1, 0], rank.summed(block)[1] if block is not None else 0
+    found = np.array([f + sums, i + w + sums, again + sums * (again == f)]) * np.array(rank.launches_s)[ways]
     if block is not None and graphed and not rank.setup.graphs:
         saved_s = np.array(rank.launches_s) - np.array(rank.recorded_s)
         bits = rank.bits_in(block), rank.wide

@@ -205,12 +205,14 @@ class Rank:
         repeated_s = twice * there_s
         routing_s = self.counts_s if routed and not self.setup.graphs else 0.0
         (host_f, host_b, host_again), blocking = host_s(self, done, block), self.stack.blocking
-        f_s = both_s(self.device, float(device[0]) + there_s, host_f, blocking) + routing_s
-        b_s = both_s(self.device, back_s + back_too_s, host_b, blocking) + routing_s
+        together = there_s + back_too_s > 0
+        f_s = both_s(self.device, float(device[0]) + there_s, host_f, blocking, together) + routing_s
+        b_s = both_s(self.device, back_s + back_too_s, host_b, blocking, together) + routing_s
         waits_s = (f_s - float(device[0]) - there_s, b_s - back_s - back_too_s)
         stretch = 1 + waits_s[1] / back_s if back_s else 1.0
         again_s = float((done.again / lasting).sum())
-        again_s = both_s(self.device, again_s, host_again, blocking) + routing_s * (again == f) if again else 0.0
+        if again:
+            again_s = both_s(self.device, again_s, host_again, blocking, together) + routing_s * (again == f)
         shown = {axis: (2 + twice) * seconds for axis, seconds in turn_s.items()}
         shown["context"] = ring_f * (1 + twice) + ring_b
         w_s = float(device[2]) * stretch
@@ -245,18 +247,22 @@ class Rank:
         turns = {"tensor": self.tensor_s(block), "expert": self.expert_s(block)}
         return turns, context_s(self, block, f_s), context_s(self, block, b_s, 2)
 
-    def summed_bytes(self, block: Block) -> float:
-        """Bytes of a direction's sums over the tensor-parallel group: one behind each half of a block, of the tokens
-        that are routed where experts are split over it."""
+    def summed(self, block: Block) -> tuple[float, int]:
+        """What a direction sums over the tensor-parallel group: the tokens of a rank so many times, behind each half of
+        a block, those that are routed where experts are split over it; and in how many messages."""
         setup, mlp = self.setup, block.mlp
         if setup.tp == 1:
-            return 0.0
-        halves = float(block.attention is not None)
+            return 0.0, 0
+        halves = [float(block.attention is not None)]
         if isinstance(mlp, Experts):
-            halves += mlp.topk * (setup.etp > 1) + (mlp.shared is not None)
-        elif mlp is not None and not (block.parallel and halves):
-            halves += 1
-        return self.row_bytes * halves
+            halves += [mlp.topk * (setup.etp > 1), mlp.shared is not None]
+        elif mlp is not None and not (block.parallel and halves[0]):
+            halves.append(1.0)
+        return sum(halves), sum(map(bool, halves)) * (2 if setup.sp else 1)
+
+    def summed_bytes(self, block: Block) -> float:
+        """Bytes of a direction's sums over the tensor-parallel group."""
+        return self.row_bytes * self.summed(block)[0]
 
     def tensor_s(self, block: Block) -> float:
         """Seconds of a direction's ``summed_bytes``; products of experts are made without their sums beside them."""

@@ -50,8 +50,14 @@ class Part:
         return self.f_s + self.i_s + self.w_s + self.again_s
 
 
-def both_s(device: Device, device_s: float, host_s: float, blocking: bool = False) -> float:
+def overlap(together: bool) -> str:
+    """Return the name of the constant by which times of a host and its device add up; as ``both_s`` takes it."""
+    return "overlap_together" if together else "overlap"
+
+
+def both_s(device: Device, device_s: float, host_s: float, blocking: bool = False, together: bool = False) -> float:
     """Return the time of work that the host launches while the device does it: the power mean without the mean. A CPU
-    does the one and then the other, as do a host and a device where launches are ``blocking``."""
-    power = 1.0 if device.is_cpu or blocking else constants("host")["overlap"]
+    does the one and then the other, as do a host and a device where launches are ``blocking``. Ranks that wait for each
+    other's messages in it are ``together``: whichever host is late, all of them are."""
+    power = 1.0 if device.is_cpu or blocking else constants("host")[overlap(together)]
     return float((device_s**power + host_s**power) ** (1 / power))
