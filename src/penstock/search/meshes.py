@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from penstock.core import mesh
 from penstock.core.architecture import Architecture
+from penstock.core.cluster import Cluster
 from penstock.core.parts import Experts
 from penstock.core.setup import Setup
 from penstock.predict.split import between_stages
@@ -52,30 +54,40 @@ def meshes_of(
     An order is left out where an earlier one has the same links for all groups, and where experts would have other
     pipelines than all else.
     """
+    has = any(isinstance(block.mlp, Experts) for block in space.model.kinds())
+    return _apart(space.cluster, split, tuple(experts), tuple(orders), has)
+
+
+@lru_cache(maxsize=32768)
+def _apart(
+    cluster: Cluster, split: Split, experts: tuple[tuple[int, int], ...], orders: tuple[str, ...], has: bool
+) -> list[tuple[int, int, int]]:
+    """The same on a cluster; ``has``: whether there are experts."""
     tp, cp, pp, dp = split
     sizes = {"cp": cp, "dp": dp, "pp": pp}
     differ = {
         "-".join(axis for axis in one.split("-")[1:] if sizes[axis] > 1): place
         for place, one in [*enumerate(orders)][::-1]
     }
-    has = any(isinstance(block.mlp, Experts) for block in space.model.kinds())
+    if len(differ) == 1 and not has:
+        return [(ep, etp, place) for ep, etp in experts for place in differ.values()]
     found = []
     for ep, etp in experts:
         seen: set[Any] = set()
         for place in sorted(differ.values()):
             setup = Setup(seq=1, batch=dp, tp=tp, cp=cp, pp=pp, dp=dp, ep=ep, etp=etp, order=orders[place])
-            links = _links(space, setup) if len(differ) > 1 else None
+            links = _links(cluster, setup) if len(differ) > 1 else None
             if links not in seen and (not has or mesh.pipes_agree(setup)):
                 seen.add(links)
                 found.append((ep, etp, place))
     return found
 
 
-def _links(space: Space, setup: Setup) -> tuple[Any, ...]:
+def _links(cluster: Cluster, setup: Setup) -> tuple[Any, ...]:
     """What each group of a setup crosses."""
     rows = [of(setup) for of in (mesh.context, mesh.experts, mesh.replicas, mesh.expert_replicas)]
-    paths = (space.cluster.slowest(*row, devices=setup.devices) for row in rows)
-    return (between_stages(space.cluster, mesh.stages(setup), setup.devices), *paths)
+    paths = (cluster.slowest(*row, devices=setup.devices) for row in rows)
+    return (between_stages(cluster, mesh.stages(setup), setup.devices), *paths)
 
 
 def nearest_axis(setup: Setup, node_devices: int) -> str:

@@ -61,7 +61,7 @@ def sized(fleet: Fleet, limits: Limits) -> Sized:
     within = limits.step_s(fleet)
     found = fewest(fleet, within) if limits.most_s < inf else least(fleet, lambda nodes: 1.0, within)
     if found is None:
-        said = _refusal(fleet, limits)
+        said = "" if fleet.stopped else _refusal(fleet, limits)
         some = f"{fleet.searched:,} of {len(fleet.splits):,} numbers of nodes were looked at"
         early = f"stopped before any number of nodes was found within the limits; {some}"
         raise ValueError(early if fleet.stopped else said)
