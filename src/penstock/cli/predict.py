@@ -159,7 +159,7 @@ def asked_for(
     given = {name: value for name, value in vars(flags).items() if value is not None}
     given = merged(read.fields, given) if read else given
     asked = Asked(architecture, rented, setup_of(software.usual | given, rented.devices), software)
-    check_experts(architecture, {name: (getattr(asked.setup, name),) for name in ("ep", "etp", "ep_overlap")})
+    check_experts(architecture, {name: (value,) for name, value in vars(flags).items() if value is not None})
     check_names(Rank(*asked))
     return asked
 
