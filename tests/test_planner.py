@@ -145,7 +145,7 @@ def test_no_flag_is_ignored(words: list[str], says: str, capsys: pytest.CaptureF
         (["--order", "order.json"], "no order is looked for; add --solve 10"),
         (["--order", "order.csv"], "the suffix must be"),
         (["--fix", "stage_layers=8+x"], "write even, or layers of each stage as"),
-        (["--fix", "recompute=ful"], "no operator is called 'ful'; there are"),
+        (["--fix", "recompute=ful"], "no operator is called 'ful'; did you mean 'full'?"),
     ],
 )
 def test_wrong_input_is_one_line(words: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -143,6 +143,7 @@ def test_a_batch_of_deepspeed_follows_from_the_devices_or_is_asked_for(text, bat
             SCRIPT.replace("--micro-batch-size 1", "--micro-batch-size 3"),
             "batch=64 is no multiple of dp=1 times micro=3",
         ),
+        (SCRIPT.replace("--seq-length 2048", ""), "--seq is missing, and .*train.sh does not say it"),
         ("echo hello", "is it a launch script"),
         (SCRIPT + "'", "quotation"),
     ],
@@ -153,3 +154,10 @@ def test_what_cannot_be_read_is_said_in_one_line(text, says, tmp_path):
     with pytest.raises(ValueError, match=says) as error:
         improve(file, "dgx-h100:1", fix=FEW)
     assert "\n" not in str(error.value)
+
+
+def test_files_of_accelerate_are_not_read(tmp_path):
+    file = tmp_path / "fsdp.yaml"
+    file.write_text("distributed_type: FSDP\n")
+    with pytest.raises(ValueError, match=r"fsdp.yaml: YAML is not read; give a torchtitan or job TOML"):
+        read_file(file, 8)

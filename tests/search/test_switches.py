@@ -191,7 +191,7 @@ def test_frameworks_without_a_switch_refuse_it() -> None:
 
 @pytest.mark.parametrize("fix", ["ep=2", "etp=2", "ep_overlap=on"])
 def test_models_without_experts_have_nothing_to_fix_of_them(fix: str) -> None:
-    with pytest.raises(ValueError, match=f"{fix}: gpt has no experts; leave it free or fix {fix.partition('=')[0]}="):
+    with pytest.raises(ValueError, match=f"{fix}: gpt has no experts; use {fix.partition('=')[0]}="):
         space_of(DENSE, NODES, seq=4096, batch=32, fix=fix)
 
 

@@ -159,6 +159,7 @@ def asked_for(
     from penstock.cost.stack_file import named
     from penstock.predict.kept_bytes import check_names
     from penstock.predict.micro import Rank
+    from penstock.search.meshes import check_experts
 
     rented = priced(Cluster.read(cluster), usd_per_hour)
     read = None if start is None else read_setup(start, rented.devices)
@@ -170,6 +171,7 @@ def asked_for(
     given = {name: value for name, value in vars(flags).items() if value is not None}
     given = merged(read.fields, given) if read else given
     asked = Asked(architecture, rented, setup_of(software.usual | given, rented.devices), software)
+    check_experts(architecture, {name: (value,) for name, value in vars(flags).items() if value is not None})
     check_names(Rank(*asked))
     return asked
 

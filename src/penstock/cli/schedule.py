@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 MOST_OPS = 20_000_000
 """Plans beyond this are refused: they would take gigabytes and minutes."""
+MOST_RANKS = 10_000
 ALL = "all"
 """In the place of a schedule's name: every schedule."""
 
@@ -85,8 +86,7 @@ def schedule(
     from penstock.cli.tries import Sizes
 
     ready(csv, files)
-    if ranks * micros * (chunks or 1) > MOST_OPS:
-        raise ValueError(f"ranks x micros x chunks = {ranks * micros * (chunks or 1):,}; at most {MOST_OPS:,} forwards")
+    check_size(ranks, micros, chunks or 1)
     if memory is not None and not 0 < memory < math.inf:
         raise ValueError(f"--memory {memory:g}: give a positive fraction of 1F1B's peak, for example 1.0")
     sizes = Sizes(ranks, micros, chunks, memory, objective_of(goal), with_ends(pricing_of(prices), ends), passes)
@@ -162,6 +162,18 @@ def simulate(
     took_s = time.perf_counter() - began
     facts = facts_of(timeline, pricing, None, took_s, passes) | noise_facts(found, costs, noises)
     _report(timeline, facts, files, {})
+
+
+def check_size(ranks: int, micros: int, chunks: int) -> None:
+    """Do nothing where a plan of these sizes takes seconds.
+
+    Raises:
+        ValueError: it would take minutes.
+    """
+    if ranks > MOST_RANKS:
+        raise ValueError(f"--ranks {ranks}: at most {MOST_RANKS:,} in one pipeline")
+    if ranks * micros * chunks > MOST_OPS:
+        raise ValueError(f"ranks x micros x chunks = {ranks * micros * chunks:,}; at most {MOST_OPS:,} forwards")
 
 
 def _is_all(name: str, every: bool) -> bool:

@@ -15,7 +15,7 @@ from cyclopts import Parameter
 from penstock.cli.figures import Files, facts_of, print_bounds, write_files
 from penstock.cli.noise import Noises, noise_facts, noise_to_keep, print_noise, print_robust, robust_facts
 from penstock.cli.prices import Prices, pricing_of
-from penstock.cli.schedule import DEFAULT_FILES, DEFAULT_NOISES, DEFAULT_PRICES, Goal, objective_of, ready
+from penstock.cli.schedule import DEFAULT_FILES, DEFAULT_NOISES, DEFAULT_PRICES, Goal, check_size, objective_of, ready
 from penstock.cli.ways import DEFAULT_CHOICES, Choices, ways
 
 if TYPE_CHECKING:
@@ -89,6 +89,7 @@ def solve(
 
     ready(csv, files)
     check_plan_file(plan)
+    check_size(ranks, micros, 1)
     for flag, value in (("--memory", memory), ("--time", seconds)):
         if not 0 < value < math.inf:
             raise ValueError(f"{flag} {value:g}: give a positive number")

@@ -151,7 +151,8 @@ class Setup:
     def _check_split(self) -> None:
         each = self.dp * self.micro
         if self.batch % each:
-            near = divisors(max(1, self.batch // self.dp), near=self.micro)
+            whole = f"batch={max(1, round(self.batch / each)) * each}"
+            near = whole if self.batch % self.dp else divisors(self.batch // self.dp, near=self.micro)
             raise ValueError(f"batch={self.batch} is no multiple of dp={self.dp} times micro={self.micro}; use {near}")
         if self.dp * self.cp * self.tp % (self.ep * self.etp):
             raise ValueError(
@@ -159,10 +160,8 @@ class Setup:
                 f"and tp; use ep {divisors(self.dp * self.cp * self.tp // self.etp or 1, near=self.ep)}"
             )
         if self.shards and self.replicas % self.shards:
-            raise ValueError(
-                f"shards={self.shards} does not divide {self.replicas} replicas; "
-                f"use {divisors(self.replicas, near=self.shards)}"
-            )
+            near = divisors(self.replicas, near=self.shards)
+            raise ValueError(f"shards={self.shards} does not divide {self.replicas} replicas; use {near}")
         if self.cp_inner and (self.cp_heads or self.cp % self.cp_inner or not 1 < self.cp_inner < self.cp):
             near = ", ".join(str(size) for size in range(2, self.cp) if self.cp % size == 0)
             use = f"use {near} without cp_heads" if near else "use 0, or a cp of 4 or more that is no prime"

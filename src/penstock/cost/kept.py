@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from penstock.core.words import nearest
 from penstock.cost.operators import NARROW, WIDENING, Operator, Tensor
 
 DEAR = ("matmul", "grouped_matmul", "attention")
@@ -83,7 +84,9 @@ def _chosen(forward: Sequence[Operator], names: Collection[str]) -> set[str]:
         mine = {op.name for op in forward if name in (op.name, _bare(op.name)) or _begins(op, name)}
         if not mine:
             known = ", ".join(dict.fromkeys(_bare(op.name) for op in forward))
-            raise ValueError(f"no operator is called {name!r}; there are {known}")
+            near = nearest(name, ("none", "selective", "full"))
+            fix = f"did you mean {near!r}?" if near else f"there are {known}"
+            raise ValueError(f"no operator is called {name!r}; {fix}")
         found |= mine
     return found
 

@@ -39,6 +39,7 @@ ALONG = frozenset((
     *("optimizer-offload-fraction", "reuse-grad-buf-for-mxfp8-param-ag", "cpu-offloading", "offload-modules"),
 ))  # fmt: skip
 """Arguments that another one says already, or that change little."""
+READABLE = "a torchtitan or job TOML, a DeepSpeed JSON, or a script of Megatron-LM or Megatron-Bridge"
 JOB = {"strategy", "run"}
 """Tables by which a TOML file is a job of ``penstock run``."""
 
@@ -66,6 +67,8 @@ def read_file(path: Path, devices: int) -> Read:
     """
     text = read_text(path)
     try:
+        if path.suffix in (".yaml", ".yml"):
+            raise ValueError(f"YAML is not read; give {READABLE}, or flags")
         if path.suffix == ".toml":
             table = tomllib.loads(text)
             return _job(path) if _is_job(table) else _torchtitan(table, devices)
@@ -133,13 +136,18 @@ def _script(text: str, devices: int) -> Read:
 
 def _megatron(given: _Asked, devices: int) -> Read:
     if "num-layers" not in given and "tensor-model-parallel-size" not in given:
-        raise ValueError("neither --num-layers nor --tensor-model-parallel-size stands in it; is it a launch script?")
+        missing = "neither --num-layers nor --tensor-model-parallel-size stands in it"
+        raise ValueError(f"{missing}; is it a launch script? Give {READABLE}")
     fields, (model, lacks) = _fields(given, devices), _sized(given)
     return Read(framework="megatron-core", fields=fields, model=model, unread=(*given.unread(), *lacks))
 
 
 def _fields(given: Arguments, devices: int) -> dict[str, Any]:
-    return fields_of(given, devices) | {"overlap": _overlap(given)} | switches_said(given)
+    """Those of a setup, without what the arguments leave open: a length, or a ``dp`` that fills the devices."""
+    found = fields_of(given, devices) | {"overlap": _overlap(given)} | switches_said(given)
+    left_open = {"seq"} if "seq-length" not in given else set()
+    left_open |= {"dp", "shards"} if devices % (found["tp"] * found["cp"] * found["pp"]) else set()
+    return {name: value for name, value in found.items() if name not in left_open}
 
 
 def _overlap(given: Arguments) -> str:

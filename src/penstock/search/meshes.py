@@ -31,7 +31,7 @@ def check_experts(model: Architecture, fixed: Wishes) -> None:
     for name, plain in (("ep", 1), ("etp", 1), ("ep_overlap", "own")):
         if name in fixed and not {plain, "off"} & {*fixed[name]}:
             said = "/".join(map(str, fixed[name]))
-            raise ValueError(f"{name}={said}: {model.name} has no experts; leave it free or fix {name}={plain}")
+            raise ValueError(f"{name}={said}: {model.name} has no experts; use {name}={plain}")
 
 
 def experts_of(space: Space, tp: int, ranks: int) -> list[tuple[int, int]]:

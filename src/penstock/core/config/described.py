@@ -21,7 +21,7 @@ _AS = {
     "deepseekr1": "deepseek-v3", "codellama7b": "llama-2-7b", "codellama13b": "llama-2-13b",
     "vicuna7b": "llama-7b", "vicuna13b": "llama-13b", "internlm7b": "llama-7b", "baichuan7b": "llama-7b",
     "llama30b": "llama-33b", "llama3405b": "llama-3.1-405b", "mistrallarge2": "mistral-large-123b",
-    "gpt21.5b": "gpt2-xl", "baichuan27b": "llama-2-7b", "baichuan213b": "llama-2-13b", "baichuan13b": "llama-13b",
+    "baichuan27b": "llama-2-7b", "baichuan213b": "llama-2-13b", "baichuan13b": "llama-13b",
 }  # fmt: skip
 """Models whose config is not there, and the one they are taken to be like: the same blocks, as their authors say."""
 _LARGEST = {"bloom": "bloom-176b", "gpt3": "gpt3-175b", "llama4": "llama-4-scout"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from penstock.core.architecture import Architecture, Block, Embedding, Head
@@ -9,6 +10,23 @@ from penstock.core.mask import Mask
 from penstock.core.mixers import Attention
 from penstock.core.parts import Experts, Mlp, Norm
 from penstock.core.words import divisors
+
+MOST = {"layers": 10_000, "num_hidden_layers": 10_000, "hidden": 1_000_000, "hidden_size": 1_000_000}
+"""Beyond these a number is a slip of the pen; beyond ``MOST_ELSE`` other sizes are."""
+MOST_ELSE = 10_000_000
+
+
+def check_sizes(sizes: Mapping[str, int], where: str = "") -> None:
+    """Do nothing where sizes of a model can be; ``where`` begins an error.
+
+    Raises:
+        ValueError: one is not above 0, or far beyond all models.
+    """
+    for key, value in sizes.items():
+        if value < 1:
+            raise ValueError(f"{where}{key}={value} must be above 0")
+        if value > (most := MOST.get(key, MOST_ELSE)):
+            raise ValueError(f"{where}{key}={value:,} is beyond all models; use at most {most:,}")
 
 
 def gpt(
@@ -54,9 +72,7 @@ def gpt(
     >>> gpt(layers=96, hidden=12288, heads=96, vocab=51200).parameters // 10**9
     175
     """
-    for key, value in {"layers": layers, "hidden": hidden, "heads": heads, "vocab": vocab}.items():
-        if value < 1:
-            raise ValueError(f"{key}={value} must be above 0")
+    check_sizes({"layers": layers, "hidden": hidden, "heads": heads, "vocab": vocab})
     if not 0 <= dense_layers <= layers:
         raise ValueError(f"dense_layers={dense_layers} of layers={layers}: use 0 to {layers}")
     learned = not gated if learned_positions is None else learned_positions

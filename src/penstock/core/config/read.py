@@ -11,6 +11,7 @@ from typing import Any
 
 from penstock.core.architecture import Architecture
 from penstock.core.config.families import ALIKE, FAMILIES, NESTED, architecture_of
+from penstock.core.config.numbers import check_sizes
 from penstock.core.keys import Keys, locate, read_json
 from penstock.core.words import suggest
 
@@ -50,6 +51,8 @@ def architecture_from_config(name: str, config: Mapping[str, Any], source: str) 
                     where.setdefault(key, where[other])
     for needed in ("num_hidden_layers", "hidden_size"):
         defaults.pop(needed, None)
+    sizes = {key: config.get(key) for key in ("num_hidden_layers", "hidden_size", "intermediate_size", "vocab_size")}
+    check_sizes({key: size for key, size in sizes.items() if type(size) is int and size > 0}, f"{source}: ")
     return architecture_of(name, family, Keys(config, source, defaults))
 
 
