@@ -107,11 +107,12 @@ def period_bound(placement: Placement, costs: Costs, memory_limit: float = math.
         >>> place = Placement.vee(4)
         >>> period_bound(place, Costs.uniform(place)).seconds
         3.0
-        >>> found = period_bound(place, Costs.uniform(place), memory_limit=1.5)
+        >>> found = period_bound(place, Costs.uniform(place), memory_limit=1.6)
         >>> round(found.seconds, 3), found.kind
         (3.333, 'lifespan')
     """
     _check_limit(placement, costs, memory_limit)
+    memory_limit = most_held(placement, costs, memory_limit)
     paths = Paths(placement, costs, split=True)
     chains, found = len(paths.whole), []
     for rank in range(placement.ranks):
