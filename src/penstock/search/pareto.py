@@ -146,12 +146,13 @@ def around(space: Space, found: Planned, tell: Callable[[str], bool] = lambda wo
     """
     own = [Point.of(found.best, space.cluster)] if found.choices else []
     refused = [] if found.choices else [(space.devices, "nothing fits")]
-    for cluster in _others(space.cluster):
+    others = [*_others(space.cluster)]
+    for cluster in others:
         looking = f"looking at {cluster.devices:,} devices"
         try:
             if not tell(looking):
                 raise ValueError("stopped before it was looked at")
-            on, watch = replace(space, cluster=cluster), told(tell, looking)
+            on, watch = _on(space, cluster, others[-1]), told(tell, looking)
             other = best_of(on, top=1, headroom=found.headroom, watch=watch)
         except ValueError as error:
             refused.append((cluster.devices, str(error)))
@@ -165,6 +166,13 @@ def around(space: Space, found: Planned, tell: Callable[[str], bool] = lambda wo
         devices=tuple(sorted(own, key=lambda point: point.devices)),
         refused=tuple(sorted(refused)),
     )
+
+
+def _on(space: Space, cluster: Cluster, largest: Cluster) -> Space:
+    """The space on a cluster; of equal nodes on the first ones of the largest, which shares what it finds of ranks."""
+    if not cluster.uniform:
+        return replace(space, cluster=cluster)
+    return replace(space, cluster=largest, used=cluster.devices)
 
 
 def _others(cluster: Cluster) -> Iterator[Cluster]:
