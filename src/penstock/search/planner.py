@@ -47,8 +47,6 @@ HEADROOM = 0.05
 """Share of a device's memory that stays free."""
 OPEN_AT_ONCE = 256
 """Strategies whose variants are scored at a time."""
-FEW = 8
-"""Variants that are predicted before it is looked whether others may be better."""
 
 
 def plan(
@@ -238,7 +236,7 @@ def _refined(
             if len(grid):
                 made.append(scored_grid(space, grid, headroom, top, finer=True, most_s=best_of_all(found)))
                 going(len(grid), found)
-                better, count, sure, _ = finals(space, made[-1:], top, headroom, FEW, best_of_all(found))
+                better, count, sure, _ = finals(space, made[-1:], top, headroom, best_s=best_of_all(found))
                 found, predicted, proven = _merged(found, better), predicted + count, proven and sure
     return Finer(tuple(found[:top]), made, predicted, proven)
 
