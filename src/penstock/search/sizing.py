@@ -81,7 +81,7 @@ def _refusal(fleet: Fleet, limits: Limits) -> str:
     if (one := least(fleet, lambda nodes: 1.0, budget.step_s(fleet))) is not None:
         cheap = f" within $ {limits.most_usd:,.0f}" if limits.most_usd < inf else ""
         more = one.nodes * one.seconds * limits.steps / limits.most_s if limits.most_usd == inf else 0.0
-        hint = f"; --nodes {last}..{ceil(1.5 * more):,}".replace(",", "") + " looks further" if more > last else ""
+        hint = f"; --nodes {last}..{ceil(1.5 * more)} looks further" if more > last else ""
         return f"{where} the training ends{cheap} after {_days(one, limits)} at the earliest{hint}"
     if (one := cheapest(fleet)) is not None:
         usd = rent_of(fleet) * one.nodes * one.seconds * limits.steps / HOUR_S
