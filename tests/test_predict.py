@@ -191,6 +191,8 @@ BASE = {"model": GPT, "cluster": "h100:8", "seq": "2048", "batch": "64"}
         ({"timeline": "a.doc"}, "a.doc: cannot write .doc"),
         ({"json": "/nowhere/a.json"}, "the folder /nowhere does not exist"),
         ({"json": "a.json b.json"}, "name one file, or none"),
+        ({"json": "a.json", "timeline": "a.json"}, "a.json is named twice; give each file a name of its own"),
+        ({"export": "megatron:a.sh --export bridge:a.sh"}, "a.sh is named twice"),
         ({"tq": "3"}, "--tq"),
     ],
 )

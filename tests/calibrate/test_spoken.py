@@ -154,6 +154,12 @@ def test_a_row_without_a_layout_has_that_of_a_planner():
     assert said.startswith(f"tp={found.run.setup.tp} pp={found.run.setup.pp} dp={found.run.setup.dp}")
 
 
+def test_short_sequences_come_in_large_micro_batches():
+    found = row(model_name="gpt2-xl", seq_len="512", global_batch="4096", **NO_LAYOUT)
+    assert found.run.setup.micro > 2
+    assert found.figures.fits
+
+
 def test_what_a_row_says_of_its_layout_stays():
     some = NO_LAYOUT | {"tp": "8", "micro_batch": "2", "recompute": "full"}
     found = row(model_name="Llama-3.1-70B", **some)

@@ -42,7 +42,7 @@ def axes_of(row: Mapping[str, str], devices: int, guessed: list[str]) -> Axes:
     each = tp * cp * pp
     if devices % each:
         said = ", ".join(f"{name}={given[name]}" for name in ("tp", "cp", "pp") if given[name] > 1)
-        raise ValueError(f"{said} do not divide {devices} devices")
+        raise ValueError(f"{said} {'do' if ',' in said else 'does'} not divide {devices} devices")
     dp = devices // each
     if given["dp"] not in (0, dp):
         guessed.append(f"dp={dp}, since dp={given['dp']} with tp={tp} cp={cp} pp={pp} are not {devices} devices")

@@ -14,6 +14,7 @@ from penstock.core.parts import Experts
 from penstock.core.setup import Setup
 from penstock.cost.stack import Stack
 from penstock.predict import predict
+from penstock.search.choice import Choice
 from penstock.search.planner import HEADROOM, first_choice
 from penstock.search.space import Space
 from penstock.search.wishes import SEARCHED
@@ -54,6 +55,8 @@ def laid_out(
     found = _planned(model, cluster, stack, setup, kept, devices)
     if found is None:
         return replace(setup, dp=devices) if bare else setup
+    if "micro" not in dict(kept):
+        found = _larger(found, model, cluster, stack)
     guessed[:] = [one for one in guessed if not one.startswith(GUESSES)]
     names = ("tp", "pp", "dp", *(name for name in SAID if getattr(found, name) != DEFAULTS[name]))
     words = [f"{name}={getattr(found, name)}" for name in dict.fromkeys(names) if name not in dict(kept)]
@@ -85,6 +88,21 @@ def _fits(setup: Setup, model: Architecture, cluster: Cluster, stack: Stack) -> 
         return predict(model, cluster, setup, stack).fits
     except ValueError:
         return False
+
+
+def _larger(setup: Setup, model: Architecture, cluster: Cluster, stack: Stack) -> Setup:
+    """The same with the micro-batch doubled as often as that makes it faster and it fits: first choices have small
+    ones, and short sequences gain by larger ones."""
+    best = Choice.of(setup, predict(model, cluster, setup, stack))
+    while True:
+        try:
+            more = replace(best.setup, micro=2 * best.setup.micro)
+            choice = Choice.of(more, predict(model, cluster, more, stack))
+        except ValueError:
+            return best.setup
+        if choice.headroom < HEADROOM or choice.seconds >= best.seconds:
+            return best.setup
+        best = choice
 
 
 @lru_cache(maxsize=1024)

@@ -172,7 +172,7 @@ def answer(
     from penstock.cli.progress import watching
 
     json_file(json)
-    targets = checked(export)
+    targets = checked(export, json or [])
     alone = Asks(longest=asks.longest, largest=asks.largest)
     if (asks.longest or asks.largest) and (asks != alone or asks.longest == asks.largest or len(machines) > 1):
         raise ValueError("--longest and --largest are questions of their own, of one cluster; ask one at a time")

@@ -17,16 +17,18 @@ SPLIT = ("tp", "cp", "pp")
 """Fields that leave another number of devices to data parallelism."""
 
 
-def checked(targets: Sequence[str] | None) -> Sequence[str]:
-    """Return what ``--export`` was given, before anything is worked out.
+def checked(targets: Sequence[str] | None, others: Iterable[Path] = ()) -> Sequence[str]:
+    """Return what ``--export`` was given, before anything is worked out; ``others`` are files that are written too.
 
     Raises:
-        ValueError: no such framework, or no path.
+        ValueError: no such framework, no path, or one path for two files.
     """
     from penstock.export.frameworks import target
 
-    for text in targets or ():
-        target(text)
+    paths = [target(text)[1] for text in targets or ()] + [*others]
+    for path in paths:
+        if paths.count(path) > 1:
+            raise ValueError(f"{path} is named twice; give each file a name of its own")
     return targets or ()
 
 

@@ -91,7 +91,7 @@ def plan(
     json_file(json)
     usual = Usual(
         why=why, top=top, headroom=headroom, what_if=what_if, solve=solve, order=order, json=json,
-        export=checked(export), pareto=pareto, report=report_files(report),
+        export=checked(export, [*(json or []), *(report or [])]), pareto=pareto, report=report_files(report),
     )  # fmt: skip
     ((name, machines),) = rented.items()
     flags = {"model": model, "cluster": name, "framework": framework, "seq": seq, "batch": batch, "tokens": tokens}

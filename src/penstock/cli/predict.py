@@ -100,7 +100,7 @@ def predict(
     from penstock.core.files import writable
 
     json_file(json)
-    targets = checked(export)
+    targets = checked(export, [*(json or []), *([timeline] if timeline else [])])
     if timeline is not None:
         writable(timeline)
     asked = asked_for(model, cluster, framework, flags, usd_per_hour, start)

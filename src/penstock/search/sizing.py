@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from math import inf
+from math import ceil, inf
 
 from penstock.search.fleet import Fleet, Limit, Sized
 from penstock.search.misses import nearest, refusal, too_much
@@ -80,7 +80,9 @@ def _refusal(fleet: Fleet, limits: Limits) -> str:
     budget = Limits(limits.steps, most_usd=limits.most_usd)
     if (one := least(fleet, lambda nodes: 1.0, budget.step_s(fleet))) is not None:
         cheap = f" within $ {limits.most_usd:,.0f}" if limits.most_usd < inf else ""
-        return f"{where} the training ends{cheap} after {_days(one, limits)} at the earliest"
+        more = one.nodes * one.seconds * limits.steps / limits.most_s if limits.most_usd == inf else 0.0
+        hint = f"; --nodes {last}..{ceil(1.5 * more)} looks further" if more > last else ""
+        return f"{where} the training ends{cheap} after {_days(one, limits)} at the earliest{hint}"
     if (one := cheapest(fleet)) is not None:
         usd = rent_of(fleet) * one.nodes * one.seconds * limits.steps / HOUR_S
         return f"{where} the training costs $ {usd:,.0f} at least, after {_days(one, limits)}"
