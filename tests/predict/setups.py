@@ -26,7 +26,7 @@ SETUPS: dict[str, tuple[str, str, str, dict[str, Any]]] = {
     "sharded gradients": ("llama-3-8b", "dgx-h100:4", "deepspeed", {"dp": 32, "zero": 2, "optimizer_offload": 1.0}),
     "hybrid shards": ("llama-3-8b", "dgx-h100:4", "deepspeed", {"dp": 32, "zero": 3, "shards": 8}),
     "chunks and offload": ("llama-3-8b", "dgx-h100:4", "megatron-core",
-                           {"dp": 8, "pp": 4, "chunks": 2, "schedule": "interleaved", "offload": 0.5,
+                           {"dp": 8, "pp": 4, "chunks": 2, "schedule": "interleaved", "offload": 0.9,
                             "optimizer_offload": 0.5, "recompute": ("mlp_norm", "mlp.activation")}),
     "some layers again": ("llama-3-8b", "dgx-h100:4", "megatron-core",
                           {"dp": 8, "pp": 4, "recompute_layers": (5, 3, 1, 0), "recompute": "selective"}),

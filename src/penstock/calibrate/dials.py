@@ -26,6 +26,7 @@ USUAL: Mapping[str, tuple[float, float]] = {
     "step_s": (1e-2, 1.5),
     "experts_s": (1e-3, 1.5),
     "fused_experts_s": (1e-3, 1.5),
+    "expert_s": (1e-5, 1.0),
     "tp_shown": (0.9, 0.7),
     "ep_shown": (0.8, 0.7),
     "ep_hides": (0.37, 0.7),
@@ -36,6 +37,7 @@ USUAL: Mapping[str, tuple[float, float]] = {
     "moves": (1.4, 0.4),
     "casts": (4 / 3, 0.3),
     "routing": (3.0, 0.5),
+    "fused_routing": (1.0, 0.5),
     "dropped_routing": (6.0, 0.5),
 }
 """Fields of a stack that say how long things take: a usual value, and how far it may be off (one standard deviation, in

@@ -19,6 +19,7 @@ from penstock.calibrate.printed import (
     dense_layers,
     frozen_bytes,
     gated,
+    imbalance,
     offloads,
     printed,
     vocabulary,
@@ -211,7 +212,9 @@ def _setup(row: Mapping[str, str], model: Architecture, devices: int, framework:
         adapter_on=adapter_on(row) if rank else (),
         frozen_bytes=frozen_bytes(row),
         optimizer="muon" if "muon" in row.get("notes", "").lower() else "adam",
-        stage_layers=layers_of(row["stage_layers"]) if row.get("stage_layers") else _redistributed(row, model, axes.pp),
+        multi_token=truth(row, "multi_token") or False,
+        imbalance=imbalance(row) if axes.ep > 1 else 1.0,
+        stage_layers=_stage_layers(row, model, axes.pp, chunks),
         vocabulary=vocabulary(row.get("schedule", "")),
     )
 
@@ -247,6 +250,14 @@ def _schedule(row: Mapping[str, str], model: Architecture, pp: int, guessed: lis
         return "interleaved", chunks
     guessed.append("schedule 1F1B" + (f" for {text!r}, which is not known" if text and text not in NO else ""))
     return "1f1b", 1
+
+
+def _stage_layers(row: Mapping[str, str], model: Architecture, pp: int, chunks: int) -> tuple[int, ...]:
+    """Layers of each stage as a row says them; of several ways, those of as many stages, if there are any."""
+    each = [layers_of(text) for text in row.get("stage_layers", "").split()]
+    if len(each) > 1:
+        return next((sizes for sizes in each if len(sizes) == pp * chunks), ())
+    return each[0] if each else _redistributed(row, model, pp)
 
 
 def _redistributed(row: Mapping[str, str], model: Architecture, pp: int) -> tuple[int, ...]:

@@ -10,6 +10,7 @@ from importlib.resources import files
 from typing import Any
 
 from penstock.calibrate.rows import truth
+from penstock.cost.dispatch import DISPATCHERS
 from penstock.cost.stack import Stack
 from penstock.predict.launching import PARTS
 
@@ -18,8 +19,12 @@ STEP = "step"
 NONE = "none"
 FILLED = (
     "vpp", "recompute", "offload", "attention", "graphs", "gradients", "dispatcher", "token_drop", "expert_overlap",
+    "multi_token", "stage_layers",
 )  # fmt: skip
 """Cells that a recipe fills where a row leaves them empty."""
+OWN_CHOICE = {"attention": r"\bTE\b"}
+"""Words in a cell that leave the choice to a library, which is as good as empty: Transformer Engine takes the kernel of
+attention that it has for heads and device."""
 TUNED = ("packed", "adapters")
 """Those that a recipe fills as well where a row fine-tunes."""
 TUNING = re.compile("sft|lora|peft|adapter|tun(e|ing)", re.IGNORECASE)
@@ -51,16 +56,22 @@ SHOWN = ("tp_shown", "ep_shown", "cp_shown", "p2p_shown")
 """Shares of messages that compute hides nothing of where the host waits for each."""
 BLOCKING = "blocking"
 """In the column ``launches``: each waits for its kernel."""
-SAID = {
-    "dispatcher": (r"\bHybridEP\b", "hybridep"),
-    "graphs": (r"CUDA graphs router\+preprocess", "router"),
-    "token_drop": (r"\btokendrop\b", "1"),
-    "expert_overlap": (r"\bEP overlap(?! off)(?<!no EP overlap)|overlap of EP comm", "1"),
-    "launches": (r"\bCUDA_LAUNCH_BLOCKING=1\b", BLOCKING),
-    "stage_layers": (r"\bstages (\d+[*+][\d*+]*)", r"\1"),
-    "series": (r"\bseries (\S+)", r"\1"),
-}
-"""Cells that words of the column ``notes`` fill."""
+SAID = (
+    ("dispatcher", r"\bHybridEP\b(?!/)", "hybridep"),
+    ("dispatcher", r"\bDeepEP\b", "deepep"),
+    ("dispatcher", r"\bdispatcher (?:NCCL )?(?:A2A|All-?to-?All)\b|\balltoall\b", "alltoall"),
+    ("graphs", r"CUDA graphs router\+preprocess|\brouter/preprocess CG\b", "router"),
+    ("graphs", r"\bfull CG\b", STEP),
+    ("graphs", r"\bCG\b", "attention router"),
+    ("token_drop", r"\btokendrop\b", "1"),
+    ("expert_overlap", r"\bEP overlap(?! off)(?<!no EP overlap)|overlap of EP comm", "1"),
+    ("multi_token", r"(?<!no )(?<!without )\bMTP\b(?! off)", "1"),
+    ("vpp", r"\bVPP ?=?(\d+)\b", r"\1"),
+    ("launches", r"\bCUDA_LAUNCH_BLOCKING=1\b", BLOCKING),
+    ("stage_layers", r"\bstages (\d+[*+][\d*+]*)", r"\1"),
+    ("series", r"\bseries (\S+)", r"\1"),
+)
+"""Cells that words of the column ``notes`` fill, the first that is there."""
 
 
 SIMULATED = re.compile(r"\brecompute\b[^;(]*\bfrom\b[^;(]*\bsimulation configs?\b")
@@ -69,11 +80,14 @@ SIMULATED = re.compile(r"\brecompute\b[^;(]*\bfrom\b[^;(]*\bsimulation configs?\
 
 def with_notes(row: Mapping[str, str], guessed: list[str]) -> Mapping[str, str]:
     """Return a row with empty cells as its notes say them in words, and without what is from a simulation."""
-    if row.get("recompute") and SIMULATED.search(row.get("notes", "")):
+    notes, told = row.get("notes", ""), dict[str, str]()
+    if row.get("recompute") and SIMULATED.search(notes):
         guessed.append(f"recompute as usual, since {row['recompute']!r} is from the settings of a simulation")
-        row = {**row, "recompute": ""}
-    told = {name: (re.search(text, row.get("notes", "")), word) for name, (text, word) in SAID.items()}
-    return {**row} | {name: found.expand(word) for name, (found, word) in told.items() if found and not row.get(name)}
+        told["recompute"] = ""
+    for name, text, word in SAID:
+        if not row.get(name) and name not in told and (found := re.search(text, notes)):
+            told[name] = found.expand(word)
+    return {**row, **told}
 
 
 def with_recipe(row: Mapping[str, str], framework: Stack, guessed: list[str]) -> Mapping[str, str]:
@@ -90,10 +104,15 @@ def with_recipe(row: Mapping[str, str], framework: Stack, guessed: list[str]) ->
     found = VERSION.search(title) or VERSION.search(row.get("system", ""))
     version = found[1] if found else next((last for start, last in NEWEST.items() if title.startswith(start)), "")
     mine = [recipe for recipe in recipes() if version and _is_of(recipe, row, framework.name, version)]
-    names = (*FILLED, *TUNED * bool(TUNING.search(row.get("task", ""))))
-    more = {name: recipe[name] for recipe in reversed(mine) for name in names if recipe[name] and not row.get(name)}
+    names = [name for name in (*FILLED, *TUNED * bool(TUNING.search(row.get("task", "")))) if _open(row, name)]
+    more = {name: recipe[name] for recipe in reversed(mine) for name in names if recipe[name]}
     guessed += [f"{name}={more[name]}, as in the recipe of {version}" for name in names if name in more]
     return {**row, **more}
+
+
+def _open(row: Mapping[str, str], name: str) -> bool:
+    """Whether a row leaves a cell to the recipe."""
+    return not row.get(name) or (name in OWN_CHOICE and bool(re.search(OWN_CHOICE[name], row[name])))
 
 
 def _is_of(recipe: Mapping[str, str], row: Mapping[str, str], framework: str, version: str) -> bool:
@@ -105,7 +124,7 @@ def _is_of(recipe: Mapping[str, str], row: Mapping[str, str], framework: str, ve
 
 def ways_of(row: Mapping[str, str]) -> dict[str, Any]:
     """Return the fields of a stack that a row says: which parts of blocks run as recorded graphs, in which width
-    gradients accumulate and travel, whether one kernel dispatches tokens, and whether launches wait for their kernels.
+    gradients accumulate and travel, what dispatches tokens, and whether launches wait for their kernels.
     Where experts take tokens up to a capacity and no more, nobody waits for counts of tokens (Megatron-LM's
     ``token_dispatcher.py``: no synchronization where it drops and pads).
 
@@ -122,8 +141,8 @@ def ways_of(row: Mapping[str, str]) -> dict[str, Any]:
         if width not in WIDTHS:
             raise ValueError(f"gradients={width!r} are not known; use {' or '.join(WIDTHS)}")
         ways |= {"gradient_bytes": WIDTHS[width], "reduced_bytes": WIDTHS[width]}
-    if row.get("dispatcher"):
-        ways["fused_dispatch"] = row["dispatcher"].lower() == "hybridep"
+    if dispatcher := row.get("dispatcher", "").lower():
+        ways["dispatcher"] = dispatcher if dispatcher in DISPATCHERS else DISPATCHERS[0]
     if truth(row, "token_drop"):
         ways["drops_tokens"] = True
     if launches := row.get("launches"):

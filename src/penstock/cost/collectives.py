@@ -161,14 +161,24 @@ def _stages_s(kind: Collective, size: Floats, levels: Sequence[Level], sharing: 
 
 
 def _all_to_all_s(size: Floats, levels: Sequence[Level], sharing: float, shape: Constants) -> Floats:
-    """Every rank sends each other one its part; the levels work side by side, messages start one after another."""
-    ranks = prod(level.ranks for level in levels)
-    inner, wire_s = 1, np.zeros_like(size)
+    """Every rank sends each other one its part."""
+    ranks, inner, over = prod(level.ranks for level in levels), 1, list[Floats]()
     for level in levels:
-        outside = inner * (level.ranks - 1) / ranks
-        wire_s = np.maximum(wire_s, size * outside * sharing / level.bytes_per_s)
+        over.append(size * inner * (level.ranks - 1) / ranks * sharing)
         inner *= level.ranks
-    hop_s = max(level.latency_s for level in levels)
+    return _side_by_side_s(over, levels, shape)
+
+
+def exchange_s(over_bytes: Sequence[float], levels: Sequence[Level]) -> float:
+    """Return the seconds of an exchange among all ranks in which each sends so many bytes over each of the levels."""
+    shape = constants("collective")
+    return float(_side_by_side_s([np.asarray(each) for each in over_bytes], _lasting(levels, shape), shape))
+
+
+def _side_by_side_s(over: Sequence[Floats], levels: Sequence[Level], shape: Constants) -> Floats:
+    """The levels work side by side, messages to all ranks start one after another."""
+    wire_s = np.max([each / level.bytes_per_s for each, level in zip(over, levels, strict=True)], axis=0)
+    hop_s, ranks = max(level.latency_s for level in levels), prod(level.ranks for level in levels)
     return _fastest(wire_s, hop_s, shape, (ranks - 1) * shape["message_s"])
 
 

@@ -161,13 +161,15 @@ class Work:
     """Seconds of operators together, each as a kernel by itself: shape (classes, phases), and errors likewise.
 
     ``again``: of those that run once more before the gradients, shape (classes,). ``launches``: kernels of each phase,
-    and of what runs again. ``weights``: elements of gradients of matrices.
+    and of what runs again. ``experts``: likewise, products of single experts, and casts before them, which one operator
+    starts together. ``weights``: elements of gradients of matrices.
     """
 
     seconds: Floats
     error_s: Floats
     again: Floats
     launches: tuple[float, float, float, float]
+    experts: tuple[float, float, float, float]
     weights: float
     guessed: frozenset[str]
 
@@ -186,19 +188,26 @@ def work(rows: Rows, again: NDArray[np.bool_], found: Timed) -> Work:
     np.add.at(twice, found.kind[again], found.seconds[again])
     np.add.at(sums[CAST], rows.phase, found.cast_s)
     twice[CAST] = found.cast_s[again].sum()
-    f, i, w = (float(found.launches[rows.phase == phase].sum()) for phase in range(len(PHASES)))
+    experts = np.where(rows.kind == GROUPED, rows.sizes[0] * found.launches, 0.0)
     matrices = (rows.kind < ATTENDING) & (rows.phase == PHASES.index("W"))
     weights = float(rows.sizes[:3, matrices].prod(axis=0).sum())
-    return Work(sums, errors, twice, (f, i, w, float(found.launches[again].sum())), weights, found.guessed)
+    launches, each = (_by_phase(counts, rows, again) for counts in (found.launches, experts))
+    return Work(sums, errors, twice, launches, each, weights, found.guessed)
+
+
+def _by_phase(counts: Floats, rows: Rows, again: NDArray[np.bool_]) -> tuple[float, float, float, float]:
+    f, i, w = (float(counts[rows.phase == phase].sum()) for phase in range(len(PHASES)))
+    return f, i, w, float(counts[again].sum())
 
 
 def _empty() -> Floats:
     return np.zeros((len(CLASSES), len(PHASES)))
 
 
-def hot_share(seconds: Floats) -> float:
-    """Return the share of the time that is products and attention, which draw the most power, of seconds by class."""
-    return float(seconds[:HOT].sum() / seconds.sum()) if seconds.any() else 0.0
+def hot_share(seconds: Floats, whole_s: float) -> float:
+    """Return the share of the time that is products and attention, which draw the most power, of seconds by class, of
+    ``whole_s`` in all."""
+    return float(seconds[:HOT].sum() / whole_s) if seconds.any() else 0.0
 
 
 def _product(rows: Rows, device: Device, precision: str, at: Which) -> Time:

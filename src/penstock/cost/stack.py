@@ -12,6 +12,7 @@ from typing import Any
 from penstock.core.mesh import ORDER, order_of
 from penstock.core.tables import read_toml
 from penstock.core.words import suggest
+from penstock.cost.dispatch import DISPATCHERS
 from penstock.cost.operators import FUSED, PLAIN, SPLIT, Kernels
 
 KERNELS = {"fused": FUSED, "plain": PLAIN, "split": SPLIT}
@@ -44,15 +45,20 @@ class Stack:
         dp_most: most of these messages that anything hides.
         fsdp_shown: share of ZeRO-2's and ZeRO-3's messages in each micro-batch that stays visible where compute hides
             them, since it is slower beside them.
-        experts_s: time in which the device waits for counts of tokens on the host, and the host for the device, per
-            block of experts and direction, without graphs.
-        fused_dispatch: one kernel sends tokens to their experts and orders them there (HybridEP).
-        fused_experts_s: what stands in place of ``experts_s`` then.
+        experts_s: CPU time of counts of tokens, with the wait for them, per block of experts and direction, without
+            graphs.
+        dispatcher: what sends tokens to their experts: ``alltoall``, a copy for each expert; ``deepep`` and
+            ``hybridep``, one for each device with such experts, between nodes one for each node; ``hybridep`` orders
+            them there in the same kernel.
+        fused_experts_s: what stands in place of ``experts_s`` with ``hybridep``.
+        expert_s: CPU time of one expert's product, or of the cast before it, where one operator starts those of all
+            experts of a rank one by one.
         drops_tokens: experts take tokens up to a capacity, padded to it, so that nobody waits for counts of tokens.
         split_experts: experts are split over the tensor-parallel ranks unless told otherwise.
         moves: traffic of memory over that of perfectly fused operators: copies, transposes and biases by themselves.
         casts: how often as long as one plain cast it takes to turn operands of a product into a low precision.
         routing: how often as long as one plain gather it takes to order tokens by experts, and back.
+        fused_routing: the same where the dispatcher does it (``hybridep``).
         dropped_routing: the same where tokens are dropped, by kernels that are not fused.
         attention: ``newest``: kernels made for the device (cuDNN, FlashAttention 3); ``fa2``: FlashAttention 2 on every
             device; ``fa1``: the first, or Triton's.
@@ -134,13 +140,15 @@ class Stack:
     dp_most: float = 0.95
     fsdp_shown: float = 0.189
     experts_s: float = 0.0
-    fused_dispatch: bool = False
+    dispatcher: str = "alltoall"
     fused_experts_s: float = 0.0
+    expert_s: float = 0.0
     drops_tokens: bool = False
     split_experts: bool = False
     moves: float = 1.5
     casts: float = 1.5
     routing: float = 3.0
+    fused_routing: float = 1.0
     dropped_routing: float = 6.0
     attention: str = "newest"
     gradient_bytes: float = 4.0
@@ -197,18 +205,22 @@ class Stack:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "orders", tuple(map(order_of, self.orders)))
+        if self.dispatcher not in DISPATCHERS:
+            raise ValueError(f"dispatcher={self.dispatcher} is not known; use {', '.join(DISPATCHERS)}")
         if not self.orders:
             raise ValueError(f"orders is empty; name at least one, such as {ORDER}")
 
     @property
     def counting(self) -> tuple[str, ...]:
         """The fields that say how long a block of experts waits for counts of tokens, if it does."""
-        return () if self.drops_tokens else ("fused_experts_s" if self.fused_dispatch else "experts_s",)
+        return () if self.drops_tokens else ("fused_experts_s" if self.dispatcher == "hybridep" else "experts_s",)
 
     @property
     def orders_tokens(self) -> str:
         """The field that says how long it takes to order tokens by experts."""
-        return "dropped_routing" if self.drops_tokens else "routing"
+        if self.drops_tokens:
+            return "dropped_routing"
+        return "fused_routing" if self.dispatcher == "hybridep" else "routing"
 
     @property
     def usual(self) -> dict[str, Any]:

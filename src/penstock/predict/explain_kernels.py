@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from penstock.core.architecture import Block
 from penstock.core.device import Device
@@ -19,8 +20,8 @@ from penstock.cost.kernels import cast
 from penstock.cost.lasting import older_key, powered, sustained_key
 from penstock.cost.operators import Operator
 from penstock.cost.origins import Constant, constant, level, level_of, of_device, of_recipe, of_stack
-from penstock.cost.passes import CLASSES, HOT, Rows, hot_share, slows_odd, timed
-from penstock.predict.launching import recorded
+from penstock.cost.passes import CLASSES, HOT, Rows, slows_odd, timed, work
+from penstock.predict.launching import host_s, recorded
 from penstock.predict.micro import Rank
 from penstock.predict.works import block_rows, end_rows
 from penstock.units import human_bytes, human_s
@@ -120,28 +121,28 @@ def kernels_of(rank: Rank, block: Block) -> list[Kernel]:
     made, rows = block_rows(block, rank.batch_of(block))
     again = rerun(made, of_these(made, rank.again))
     crowd = rank.setup.imbalance if isinstance(block.mlp, Experts) else 1.0
-    return _kernels(rank, made, rows, rank.bits_in(block), crowd, again.tolist(), rank.stack.graphed)
+    return _kernels(rank, made, rows, block, rank.bits_in(block), crowd, again, rank.stack.graphed)
 
 
 def kernels_of_end(rank: Rank, which: str) -> list[Kernel]:
     """Return the operators of the ``embedding``, the ``head`` or the ``predictors`` on a rank."""
     made, rows = end_rows(rank.model, rank.batch_of_end(which), which)
-    return _kernels(rank, made, rows, rank.wide, 1.0, [False] * len(made))
+    return _kernels(rank, made, rows, None, rank.bits_in_end(which), 1.0, np.zeros(len(made), bool))
 
 
 def _kernels(
     rank: Rank,
     made: Sequence[Operator],
     rows: Rows,
+    block: Block | None,
     low: str,
     crowd: float,
-    again: Sequence[bool],
+    again: NDArray[np.bool_],
     graphed: tuple[str, ...] = (),
 ) -> list[Kernel]:
     found = timed(rows, rank.device, low, rank.wide, crowd)
-    by_class = np.bincount(found.kind, found.seconds, minlength=len(CLASSES)).astype(np.float64)
-    by_class[CLASSES.index("cast")] += found.cast_s.sum()
-    hot = hot_share(by_class)
+    done = work(rows, again, found)
+    hot = rank.hot(done, block, host_s(rank, done, block))
     lasting = rank.lasting(low, hot)
     times = {int(index): time for at, time in found.sources for index in at}
     cast_s = found.cast_s / lasting[CLASSES.index("cast")]

@@ -12,6 +12,7 @@ from penstock.cost.origins import Constant, constant
 from penstock.cost.switches import shown_fields
 from penstock.predict.contexts import context_links, given_bytes, in_ring, turned_bytes
 from penstock.predict.micro import Rank
+from penstock.predict.routed import routed_bytes
 
 Messages = tuple[Callable[[Block], float], Sequence[Level], str, tuple[str, ...]]
 
@@ -30,7 +31,8 @@ def messages_of(rank: Rank, axis: str) -> Messages:
         return rank.summed_bytes, rank.tensor, f"all-reduces of {{}} in each direction{said}", fields
     if axis == "expert":
         fields, said = shown_fields(stack, "ep", setup.ep_overlap), _asked(rank, "ep_overlap")
-        return rank.routed_bytes, rank.experts, f"all-to-alls of {{}}, there and back in each direction{said}", fields
+        words = f"all-to-alls of {{}} ({stack.dispatcher}), there and back in each direction{said}"
+        return partial(routed_bytes, rank), rank.experts, words, fields
     return _context(rank)
 
 

@@ -6,11 +6,12 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+from penstock.core.architecture import Block
 from penstock.core.mesh import replicas
 from penstock.core.op import Kind
 from penstock.core.parts import Experts
 from penstock.cost.origins import Constant, constant, of_memory, of_stack
-from penstock.cost.passes import CLASSES, hot_share
+from penstock.cost.passes import CLASSES
 from penstock.predict.after import hides
 from penstock.predict.explain_blocks import Mine, blocks_of
 from penstock.predict.explain_kernels import (
@@ -89,7 +90,7 @@ class Opened:
             how = "what launches by the host add to the device's time"
             if abs(host_s) > 1e-9 * times * part.again_s:
                 found.append(Figure(name="waiting for launches", value=host_s, unit="s", how=how,
-                                    constants=self._launching(part)))  # fmt: skip
+                                    constants=self._launching(part, mine.block)))  # fmt: skip
             yield total(mine.name, "s", found, how=mine.often)
 
     def _waits(self) -> Iterable[Figure]:
@@ -103,7 +104,7 @@ class Opened:
             yield total(
                 mine.name, "s", waits(mine.part, mine.times), how=how,
                 facts=facts | {"launch_s": forward_s, "launch_backward_s": backward_s},
-                constants=(*self._launching(mine.part), *self._of(*counts)),
+                constants=(*self._launching(mine.part, mine.block), *self._of(*counts)),
             )  # fmt: skip
 
     def _copies(self) -> Iterable[Figure]:
@@ -138,14 +139,15 @@ class Opened:
                 shares[which] += share
         for which, share in shares.items():
             part, times = self.step.ends[which], micros * share
-            work = end_work(rank.model, rank.batch_of_end(which), which, rank.device, rank.wide)
+            low = rank.bits_in_end(which)
+            work = end_work(rank.model, rank.batch_of_end(which), which, rank.device, low, rank.wide)
             sums = Figure(name="tensor parallel messages", value=times * sum(part.messages_s.values()), unit="s",
                           how=f"all-reduce of {human_bytes(rank.row_bytes)}", facts={"links": links(rank.tensor)},
                           constants=(*collective_constants(), *self._of("tp_shown")))  # fmt: skip
             found = operators(rank, kernels_of_end(rank, which), times)
             late = Figure(name="waiting for launches", value=times * part.host_s, unit="s",
                           constants=self._launching(part), parts=tuple(waits(part, times)))  # fmt: skip
-            yield total(which, "s", [*found, adding(rank, work, rank.wide, times), sums, late])
+            yield total(which, "s", [*found, adding(rank, work, low, times), sums, late])
 
     # -- what the pipeline and the step do
 
@@ -204,9 +206,10 @@ class Opened:
             "host per step": {"how": "norms, losses, data", "constants": self._of("step_s")},
         }  # fmt: skip
 
-    def _launching(self, part: Part) -> tuple[Constant, ...]:
+    def _launching(self, part: Part, block: Block | None = None) -> tuple[Constant, ...]:
         adds = () if self.rank.device.is_cpu else (constant("host", overlap(bool(part.messages_s))),)
-        return *adds, *self._of(*launching(self.setup, self.stack))
+        routed = block is not None and isinstance(block.mlp, Experts)
+        return *adds, *self._of(*launching(self.setup, self.stack, routed))
 
     def _of(self, *names: str) -> tuple[Constant, ...]:
         return tuple(of_stack(self.stack, name) for name in names)
@@ -250,7 +253,7 @@ def facts_of(kernel: Kernel, times: float) -> dict[str, Any]:
 
 def adding(rank: Rank, work: Any, low: str, times: float) -> Figure:
     """Return the seconds of adding gradients to those of micro-batches before."""
-    share = float(rank.lasting(low, hot_share(work.seconds.sum(axis=1)))[CLASSES.index("memory")])
+    share = float(rank.lasting(low, 1.0)[CLASSES.index("memory")])
     seconds = rank.added_s(work) / share
     names = ("passing_bytes", rank.stack.sums_in(rank.setup.precision), "turns_gradients")
     widths = (of_stack(rank.stack, name) for name in names)

@@ -29,6 +29,7 @@ from penstock.predict.host import with_copies
 from penstock.predict.launching import host_s
 from penstock.predict.part import Part, both_s
 from penstock.predict.precision import Precision, slow_down
+from penstock.predict.routed import expert_s
 from penstock.predict.split import between_stages, quantised
 from penstock.predict.works import block_work, end_work
 
@@ -85,6 +86,10 @@ class Rank:
         """Of the host for an operator of the forward, and of the backward, in recorded graphs."""
         self.launches_s = self.recorded_s if setup.graphs else tuple(stack.launch_s * pace for pace in paces)
         """The same of all others."""
+        self.experts_s = tuple(stack.expert_s * pace for pace in paces)
+        """The same of single experts' products."""
+        self.counts_s = sum(float(getattr(stack, name)) for name in stack.counting)
+        """Of the host for counts of tokens, in each direction of a block of experts."""
         self.gathered_bytes = precision.gathered_bytes(model, setup.low_weights, self.width_bytes)
 
     @property
@@ -105,6 +110,10 @@ class Rank:
     def bits_in(self, block: Block) -> str:
         """The precision of products in a block."""
         return self.wide if block.wide else self.low
+
+    def bits_in_end(self, which: str) -> str:
+        """The precision of products in an end: that of blocks in multi-token heads, which have one each."""
+        return self.low if which == "predictors" else self.wide
 
     def batch_of_end(self, which: str) -> Microbatch:
         """The micro-batch as an end sees it: only multi-token heads have experts, and none has adapters."""
@@ -167,16 +176,13 @@ class Rank:
 
     def block(self, block: Block) -> Part:
         """Return what one block takes."""
-        setup, routed = self.setup, isinstance(block.mlp, Experts)
-        crowd = setup.imbalance if routed else 1.0
-        low = self.bits_in(block)
-        done = block_work(block, self.batch_of(block), self.again, self.device, low, self.wide, crowd)
-        found = self.part(done, low, routed, block)
-        return with_copies(self, block, found) if setup.offload else found
+        found = self.part(self._work(block), self.bits_in(block), block)
+        return with_copies(self, block, found) if self.setup.offload else found
 
     def end(self, which: str) -> Part:
         """Return what the embedding, the head with its loss, or multi-token heads take."""
-        return self.part(end_work(self.model, self.batch_of_end(which), which, self.device, self.wide), self.wide)
+        low = self.bits_in_end(which)
+        return self.part(end_work(self.model, self.batch_of_end(which), which, self.device, low, self.wide), low)
 
     def lasting(self, low: str, hot: float) -> NDArray[np.float64]:
         """Return the share of the rate of single kernels that the stack reaches through a step, for each of
@@ -192,27 +198,40 @@ class Rank:
         found[ROUTING] /= getattr(self.stack, self.stack.orders_tokens)
         return found
 
-    def part(self, done: Work, low: str, routed: bool = False, block: Block | None = None) -> Part:
+    def _work(self, block: Block) -> Work:
+        """What a block does."""
+        setup, low = self.setup, self.bits_in(block)
+        crowd = setup.imbalance if isinstance(block.mlp, Experts) else 1.0
+        return block_work(block, self.batch_of(block), self.again, self.device, low, self.wide, crowd)
+
+    def hot(self, done: Work, block: Block | None, host: tuple[float, float, float]) -> float:
+        """Return the share of a part's time in which products and attention run (``hot_share``): while a device waits
+        for messages, or for its host that takes ``host`` seconds, it draws little power."""
+        alone_s = done.seconds.sum(axis=1)
+        turn_s, *ring_s = self.messages(block, float(done.seconds[:, 0].sum()), float(done.seconds[:, 1:].sum()))
+        busy_s = float(alone_s.sum()) + 2 * sum(turn_s.values()) + sum(ring_s)
+        return hot_share(alone_s, max(busy_s, host[0] + host[1]))
+
+    def part(self, done: Work, low: str, block: Block | None = None) -> Part:
         """Return what device and host take together, for each phase: the longer of both, and some of the shorter, since
         now the one waits and then the other. Messages are the device's."""
-        lasting = self.lasting(low, hot_share(done.seconds.sum(axis=1)))
+        host = host_s(self, done, block)
+        lasting = self.lasting(low, self.hot(done, block, host))
         device = (done.seconds / lasting[:, None]).sum(axis=0)
         device[2] += self.added_s(done) / lasting[MEMORY]
-        back_s, (f, _, _, again) = float(device[1] + device[2]), done.launches
+        back_s, again = float(device[1] + device[2]), done.launches[3]
         turn_s, ring_f, ring_b = self.messages(block, float(device[0]), back_s)
         twice = self.setup.recompute == "full" and block is not None
         there_s, back_too_s = sum(turn_s.values()) + ring_f, sum(turn_s.values()) + ring_b
         repeated_s = twice * there_s
-        routing_s = self.counts_s if routed and not self.setup.graphs else 0.0
-        (host_f, host_b, host_again), blocking = host_s(self, done, block), self.stack.blocking
+        (host_f, host_b, host_again), blocking = host, self.stack.blocking
         together = there_s + back_too_s > 0
-        f_s = both_s(self.device, float(device[0]) + there_s, host_f, blocking, together) + routing_s
-        b_s = both_s(self.device, back_s + back_too_s, host_b, blocking, together) + routing_s
+        f_s = both_s(self.device, float(device[0]) + there_s, host_f, blocking, together)
+        b_s = both_s(self.device, back_s + back_too_s, host_b, blocking, together)
         waits_s = (f_s - float(device[0]) - there_s, b_s - back_s - back_too_s)
         stretch = 1 + waits_s[1] / back_s if back_s else 1.0
         again_s = float((done.again / lasting).sum())
-        if again:
-            again_s = both_s(self.device, again_s, host_again, blocking, together) + routing_s * (again == f)
+        again_s = both_s(self.device, again_s, host_again, blocking, together) if again else 0.0
         shown = {axis: (2 + twice) * seconds for axis, seconds in turn_s.items()}
         shown["context"] = ring_f * (1 + twice) + ring_b
         w_s = float(device[2]) * stretch
@@ -244,7 +263,7 @@ class Rank:
         if block is None:
             sums_s = self.stack.tp_shown * seconds_of("all_reduce", self.row_bytes, self.tensor) / 2
             return {"tensor": sums_s}, 0.0, 0.0
-        turns = {"tensor": self.tensor_s(block), "expert": self.expert_s(block)}
+        turns = {"tensor": self.tensor_s(block), "expert": expert_s(self, block)}
         return turns, context_s(self, block, f_s), context_s(self, block, b_s, 2)
 
     def summed(self, block: Block) -> tuple[float, int]:
@@ -275,20 +294,3 @@ class Rank:
     def experts(self) -> tuple[Level, ...]:
         """Of the group that shares experts."""
         return self.group(self.expert_row)
-
-    def routed_bytes(self, block: Block) -> float:
-        """Bytes of tokens that a rank sends to their experts, and gets back."""
-        setup, mlp = self.setup, block.mlp
-        if setup.ep == 1 or not isinstance(mlp, Experts):
-            return 0.0
-        return self.batch.own * mlp.expert.hidden * self.width_bytes * mlp.topk * setup.imbalance
-
-    def expert_s(self, block: Block) -> float:
-        """Seconds of a direction's turns of tokens to their experts and back."""
-        share = shown(self.stack, "ep", self.setup.ep_overlap)
-        return share * 2 * seconds_of("all_to_all", self.routed_bytes(block), self.experts)
-
-    @property
-    def counts_s(self) -> float:
-        """Seconds of a direction in which a block of experts waits for counts of tokens; no switch hides them."""
-        return sum(float(getattr(self.stack, name)) for name in self.stack.counting)

@@ -51,7 +51,7 @@ def end_rows(model: Architecture, batch: Microbatch, end: str) -> tuple[tuple[Op
 
 
 @lru_cache(maxsize=1024)
-def end_work(model: Architecture, batch: Microbatch, end: str, device: Device, wide: str) -> Work:
-    """Return the work of an end, all in the wide precision."""
+def end_work(model: Architecture, batch: Microbatch, end: str, device: Device, low: str, wide: str) -> Work:
+    """Return the work of an end, with blocks of multi-token heads in the precision ``low``."""
     _, rows = end_rows(model, batch, end)
-    return work(rows, np.zeros(len(rows.kind), bool), timed(rows, device, wide, wide))
+    return work(rows, np.zeros(len(rows.kind), bool), timed(rows, device, low, wide))
