@@ -70,7 +70,7 @@ def test_rows_that_cannot_be_predicted_say_why():
     for cells, says in (
         huge,
         ({"devices": ""}, "no devices"),
-        ({"tp": "3"}, "tp=3 do not divide 8"),
+        ({"tp": "3"}, "tp=3 does not divide 8"),
         ({"device": "Z1"}, "Z1"),
     ):
         row = one(seconds_per_iter="3", **cells)
