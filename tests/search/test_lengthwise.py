@@ -143,5 +143,5 @@ def test_small_models_are_bound_by_their_launches() -> None:
     setup = Setup(seq=512, batch=8, dp=8)
     (found,) = paces(small, CLUSTER, MEGATRON, [setup], longest=512, headroom=0.05)
     pace = found.by_degree[1]
-    assert pace.floor_s <= pace.seconds([16]) < 1.05 * pace.floor_s
+    assert pace.floor_s <= pace.seconds([16]) < 1.1 * pace.floor_s
     assert pace.seconds([512] * 256) > 1.4 * pace.floor_s

@@ -60,7 +60,7 @@ PLAIN = "tp_overlap=off,stage_layers=even,shards=0,vocabulary=0,cp=1,schedule=1f
     ("model", "framework", "fix"),
     [
         (DENSE, "megatron-core", "tp=1,pp=2,micro=4,zero=1,recompute=none/full"),
-        (DENSE, "megatron-core", "tp=1..2,pp=2..4,micro=4..8,zero=1,recompute=none/full"),
+        (DENSE, "megatron-core", "tp=1..2,pp=4,micro=4..8,zero=1,recompute=none/full"),
         (DENSE, "pytorch", "tp=1,pp=2,micro=4,zero=2"),
         (DENSE, "pytorch", "tp=1,pp=4,micro=4,zero=0,recompute=none/full"),
         (DENSE, "penstock", "tp=1,pp=4,micro=4,zero=0,recompute=none/full"),
