@@ -10,8 +10,12 @@ from hypothesis import strategies as st
 
 from measured_kernels import rows
 from penstock.core.catalogue import catalogue
+from penstock.core.cluster import Cluster
+from penstock.core.config import read_architecture
+from penstock.core.setup import Setup
 from penstock.cost.constants import table
 from penstock.cost.kernels import attention, cast, grouped_matmul, matmul, memory_bound
+from penstock.predict import predict
 
 MOST_OFF = {
     ("a100-80gb-sxm", "matmul", "bf16"): 0.055,
@@ -211,3 +215,12 @@ def test_every_constant_lies_within_its_range_and_every_level_has_a_source():
             assert ("shapes" in facts) == bool(re.match(measured, facts["source"]))
             assert re.match(f"{measured}|guess|estimate|not measured|fitted on", facts["source"])
             assert 0 < facts["error"] < 1
+
+
+def test_experts_without_rows_take_no_time() -> None:
+    """Of more experts than rows, as many have gradients of weights as there are rows."""
+    model, base = read_architecture("qwen3-30b-a3b"), {"cp": 8, "dp": 1, "ep": 8, "batch": 8, "zero": 1}
+    few, more = (
+        predict(model, Cluster.read("dgx-h100:1"), Setup(seq=seq, **base)).parts["blocks"] for seq in (64, 256)
+    )
+    assert 0 < few < more

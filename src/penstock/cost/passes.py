@@ -225,8 +225,10 @@ def slows_odd(device: Device, precision: str) -> bool:
 
 
 def _grouped(rows: Rows, device: Device, precision: str, at: Which) -> Time:
-    """Experts' products, each with the mean rows."""
+    """Experts' products, each with the mean rows; those without rows have no gradients of weights."""
     batch, m, n, k = rows.sizes[:4, at]
+    some = np.minimum(k, 1.0)
+    batch, k = np.maximum(batch * some, 1.0), k / some
     return _accumulated(rows, device, at, grouped_matmul(device, precision, m * batch, n, k, batch))
 
 
