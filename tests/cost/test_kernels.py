@@ -15,6 +15,7 @@ from penstock.core.config import read_architecture
 from penstock.core.setup import Setup
 from penstock.cost.constants import table
 from penstock.cost.kernels import attention, cast, grouped_matmul, matmul, memory_bound
+from penstock.cost.stack import stack
 from penstock.predict import predict
 
 MOST_OFF = {
@@ -219,8 +220,7 @@ def test_every_constant_lies_within_its_range_and_every_level_has_a_source():
 
 def test_experts_without_rows_take_no_time() -> None:
     """Of more experts than rows, as many have gradients of weights as there are rows."""
-    model, base = read_architecture("qwen3-30b-a3b"), {"cp": 8, "dp": 1, "ep": 8, "batch": 8, "zero": 1}
-    few, more = (
-        predict(model, Cluster.read("dgx-h100:1"), Setup(seq=seq, **base)).parts["blocks"] for seq in (64, 256)
-    )
+    model, nodes, split = read_architecture("qwen3-30b-a3b"), Cluster.read("dgx-h100:1"), {"cp": 8, "ep": 8}
+    setups = (Setup(seq=seq, batch=8, **split) for seq in (64, 256))
+    few, more = (predict(model, nodes, setup, stack("megatron-core")).parts["blocks"] for setup in setups)
     assert 0 < few < more

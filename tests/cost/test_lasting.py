@@ -41,5 +41,5 @@ def test_a_datasheet_alone_says_about_what_runs_say(name):
     known, alone = (sustained(chip, "bf16", "bf16") for chip in (device(name), strange(device(name))))
     assert alone[PRODUCT] == pytest.approx(levels("sustained")["default"][0] * power_share(device(name)))
     assert alone[PRODUCT] == pytest.approx(known[PRODUCT], rel=0.06)
-    assert alone[ATTENTION] == pytest.approx(known[ATTENTION], rel=0.08)
+    assert alone[ATTENTION] == pytest.approx(known[ATTENTION], rel=0.12)
     assert strange(device(name)).architecture == UNKNOWN
