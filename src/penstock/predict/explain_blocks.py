@@ -13,7 +13,6 @@ from penstock.cost.passes import Work
 from penstock.predict.micro import Rank
 from penstock.predict.part import Part
 from penstock.predict.step import Step
-from penstock.predict.works import block_work
 
 
 class Mine(NamedTuple):
@@ -37,9 +36,7 @@ class Mine(NamedTuple):
     @property
     def work(self) -> Work:
         """Of one."""
-        rank, crowd = self.rank, self.rank.setup.imbalance if isinstance(self.block.mlp, Experts) else 1.0
-        again, low, wide = rank.again, rank.bits_in(self.block), rank.wide
-        return block_work(self.block, rank.batch_of(self.block), again, rank.device, low, wide, crowd)
+        return self.rank.work(self.block)
 
     @property
     def often(self) -> str:

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from penstock.core.architecture import Block
 from penstock.core.device import Device
-from penstock.core.parts import Experts
 from penstock.cost.bounds import ASYNCHRONOUS, BYTES, product_bytes
 from penstock.cost.constants import constants, levels, table
 from penstock.cost.curves import lasting_share
@@ -120,8 +119,7 @@ def kernels_of(rank: Rank, block: Block) -> list[Kernel]:
     """Return the operators of a block on a rank, forwards first."""
     made, rows = block_rows(block, rank.batch_of(block))
     again = rerun(made, of_these(made, rank.again))
-    crowd = rank.setup.imbalance if isinstance(block.mlp, Experts) else 1.0
-    return _kernels(rank, made, rows, block, rank.bits_in(block), crowd, again, rank.stack.graphed)
+    return _kernels(rank, made, rows, block, rank.bits_in(block), rank.crowd(block), again, rank.stack.graphed)
 
 
 def kernels_of_end(rank: Rank, which: str) -> list[Kernel]:

@@ -176,7 +176,7 @@ class Rank:
 
     def block(self, block: Block) -> Part:
         """Return what one block takes."""
-        found = self.part(self._work(block), self.bits_in(block), block)
+        found = self.part(self.work(block), self.bits_in(block), block)
         return with_copies(self, block, found) if self.setup.offload else found
 
     def end(self, which: str) -> Part:
@@ -198,10 +198,13 @@ class Rank:
         found[ROUTING] /= getattr(self.stack, self.stack.orders_tokens)
         return found
 
-    def _work(self, block: Block) -> Work:
+    def crowd(self, block: Block) -> float:
+        """Tokens of a block's busiest rank over the mean."""
+        return self.setup.imbalance if isinstance(block.mlp, Experts) else 1.0
+
+    def work(self, block: Block) -> Work:
         """What a block does."""
-        setup, low = self.setup, self.bits_in(block)
-        crowd = setup.imbalance if isinstance(block.mlp, Experts) else 1.0
+        low, crowd = self.bits_in(block), self.crowd(block)
         return block_work(block, self.batch_of(block), self.again, self.device, low, self.wide, crowd)
 
     def hot(self, done: Work, block: Block | None, host: tuple[float, float, float]) -> float:

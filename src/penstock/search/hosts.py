@@ -40,7 +40,8 @@ def hosted(
         going: told of what is looked at.
     """
     choices, predicted, proven = [*found], 0, True
-    if choices and choices[0].setup.recompute in ("none", *["selective"] * bool(space.stack.selective)):
+    light = ("none", "selective") if space.stack.selective else ("none",)
+    if choices and choices[0].setup.recompute in light:
         return Lighter(tuple(choices), predicted, proven)
     order: list[tuple[float, int, Setup]] = []
     for share in shares:

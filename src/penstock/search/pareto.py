@@ -149,9 +149,10 @@ def around(space: Space, found: Planned, tell: Callable[[str], bool] = lambda wo
     others = [*_others(space.cluster)]
     for cluster in others:
         looking = f"looking at {cluster.devices:,} devices"
+        if not tell(looking):
+            refused.append((cluster.devices, "stopped before it was looked at"))
+            continue
         try:
-            if not tell(looking):
-                raise ValueError("stopped before it was looked at")
             on, watch = _on(space, cluster, others[-1]), told(tell, looking)
             other = best_of(on, top=1, headroom=found.headroom, watch=watch)
         except ValueError as error:

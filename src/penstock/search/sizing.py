@@ -60,12 +60,13 @@ def sized(fleet: Fleet, limits: Limits) -> Sized:
     """
     within = limits.step_s(fleet)
     found = fewest(fleet, within) if limits.most_s < inf else least(fleet, lambda nodes: 1.0, within)
-    if found is None:
-        said = "" if fleet.stopped else _refusal(fleet, limits)
+    if found is not None:
+        return found
+    said = "" if fleet.stopped else _refusal(fleet, limits)
+    if fleet.stopped:  # before, or while the reason was looked for
         some = f"{fleet.searched:,} of {len(fleet.splits):,} numbers of nodes were looked at"
-        early = f"stopped before any number of nodes was found within the limits; {some}"
-        raise ValueError(early if fleet.stopped else said)
-    return found
+        said = f"stopped before any number of nodes was found within the limits; {some}"
+    raise ValueError(said)
 
 
 def cheapest(fleet: Fleet) -> Sized | None:
