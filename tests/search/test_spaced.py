@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import replace
+from functools import reduce
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from penstock.schedules.reorder import HABITS, improve, play, sifted
 from penstock.schedules.task import Task
 from penstock.schedules.work import Work
 from penstock.search import Options, arms
-from penstock.search.arms import FIRST, LATER, SEARCHING, arm_of, stint
+from penstock.search.arms import FIRST, LATER, SEARCHING, Arm, arm_of, stint
 from penstock.search.clock import LAST_STINT_S
 from penstock.search.rounds import Search
 from penstock.search.spaced import TAKEN, spaced
@@ -90,7 +91,14 @@ def test_schedules_that_search_themselves_come_first_where_they_are_quick_and_se
     assert [one.name for one in stint(arm, FIRST, 0.1, 0)[1]]
     monkeypatch.setattr(arms, "FEW_OPS", 0)
     assert not stint(arm, FIRST, 0.1, 0)[1]
-    run, found = stint(replace(arm, run=stint(arm, FIRST, 0.1, 0)[0]), SEARCHING, 0.1, 0)
+    run, found = stint(arm, SEARCHING, 0.1, 0)
+    assert run is None
+    built = reduce(Arm.given, [one.order for one in found], replace(arm, run=stint(arm, FIRST, 0.1, 0)[0]))
+    after = built.after(SEARCHING, run)
+    assert after.run is built.run
+    assert after.starts == built.starts
+    run, nothing = stint(after, LATER, 0.1, 0)
+    assert not nothing
     assert run.span <= min(play(arm.work, one.order).span for one in found)
 
 

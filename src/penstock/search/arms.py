@@ -33,8 +33,8 @@ VARIED = 0.6
 """Share of a stint that varies whole orders; the rest moves single ops."""
 PLAYS_OF_TRY = 4
 FIRST, SEARCHING, LATER = range(3)
-"""Steps of a stint: try where to begin with orders that are made quickly, or with schedules that search themselves; or
-improve the best order."""
+"""Steps of a stint: try where to begin with orders that are made quickly; build the schedules that search themselves;
+or improve the best order."""
 PERIODIC, MANY = 3, 6
 """Of so many stints one begins with an order that repeats, where a step has at least so many micro-batches per rank:
 in shorter ones what matters is how they begin and end."""
@@ -100,7 +100,8 @@ class Arm:
 
     def after(self, step: int, run: Run | None) -> Arm:
         """The arm after a stint that gave an order; better or not."""
-        arm = replace(self, stints=self.stints + 1, steps=self.steps | steps_of(self, step), starts=())
+        starts = self.starts if step == SEARCHING else ()
+        arm = replace(self, stints=self.stints + 1, steps=self.steps | steps_of(self, step), starts=starts)
         better = run is not None and run.score(self.task.objective)[0] < self.seconds
         return replace(arm, run=run) if better else arm
 
@@ -127,26 +128,27 @@ def stint(arm: Arm, step: int, seconds: float, seed: int) -> tuple[Run | None, l
     """Work on an arm for about so long; equal arguments give equal results.
 
     The first step builds orders that repeat or are evenly spaced, and improves what there is to begin with; the second
-    does so with the named schedules that search themselves, which may take much longer than asked (where there are few
-    ops it is part of the first); later ones vary the best order and then move single ops of it.
+    builds the named schedules that search themselves, however long that takes (where there are few ops it is part of
+    the first); later ones vary the best order and then move single ops of it.
 
     Returns:
         The best order, and schedules built.
     """
     task, work, found = arm.task, arm.work, list[Named]()
-    if step == LATER:
-        return improved(arm, seconds, seed) if arm.run is not None else None, found
-    fresh = replace(arm, starts=()) if step == SEARCHING else arm
     if SEARCHING in steps_of(arm, step):
         found = list(named(arm.way, task, work, slow=True))
-    made = [*kernels(task, work), *spaced(task, work)] if step == FIRST else []
-    for order in [*(one.order for one in found), *made]:
+    if step == SEARCHING:
+        return None, found
+    if step == LATER and not arm.starts:
+        return improved(arm, seconds, seed) if arm.run is not None else None, found
+    fresh = arm
+    for order in [*(one.order for one in found), *kernels(task, work), *spaced(task, work)] if step == FIRST else ():
         fresh = fresh.given(order)
     if not fresh.starts:
         return arm.run, found
     plays = max(1, min(PLAYS * len(fresh.starts), int(seconds / (PLAY_S * len(work.codes)))))
     run = sifted(work, fresh.starts, task.objective, plays)
-    return _both(arm, run, seconds, seed) if step == SEARCHING and arm.run is not None else run, found
+    return _both(arm, run, seconds, seed) if step == LATER else run, found
 
 
 def steps_of(arm: Arm, step: int) -> frozenset[int]:

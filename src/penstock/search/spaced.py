@@ -56,13 +56,13 @@ def _weights_of(work: Work) -> NDArray[np.int64]:
 
 def _postpone(order: Any, begin: Any, weights_of: Any, takes: Any, frees: Any, most: Any) -> Any:
     """Put gradients of weights where memory first needs them, the oldest first; whether the order keeps the limit."""
-    due = order.copy()
+    due, lane = order.copy(), order.copy()
     for r in range(len(begin) - 1):
         held = 0.0
         first = last = 0
         at = begin[r]
-        lane = order[begin[r] : begin[r + 1]].copy()
-        for o in lane:
+        for k in range(begin[r], begin[r + 1]):
+            o = lane[k]
             if weights_of[o] == -2:
                 continue
             while held + takes[o] > most:
@@ -78,5 +78,6 @@ def _postpone(order: Any, begin: Any, weights_of: Any, takes: Any, frees: Any, m
             if weights_of[o] >= 0:
                 due[last] = weights_of[o]
                 last += 1
-        order[at : begin[r + 1]] = due[first:last]
+        for k in range(first, last):
+            order[at + k - first] = due[k]
     return True
