@@ -134,7 +134,7 @@ def test_no_flag_is_ignored(words: list[str], says: str, capsys: pytest.CaptureF
         (["--batch", "0"], "batch=0 is no number of sequences; write 1024"),
         (["--fix", "tq=1"], "did you mean 'tp'?"),
         (["--tokens", "0"], "give how many are trained on"),
-        (["--tokens", "inf"], "give how many are trained on"),
+        (["--tokens", "inf"], "is no number; write it like 15T"),
         (["--fix", "offload=nan"], "offload=nan: blocks keep nothing of that name"),
         (["--fix", "adapter=8,adapter_on=mlp+qkv"], "adapter_on=qkv: blocks have no matrix of that name"),
         (["--fix", "imbalance=nan"], "imbalance=nan is no number from 1"),

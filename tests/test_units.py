@@ -1,8 +1,10 @@
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.units import human_bytes, human_s, parse_bytes
+from penstock.units import human_bytes, human_s, parse_bytes, parse_count, parse_length
 
 
 @pytest.mark.parametrize(
@@ -72,3 +74,16 @@ def test_text_of_bytes_is_within_one_percent(count: int) -> None:
 )
 def test_seconds_become_text(seconds: float, text: str) -> None:
     assert human_s(seconds) == text
+
+
+@pytest.mark.parametrize("text", ["", "k", "8x", "nan", "inf", "8kk", "1..2", "1.5"])
+def test_no_length_is_refused_by_its_text(text: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(text)):
+        parse_length(text)
+
+
+@given(number=st.integers(1, 999), prefix=st.sampled_from(["", "k", "K", "M"]))
+def test_lengths_are_powers_of_two_and_counts_of_ten(number: int, prefix: str) -> None:
+    power = ["", "k", "m"].index(prefix.lower())
+    assert parse_length(f"{number}{prefix}") == number * 1024**power
+    assert parse_count(f"{number} {prefix}") == number * 1000**power

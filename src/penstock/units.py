@@ -21,6 +21,8 @@ _BYTES = {
     "PiB": 2**50,
 }
 _SECONDS = {"s": 1.0, "min": 60.0, "h": HOUR_S, "d": DAY_S, "w": 7 * DAY_S}
+_COUNTS = {"": 1, "k": 1000, "m": 1000**2, "b": 1000**3, "g": 1000**3, "t": 1000**4}
+_LENGTHS = {"": 1, "k": 1024, "m": 1024**2}
 _BITS = re.compile(r"\s*([\d.]+\s*[kKMGTP])b(?:its?)?\s*", re.ASCII)
 _AMOUNT = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([A-Za-z]*)\s*", re.ASCII)
 
@@ -48,6 +50,43 @@ def parse_bytes(text: str) -> int:
         fix = f"did you mean {number}{meant[-1]}?" if meant else f"use one of {', '.join(_BYTES)}"
         raise ValueError(f"{text!r} has the unknown unit {unit!r}; {fix}")
     return round(Fraction(number) * _BYTES[unit or "B"])
+
+
+def parse_count(text: str) -> float:
+    """Return the number that ``text`` names, with ``k``, ``M``, ``B`` (or ``G``) or ``T`` behind it or none.
+
+    Raises:
+        ValueError: no number, or an unknown prefix.
+
+    >>> parse_count("15T"), parse_count("300B"), parse_count("2e9")
+    (15000000000000.0, 300000000000.0, 2000000000.0)
+    """
+    return _scaled(text, _COUNTS, "15T, 300B or 1.5e12")
+
+
+def parse_length(text: str) -> int:
+    """Return the tokens of a sequence that ``text`` names: in its lengths ``k`` is 1,024 and ``M`` 1,024 of these.
+
+    Raises:
+        ValueError: no whole number, or an unknown prefix.
+
+    >>> parse_length("8192"), parse_length("8k"), parse_length("1M")
+    (8192, 8192, 1048576)
+    """
+    length = _scaled(text, _LENGTHS, "8192, 8k or 1M")
+    if not length.is_integer():
+        raise ValueError(f"{text} is no whole number")
+    return int(length)
+
+
+def _scaled(text: str, scales: dict[str, int], example: str) -> float:
+    number, prefix = text.strip(), ""
+    if number[-1:].isalpha():
+        number, prefix = number[:-1].rstrip(), number[-1].lower()
+    try:
+        return float(number) * scales[prefix]
+    except (ValueError, KeyError):
+        raise ValueError(f"{text!r} is no number; write it like {example}") from None
 
 
 def parse_s(text: str) -> float:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from penstock.cli.json import json_file, write_facts
-from penstock.cli.predict import NO_FLAGS, Flags, asked_for, check_tokens
+from penstock.cli.predict import NO_FLAGS, READ_COUNT, Flags, asked_for, check_tokens
 from penstock.units import HOUR_S
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def goodput(
     cluster: str,
     framework: str | None = None,
     flags: Annotated[Flags, Parameter(name="*")] = NO_FLAGS,  # type: ignore[valid-type]
-    tokens: float | None = None,
+    tokens: Annotated[float | None, READ_COUNT] = None,
     failures: str | None = None,
     weeks: Weeks = NO_WEEKS,
     usd_per_hour: float | None = None,
@@ -82,7 +82,7 @@ def goodput(
         model: as for penstock predict; left out, that of --from.
         cluster: as for penstock predict.
         framework: as for penstock predict.
-        tokens: of the whole training, for its time, cost and energy; for example 15e12.
+        tokens: of the whole training, for its time, cost and energy; for example 15T.
         failures: a published rate of interruptions: llama-3-405b, meta-rsc-1, lablup-b200 or nebius; left out,
             llama-3-405b.
         usd_per_hour: rent of one node, in place of the catalogue's.

@@ -10,6 +10,7 @@ from cyclopts import Parameter
 
 from penstock.cli.asks import NO_ASKS, Asks, answer, machines_of, refuse, training_of
 from penstock.cli.plan_ask import question
+from penstock.cli.predict import READ_COUNT, READ_LENGTH
 from penstock.cli.special import NOT_SPECIAL, Special
 
 Words = Annotated[tuple[str, ...], Parameter(negative="", show_default=False)]
@@ -21,10 +22,10 @@ def plan(
     *,
     model: str | None = None,
     cluster: Clusters,
-    seq: int | None = None,
+    seq: Annotated[int | None, READ_LENGTH] = None,
     batch: str | None = None,
     framework: str | None = None,
-    tokens: float | None = None,
+    tokens: Annotated[float | None, READ_COUNT] = None,
     fix: Words = (),
     exclude: Words = (),
     precision: str | None = None,
@@ -48,11 +49,11 @@ def plan(
     Args:
         model: as for penstock predict; left out, that of --from.
         cluster: as for penstock predict; several, with commas or repeated, are compared.
-        seq: tokens of a sequence; left out, those of --from.
+        seq: tokens of a sequence, 8k for 8,192; left out, those of --from.
         batch: sequences per step, of all ranks together, or several to choose from, as 512..2048 or 512/1024; left out,
             those of --from, else what published laws suggest.
         framework: as for penstock predict; left out, that of --from, else megatron-core.
-        tokens: of the whole training, for its time and cost; for example 15e12.
+        tokens: of the whole training, for its time and cost; for example 15T.
         fix: values that fields may have, for example tp=8,pp=4..16,recompute=none/full; all else is free.
         exclude: values that fields may not have, for example schedule=zb-v,tp=1.
         precision: of products, for example mxfp8; several, as bf16/fp8-current, or any are each planned by themselves,

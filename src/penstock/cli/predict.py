@@ -15,6 +15,7 @@ from penstock.core.arguments import arguments
 from penstock.core.filling import filling
 from penstock.core.setup import FRAMEWORK, Setup
 from penstock.core.words import whole_numbers
+from penstock.units import parse_count, parse_length
 
 if TYPE_CHECKING:
     from penstock.core.architecture import Architecture
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from penstock.cost.stack import Stack
     from penstock.predict import Prediction
 
+READ_LENGTH = Parameter(converter=lambda _, tokens: parse_length(tokens[0].value))
+READ_COUNT = Parameter(converter=lambda _, tokens: parse_count(tokens[0].value))
 NAMES = {"micro": ("--micro-batch", "--micro"), "chunks": ("--chunks", "--vpp"), "order": ("--rank-order",)}
 """Flags that are not called like their field."""
 WORDS = ("precision", "recompute", "recompute_first", "schedule", "optimizer", "overlap")
@@ -45,7 +48,8 @@ def _flag(field: dataclasses.Field[Any], kind: Any, said: str) -> tuple[str, Any
     kind = str if typing.get_origin(kind) is not None else kind
     names = NAMES.get(field.name)
     parameter = Parameter(name=names, help=said + default, show_default=False)
-    return field.name, Annotated[Union[kind, NoneType], parameter], None  # noqa: UP007
+    reads = (READ_LENGTH,) if field.name == "seq" else ()
+    return field.name, Annotated[Union[kind, NoneType], *reads, parameter], None  # noqa: UP007
 
 
 def _said() -> dict[str, str]:
@@ -121,7 +125,7 @@ def check_tokens(tokens: float | None) -> None:
         ValueError: they are no number above 0.
     """
     if tokens is not None and not 0 < tokens < math.inf:
-        raise ValueError(f"--tokens {tokens:g}: give how many are trained on, for example 15e12")
+        raise ValueError(f"--tokens {tokens:g}: give how many are trained on, for example 15T")
 
 
 class Asked(NamedTuple):
