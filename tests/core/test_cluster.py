@@ -46,6 +46,8 @@ def test_names_of_clusters(text, nodes, per_node):
     ("text", "says"),
     [
         ("dgx-h10:4", "'dgx-h10' is no node or device; did you mean 'dgx-h100'?"),
+        ("8xH100", "'8xH100' is no node or device; did you mean 'H100:8'?"),
+        ("p4d x 2", "did you mean 'p4d:2'?"),
         ("dgx-h100:0", "'0' is no number of nodes or devices"),
         ("dgx-h100:many", "'many' is no number of nodes or devices"),
         ("dgx-h100:", "'' is no number"),

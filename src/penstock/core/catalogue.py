@@ -23,6 +23,7 @@ _OWN = frozenset({"aliases", "source", "derived", "usd_per_hour", "price_date", 
 BESIDE = frozenset(("hbm2", "hbm2e", "hbm3", "hbm3e", "oam", "gpu", "gpus", "accelerator", "tensor", "core", "module"))
 """Words in names of devices that do not tell one from another."""
 _NAMED = re.compile(r"(?P<name>[^:+]+)(?::(?P<count>[^:+x]*)(?:x(?P<each>[^:+]*))?)?")
+_TIMES = re.compile(r"(?P<before>\d+) ?[x*] ?(?P<name>.+)|(?P<other>.+?) ?[x*] ?(?P<behind>\d+)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,9 @@ def _usual(name: str, known: Catalogue, whole: str) -> Node:
     """Return the usual node of a device."""
     device = _find(name, known.devices)
     if device is None:
-        near = _near(name, {**known.devices, **known.nodes})
+        times = _TIMES.fullmatch(name)
+        meant = (times["name"] or times["other"], times["before"] or times["behind"]) if times else ("", "")
+        near = f"did you mean {':'.join(meant)!r}?" if find(meant[0]) else _near(name, {**known.devices, **known.nodes})
         raise ValueError(f"cluster={whole!r}: {name!r} is no node or device; {near}")
     return known.node(device.node)
 
