@@ -62,7 +62,7 @@ def test_a_fast_link_leaves_two_chunks_per_rank(name, v, without, round_trip_s):
         assert after.makespan_s == before.makespan_s
 
 
-@pytest.mark.parametrize("v", [2, 4, 6, 8])
+@pytest.mark.parametrize("v", [2, 4, *(pytest.param(v, marks=pytest.mark.slow) for v in (6, 8))])
 @pytest.mark.parametrize("round_trip_s", [0.1, 1.0])
 def test_half_of_the_chunks_take_more_than_half_of_the_memory(v, round_trip_s):
     """Wan et al. 2025, table 1: PO-H keeps (v+2)/(8v) M; the excess, what is on its way, does not grow with ranks."""

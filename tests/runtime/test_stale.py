@@ -190,7 +190,7 @@ def predicted(p: int) -> Late:
     return lambda s, i: (i - min(i, p - 1 - s), min(i, p - 1 - s))
 
 
-@pytest.mark.parametrize(("p", "m"), [(1, 3), (2, 6), (4, 12)])
+@pytest.mark.parametrize(("p", "m"), [(1, 3), (2, 6), pytest.param(4, 12, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ("name", "late", "whole"),
     [("pipedream", pipedream, 0), ("pipedream-2bw", two_versions, 1), ("spectrain", predicted, 0)],

@@ -128,8 +128,8 @@ def test_it_ends_as_with_a_barrier(schedule: str, ranks: int, tmp_path: Path) ->
         pytest.param(
             {"schedule": "interleaved", "chunks": 2, "config": {"tie_word_embeddings": True}}, marks=pytest.mark.slow
         ),
-        {"schedule": "zb-h1", "vocabulary": 2},
-        {"schedule": "gpipe", "ranks": 1},
+        pytest.param({"schedule": "zb-h1", "vocabulary": 2}, marks=pytest.mark.slow),
+        pytest.param({"schedule": "gpipe", "ranks": 1}, marks=pytest.mark.slow),
     ],
     ids=lambda facts: facts["schedule"],
 )
@@ -185,6 +185,7 @@ def test_the_result_says_what_it_took(tmp_path: Path) -> None:
     assert sizes[0] == 3 * weights + 4 * len(ends[0][0])
 
 
+@pytest.mark.slow
 def test_killed_and_resumed(tmp_path: Path) -> None:
     """A checkpoint holds steps that are final: killed while a step is under way, the run goes on as if untouched."""
     flags = {"optimizer_step": "post-validation", "clip_norm": SOME, "steps": 8, "checkpoint_every": 3}

@@ -140,8 +140,9 @@ def test_the_error_of_what_is_saved_is_that_of_turns():
 
 
 @pytest.mark.parametrize(("name", "noise", "objective"), [
-    ("line", "straggler", "span"), ("v", "jitter", "sync"), ("both", "all", "span"),
+    ("both", "all", "span"),
     *(pytest.param(*other, marks=pytest.mark.slow) for other in (
+        ("line", "straggler", "span"), ("v", "jitter", "sync"),
         ("line", "jitter", "sync"), ("v", "all", "sync"), ("v", "jitter", "span"), ("both", "straggler", "sync"),
     )),
 ])  # fmt: skip

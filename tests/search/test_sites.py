@@ -68,7 +68,10 @@ def test_sites_of_different_sizes_have_no_pipeline_over_them() -> None:
 
 @pytest.mark.parametrize(
     ("framework", "impossible", "axis"),
-    [("llm-foundry", "pipeline over sites", "dp"), ("penstock", "data parallel over sites", "pp")],
+    [
+        ("llm-foundry", "pipeline over sites", "dp"),
+        pytest.param("penstock", "data parallel over sites", "pp", marks=pytest.mark.slow),
+    ],
 )
 def test_a_framework_without_an_axis_has_none_over_sites(framework: str, impossible: str, axis: str) -> None:
     machines = Cluster.read("h100:2+h100:2")
