@@ -1,11 +1,12 @@
 """What is written for another framework and read again is the same setup, up to what is said to be left out."""
 
-from dataclasses import fields
+from dataclasses import asdict, fields
 
 import pytest
 from exported import CLUSTER, asked
 from hypothesis import HealthCheck, Phase, given, reject, settings
 
+from penstock.core.disks import placed
 from penstock.core.recipes import WIDE
 from penstock.core.setup import Setup
 from penstock.export.frameworks import export
@@ -33,6 +34,9 @@ def there_and_back(name, folder, model, setup):
     lacking = {field: getattr(setup, field) for field in missing if field not in read.fields and field != "model"}
     if read.fields["precision"] in WIDE:
         lacking = {field: value for field, value in lacking.items() if not field.startswith(("wide_", "low_"))}
+    again = asdict(setup) | read.fields | lacking
+    if not placed(setup.disk, again):
+        lacking["disk"] = "none"
     return read, Setup(**read.fields | lacking), missing
 
 

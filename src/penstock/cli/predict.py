@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 NAMES = {"micro": ("--micro-batch", "--micro"), "chunks": ("--chunks", "--vpp"), "order": ("--rank-order",)}
 """Flags that are not called like their field."""
-WORDS = ("precision", "recompute", "recompute_first", "schedule", "optimizer", "overlap")
+WORDS = ("precision", "recompute", "recompute_first", "schedule", "optimizer", "overlap", "disk")
 """Fields whose values are words, in whatever letters."""
 HELP = {
     "tp": "ranks that share columns and heads (tensor parallelism).",

@@ -16,13 +16,14 @@ from penstock.export.launch import torchrun
 from penstock.export.megatron_model import Words, model_left, model_words
 from penstock.export.precision import moments_of, precision_left, precision_problems, precision_words
 from penstock.export.switches import GATHERED, switch_problems, switch_words, switches_left
-from penstock.export.written import Left, Written, comments, named, refuse, unsaid
+from penstock.export.written import MEMORY, Left, Written, comments, named, refuse, unsaid
 from penstock.schedules.table import SCHEDULES
 
 NEVER = {
     "imbalance": "a fact of data and router, not an argument",
     "vocabulary": "embedding and head stay on the first and the last stage",
     "weight_offload": "weights stay on the device",
+    "disk": MEMORY,
 }
 """Fields of a setup that its arguments have no words for."""
 NORMS = ("layernorm",)

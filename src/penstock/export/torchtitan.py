@@ -22,6 +22,7 @@ from penstock.export.torchtitan_python import FLOAT8, MX, MX_EXPERTS, missing, p
 from penstock.export.written import (
     ALIKE,
     FACT,
+    MEMORY,
     Left,
     Written,
     comments,
@@ -79,6 +80,7 @@ NEVER = {
     "cp_heads": "keys go round in a ring; it has no exchange of tokens for heads",
     "recompute_layers": ALIKE,
     "offload": "no copies of activations to the host",
+    "disk": MEMORY,
     "graphs": "0.2 records no graphs",
     "dropout": "its models have none",
     "multi_token": "its models have no multi-token heads",
