@@ -228,3 +228,14 @@ def test_the_best_plan_is_written(penstock, tmp_path):
     again, _ = facts(penstock, f"predict --from {file} --cluster dgx-h100:1")
     for name in ("tp", "pp", "cp", "dp", "micro", "chunks", "zero"):
         assert again["setup"][name] == best["setup"][name]
+
+
+@pytest.mark.parametrize(
+    ("framework", "left"), [("megatron-core", False), ("megatron-bridge", False), ("nemo", False), ("pytorch", True)]
+)
+def test_selective_recompute_is_left_out_where_it_is_not_that_of_megatron(penstock, tmp_path, framework, left):
+    asked = f"--model {GPT} --cluster dgx-h100:2 --seq 2048 --batch 64 --recompute selective --framework {framework}"
+    for name in ("megatron", "bridge"):
+        _, err = facts(penstock, f"predict {asked} --export {name}:{tmp_path / name}")
+        assert ("recompute: its selective recompute makes norms and activations of experts again" in err) == left
+        assert ("recompute: " in (tmp_path / name).read_text()) == left

@@ -13,6 +13,7 @@ from penstock.export.frameworks import export
 from penstock.export.read import read_file
 
 NAMES = {"megatron": "train.sh", "bridge": "bridge.sh", "torchtitan": "", "deepspeed": "ds.json"}
+PYTHON = "train_config.py"
 SLOWLY = settings(
     phases=[Phase.explicit, Phase.reuse, Phase.generate],
     suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
@@ -31,6 +32,10 @@ def there_and_back(name, folder, model, setup):
     read = read_file(path / "train.toml" if name == "torchtitan" else path, setup.devices)
     assert read.unread == ()
     missing = {left_out.field for left_out in left}
+    if name == "torchtitan" and (path / PYTHON).exists():
+        again = read_file(path / PYTHON, setup.devices)
+        assert {field for field in read.fields if again.fields.get(field) != read.fields[field]} <= missing
+        assert (again.model, again.unread) == (read.model, read.unread)
     lacking = {field: getattr(setup, field) for field in missing if field not in read.fields and field != "model"}
     if read.fields["precision"] in WIDE:
         lacking = {field: value for field, value in lacking.items() if not field.startswith(("wide_", "low_"))}

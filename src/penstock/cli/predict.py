@@ -88,8 +88,8 @@ def predict(
         usd_per_hour: rent of one node, in place of the catalogue's.
         json: print the figures as one JSON object in place of the text, or write them to a file beside it.
         timeline: write the pipeline's timeline as a page (.html), a picture (.png, .svg) or a trace (.json).
-        start: a file of another framework to begin with: a torchtitan TOML, a DeepSpeed JSON, a script of Megatron-LM
-            or Megatron-Bridge, or a job of penstock run; flags win.
+        start: a file of another framework to begin with: a torchtitan TOML or train_config.py, a DeepSpeed JSON, a
+            script of Megatron-LM or Megatron-Bridge, or a job of penstock run; flags win.
         export: write the setup as torchtitan:DIR, or as megatron:FILE, bridge:FILE, deepspeed:FILE, accelerate:FILE,
             slurm:FILE, job:FILE.toml or schedule:FILE.csv, and on the standard error what these cannot say; may be
             repeated.
@@ -105,7 +105,7 @@ def predict(
         writable(timeline)
     asked = asked_for(model, cluster, framework, flags, usd_per_hour, start)
     found = asked.predicted()
-    write_exports(targets, *asked[:3])
+    write_exports(targets, *asked)
     if timeline is not None:
         _show(found, timeline)
     facts = {

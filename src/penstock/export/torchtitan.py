@@ -18,7 +18,7 @@ from penstock.export.precision import precision_of
 from penstock.export.switches import idle
 from penstock.export.torch_csv import to_csv
 from penstock.export.torchtitan_python import FILE as PYTHON
-from penstock.export.torchtitan_python import FLOAT8, MX, MX_EXPERTS, missing, python
+from penstock.export.torchtitan_python import FLOAT8, MX, MX_EXPERTS, lost, missing, python
 from penstock.export.written import (
     ALIKE,
     FACT,
@@ -114,6 +114,7 @@ def torchtitan(model: Architecture, cluster: Cluster, setup: Setup, folder: str 
     newer = missing(tables)
     if newer is None:
         files[PYTHON] = python(tables, model.layers)
+        left += lost(tables)
     else:
         left.append(newer)
     start = torchrun(cluster, setup)
