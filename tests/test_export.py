@@ -99,6 +99,21 @@ def test_a_deepspeed_object_is_read_with_flags_for_the_rest(penstock, tmp_path):
     assert err.endswith(": zero_optimization.zero_quantized_weights\n")
 
 
+@pytest.mark.parametrize("disk", ["optimizer", "weights", "all"])
+def test_what_lies_on_disks_is_written_and_read(penstock, tmp_path, disk):
+    file, asked = tmp_path / "ds.json", f"--model {GPT} --cluster dgx-h100:2 --seq 2048"
+    setup = f"--framework deepspeed --batch 64 --zero 3 --optimizer-offload 1 --weight-offload 1 --disk {disk}"
+    written, err = facts(penstock, f"predict {asked} {setup} --export deepspeed:{file}")
+    assert "disk: nvme_path is /local_nvme; give the folder of each node's own disks" in err
+    table = json.loads(file.read_text())["zero_optimization"]
+    there = [table[name]["device"] for name in ("offload_optimizer", "offload_param")]
+    assert there == ["nvme" if disk in (name, "all") else "cpu" for name in ("optimizer", "weights")]
+    assert table.get("sub_group_size") == (None if disk == "weights" else 100_000_000)
+    read, _ = facts(penstock, f"predict {asked} --from {file}")
+    assert read["setup"] == written["setup"]
+    assert read["disk_by_rank_bytes"] == written["disk_by_rank_bytes"] != [0.0]
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -213,3 +228,14 @@ def test_the_best_plan_is_written(penstock, tmp_path):
     again, _ = facts(penstock, f"predict --from {file} --cluster dgx-h100:1")
     for name in ("tp", "pp", "cp", "dp", "micro", "chunks", "zero"):
         assert again["setup"][name] == best["setup"][name]
+
+
+@pytest.mark.parametrize(
+    ("framework", "left"), [("megatron-core", False), ("megatron-bridge", False), ("nemo", False), ("pytorch", True)]
+)
+def test_selective_recompute_is_left_out_where_it_is_not_that_of_megatron(penstock, tmp_path, framework, left):
+    asked = f"--model {GPT} --cluster dgx-h100:2 --seq 2048 --batch 64 --recompute selective --framework {framework}"
+    for name in ("megatron", "bridge"):
+        _, err = facts(penstock, f"predict {asked} --export {name}:{tmp_path / name}")
+        assert ("recompute: its selective recompute makes norms and activations of experts again" in err) == left
+        assert ("recompute: " in (tmp_path / name).read_text()) == left

@@ -11,6 +11,15 @@ from penstock.core.device import PRECISIONS, device, plain
 DEVICES = list(catalogue().devices.values())
 NODES = list(catalogue().nodes.values())
 WANTED = [
+    "p100",
+    "v100-pcie",
+    "rtx-2080-ti",
+    "a5000",
+    "l40",
+    "h800-pcie",
+    "tpu-v2",
+    "ironwood",
+    "ascend-910c",
     "v100-16gb",
     "v100-32gb",
     "a100-40gb",
@@ -131,22 +140,22 @@ def test_facts_have_a_source_and_derived_ones_a_reason(one):
 @pytest.mark.parametrize("one", accelerators(), ids=name)
 def test_ratios_of_an_accelerator_are_plausible(one):
     half = one.peak_flops("bf16" if "bf16" in one.matrix_flops else "fp16")
-    assert 30 < half / one.memory_bytes_per_s < 600  # FLOP per byte
+    assert 25 < half / one.memory_bytes_per_s < 600  # FLOP per byte
     assert 0.004 < one.memory_bytes / one.memory_bytes_per_s < 0.12  # seconds to read it all
     assert 1.5 < half / one.vector_flops < 200
     per_cycle = half / (one.units * one.clock_hz)
-    assert 300 < per_cycle < 140_000
+    assert 250 < per_cycle < 140_000
     if one.power_w:
-        assert 0.15e12 < half / one.power_w < 4e12
+        assert (0.06e12 if one.architecture == "pascal" else 0.15e12) < half / one.power_w < 4e12
 
 
 @pytest.mark.parametrize("one", [one for one in DEVICES if one.vendor == "NVIDIA" and one.name not in CUT], ids=name)
 def test_peaks_of_nvidia_are_a_power_of_two_per_unit_and_cycle(one):
     """So many multiply-adds do its tensor and vector units; a peak with sparsity or of another chip stands out."""
     per_cycle = one.peak_flops("fp16") / (one.units * one.clock_hz)
-    near = min((2**power for power in range(9, 14)), key=lambda whole: abs(whole / per_cycle - 1))
+    near = min((2**power for power in range(8, 14)), key=lambda whole: abs(whole / per_cycle - 1))
     assert per_cycle == pytest.approx(near, rel=0.14)
-    few = one.architecture in ("volta", "turing") or (one.architecture == "ampere" and one.l2_bytes > 2**24)
+    few = one.architecture in ("pascal", "volta", "turing") or (one.architecture == "ampere" and one.l2_bytes > 2**24)
     lanes = 128 if few else 256
     assert one.vector_flops == pytest.approx(lanes * one.units * one.clock_hz, rel=0.12)
 

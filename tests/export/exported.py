@@ -4,6 +4,7 @@ from hypothesis import strategies as st
 
 from penstock.core.cluster import Cluster
 from penstock.core.config import gpt
+from penstock.core.disks import DISKS, placed
 from penstock.core.mesh import ORDER
 from penstock.core.optimizers import optimizers
 from penstock.core.setup import Setup, even
@@ -102,6 +103,8 @@ def setups(draw, model):
     made = {"recompute": again, "recompute_layers": layers}
     sp, pipes = draw(st.booleans()), draw(pipelines(model.layers))
     experts = {"ep": ep, "etp": etp} | draw(contexts(split["cp"]))
+    away = {"optimizer_offload": draw(st.sampled_from((0.0, 0.0, 0.5, 1.0)))}
+    away["weight_offload"] = draw(st.sampled_from((0.0, 0.0, 0.0, 0.5, 1.0)))
     return Setup(
         seq=draw(st.sampled_from((2048, 8192))),
         batch=split["dp"] * micro * draw(st.sampled_from((8, 16))),
@@ -113,8 +116,8 @@ def setups(draw, model):
         zero=draw(st.integers(0, 3)),
         shards=draw(st.sampled_from([0, *(n for n in (2, 4, 8) if replicas % n == 0 and n < replicas)])),
         offload=draw(st.sampled_from((0.0, 0.0, 0.5, ("input",)))),
-        optimizer_offload=draw(st.sampled_from((0.0, 0.0, 0.5, 1.0))),
-        weight_offload=draw(st.sampled_from((0.0, 0.0, 0.0, 0.5, 1.0))),
+        **away,
+        disk=draw(st.sampled_from([disk for disk in DISKS if placed(disk, away)])),
         **draw(PRECISIONS),
         flash=draw(st.booleans()),
         graphs=draw(st.booleans()),

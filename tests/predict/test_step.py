@@ -26,7 +26,7 @@ def found(**given):
 def test_a_checkpoint_holds_each_weight_and_its_state_once_however_it_is_split(split):
     one = found(**split)
     assert one.checkpoint_bytes == pytest.approx((2 + 4 + 8) * MODEL.parameters, rel=1e-3)
-    disk = NODES.node_of(0).disk_bytes_per_s
+    disk = NODES.node_of(0).disk_write_bytes_per_s
     assert one.checkpoint_s == pytest.approx(one.checkpoint_bytes / 2 / disk)
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from penstock.core.architecture import Architecture
     from penstock.core.cluster import Cluster
     from penstock.core.setup import Setup
+    from penstock.cost.stack import Stack
     from penstock.search.batches import Batches
     from penstock.search.space import Space
 
@@ -120,7 +121,7 @@ class Answer:
 
     facts: dict[str, Any]
     show: Callable[[], None]
-    best: tuple[Architecture, Cluster, Setup] | None
+    best: tuple[Architecture, Cluster, Setup, Stack] | None
 
 
 def machines_of(clusters: Iterable[str], rents: tuple[float, ...]) -> dict[str, Cluster]:

@@ -58,7 +58,7 @@ def longest_answer(training: Training, machines: Mapping[str, Cluster], watch: W
         "suggested": _law(training, space.model, cluster),
     }
     show = partial(text.print_longest, facts)
-    return Answer(facts, show, (space.model, cluster, found.planned.best.setup))
+    return Answer(facts, show, (space.model, cluster, found.planned.best.setup, space.stack))
 
 
 def largest_answer(training: Training, machines: Mapping[str, Cluster], watch: Watcher) -> Answer:
@@ -100,7 +100,7 @@ def largest_answer(training: Training, machines: Mapping[str, Cluster], watch: W
         "suggested": _law(training, best.model, cluster),
     }
     show = partial(text.print_largest, facts)
-    return Answer(facts, show, (best.model, cluster, best.choices[0].setup))
+    return Answer(facts, show, (best.model, cluster, best.choices[0].setup, space.stack))
 
 
 def _law(training: Training, model: Architecture, cluster: Cluster) -> dict[str, Any] | None:

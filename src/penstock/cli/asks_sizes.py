@@ -228,7 +228,7 @@ def _each_s(facts: Facts) -> float:
 
 
 def _export(space: Space | None, choice: Choice | None) -> Any:
-    return None if space is None or choice is None else (space.model, space.cluster, choice.setup)
+    return None if space is None or choice is None else (space.model, space.cluster, choice.setup, space.stack)
 
 
 def _named(name: str, cluster: Cluster, nodes: int) -> str:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from penstock.core.architecture import Architecture
     from penstock.core.cluster import Cluster
     from penstock.core.setup import Setup
+    from penstock.cost.stack import Stack
     from penstock.export.read import Read
 
 SPLIT = ("tp", "cp", "pp")
@@ -32,8 +33,11 @@ def checked(targets: Sequence[str] | None, others: Iterable[Path] = ()) -> Seque
     return targets or ()
 
 
-def write_exports(targets: Iterable[str], model: Architecture, cluster: Cluster, setup: Setup) -> None:
-    """Write a setup as each ``NAME:PATH`` says, and what the frameworks have no words for on the standard error.
+def write_exports(
+    targets: Iterable[str], model: Architecture, cluster: Cluster, setup: Setup, framework: Stack
+) -> None:
+    """Write a setup as each ``NAME:PATH`` says, and on the standard error what the frameworks have no words for, or not
+    those of the framework that it was predicted for.
 
     Raises:
         ValueError: no such framework, or it cannot train so.
@@ -41,7 +45,7 @@ def write_exports(targets: Iterable[str], model: Architecture, cluster: Cluster,
     from penstock.export.frameworks import export
 
     for text in targets:
-        for left in export(text, model, cluster, setup):
+        for left in export(text, model, cluster, setup, framework):
             print(f"penstock: not in {text}: {left}", file=sys.stderr)
 
 

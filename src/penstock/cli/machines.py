@@ -169,14 +169,27 @@ def _node_text(one: Node) -> list[Row]:
         ("also", ", ".join(one.aliases)),
         ("devices", f"{one.devices} {one.device.name}"),
         *inside,
-        ("to the host", f"{one.host_link.kind}, {_giga(one.host_link.bytes_per_s)} GB/s per device"),
-        ("host", f"{host}, disk {_giga(one.disk_bytes_per_s)} GB/s"),
+        ("to the host", f"{one.host_link.kind}, {_giga(one.host_link.bytes_per_s)} GB/s per {_sharing(one)}"),
+        ("host", host),
+        ("disks", _disks(one)),
         ("network", f"{one.nics} {one.nic.kind} of {_giga(one.nic.bytes_per_s)} GB/s"),
         ("price", price),
         ("power", f"{one.power_w / 1e3:.4g} kW" if one.power_w else "not public"),
         ("measured", _measured(next((link.curves for link in one.links if link.curves), one.device.curves))),
         *_origin(one),
     ]
+
+
+def _sharing(one: Node) -> str:
+    """Whose the rate of a link to the host is."""
+    return "device" if one.host_link.devices == 1 else f"{one.host_link.devices} devices"
+
+
+def _disks(one: Node) -> str:
+    """What local disks hold, where that is known, and their rates."""
+    read, write = (_giga(rate) for rate in one.disk_rates)
+    rates = f"{read} GB/s" if read == write else f"{read} GB/s reading, {write} writing"
+    return f"{human_bytes(one.disk_bytes)} at {rates}" if one.disk_bytes else rates
 
 
 def _measured(curves: Curves | None) -> str:

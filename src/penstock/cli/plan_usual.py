@@ -76,7 +76,7 @@ def _facts(
     rejected = [*neighbours(space, one, headroom)] if one else []
     changes = changes_to(space, ask.yours, one, headroom) if ask.yours and one else ()
     if one:
-        write_exports(wanted.export, space.model, space.cluster, one.setup)
+        write_exports(wanted.export, space.model, space.cluster, one.setup, space.stack)
     facts = text.facts_of(found, space, ask.asked, rejected, mine) | more_facts(ask, changes) | tried_facts(ask)
     facts |= best.facts_of(found, space, facts, wanted.what_if, watch)
     return reported(facts, space, found, wanted.report, wanted.pareto, watch), changes

@@ -27,7 +27,7 @@ READ_LENGTH = Parameter(converter=lambda _, tokens: parse_length(tokens[0].value
 READ_COUNT = Parameter(converter=lambda _, tokens: parse_count(tokens[0].value))
 NAMES = {"micro": ("--micro-batch", "--micro"), "chunks": ("--chunks", "--vpp"), "order": ("--rank-order",)}
 """Flags that are not called like their field."""
-WORDS = ("precision", "recompute", "recompute_first", "schedule", "optimizer", "overlap")
+WORDS = ("precision", "recompute", "recompute_first", "schedule", "optimizer", "overlap", "disk")
 """Fields whose values are words, in whatever letters."""
 HELP = {
     "tp": "ranks that share columns and heads (tensor parallelism).",
@@ -92,8 +92,8 @@ def predict(
         usd_per_hour: rent of one node, in place of the catalogue's.
         json: print the figures as one JSON object in place of the text, or write them to a file beside it.
         timeline: write the pipeline's timeline as a page (.html), a picture (.png, .svg) or a trace (.json).
-        start: a file of another framework to begin with: a torchtitan TOML, a DeepSpeed JSON, a script of Megatron-LM
-            or Megatron-Bridge, or a job of penstock run; flags win.
+        start: a file of another framework to begin with: a torchtitan TOML or train_config.py, a DeepSpeed JSON, a
+            script of Megatron-LM or Megatron-Bridge, or a job of penstock run; flags win.
         export: write the setup as torchtitan:DIR, or as megatron:FILE, bridge:FILE, deepspeed:FILE, accelerate:FILE,
             slurm:FILE, job:FILE.toml or schedule:FILE.csv, and on the standard error what these cannot say; may be
             repeated.
@@ -109,7 +109,7 @@ def predict(
         writable(timeline)
     asked = asked_for(model, cluster, framework, flags, usd_per_hour, start)
     found = asked.predicted()
-    write_exports(targets, *asked[:3])
+    write_exports(targets, *asked)
     if timeline is not None:
         _show(found, timeline)
     facts = {

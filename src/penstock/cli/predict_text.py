@@ -48,6 +48,8 @@ def facts_of(found: Prediction, model: Architecture, cluster: Cluster, setup: Se
         "device_memory_bytes": found.memory_bytes,
         "host_by_rank_bytes": list(found.host_bytes),
         "host_memory_bytes": found.host_memory_bytes,
+        "disk_by_rank_bytes": list(found.disk_bytes),
+        "disk_room_bytes": found.disk_room_bytes,
         "headroom_bytes": found.memory_bytes - peak.total,
         "checkpoint_bytes": found.checkpoint_bytes,
         "checkpoint_s": found.checkpoint_s,
@@ -96,6 +98,8 @@ def print_prediction(found: Prediction, facts: dict[str, Any], setup: Setup) -> 
     print_columns(_memory(found))
     if (most := max(found.host_bytes)) > 0:
         print(f"in host memory {human_bytes(most)} of {human_bytes(found.host_memory_bytes)} for each device")
+    if (most := max(found.disk_bytes)) > 0:
+        print(f"on disks {human_bytes(most)} of {human_bytes(found.disk_room_bytes)} for each device")
     if found.guessed:
         print("\nguessed")
         for text in found.guessed:

@@ -65,10 +65,12 @@ class Node:
 
     Args:
         links: inside, from the innermost to the one that joins all devices; empty for a single device.
-        host_link: one device and its host's memory.
+        host_link: one device and its host's memory; its ``devices`` share that rate.
         host_bytes: memory of all its hosts.
         host_bytes_per_s: of that memory, all channels.
         disk_bytes_per_s: of its local disks, reading.
+        disk_write_bytes_per_s: of these, writing; 0: as reading.
+        disk_bytes: what they hold; 0: there are none, or nobody said.
         nics: adapters for traffic between nodes (of all hosts); storage has its own.
         nic: one of them.
         hosts: operating systems in it.
@@ -86,6 +88,8 @@ class Node:
     host_bytes: int
     host_bytes_per_s: float
     disk_bytes_per_s: float
+    disk_write_bytes_per_s: float = 0.0
+    disk_bytes: int = 0
     nics: int
     nic: Link
     hosts: int = 1
@@ -100,12 +104,25 @@ class Node:
     def __post_init__(self) -> None:
         check_positive(self, "devices", "host_bytes", "host_bytes_per_s", "disk_bytes_per_s", "nics", "hosts")
         check_positive(self, "usd_per_hour", "power_w")
+        for name in ("disk_write_bytes_per_s", "disk_bytes"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"{name}={getattr(self, name):g} must be 0 or more")
         check_fields(self, "derived")
         joined = [link.devices for link in self.links]
         if joined != sorted(set(joined)) or (joined or [1])[-1] != self.devices or 1 in joined:
             raise ValueError(f"links join {joined} devices; write the innermost first and {self.devices} last")
         if self.usd_per_hour is not None and not self.price_date:
             raise ValueError(f"usd_per_hour={self.usd_per_hour:g} has no price_date; say of which month it is")
+
+    @property
+    def disk_rates(self) -> tuple[float, float]:
+        """Bytes/s of its disks, reading and writing."""
+        return self.disk_bytes_per_s, self.disk_write_bytes_per_s or self.disk_bytes_per_s
+
+    @property
+    def host_rate(self) -> float:
+        """Bytes/s in one direction between a device and its host while all devices of the node copy."""
+        return self.host_link.bytes_per_s / min(self.host_link.devices, self.devices)
 
     def nic_rate(self, lanes: int) -> float:
         """Return bytes/s in one direction of each of ``lanes`` devices that send to other nodes at once.
@@ -136,6 +153,8 @@ class Node:
             host_bytes=round(self.host_bytes * share),
             host_bytes_per_s=self.host_bytes_per_s * share,
             disk_bytes_per_s=self.disk_bytes_per_s * share,
+            disk_write_bytes_per_s=self.disk_write_bytes_per_s * share,
+            disk_bytes=round(self.disk_bytes * share),
             usd_per_hour=self.usd_per_hour and self.usd_per_hour * share,
             power_w=self.power_w and self.power_w * share,
         )

@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 from functools import cache
 from itertools import pairwise
 
+from penstock.core.disks import DISKS, check_disk
 from penstock.core.mesh import ORDER, order_of
 from penstock.core.optimizers import optimizers
 from penstock.core.recipes import check_wide, precisions
@@ -50,6 +51,8 @@ class Setup:
         offload: share of what a forward keeps that waits in host memory, or the storages of a block that do.
         optimizer_offload: share of the optimizer's state that lives, and is updated, in host memory.
         weight_offload: share of the weights that waits in host memory, and is copied to the device for each pass.
+        disk: what of these two waits on the node's disks, and passes host memory on its way: ``none``, ``optimizer``,
+            ``weights`` or ``all``.
         precision: of the products inside blocks: ``bf16``, ``fp16``, ``fp32``, or a recipe: ``fp8-delayed``,
             ``fp8-current``, ``fp8-row``, ``fp8-block``, ``mxfp8``, ``nvfp4``; ``fp8``, ``fp4``: one that nobody names.
         wide_first, wide_last: blocks at both ends of the model whose products keep 16 bits whatever the recipe.
@@ -102,6 +105,7 @@ class Setup:
     offload: float | tuple[str, ...] = 0.0
     optimizer_offload: float = 0.0
     weight_offload: float = 0.0
+    disk: str = "none"
     precision: str = "bf16"
     wide_first: int = 0
     wide_last: int = 0
@@ -147,6 +151,7 @@ class Setup:
         self._check_split()
         self._check_again()
         check_switches(self)
+        check_disk(self)
 
     def _check_split(self) -> None:
         each = self.dp * self.micro
@@ -182,6 +187,10 @@ class Setup:
                 raise ValueError(f"{name}={least} is too small; use 0 or more")
         if counts and self.recompute in ("full", self.recompute_first):
             raise ValueError(f"recompute={self.recompute} is for all layers; with recompute_layers use recompute=none")
+
+    def on_disk(self, name: str) -> bool:
+        """Return whether what ``optimizer_offload``, or ``weight_offload``, moves lies on disks."""
+        return name in DISKS[self.disk]
 
     @property
     def ends(self) -> tuple[str, ...]:
@@ -266,7 +275,7 @@ def _numbers() -> tuple[tuple[str, int], ...]:
 @cache
 def _words() -> tuple[tuple[str, tuple[str, ...]], ...]:
     """Fields that are words, and what they may be."""
-    named = {"optimizer": tuple(optimizers()), "precision": precisions(), "overlap": OVERLAPS}
+    named = {"optimizer": tuple(optimizers()), "precision": precisions(), "overlap": OVERLAPS, "disk": tuple(DISKS)}
     return tuple((named | {"recompute_first": ("full", "selective")}).items())
 
 

@@ -105,6 +105,9 @@ class Stack:
             that is tried where memory is short.
         optimizer_offloads: shares of the optimizer's state that it can keep in host memory.
         weight_offloads: shares of the weights that ZeRO-3 shards which it can keep there too.
+        disks: what of these it can keep on disks in place of host memory, as ``Setup.disk`` has it.
+        staged: parameters of a group whose state is read, updated or written at a time.
+        staged_weights: those that buffers in host memory hold on their way from disks to a device.
         fused_loss: whether the loss is fused (``Setup.fused_loss``) unless told otherwise.
         dropout: whether models without gates are trained with it unless told otherwise.
         counts: what the framework prints as memory: ``allocated``, ``reserved`` or ``device``.
@@ -191,6 +194,9 @@ class Stack:
     offloads: tuple[str, ...] = ()
     optimizer_offloads: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0)
     weight_offloads: tuple[float, ...] = ()
+    disks: tuple[str, ...] = ()
+    staged: float = 0.0
+    staged_weights: float = 0.0
     fused_loss: bool = False
     dropout: bool = False
     counts: str = "allocated"

@@ -12,6 +12,7 @@ from penstock.core.setup import Setup
 from penstock.export.launch import nodes_of
 from penstock.export.written import (
     ALIKE,
+    MEMORY,
     SCRIPTS,
     Left,
     Written,
@@ -35,6 +36,7 @@ NEVER = SCRIPTS | {
     "order": "its mesh has dp outside of cp and tp",
     "recompute_layers": ALIKE,
     "offload": "fsdp_activation_checkpointing keeps them on the device",
+    "disk": MEMORY,
     "optimizer": "made by the training script",
     "wide_first": "the first and the last linear layer stay wide",
     "wide_last": "the first and the last linear layer stay wide",

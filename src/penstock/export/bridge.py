@@ -14,6 +14,7 @@ from penstock.core.mesh import STAGES_NEAR
 from penstock.core.mixers import Attention
 from penstock.core.parts import Experts
 from penstock.core.setup import Setup
+from penstock.cost.stack import Stack
 from penstock.export.launch import torchrun
 from penstock.export.megatron import (
     again_modules,
@@ -111,7 +112,7 @@ NO = {
 Value = str | int | float | bool | list[str] | list[int] | None
 
 
-def bridge(model: Architecture, cluster: Cluster, setup: Setup) -> Written:
+def bridge(model: Architecture, cluster: Cluster, setup: Setup, framework: Stack | None = None) -> Written:
     """Return a script that trains the setup with Megatron-Bridge on made-up data.
 
     The recipe is that of the model, else the plain GPT with the model's sizes.
@@ -122,7 +123,7 @@ def bridge(model: Architecture, cluster: Cluster, setup: Setup) -> Written:
     known = model.name in RECIPES
     refuse("bridge", _problems(model, setup) | problems(model, setup))
     sizes = {} if known else dict(_sizes(model))
-    left = [*setup_left(model, setup), *_precision_left(cluster, setup), *([] if known else _left(model))]
+    left = [*setup_left(model, setup, framework), *_precision_left(cluster, setup), *([] if known else _left(model))]
     recipe = f"{RECIPES[model.name]}_pretrain_config" if known else PLAIN
     start = torchrun(cluster, setup)
     text = "\n".join([

@@ -11,12 +11,19 @@ from penstock.core.cluster import Cluster
 from penstock.core.recipes import UNNAMED, bits_of
 from penstock.core.setup import Setup
 from penstock.core.switches import SWITCHES
+from penstock.cost.stack_file import named
 from penstock.export.launch import nodes_of
 from penstock.export.written import SCRIPTS, Left, Written, refuse, unsaid
+from penstock.predict.disk import GROUPS
+from penstock.predict.explain_memory import matrices
 
 NOTES = "penstock"
 """The key of what was left out; DeepSpeed does not look at keys that it does not know."""
 OPTIMIZERS = {"adam": "AdamW", "adam-bf16": "AdamW", "sgd": "SGD", "muon": "Muon", "adafactor": "Adafactor"}
+ON_DISK = {"device": "nvme", "nvme_path": "/local_nvme", "pin_memory": True}
+BUFFERS = 4
+"""Of a group on its way from and to disks: master weights, gradients and two moments."""
+WEIGHT_BUFFERS = 5
 HALF = {"bf16": "bf16", "fp8": "bf16", "fp4": "bf16", "fp16": "fp16"}
 """Its tables by the bits of products."""
 NEVER = SCRIPTS | {
@@ -51,7 +58,7 @@ def deepspeed(model: Architecture, cluster: Cluster, setup: Setup) -> Written:
     left = [Left("model", "made by the training script"), *unsaid(setup, NEVER), *_left(setup)]
     start = f"deepspeed --num_nodes {nodes} --num_gpus {each} train.py --deepspeed_config FILE"
     notes = {"start": start, "left_out": [str(each) for each in left]}
-    return Written({"": json.dumps(_config(setup) | {NOTES: notes}, indent=2) + "\n"}, tuple(left))
+    return Written({"": json.dumps(_config(model, setup) | {NOTES: notes}, indent=2) + "\n"}, tuple(left))
 
 
 def _refuse(setup: Setup) -> None:
@@ -65,6 +72,7 @@ def _refuse(setup: Setup) -> None:
         "overlap_comm hides sums and gathers, or neither; use overlap=own or none": setup.overlap == "gradients",
         "sums of gradients hide as they do without ZeRO; use overlap=own": setup.zero == 0 and setup.overlap == "none",
         "optimizers are offloaded by ZeRO 1 to 3 alone": setup.zero == 0 and setup.optimizer_offload > 0,
+        f"disk={setup.disk} goes with ZeRO 3 alone, not zero={setup.zero}": setup.zero < 3 and setup.disk != "none",
         f"weights are offloaded by ZeRO 3 alone, not zero={setup.zero}": setup.zero < 3 and setup.weight_offload > 0,
     }
     refuse("deepspeed", reasons)
@@ -87,18 +95,21 @@ def _left(setup: Setup) -> Iterator[Left]:
         yield Left("optimizer", "hand the training script's own (bitsandbytes) to deepspeed.initialize")
     if setup.optimizer == "adam-bf16":
         yield Left("optimizer", "master weights and gradients are in bf16 too")
-    if 0 < setup.optimizer_offload < 1 and setup.zero < 3:
-        yield Left("optimizer_offload", f"ZeRO {setup.zero} offloads all of it")
+    if 0 < setup.optimizer_offload < 1 and (setup.zero < 3 or setup.on_disk("optimizer_offload")):
+        whose = "to disks all of it goes" if setup.zero == 3 else f"ZeRO {setup.zero} offloads all of it"
+        yield Left("optimizer_offload", whose)
+    if setup.disk != "none":
+        yield Left("disk", f"nvme_path is {ON_DISK['nvme_path']}; give the folder of each node's own disks")
     if 0 < setup.weight_offload < 1:
         yield Left("weight_offload", "all or nothing; written as all")
 
 
-def _config(setup: Setup) -> dict[str, Any]:
+def _config(model: Architecture, setup: Setup) -> dict[str, Any]:
     config: dict[str, Any] = {
         "train_batch_size": setup.batch,
         "train_micro_batch_size_per_gpu": setup.micro,
         "gradient_accumulation_steps": setup.micros,
-        "zero_optimization": _zero(setup),
+        "zero_optimization": _zero(model, setup),
         "gradient_clipping": 1.0,
     }
     if bits_of(setup.precision) in HALF:
@@ -116,7 +127,7 @@ def _config(setup: Setup) -> dict[str, Any]:
     return config
 
 
-def _zero(setup: Setup) -> dict[str, Any]:
+def _zero(model: Architecture, setup: Setup) -> dict[str, Any]:
     table: dict[str, Any] = {"stage": setup.zero}
     if setup.zero:
         table |= {"overlap_comm": setup.overlap == "own", "contiguous_gradients": True}
@@ -125,4 +136,20 @@ def _zero(setup: Setup) -> dict[str, Any]:
         table["offload_optimizer"] = {"device": "cpu", "pin_memory": True} | ratio
     if setup.weight_offload:
         table["offload_param"] = {"device": "cpu", "pin_memory": True}
+    return table | _on_disks(model, setup)
+
+
+def _on_disks(model: Architecture, setup: Setup) -> dict[str, Any]:
+    """What lies on disks, with the groups and buffers that predictions count with; a buffer holds a shard of any
+    weight."""
+    stack, table = named("deepspeed"), dict[str, Any]()
+    if setup.on_disk("optimizer_offload"):
+        buffers = {"buffer_count": BUFFERS * GROUPS, "pipeline_read": True, "pipeline_write": True}
+        table["offload_optimizer"] = ON_DISK | buffers
+        table["sub_group_size"] = round(stack.staged)
+    if setup.on_disk("weight_offload"):
+        rows = model.embedding.vocab * model.embedding.width
+        largest = max(rows, *(size for block in model.kinds() for size in matrices(block).values()))
+        size = max(round(stack.staged_weights / WEIGHT_BUFFERS), largest // setup.sharded + 1)
+        table["offload_param"] = ON_DISK | {"buffer_count": WEIGHT_BUFFERS, "buffer_size": size, "max_in_cpu": 0}
     return table

@@ -18,6 +18,7 @@ HARMLESS = frozenset((
     *("zero_allow_untested_optimizer", "zero_force_ds_cpu_optimizer", "tensorboard", "wandb", "csv_monitor"),
     *("comms_logger", "checkpoint", "prescale_gradients", "memory_breakdown", "data_types", "dataloader_drop_last"),
     *("communication_data_type", "seq_parallel_communication_data_type", "gradient_predivide_factor", "elasticity"),
+    "aio",
 ))  # fmt: skip
 """Keys that change neither layout nor memory by much."""
 ZERO_KEYS = frozenset((
@@ -29,6 +30,8 @@ ZERO_KEYS = frozenset((
     *("load_from_fp32_weights", "elastic_checkpoint", "legacy_stage1", "memory_efficient_linear"),
 ))  # fmt: skip
 """Keys of ``zero_optimization`` that are read, or that the framework's own buffers stand for."""
+OFFLOADS = {"offload_optimizer": "optimizer", "offload_param": "weights"}
+"""What they offload, as ``Setup.disk`` has it."""
 
 
 def deepspeed_fields(table: Mapping[str, Any], devices: int) -> tuple[dict[str, Any], list[str]]:
@@ -51,6 +54,7 @@ def deepspeed_fields(table: Mapping[str, Any], devices: int) -> tuple[dict[str, 
         "optimizer": _optimizer(table),
         "optimizer_offload": _offload(zero, "offload_optimizer"),
         "weight_offload": _offload(zero, "offload_param"),
+        "disk": _disk(zero),
         "overlap": _overlap(zero),
     }
     steps = _whole(table, "gradient_accumulation_steps")
@@ -97,6 +101,12 @@ def _offload(zero: Mapping[str, Any], name: str) -> float:
     said = part(zero, name) if zero.get(name) else {}
     on = said.get("device", "none") != "none"
     return float(value(said, "ratio", 1.0)) if on else 0.0
+
+
+def _disk(zero: Mapping[str, Any]) -> str:
+    """What of it lies on disks."""
+    there = [name for name in OFFLOADS if zero.get(name) and part(zero, name).get("device") == "nvme"]
+    return "all" if len(there) > 1 else OFFLOADS[there[0]] if there else "none"
 
 
 def _overlap(zero: Mapping[str, Any]) -> str:

@@ -14,7 +14,7 @@ from penstock.core.keys import shipped_models
 from penstock.core.setup import Setup
 from penstock.core.switches import SWITCHES
 from penstock.core.words import suggest
-from penstock.export.written import Left, Written, comments, named, refuse, toml, unsaid
+from penstock.export.written import MEMORY, Left, Written, comments, named, refuse, toml, unsaid
 from penstock.schedules.table import SCHEDULES
 
 PRECISIONS = {"bf16": "bfloat16", "fp32": "float32"}
@@ -24,6 +24,7 @@ NEVER = {
     "shards": "there is one replica",
     "optimizer_offload": "the optimizer's state stays on the device",
     "weight_offload": "weights stay on the device",
+    "disk": MEMORY,
     "flash": "PyTorch chooses the kernel",
     "graphs": "no graphs",
     "dropout": "it trains without",

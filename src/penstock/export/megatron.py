@@ -12,32 +12,38 @@ from penstock.core.mesh import ORDER, STAGES_NEAR, pipes_agree
 from penstock.core.parts import Experts
 from penstock.core.placement import Placement
 from penstock.core.setup import Setup
+from penstock.cost.stack import Stack
 from penstock.export.launch import torchrun
 from penstock.export.megatron_model import Words, model_left, model_words
 from penstock.export.precision import moments_of, precision_left, precision_problems, precision_words
 from penstock.export.switches import GATHERED, switch_problems, switch_words, switches_left
-from penstock.export.written import Left, Written, comments, named, refuse, unsaid
+from penstock.export.written import MEMORY, Left, Written, comments, named, refuse, unsaid
 from penstock.schedules.table import SCHEDULES
 
 NEVER = {
     "imbalance": "a fact of data and router, not an argument",
     "vocabulary": "embedding and head stay on the first and the last stage",
     "weight_offload": "weights stay on the device",
+    "disk": MEMORY,
 }
 """Fields of a setup that its arguments have no words for."""
 NORMS = ("layernorm",)
 """Modules that stand for our selective recompute, beside the activation of experts."""
 
 
-def megatron(model: Architecture, cluster: Cluster, setup: Setup) -> Written:
+def megatron(model: Architecture, cluster: Cluster, setup: Setup, framework: Stack | None = None) -> Written:
     """Return a script that starts ``pretrain_gpt.py`` on the devices of the setup, on made-up data.
+
+    Args:
+        model, cluster, setup: what is trained, where and how.
+        framework: for which the setup was predicted.
 
     Raises:
         ValueError: Megatron-LM cannot train this model, or not so.
     """
     adapters = {"adapters are trained by Megatron-Bridge, not by pretrain_gpt.py": setup.adapter > 0}
     refuse("megatron", adapters | problems(model, setup))
-    left = [*setup_left(model, setup), *model_left(model)]
+    left = [*setup_left(model, setup, framework), *model_left(model)]
     groups = (
         _parallel(model, setup),
         _training(cluster, setup),
@@ -88,8 +94,8 @@ def problems(model: Architecture, setup: Setup) -> dict[str, bool]:
     } | precision_problems(model.layers, setup)
 
 
-def setup_left(model: Architecture, setup: Setup) -> Iterator[Left]:
-    """Give what of a setup Megatron-Core has no words for."""
+def setup_left(model: Architecture, setup: Setup, framework: Stack | None = None) -> Iterator[Left]:
+    """Give what of a setup Megatron-Core has no words for; ``framework``: whose selective recompute is meant."""
     yield from unsaid(setup, NEVER)
     own = "interleaved" if setup.chunks > 1 else "1f1b"
     if setup.schedule != own:
@@ -106,7 +112,8 @@ def setup_left(model: Architecture, setup: Setup) -> Iterator[Left]:
     if full_layers(setup):
         pass
     elif setup.recompute == "selective":
-        yield Left("recompute", "its selective recompute makes norms and activations of experts again")
+        if framework is None or set(framework.selective) != _known([*NORMS, "moe_act"]):
+            yield Left("recompute", "its selective recompute makes norms and activations of experts again")
     elif unknown := set(named(setup)) - {name for names in AGAIN.values() for name in names}:
         yield Left("recompute", f"no module makes {', '.join(sorted(unknown))} again")
     elif _known(again_modules(model, setup)) != set(named(setup)):

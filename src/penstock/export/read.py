@@ -19,6 +19,7 @@ from penstock.export.deepspeed_read import deepspeed_fields
 from penstock.export.job import job_fields
 from penstock.export.shell import arguments, script_words
 from penstock.export.switches import switches_said
+from penstock.export.torchtitan_python_read import python_tables
 from penstock.export.torchtitan_read import torchtitan_fields, torchtitan_model
 
 HARMLESS = re.compile(
@@ -39,7 +40,10 @@ ALONG = frozenset((
     *("optimizer-offload-fraction", "reuse-grad-buf-for-mxfp8-param-ag", "cpu-offloading", "offload-modules"),
 ))  # fmt: skip
 """Arguments that another one says already, or that change little."""
-READABLE = "a torchtitan or job TOML, a DeepSpeed JSON, or a script of Megatron-LM or Megatron-Bridge"
+READABLE = (
+    "a torchtitan or job TOML, torchtitan's train_config.py, a DeepSpeed JSON, or a script of Megatron-LM or "
+    "Megatron-Bridge"
+)
 JOB = {"strategy", "run"}
 """Tables by which a TOML file is a job of ``penstock run``."""
 
@@ -55,10 +59,11 @@ class Read:
 
 
 def read_file(path: Path, devices: int) -> Read:
-    """Return what a torchtitan or job TOML, a DeepSpeed JSON, or a script for Megatron-LM or Megatron-Bridge says.
+    """Return what a torchtitan or job TOML, torchtitan's configuration in Python, a DeepSpeed JSON, or a script for
+    Megatron-LM or Megatron-Bridge says.
 
     Args:
-        path: its suffix, ``.toml`` or ``.json``, tells which; all others are scripts.
+        path: its suffix, ``.toml``, ``.py`` or ``.json``, tells which; all others are scripts.
         devices: of the cluster, for files that do not say how many.
 
     Raises:
@@ -72,6 +77,8 @@ def read_file(path: Path, devices: int) -> Read:
         if path.suffix == ".toml":
             table = tomllib.loads(text)
             return _job(path) if _is_job(table) else _torchtitan(table, devices)
+        if path.suffix == ".py":
+            return _torchtitan(python_tables(text), devices)
         if path.suffix == ".json":
             return _deepspeed(json.loads(text), devices)
         return _script(text, devices)

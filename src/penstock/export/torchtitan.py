@@ -18,10 +18,11 @@ from penstock.export.precision import precision_of
 from penstock.export.switches import idle
 from penstock.export.torch_csv import to_csv
 from penstock.export.torchtitan_python import FILE as PYTHON
-from penstock.export.torchtitan_python import FLOAT8, MX, MX_EXPERTS, missing, python
+from penstock.export.torchtitan_python import FLOAT8, MX, MX_EXPERTS, lost, missing, python
 from penstock.export.written import (
     ALIKE,
     FACT,
+    MEMORY,
     Left,
     Written,
     comments,
@@ -79,6 +80,7 @@ NEVER = {
     "cp_heads": "keys go round in a ring; it has no exchange of tokens for heads",
     "recompute_layers": ALIKE,
     "offload": "no copies of activations to the host",
+    "disk": MEMORY,
     "graphs": "0.2 records no graphs",
     "dropout": "its models have none",
     "multi_token": "its models have no multi-token heads",
@@ -112,6 +114,7 @@ def torchtitan(model: Architecture, cluster: Cluster, setup: Setup, folder: str 
     newer = missing(tables)
     if newer is None:
         files[PYTHON] = python(tables, model.layers)
+        left += lost(tables)
     else:
         left.append(newer)
     start = torchrun(cluster, setup)

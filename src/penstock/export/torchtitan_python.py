@@ -15,8 +15,12 @@ MODULES = ("deepseek_v3", "gpt_oss", "llama3", "qwen3")
 """Language models of ours that 0.3 has."""
 GONE = ("expert_tensor_parallel_degree", "enable_async_tensor_parallel", "context_parallel_rotate_method")
 """Keys of ``parallelism`` that 0.3 has elsewhere or nowhere."""
+LAYERS = "LAYERS"
+"""The name of how many layers the model has, where converters are given some of them."""
 POLICIES = {"none": "None", "selective": "SelectiveAC.Config()", "full": "FullAC.Config()"}
-HEAD = '''"""{about}; for torchtitan 0.3: --module train_config --config train, with this folder on PYTHONPATH."""
+MARK = "for torchtitan 0.3: --module train_config --config train, with this folder on PYTHONPATH"
+"""What our modules begin with, behind the name of the model."""
+HEAD = '''"""{about}; {mark}."""
 
 from torchtitan.components.loss import CrossEntropyLoss
 from torchtitan.components.optimizer import default_adamw
@@ -61,6 +65,12 @@ def missing(tables: Tables) -> Left | None:
     return None
 
 
+def lost(tables: Tables) -> Iterator[Left]:
+    """Give what 0.2 is told and 0.3 is not."""
+    if GONE[2] in tables["parallelism"]:
+        yield Left("cp_overlap", "0.3 has no key for it; told to 0.2 alone")
+
+
 def python(tables: Tables, layers: int) -> str:
     """Return the module of tables that are right for 0.2, of a model of so many layers."""
     model, parallel = tables["model"], tables["parallelism"]
@@ -68,13 +78,14 @@ def python(tables: Tables, layers: int) -> str:
     split = {key: value for key, value in parallel.items() if key not in GONE}
     if "module_fqns_per_model_part" in split:
         split["module_fqns_per_model_part"] = [_heads(part) for part in split["module_fqns_per_model_part"]]
-    compiled = {**tables["compile"], "enable_async_tensor_parallel": parallel.get(GONE[1], False)}
+    compiled = {**tables["compile"], **{key: parallel[key] for key in GONE[1:2] if key in parallel}}
     parts = {"TRAINING": training, "PARALLELISM": split, "COMPILE": compiled}
     converters = ", ".join(_converters(tables, layers))
     return "".join(
         (
-            HEAD.format(about=f"{model['flavor']} of {model['name']}", name=model["name"]),
+            HEAD.format(mark=MARK, about=f"{model['flavor']} of {model['name']}", name=model["name"]),
             *(f"{name} = {_literal(table)}\n" for name, table in parts.items()),
+            f"{LAYERS} = {layers}\n" if MX in model["converters"] else "",
             f"CONVERTERS = [{converters}]\n\n",
             BODY.format(flavor=model["flavor"], policy=POLICIES[tables["activation_checkpoint"]["mode"]]),
         )

@@ -13,6 +13,8 @@ POLICIES = ("none", "selective", "full")
 
 ALIKE = "all layers are made again alike"
 """Why a framework does not say ``recompute_layers``."""
+MEMORY = "what is offloaded stays in host memory"
+"""Why a framework does not say ``disk``."""
 FACT = "a fact of data and router, not a key"
 """Why no framework says ``imbalance``."""
 SCRIPTS = {

@@ -15,12 +15,15 @@ from penstock.cost.collectives import Collective
 from penstock.cost.constants import constants
 from penstock.cost.kernels import memory_bound
 from penstock.cost.stack import Stack
-from penstock.predict.host import away_gradients, fetch_s
+from penstock.predict.disk import update_s
+from penstock.predict.host import away_gradients, fetch_s, state_bytes
 from penstock.predict.split import Split
 
 Floats = NDArray[np.float64]
 Counts = tuple[Any, Any]
 """Parameters: all but experts, and experts."""
+DISKS = "waiting for disks"
+"""Of an update: what they take longer than the host."""
 
 
 class Group(NamedTuple):
@@ -145,19 +148,22 @@ def gradients_s(found: Iterable[Sum], like: Floats) -> Floats:
 
 def updates_s(rank: Split, own: Any) -> dict[str, Floats]:
     """Return the seconds of reading and writing weights, gradients and state: on the device, and through the host's
-    memory what is offloaded; new weights move unless they stay where they are made.
+    memory what is offloaded, and what disks take longer with; new weights move unless they stay where they are made.
 
     Args:
         rank: the setup, or setups, and the framework.
         own: parameters that each pipeline rank's optimizer updates on one device.
     """
-    setup, touched = rank.setup, own * update_bytes(rank)
+    setup, touched, node = rank.setup, own * update_bytes(rank), rank.cluster.node_of(0)
     share, weights = setup.optimizer_offload, setup.weight_offload
     found = {"on the device": (1 - share) * memory_bound(rank.device, touched).seconds}
     if share or weights:
         last = share - away_gradients(rank)
         moved = own * (last * rank.stack.reduced_bytes + abs(share - weights) * rank.width_bytes)
-        found["on the host"] = on_host_s(rank.cluster.node_of(0), moved, share * touched)
+        found["on the host"] = host_s = on_host_s(node, moved, share * touched)
+        if setup.disk != "none":
+            disk_s = update_s(rank, state_bytes(rank) * own, own)
+            found[DISKS] = np.maximum(0.0, disk_s - host_s)
     return found
 
 
@@ -173,7 +179,7 @@ def on_host_s(node: Node, moved_bytes: Any, touched_bytes: Any) -> Floats:
     """Return the seconds of an optimizer in a node's host memory, all devices at once: for each, bytes ``moved`` over
     its link to the host, and bytes read and written there."""
     rate = constants("host")["optimizer_share"] * node.host_bytes_per_s / node.devices
-    return np.asarray(np.maximum(moved_bytes / node.host_link.bytes_per_s, touched_bytes / rate))
+    return np.asarray(np.maximum(moved_bytes / node.host_rate, touched_bytes / rate))
 
 
 def optimizer_s(updates: Mapping[str, Floats]) -> Floats:
@@ -185,4 +191,4 @@ def checkpoint_s(node: Node, devices: int, stored_bytes: float) -> float:
     """Return the seconds in which all devices write their part of a checkpoint through their hosts to the nodes'
     disks."""
     own = stored_bytes / devices
-    return max(own / node.host_link.bytes_per_s, own * min(node.devices, devices) / node.disk_bytes_per_s)
+    return max(own / node.host_rate, own * min(node.devices, devices) / node.disk_rates[1])

@@ -155,7 +155,8 @@ class Opened:
         own = self.setup.overlap == "own"
         asked = "" if own else f", with overlap={self.setup.overlap}"
         slows = ("fsdp_shown",) * (self.setup.overlap != "none")
-        away = "copies to and from the host where they take longer, " * bool(self.setup.weight_offload)
+        beyond = " or its disks" * self.setup.on_disk("weight_offload")
+        away = f"copies to and from the host{beyond} where they take longer, " * bool(self.setup.weight_offload)
         for name, seconds in zip(("forward", "backward"), self.step.gathers_s, strict=True):
             value = self.setup.micros * float(seconds[self.step.on[self.r]].sum())
             yield Figure(

@@ -14,7 +14,7 @@ from penstock.core.op import Kind
 from penstock.predict.after import Counts, gathers_s, gradients_s, optimizer_s, sums, updates_s
 from penstock.predict.again import all_as
 from penstock.predict.grid import COUNTS, Grid
-from penstock.predict.host import state_bytes, weights_bytes
+from penstock.predict.host import waiting_bytes
 from penstock.predict.memory import peak_bytes, saved_bytes
 from penstock.predict.micro import Rank
 from penstock.predict.moments import FIRST, each_kind
@@ -110,14 +110,14 @@ class Held:
         """What each holds at its peak, and what of it must fit."""
         return peak_bytes(self.ranks, self.stage, saved_bytes(self.ranks, self.stage) * in_flight)
 
-    def host_bytes(self) -> Floats:
-        """In host memory, for a device of the rank that has most there, shape (rows,)."""
+    def host_bytes(self) -> tuple[Floats, Floats]:
+        """In host memory, for a device of the rank that has most there, and on disks, likewise: shape (rows,)."""
         many, (dense, experts) = self.ranks, trained(self.ranks, *self.stage.held)
         each = [one for first in FIRST for one in each_kind(many, self.stage, first)]
         away = sum(one.away * count for one, count in each) * self.in_flight() if many.setup.offload else 0.0
         owned = np.broadcast_to(sharded(many.setup, (dense, experts), 1), self.stage.first.shape)
-        weights = weights_bytes(many, parameters(many.model, many.setup, *self.stage.held))
-        return np.asarray((state_bytes(many) * owned + weights + away).max(axis=1))
+        waiting, there = waiting_bytes(many, owned, parameters(many.model, many.setup, *self.stage.held))
+        return (waiting + away).max(axis=1), np.broadcast_to(there, owned.shape).max(axis=1)
 
     def least_bytes(self, needed: Floats, less: Less) -> Floats:
         """Less than what must fit if the first and the last stage have so many layers less, by what must fit now: as

@@ -13,6 +13,7 @@ from penstock.core.node import Node
 from penstock.core.optimizers import moments_bytes
 from penstock.cost.constants import constants
 from penstock.engine.memory import memory
+from penstock.predict.disk import in_memory, on_disk_bytes, read_s, share_of_disk
 from penstock.predict.kept_bytes import block_bytes
 from penstock.predict.part import Part
 from penstock.predict.split import Split, sharded
@@ -26,7 +27,7 @@ def copy_rate(node: Node) -> float:
     """Return the bytes/s in one direction of copies between a device and its host, while all devices of the node copy:
     they share the host's memory."""
     share = 1.0 if node.source.startswith("measured") else constants("host")["copy_share"]
-    return min(share * node.host_link.bytes_per_s, node.host_bytes_per_s / node.devices)
+    return min(share * node.host_rate, node.host_bytes_per_s / node.devices)
 
 
 def away_bytes(rank: Rank, block: Block) -> float:
@@ -58,7 +59,7 @@ def stored_bytes(rank: Split) -> float:
 
 
 def weights_bytes(rank: Split, counts: tuple[Any, Any]) -> Any:
-    """Return what waits in host memory of so many weights of a device, all but experts, and experts."""
+    """Return what waits off the device of so many weights, all but experts, and experts."""
     return rank.setup.weight_offload * stored_bytes(rank) * sharded(rank.setup, counts, 3)
 
 
@@ -76,7 +77,8 @@ def fetch_s(rank: Split, counts: tuple[Any, Any], own: tuple[Any, Any]) -> tuple
         counts, own: parameters of a device, all but experts and experts: all of them, and those that are trained.
     """
     rate, sent = copy_rate(rank.cluster.node_of(0)), rank.stack.reduced_bytes * sharded(rank.setup, own, 2)
-    return weights_bytes(rank, counts) / rate, away_gradients(rank) * sent / rate
+    fetched = weights_bytes(rank, counts)
+    return np.maximum(fetched / rate, read_s(rank, fetched)), away_gradients(rank) * sent / rate
 
 
 def share_of_host(node: Node, devices: Any) -> Any:
@@ -85,17 +87,37 @@ def share_of_host(node: Node, devices: Any) -> Any:
     return node.host_bytes / np.minimum(node.devices, devices)
 
 
+def overfull(node: Node, devices: Any, host_bytes: Any, disk_bytes: Any, over: Any = 0.0) -> Any:
+    """Return whether host memory, or disks, have no room for what a device has there, which may be ``over`` by a
+    share."""
+    full = disk_bytes > (1 + over) * share_of_disk(node, devices)
+    return full | (host_bytes > (1 + over) * share_of_host(node, devices))
+
+
 def state_bytes(rank: Split) -> Any:
-    """Return the optimizer's bytes in host memory, of a parameter that it owns, and those of its gradient."""
+    """Return the optimizer's bytes off the device, of a parameter that it owns."""
     setup, stack = rank.setup, rank.stack
-    whole = moments_bytes(setup.optimizer) + stack.master_bytes * stack.offloads_master
-    return setup.optimizer_offload * whole + away_gradients(rank) * stack.reduced_bytes
+    return setup.optimizer_offload * (moments_bytes(setup.optimizer) + stack.master_bytes * stack.offloads_master)
+
+
+def waiting_bytes(rank: Split, owned: Any, counts: tuple[Any, Any]) -> tuple[Any, Any]:
+    """Return what of weights, gradients and the optimizer's state a device has in host memory, and on disks.
+
+    Args:
+        rank: the setup, or setups, and the framework.
+        owned: parameters that the optimizer updates on one device.
+        counts: all of them there, but experts, and experts.
+    """
+    state, weights = state_bytes(rank) * owned, weights_bytes(rank, counts)
+    gradients = away_gradients(rank) * rank.stack.reduced_bytes * owned
+    away = rank, state, owned, weights
+    return gradients + in_memory(*away), on_disk_bytes(*away)
 
 
 def host_bytes(step: Step) -> NDArray[np.float64]:
     """Return what one device of each pipeline rank keeps in host memory: activations at their peak, weights, and the
     optimizer's state."""
-    setup, found = step.setup, state_bytes(step.rank) * step.owned + weights_bytes(step.rank, step.counts)
+    setup, found = step.setup, waiting_bytes(step.rank, step.owned, step.counts)[0]
     if not setup.offload:
         return np.asarray(found)
     away = np.zeros(len(step.stages))
@@ -104,3 +126,15 @@ def host_bytes(step: Step) -> NDArray[np.float64]:
     costs = replace(step.costs, saved_bytes=away)
     curves = memory(step.plan, step.timeline.start_s, step.timeline.end_s, costs)
     return np.asarray(found + [curve.peak_bytes for curve in curves])
+
+
+def away(step: Step) -> dict[str, Any]:
+    """Return what a prediction says of host memory and disks, by its fields."""
+    node, devices = step.cluster.node_of(0), step.setup.devices
+    there = waiting_bytes(step.rank, step.owned, step.counts)[1]
+    return {
+        "host_bytes": tuple(host_bytes(step).tolist()),
+        "host_memory_bytes": float(share_of_host(node, devices)),
+        "disk_bytes": tuple(np.broadcast_to(there, len(step.on)).tolist()),
+        "disk_room_bytes": float(share_of_disk(node, devices)),
+    }

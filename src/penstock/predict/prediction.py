@@ -63,6 +63,8 @@ class Prediction:
         host_bytes: in host memory, for a device of each pipeline rank: activations, weights, gradients and optimizer
             state that wait there.
         host_memory_bytes: what a device has of its host's, if all of its node have as much.
+        disk_bytes: on disks of its node, for a device of each pipeline rank: weights and optimizer state.
+        disk_room_bytes: what a device has of these disks.
         model_flops: of a step over all devices, without recompute: products twice, whole score matrices by the mask.
         again_flops: of those products that recompute runs once more, likewise.
         peak_flops: of all devices, in the precision of the products.
@@ -88,6 +90,8 @@ class Prediction:
     memory_bytes: float
     host_bytes: tuple[float, ...]
     host_memory_bytes: float
+    disk_bytes: tuple[float, ...]
+    disk_room_bytes: float
     model_flops: float
     again_flops: float
     peak_flops: float
@@ -130,10 +134,10 @@ class Prediction:
 
     @property
     def fits(self) -> bool:
-        """Whether every rank's memory is enough, and that of its host."""
+        """Whether every rank's memory is enough, and that of its host, and its disks."""
         return max(room.needed for room in self.rooms) <= self.memory_bytes and self.fits_host
 
     @property
     def fits_host(self) -> bool:
-        """Whether hosts have room for what waits in their memory."""
-        return max(self.host_bytes) <= self.host_memory_bytes
+        """Whether hosts have room for what waits in their memory and on their disks."""
+        return max(self.host_bytes) <= self.host_memory_bytes and max(self.disk_bytes) <= self.disk_room_bytes

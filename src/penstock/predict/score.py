@@ -19,7 +19,7 @@ from penstock.predict.chain import chain_s
 from penstock.predict.floor import work_s
 from penstock.predict.grid import Grid, can_be
 from penstock.predict.held import LAID, Held, Less, layouts
-from penstock.predict.host import share_of_host
+from penstock.predict.host import overfull
 from penstock.predict.memory import least_bytes
 from penstock.predict.micro import Rank
 from penstock.predict.ranks import Ranks, layout, shapes_of
@@ -41,12 +41,12 @@ class Scores:
     """Of each row of a grid, shape (rows,).
 
     ``seconds``: of a step, infinite where there can be none. ``peak_bytes``: of the device that needs most;
-    ``needed_bytes``: without what its allocator would give back. ``host_bytes``: for a device in host memory, infinite
-    where it was not looked at. ``fits``: whether all have room for it. ``possible``: whether the split can be at all.
-    ``slow``: whether it takes longer than it may. ``work_s``: what the busiest rank does, and no step takes less.
-    ``least_s``: no more than the ``seconds`` of the same with fewer layers on the first and the last stage, with a
-    vocabulary that is split, or sharded over fewer ranks; infinite where that needs more memory than it may.
-    ``chain_s``: what no step of these takes less than.
+    ``needed_bytes``: without what its allocator would give back. ``host_bytes``, ``disk_bytes``: for a device in host
+    memory and on disks, infinite where it was not looked at. ``fits``: whether all have room for it. ``possible``:
+    whether the split can be at all. ``slow``: whether it takes longer than it may. ``work_s``: what the busiest rank
+    does, and no step takes less. ``least_s``: no more than the ``seconds`` of the same with fewer layers on the first
+    and the last stage, with a vocabulary that is split, or sharded over fewer ranks; infinite where that needs more
+    memory than it may. ``chain_s``: what no step of these takes less than.
     """
 
     seconds: Floats
@@ -56,6 +56,7 @@ class Scores:
     peak_bytes: Floats
     needed_bytes: Floats
     host_bytes: Floats
+    disk_bytes: Floats
     fits: NDArray[np.bool_]
     possible: NDArray[np.bool_]
     slow: NDArray[np.bool_]
@@ -136,9 +137,9 @@ def _scored(
 
 def _unknown(size: int) -> Scores:
     """Of so many setups of which nothing is known."""
-    seconds, busy_s, least_s, peak, needed, host = (np.full(size, np.inf) for _ in range(6))
+    seconds, busy_s, least_s, peak, needed, host, disk = (np.full(size, np.inf) for _ in range(7))
     fits, possible, slow = (np.zeros(size, bool) for _ in range(3))
-    return Scores(seconds, busy_s, least_s, np.zeros(size), peak, needed, host, fits, possible, slow)
+    return Scores(seconds, busy_s, least_s, np.zeros(size), peak, needed, host, disk, fits, possible, slow)
 
 
 def _score(found: Scores, many: Held, rows: Ints, most_bytes: float, most_s: Floats, less: Less) -> None:
@@ -158,11 +159,12 @@ def _score(found: Scores, many: Held, rows: Ints, most_bytes: float, most_s: Flo
     found.needed_bytes[rows], ranks = needed, many.ranks
     base = ranks.grid.base
     if not (base.offload or base.optimizer_offload or base.weight_offload):
-        found.host_bytes[rows] = 0.0
+        found.host_bytes[rows] = found.disk_bytes[rows] = 0.0
     else:
-        found.host_bytes[rows] = many.host_bytes()
-    host = share_of_host(ranks.cluster.node_of(0), ranks.grid.devices)
-    found.fits[rows] = (needed <= ranks.device.memory_bytes) & (found.host_bytes[rows] <= host)
+        found.host_bytes[rows], found.disk_bytes[rows] = many.host_bytes()
+    away = found.host_bytes[rows], found.disk_bytes[rows]
+    full = overfull(ranks.cluster.node_of(0), ranks.grid.devices, *away)
+    found.fits[rows] = (needed <= ranks.device.memory_bytes) & ~full
     light = needed <= most_bytes
     moves = (ranks.grid.pp > 1) & (less.last > 0) & ~ranks.grid.says("recompute_layers")
     moves &= many.least_bytes(each, less) <= most_bytes

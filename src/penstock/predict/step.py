@@ -23,8 +23,9 @@ from penstock.cost.switches import check_switches_of
 from penstock.engine import last_s, simulate
 from penstock.predict.after import Sum, checkpoint_s, gathers_s, gradients_s, optimizer_s, sums, updates_s
 from penstock.predict.again import ways
+from penstock.predict.disk import check_disk
 from penstock.predict.flops import again_flops, model_flops
-from penstock.predict.host import host_bytes, share_of_host
+from penstock.predict.host import away
 from penstock.predict.memory import rooms, saved_bytes
 from penstock.predict.micro import Rank
 from penstock.predict.part import Part
@@ -65,6 +66,7 @@ def begun(model: Architecture, cluster: Cluster, setup: Setup, stack: Stack) -> 
     if setup.devices > cluster.devices:
         raise ValueError(f"the setup takes {setup.devices} devices, {cluster.name} has {cluster.devices}")
     check_switches_of(stack, setup)
+    check_disk(stack, cluster, setup.disk)
     return Step(as_asked(model, setup), cluster, setup, stack)
 
 
@@ -244,8 +246,7 @@ class Step:
             parts=self.parts(slowest, seconds),
             rooms=rooms(rank, self.held(self.on), self.timeline.peak_bytes.tolist()),
             memory_bytes=device.memory_bytes,
-            host_bytes=tuple(host_bytes(self).tolist()),
-            host_memory_bytes=float(share_of_host(self.cluster.node_of(0), setup.devices)),
+            **away(self),
             model_flops=model_flops(self.model, setup),
             again_flops=again_flops(self.model, setup),
             peak_flops=device.peak_flops(rank.low) * setup.devices,

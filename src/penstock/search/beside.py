@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
 from typing import Any
 
+from penstock.core.disks import DISKS, placed
 from penstock.core.filling import filling
 from penstock.core.setup import Setup
 from penstock.predict import predict
@@ -25,6 +26,7 @@ PLAIN: dict[str, Any] = {
     "offload": 0.0,
     "optimizer_offload": 0.0,
     "weight_offload": 0.0,
+    "disk": "none",
 }
 """What variants are variants of."""
 
@@ -116,6 +118,8 @@ def changed(space: Space, setup: Setup, change: Mapping[str, Any]) -> Setup:
         more |= {"cp_inner": inner if inner < cp and cp % max(1, inner) == 0 else 0}
     if not more.get("sp", setup.sp):
         more.setdefault("tp_overlap", "own")
+    if not placed(setup.disk, {name: more.get(name, getattr(setup, name)) for name in DISKS[setup.disk]}):
+        more.setdefault("disk", "none")
     size = 1
     for name in ("tp", "cp", "pp"):
         size *= more.get(name, getattr(setup, name))
@@ -146,6 +150,8 @@ def reason(best: Choice, other: Choice, headroom: float) -> str:
         return f"needs {human_bytes(other.needed_bytes)} of {human_bytes(other.memory_bytes)}{free}"
     if other.host_bytes > other.host_memory_bytes:
         return f"needs {human_bytes(other.host_bytes)} of {human_bytes(other.host_memory_bytes)} in host memory"
+    if other.disk_bytes > other.disk_room_bytes:
+        return f"needs {human_bytes(other.disk_bytes)} of {human_bytes(other.disk_room_bytes)} on disks"
     more = {name: other.parts.get(name, 0) - best.parts.get(name, 0) for name in {**best.parts, **other.parts}}
     name, most_s = max(sorted(more.items()), key=lambda part: part[1])
     slower = round(other.seconds / best.seconds - 1, 3)

@@ -25,7 +25,8 @@ class Choice:
     """A strategy and what is predicted of it; fields as those of ``Prediction``.
 
     ``peak``: memory of the fullest device. ``bubble``: share of the busiest rank's time in the pipeline. ``score_s``:
-    seconds by closed forms, by which it was found. ``host_bytes``: of the fullest rank's device, in host memory.
+    seconds by closed forms, by which it was found. ``host_bytes``, ``disk_bytes``: of the fullest rank's device, in
+    host memory and on disks.
     """
 
     setup: Setup
@@ -37,6 +38,8 @@ class Choice:
     memory_bytes: float
     host_bytes: float
     host_memory_bytes: float
+    disk_bytes: float
+    disk_room_bytes: float
     mfu: float
     hfu: float
     tokens_per_s_per_device: float
@@ -57,6 +60,8 @@ class Choice:
             memory_bytes=found.memory_bytes,
             host_bytes=max(found.host_bytes),
             host_memory_bytes=found.host_memory_bytes,
+            disk_bytes=max(found.disk_bytes),
+            disk_room_bytes=found.disk_room_bytes,
             mfu=found.mfu,
             hfu=found.hfu,
             tokens_per_s_per_device=found.tokens_per_s_per_device,
@@ -94,7 +99,7 @@ def split_of(setup: Setup) -> str:
     """
     names = (
         "tp", "cp", "cp_heads", "cp_inner", "pp", "dp", "ep", "etp", "micro", "chunks", "sp", "zero", "shards",
-        "recompute", "recompute_layers", "recompute_first", "offload", "optimizer_offload", "weight_offload",
+        "recompute", "recompute_layers", "recompute_first", "offload", "optimizer_offload", "weight_offload", "disk",
         "schedule", "stage_layers", "vocabulary", "order", "precision", "wide_first", "wide_last", "low_weights",
         "optimizer", "overlap", *SWITCHES,
     )  # fmt: skip
@@ -102,7 +107,7 @@ def split_of(setup: Setup) -> str:
     usual |= dict.fromkeys(("sp", "zero", "cp_heads", "cp_inner", "shards"), 0)
     usual |= dict.fromkeys(("offload", "optimizer_offload", "weight_offload"), 0)
     usual |= dict.fromkeys(("vocabulary", "wide_first", "wide_last", "low_weights"), 0)
-    usual |= {"recompute_first": "full", "precision": "bf16", "optimizer": "adam", "overlap": "own"}
+    usual |= {"recompute_first": "full", "disk": "none", "precision": "bf16", "optimizer": "adam", "overlap": "own"}
     usual |= dict.fromkeys(SWITCHES, "own")
     usual["schedule"] = setup.schedule if setup.pp == 1 else ""
     values = {name: getattr(setup, name) for name in names}

@@ -14,7 +14,7 @@ from penstock.predict import Grid, scores
 from penstock.predict.flying import exact_bytes
 from penstock.predict.grid import together
 from penstock.predict.held import Less
-from penstock.predict.host import share_of_host
+from penstock.predict.host import overfull
 from penstock.predict.step import begun
 from penstock.search.choice import Choice
 from penstock.search.finer import less, too_heavy
@@ -137,7 +137,8 @@ def scored_grid(
     within = most_bytes(space, grid, headroom), (1 + np.maximum(OVER_ELSE, over_of(grid, 1, 0))) * most_s
     found = scores(space.model, space.cluster, grid, space.stack, *within, less)
     found.seconds[found.needed_bytes > (1 + over) * room] = np.inf
-    found.seconds[found.host_bytes > (1 + over) * share_of_host(space.cluster.node_of(0), space.devices)] = np.inf
+    full = overfull(space.cluster.node_of(0), space.devices, found.host_bytes, found.disk_bytes, over)
+    found.seconds[full] = np.inf
     least_s = np.maximum(at_least_s(grid, found.seconds), found.work_s)
     rows, light = _fastest(least_s, len(grid)), found.needed_bytes <= room
     most = len(grid) if finer else max(FINALISTS, top)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from penstock.core.setup import Setup
 from penstock.predict import Grid, scores
-from penstock.predict.host import share_of_host
+from penstock.predict.host import overfull
 from penstock.predict.micro import Rank
 from penstock.predict.works import block_rows
 from penstock.search.choice import Choice
@@ -110,7 +110,7 @@ def _open(
         most = float(most_bytes.max()), _most_s(grid, best_s)
         scored = scores(space.model, space.cluster, grid, space.stack, *most)
         least_s = np.maximum(at_least_s(grid, scored.seconds), scored.work_s)
-        fits = scored.host_bytes <= (1 + over) * share_of_host(space.cluster.node_of(0), space.devices)
+        fits = ~overfull(space.cluster.node_of(0), space.devices, scored.host_bytes, scored.disk_bytes, over)
         done[rows] |= fits & (scored.needed_bytes <= room) & np.isfinite(scored.peak_bytes)
         fits &= (scored.needed_bytes <= most_bytes) & np.isfinite(scored.seconds) & (least_s < best_s)
         yield from ((float(least_s[row]), grid.setup(row)) for row in np.flatnonzero(fits).tolist())

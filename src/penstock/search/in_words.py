@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from penstock.core.disks import DISKS
 from penstock.core.mesh import ORDER
 from penstock.core.recipes import recipe_of
 from penstock.core.setup import Setup
@@ -128,10 +129,12 @@ def _rest(setup: Setup) -> Iterator[str]:
     yield AGAIN[again] if isinstance(again, str) and again in AGAIN else f"Made again in the backward: {word(again)}."
     if setup.offload:
         yield f"Of what forwards keep, in host memory meanwhile: {word(setup.offload)}."
+    places = {name: "on disks" if setup.on_disk(name) else "in host memory" for name in DISKS["all"]}
     if setup.optimizer_offload:
-        yield f"{setup.optimizer_offload:.0%} of the optimizer's state lives in host memory."
+        yield f"{setup.optimizer_offload:.0%} of the optimizer's state lives {places['optimizer_offload']}."
     if setup.weight_offload:
-        yield f"{setup.weight_offload:.0%} of the weights wait in host memory, and are copied over for each pass."
+        where = places["weight_offload"]
+        yield f"{setup.weight_offload:.0%} of the weights wait {where}, and are copied over for each pass."
     if setup.overlap in WAITS:
         yield WAITS[setup.overlap]
     yield from _switches(setup)

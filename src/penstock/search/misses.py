@@ -10,7 +10,7 @@ import numpy as np
 
 from penstock.core.cluster import Cluster
 from penstock.predict import predict, scores
-from penstock.predict.host import share_of_host
+from penstock.predict.host import overfull
 from penstock.search.choice import Choice
 from penstock.search.numbers import several
 from penstock.search.space import Space
@@ -26,12 +26,11 @@ def least(space: Space) -> tuple[float, Any]:
     its hosts have room for; ``inf`` if there is none."""
     best: tuple[bool, float, Any] = (True, np.inf, None)
     space = off(space)
-    host_bytes = share_of_host(space.cluster.node_of(0), space.devices)
     for share in space.shares():
         if not len(grid := space.grid(share)):
             continue
         found = scores(space.model, space.cluster, grid, space.stack)
-        full = found.host_bytes > host_bytes
+        full = overfull(space.cluster.node_of(0), space.devices, found.host_bytes, found.disk_bytes)
         row = int(np.lexsort((found.needed_bytes, full))[0])
         if (one := (bool(full[row]), float(found.needed_bytes[row]))) < best[:2]:
             best = (*one, grid.setup(row))
@@ -47,12 +46,14 @@ def nearest(space: Space) -> Choice | None:
 
 def too_much(one: Choice, headroom: float) -> str:
     """Return by how much a strategy does not fit, in words."""
-    over, host = one.needed_bytes - (1 - headroom) * one.memory_bytes, one.host_bytes - one.host_memory_bytes
-    if over <= 0 < host:
-        return (
-            f"{human_bytes(one.host_bytes)} of {human_bytes(one.host_memory_bytes)} in host memory, "
-            f"{human_bytes(host)} too much"
-        )
+    over = one.needed_bytes - (1 - headroom) * one.memory_bytes
+    places = (
+        ("in host memory", one.host_bytes, one.host_memory_bytes),
+        ("on disks", one.disk_bytes, one.disk_room_bytes),
+    )
+    for place, there, room in places:
+        if over <= 0 < there - room:
+            return f"{human_bytes(there)} of {human_bytes(room)} {place}, {human_bytes(there - room)} too much"
     return (
         f"{human_bytes(one.needed_bytes)} of {human_bytes(one.memory_bytes)}, {human_bytes(over)} too much with "
         f"{headroom:.0%} of headroom"
@@ -101,6 +102,9 @@ def _others(space: Space, headroom: float) -> Iterator[tuple[str, Space, float]]
     if space.base.weight_offload < 1 and 1.0 in space.stack.weight_offloads:
         base = replace(space.base, optimizer_offload=1.0, weight_offload=1.0)
         yield "optimizer_offload=1, weight_offload=1: weights in host memory too", replace(space, base=base), headroom
+    if space.base.disk != "all" and "all" in space.stack.disks and space.cluster.node_of(0).disk_bytes:
+        base = replace(space.base, optimizer_offload=1.0, weight_offload=1.0, disk="all")
+        yield "optimizer_offload=1, weight_offload=1, disk=all: both on disks", replace(space, base=base), headroom
 
 
 def _more_nodes(space: Space, headroom: float) -> tuple[str, ...]:

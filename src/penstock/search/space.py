@@ -21,6 +21,7 @@ from penstock.core.words import all_divisors
 from penstock.cost.stack import Stack
 from penstock.cost.stack_file import named
 from penstock.predict import Grid
+from penstock.predict.disk import check_disk
 from penstock.predict.grid import COUNTS
 from penstock.predict.kept_bytes import check_names
 from penstock.predict.micro import Rank
@@ -28,6 +29,7 @@ from penstock.schedules import SCHEDULES
 from penstock.search import switches
 from penstock.search.meshes import check_experts, experts_of, meshes_of
 from penstock.search.numbers import asked, several
+from penstock.search.offloads import bases
 from penstock.search.wishes import COLUMNS, RECOMPUTE, SEARCHED, Wished, Wishes, wishes
 
 SCHEDULES_TRIED = ("1f1b", "interleaved", "zb-h1", "zb-h2", "zb-v", "interleaved-zb")
@@ -125,20 +127,8 @@ class Space:
         return [*found.values()]
 
     def offloads(self) -> list[tuple[Space, ...]]:
-        """Return the space, or one for each share of activations, of the optimizer and of weights that waits in host
-        memory if shares are asked for; and then, one by one, those that follow where nothing fits."""
-        asked, later = self._waiting("optimizer_offload", self.stack.optimizer_offloads)
-        weights, more = self._waiting("weight_offload", self.stack.weight_offloads)
-        groups = [(asked, weights), *(([share], weights) for share in later)]
-        groups += [([max((*asked, *later, share))], [share]) for share in more if self.free("optimizer_offload")]
-        kept, names = self.values("offload", (self.base.offload,)), ("optimizer_offload", "weight_offload", "offload")
-        bases = [[dict(zip(names, one, strict=True)) for one in product(*group, kept)] for group in groups]
-        return [tuple(replace(self, base=replace(self.base, **one)) for one in some) for some in bases if some]
-
-    def _waiting(self, name: str, tried: Iterable[float]) -> tuple[list[float], list[float]]:
-        """Shares that are asked for, and those that follow."""
-        asked = self.values(name, (getattr(self.base, name),))
-        return asked, sorted(share for share in self.values(name, tried) if share not in asked)
+        """Return the space, or one for each share of what waits in host memory or on disks, as ``bases`` has them."""
+        return [tuple(replace(self, base=base) for base in each) for each in bases(self)]
 
     @property
     def schedules(self) -> tuple[str, ...]:
@@ -286,6 +276,8 @@ def space_of(
     base = Setup(seq=seq, batch=batch, **usual)
     check_experts(architecture, fixed)
     switches.check_fixed(software, base, fixed)
+    for disk in fixed.get("disk", ()):
+        check_disk(software, machines, disk)
     for named_one in [{}, *({name: one} for name in ("recompute", "offload") for one in fixed.get(name, ()))]:
         check_names(Rank(architecture, machines, replace(base, **named_one), software))
     searched = {name: values for name, values in fixed.items() if name in SEARCHED} | several(fixed)

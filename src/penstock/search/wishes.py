@@ -7,6 +7,7 @@ from dataclasses import fields
 from itertools import groupby
 from typing import Any, get_type_hints
 
+from penstock.core.disks import DISKS
 from penstock.core.mesh import order_of
 from penstock.core.setup import Setup
 from penstock.core.switches import SWITCHES, WAYS
@@ -16,7 +17,7 @@ from penstock.schedules import SCHEDULES
 from penstock.schedules.table import options_of
 
 COLUMNS = (*NUMBERS, *CHOICES)
-SEARCHED = (*COLUMNS, "offload", "optimizer_offload", "weight_offload")
+SEARCHED = (*COLUMNS, "offload", "optimizer_offload", "weight_offload", "disk")
 """Fields that are searched where nobody fixes them; all others are as a setup has them unless they are fixed."""
 NAMES = ("adapter_on",)
 """Fields whose one value is a list of operators."""
@@ -118,8 +119,9 @@ def _checked(field: str, value: Any) -> Any:
     if field in COUNTS:
         some = (value,) if isinstance(value, int) else value
         return layers_of(some, field) if isinstance(some, str) else tuple(some)
-    if field in SWITCHES and value not in WAYS:
-        raise ValueError(f"{field}={value!r} is unknown; {suggest(str(value), WAYS)}")
+    known = WAYS if field in SWITCHES else tuple(DISKS) if field == "disk" else (value,)
+    if value not in known:
+        raise ValueError(f"{field}={value!r} is unknown; {suggest(str(value), known)}")
     if kind is bool:
         return yes_or_no(str(value), f"{field}={value}")
     try:
