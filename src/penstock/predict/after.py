@@ -63,6 +63,8 @@ def gathers_s(rank: Split, counts: Counts, own: Counts, f: Floats, b: Floats) ->
     """
     setup, stack = rank.setup, rank.stack
     gather_s, sum_s = np.zeros(f.shape), np.zeros(f.shape)
+    if not (np.any(setup.zero >= 2) or setup.weight_offload or setup.optimizer_offload):
+        return gather_s, sum_s
     widths = (min(setup.frozen_bytes, rank.width_bytes),) * 2 if setup.adapter else rank.gathered_bytes
     for group, params, trained, width_bytes in zip(groups(setup), counts, own, widths, strict=True):
         whole_bytes, reduced_bytes = (
