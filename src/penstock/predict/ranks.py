@@ -53,9 +53,15 @@ def shapes_of(grid: Grid, adds: bool, alike: bool) -> tuple[list[tuple[Setup, tu
         shape |= {"sp": bool(each.sp[row]), "cp_heads": bool(each.cp_heads[row])}
         shape |= {name: each.choices[name][int(each.columns[name][row])] for name in WORDS}
         least = max(micros, 1 + (shape["ep_overlap"] == "on"))
-        setup = replace(grid.base, **ALIKE | shape, dp=dp, batch=dp * shape["micro"] * least)
+        setup = _upright(grid.base, **shape, dp=dp, batch=dp * shape["micro"] * least)
         found.append((setup, (groups[0][row], groups[1][row], int(devices[first[row]]))))
     return found, which
+
+
+@lru_cache(maxsize=32768)
+def _upright(base: Setup, **shape: Any) -> Setup:
+    """A setup without pipeline; equal ones once, since making one takes longer than finding it."""
+    return replace(base, **ALIKE | shape)
 
 
 def _columns(rows: Row) -> Ints:
