@@ -73,9 +73,11 @@ def gathers_s(rank: Split, counts: Counts, own: Counts, f: Floats, b: Floats) ->
         gather_s += rank.among("all_gather", whole_bytes, group.inside, setup.zero == 3)
         sum_s += rank.among("reduce_scatter", reduced_bytes, group.inside, setup.zero >= 2)
         sum_s += rank.among("all_reduce", reduced_bytes / group.shards, group.across, setup.zero >= 2)
-    copied_s, sent_s = fetch_s(rank, counts, own)
-    backward_s = np.maximum(gather_s + sum_s, np.maximum(copied_s, sent_s))
-    gather_s, sum_s = np.maximum(gather_s, copied_s), np.maximum(sum_s, sent_s)
+    backward_s = gather_s + sum_s
+    if setup.weight_offload or setup.optimizer_offload:
+        copied_s, sent_s = fetch_s(rank, counts, own)
+        backward_s = np.maximum(backward_s, np.maximum(copied_s, sent_s))
+        gather_s, sum_s = np.maximum(gather_s, copied_s), np.maximum(sum_s, sent_s)
     forward = _beside(stack, gather_s, f)
     if setup.overlap == "own":
         return forward, _beside(stack, backward_s, b)

@@ -95,8 +95,8 @@ class Grid:
 
     def inside(self, axis: str, other: str) -> NDArray[np.bool_]:
         """Return in which rows an axis lies inside of another."""
-        each = [order.index(axis) < order.index(other) for order in self.choices["order"]]
-        return np.asarray(np.array(each, dtype=bool)[self.columns["order"]])
+        each = np.array([order.index(axis) < order.index(other) for order in self.choices["order"]])
+        return np.asarray(each[0] if len(each) == 1 else each[self.columns["order"]])
 
     def __len__(self) -> int:
         return len(self.columns["tp"])
