@@ -67,6 +67,8 @@ def gathers_s(rank: Split, counts: Counts, own: Counts, f: Floats, b: Floats) ->
         return gather_s, sum_s
     widths = (min(setup.frozen_bytes, rank.width_bytes),) * 2 if setup.adapter else rank.gathered_bytes
     for group, params, trained, width_bytes in zip(groups(setup), counts, own, widths, strict=True):
+        if not np.any(params):
+            continue
         whole_bytes, reduced_bytes = (
             np.broadcast_to(each, f.shape) for each in (params * width_bytes, trained * stack.reduced_bytes)
         )
@@ -113,6 +115,8 @@ def sums(rank: Split, dense: Floats, experts: Floats, backward_s: Floats) -> lis
     """
     setup, stack, found, width = rank.setup, rank.stack, [], rank.stack.reduced_bytes
     for group, count, gathered in zip(groups(setup), (dense, experts), rank.gathered_bytes, strict=True):
+        if not np.any(count):
+            continue
         one = setup.zero == 1
         wanted: tuple[tuple[str, Collective, Floats, Row, float, Any], ...] = (
             ("gradients", "reduce_scatter", count * width, group.inside, 1.0, one),

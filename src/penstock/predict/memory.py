@@ -50,9 +50,11 @@ def rooms(rank: Split, stage: Stage, held_bytes: Sequence[float]) -> tuple[Room,
 
 def peak_bytes(rank: Split, stage: Stage, held_bytes: Floats) -> tuple[Floats, Floats]:
     """Return what devices hold at their peak, and what of it must fit, for many at once: arrays as in ``stage``."""
-    found = _at_peak(rank, stage, held_bytes)
-    total = sum(getattr(found, name) for name in NAMES)
-    return total, total - found.reserve
+    resting, held_bytes, then = _times(rank, stage, held_bytes)
+    passing = then(lambda one: one.activations(held_bytes) + one.loss + one.working_bytes)
+    beside = then(lambda one: one.gradients * resting.gradients + one.messages_bytes)
+    needed = passing + beside + (resting.weights + resting.optimizer + resting.context + rank.stack.workspace_bytes)
+    return needed + rank.stack.slack * passing, needed
 
 
 def peak(rank: Rank, stage: Stage, held_bytes: float) -> tuple[Moment, float]:
@@ -168,8 +170,11 @@ def _held_bytes(rank: Split, stage: Stage, held_bytes: Any) -> Any:
     return found + pairs * saved_bytes(rank, stage) / np.where(setup.pp == 1, rank.model.layers, setup.chunks)
 
 
-def _at_peak(rank: Split, stage: Stage, held_bytes: Floats) -> Room:
-    """What is there when it is most, in arrays of the shape of ``held_bytes``."""
+def _times(
+    rank: Split, stage: Stage, held_bytes: Floats
+) -> tuple[Room, Floats, Callable[[Callable[[Moment], Any]], Any]]:
+    """What is there between steps, activations that wait at most, and what tells what a moment has of something, at the
+    moment at which it is most: arrays of the shape of ``held_bytes``."""
     held_bytes, sizes = _held_bytes(rank, stage, held_bytes), Sizes.of(rank, stage)
     resting, times = _resting(rank, stage, sizes), [*moments(rank, stage, sizes)]
     best = _stacked([one.total(held_bytes, resting.gradients) for one in times], held_bytes.shape).argmax(axis=0)
@@ -178,6 +183,12 @@ def _at_peak(rank: Split, stage: Stage, held_bytes: Floats) -> Room:
     def then(of: Callable[[Moment], Any]) -> Any:
         return _stacked([of(one) for one in times], held_bytes.shape).take(at)
 
+    return resting, held_bytes, then
+
+
+def _at_peak(rank: Split, stage: Stage, held_bytes: Floats) -> Room:
+    """What is there when it is most, in arrays of the shape of ``held_bytes``."""
+    resting, held_bytes, then = _times(rank, stage, held_bytes)
     activations, loss = then(lambda one: one.activations(held_bytes)), then(lambda one: one.loss)
     working = then(lambda one: one.working_bytes)
     return replace(

@@ -94,7 +94,8 @@ class Ranks:
         """Seconds of a collective over a group, in rows where it is done."""
         found = np.zeros(whole_bytes.shape)
         each = np.stack([np.broadcast_to(column, row.size.shape)[:, 0] for column in row])
-        some = np.flatnonzero((each[0] > 1) & np.broadcast_to(when, row.size.shape)[:, 0] & whole_bytes.any(axis=1))
+        some = np.flatnonzero((each[0] > 1) & np.broadcast_to(when, row.size.shape)[:, 0])
+        some = some[whole_bytes[some].any(axis=1)]
         devices = self.grid.devices[some]
         for number in np.unique(devices).tolist():
             mine = some[devices == number]
