@@ -24,9 +24,9 @@ from penstock.cost.operators import Kernels, Microbatch, Shard
 from penstock.cost.passes import CAST, MEMORY, ROUTING, Work, hot_share
 from penstock.cost.stack import Stack
 from penstock.cost.switches import shown
-from penstock.predict.contexts import context_s
+from penstock.predict.contexts import Ring, ring_of
 from penstock.predict.host import with_copies
-from penstock.predict.launching import host_s
+from penstock.predict.launching import Three, host_s
 from penstock.predict.part import Part, both_s
 from penstock.predict.precision import Precision, slow_down
 from penstock.predict.routed import expert_s
@@ -208,24 +208,24 @@ class Rank:
         low, crowd = self.bits_in(block), self.crowd(block)
         return block_work(block, self.batch_of(block), self.again, self.device, low, self.wide, crowd)
 
-    def hot(self, done: Work, block: Block | None, host: tuple[float, float, float], turns_s: float) -> float:
+    def hot(self, done: Work, host: Three, turns_s: float, rings: tuple[Ring, Ring]) -> float:
         """Return the share of a part's time in which products and attention run (``hot_share``): while a device waits
         for messages, ``turns_s`` a direction, or for its host that takes ``host`` seconds, it draws little power."""
         alone_s = done.seconds.sum(axis=1)
-        rings_s = self.rings(block, float(done.seconds[:, 0].sum()), float(done.seconds[:, 1:].sum()))
+        rings_s = rings[0].left_s(float(done.seconds[:, 0].sum())), rings[1].left_s(float(done.seconds[:, 1:].sum()))
         busy_s = float(alone_s.sum()) + 2 * turns_s + sum(rings_s)
         return hot_share(alone_s, max(busy_s, host[0] + host[1]))
 
     def part(self, done: Work, low: str, block: Block | None = None) -> Part:
         """Return what device and host take together, for each phase: the longer of both, and some of the shorter, since
         now the one waits and then the other. Messages are the device's."""
-        host, turn_s = host_s(self, done, block), self.turns(block)
+        host, turn_s, rings = host_s(self, done, block), self.turns(block), self.rings(block)
         turns_s = sum(turn_s.values())
-        lasting = self.lasting(low, self.hot(done, block, host, turns_s))
+        lasting = self.lasting(low, self.hot(done, host, turns_s, rings))
         device = (done.seconds / lasting[:, None]).sum(axis=0)
         device[2] += self.added_s(done) / lasting[MEMORY]
         back_s, again = float(device[1] + device[2]), done.launches[3]
-        ring_f, ring_b = self.rings(block, float(device[0]), back_s)
+        ring_f, ring_b = rings[0].left_s(float(device[0])), rings[1].left_s(back_s)
         twice = self.setup.recompute == "full" and block is not None
         there_s, back_too_s = turns_s + ring_f, turns_s + ring_b
         (host_f, host_b, host_again), blocking, together = host, self.stack.blocking, there_s + back_too_s > 0
@@ -266,9 +266,9 @@ class Rank:
             return {"tensor": self.stack.tp_shown * seconds_of("all_reduce", self.row_bytes, self.tensor) / 2}
         return {"tensor": self.tensor_s(block), "expert": expert_s(self, block)}
 
-    def rings(self, block: Block | None, f_s: float, b_s: float) -> tuple[float, float]:
-        """Return seconds on the ring of context parallelism that a forward and a backward of so many do not hide."""
-        return (context_s(self, block, f_s), context_s(self, block, b_s, 2)) if block is not None else (0.0, 0.0)
+    def rings(self, block: Block | None) -> tuple[Ring, Ring]:
+        """Return messages of context parallelism in the forward and in the backward of a block, or of an end."""
+        return (ring_of(self, block), ring_of(self, block, 2)) if block is not None else (Ring(), Ring())
 
     def summed(self, block: Block) -> tuple[float, int]:
         """What a direction sums over the tensor-parallel group: the tokens of a rank so many times, behind each half of
