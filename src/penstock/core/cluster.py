@@ -115,7 +115,7 @@ class Cluster:
         """Number of nodes."""
         return sum(count for _, count in self.groups)
 
-    @property
+    @cached_property
     def devices(self) -> int:
         """Number of devices, and so of ranks."""
         return sum(node.devices * count for node, count in self.groups)
