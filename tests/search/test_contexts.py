@@ -12,7 +12,7 @@ from penstock.core.setup import Setup
 from penstock.cost.collectives import collective_s, send_s
 from penstock.cost.stack import stack
 from penstock.predict import Grid, scores
-from penstock.predict.contexts import context_links, context_s, given_bytes, turned_bytes
+from penstock.predict.contexts import context_links, given_bytes, ring_of, turned_bytes
 from penstock.predict.micro import Rank
 from penstock.search.beside import neighbours
 from penstock.search.choice import split_of
@@ -34,8 +34,8 @@ def test_heads_stay_inside_the_node_and_the_ring_goes_outside() -> None:
     assert given_bytes(rank, block) == each * 2 * (8 + 32) * 0.5 * 2
     given_s = float(collective_s("all_to_all", given_bytes(rank, block), inner))
     ring_s = 3 * float(send_s(turned_bytes(rank, block), ring))
-    assert context_s(rank, block, 0.0) == pytest.approx(given_s + ring_s)
-    assert context_s(rank, block, 1e9) == pytest.approx(given_s + STACK.cp_shown * ring_s)
+    assert ring_of(rank, block).left_s(0.0) == pytest.approx(given_s + ring_s)
+    assert ring_of(rank, block).left_s(1e9) == pytest.approx(given_s + STACK.cp_shown * ring_s)
 
 
 def test_it_lies_between_a_ring_and_heads_alone() -> None:

@@ -115,12 +115,12 @@ class Cluster:
         """Number of nodes."""
         return sum(count for _, count in self.groups)
 
-    @property
+    @cached_property
     def devices(self) -> int:
         """Number of devices, and so of ranks."""
         return sum(node.devices * count for node, count in self.groups)
 
-    @property
+    @cached_property
     def uniform(self) -> bool:
         """Whether all nodes are equal."""
         return len({node for node, _ in self.groups}) == 1
@@ -206,13 +206,14 @@ class Cluster:
         >>> [level.kind for level in Cluster.read("dgx-h100:3").slowest(6)]
         ['nvswitch', 'infiniband']
         """
-        if self.uniform and self.measured is None and self._in_step(size * stride, run, skip):
-            return self.path(size, stride, run, skip)
         asked = (size, stride, -1, devices or self.devices, run, skip)
         if asked not in self._paths:
             from penstock.core.topology import slowest
 
-            self._paths[asked] = slowest(self, size, stride, run, skip, devices or self.devices)
+            if self.uniform and self.measured is None and self._in_step(size * stride, run, skip):
+                self._paths[asked] = self.path(size, stride, run, skip)
+            else:
+                self._paths[asked] = slowest(self, size, stride, run, skip, devices or self.devices)
         return self._paths[asked]
 
     def _in_step(self, span: int, run: int, skip: int) -> bool:

@@ -104,9 +104,9 @@ class Costs:
 
     def of(self, plan: Plan) -> NDArray[np.float64]:
         """Time of each op id, of both ops of a block the block's: shape (ops,)."""
-        kind, stage, micro = plan.ops.T
-        found: NDArray[np.float64] = self.seconds[kind, stage]
+        found: NDArray[np.float64] = self.seconds.take(plan.cells)
         if self.slice_factor:
+            kind, _, micro = plan.ops.T
             factor = np.array(self.slice_factor)
             if len(factor) != plan.slices:
                 raise ValueError(

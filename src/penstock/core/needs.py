@@ -73,13 +73,10 @@ def active(plan: Plan) -> dict[Kind, tuple[Need, ...]]:
 
 
 def _active(plan: Plan) -> dict[Kind, tuple[Need, ...]]:
-    kinds = plan.ops[:, 0]
-    present = np.bincount(kinds[(kinds >= 0) & (kinds < len(Kind))], minlength=len(Kind)) > 0
-
     def applies(need: Need) -> bool:
-        return bool((not need.if_any or present[list(need.made_by)].any()) and not (need.slices and plan.slices == 1))
+        return (not need.if_any or plan.holds(*need.made_by)) and not (need.slices and plan.slices == 1)
 
-    return {kind: tuple(filter(applies, rule)) for kind, rule in NEEDS.items() if present[kind]}
+    return {kind: tuple(filter(applies, rule)) for kind, rule in NEEDS.items() if plan.holds(kind)}
 
 
 def _index(plan: Plan) -> NDArray[np.int32]:
@@ -88,11 +85,11 @@ def _index(plan: Plan) -> NDArray[np.int32]:
             f"{plan.placement.stages} stages x {plan.micros} micro-batches, but only {len(plan)} ops: "
             f"each micro-batch needs at least a forward on every stage"
         )
-    kind, stage, micro = plan.ops.T
+    kind, stage, micro = np.ascontiguousarray(plan.ops.T)
     ids = np.full((len(Kind), plan.placement.stages, plan.micros), NOTHING, dtype=np.int32)
     inside = (micro >= 0) & (micro < plan.micros) & (stage >= 0) & (stage < plan.placement.stages)
     if inside.all():
-        ids[kind, stage, micro] = np.arange(len(plan))
+        ids.ravel()[plan.cells * plan.micros + micro] = np.arange(len(plan), dtype=np.int32)
     else:
         ids[kind[inside], stage[inside], micro[inside]] = np.flatnonzero(inside)
     return ids

@@ -97,6 +97,11 @@ class Plan:
         """Rank of each op id."""
         return np.repeat(np.arange(len(self.lanes), dtype=np.int32), np.diff(self.first))
 
+    @cached_property
+    def cells(self) -> NDArray[np.int64]:
+        """Where tables of shape (kinds, stages) have each op id, one row after the other."""
+        return self.ops[:, 0].astype(np.int64) * self.placement.stages + self.ops[:, 1]
+
     def memo(self, of: Callable[[Plan], T]) -> T:
         """What a function of this plan gives, found once: a plan never changes."""
         if of not in self._found:

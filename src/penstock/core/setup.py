@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from functools import cache
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 from penstock.core.disks import DISKS, check_disk
 from penstock.core.mesh import ORDER, order_of
@@ -261,8 +261,7 @@ class Setup:
         sizes = self.stage_layers or even(layers, self.stages)
         if sum(sizes) != layers:
             raise ValueError(f"stage_layers adds up to {sum(sizes)}; the model has {layers} layers")
-        ends = [sum(sizes[:stage]) for stage in range(self.stages + 1)]
-        return tuple(range(a, b) for a, b in pairwise(ends))
+        return tuple(range(a, b) for a, b in pairwise(accumulate(sizes, initial=0)))
 
 
 @cache

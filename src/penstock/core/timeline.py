@@ -66,13 +66,10 @@ class Timeline:
     waited_for: NDArray[np.int32]
     memory: tuple[MemoryCurve, ...]
 
-    @cached_property
-    def _work(self) -> NDArray[np.bool_]:
-        return of_kind(self.plan.ops[:, 0], WORK)
-
     def _per_rank(self, values: NDArray[np.float64], empty: float, how: Any) -> NDArray[np.float64]:
-        found = np.full(self.plan.placement.ranks, empty)
-        how.at(found, self.plan.rank_of_op[self._work], values[self._work])
+        found, first = np.full(self.plan.placement.ranks, empty), self.plan.first
+        some = np.flatnonzero(np.diff(first))
+        found[some] = how.reduceat(np.where(self.plan.memo(_work), values, empty), first[some])
         return found
 
     @cached_property
@@ -174,3 +171,7 @@ class Timeline:
             return cls(plan, data["label"], *times, np.array(data["waited_for"], dtype=np.int32), memory)
         except KeyError as missing:
             raise ValueError(f"the timeline lacks the key {missing}") from None
+
+
+def _work(plan: Plan) -> NDArray[np.bool_]:
+    return of_kind(plan.ops[:, 0], WORK)

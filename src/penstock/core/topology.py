@@ -150,6 +150,9 @@ class _Places:
 
 
 def _places(cluster: Cluster, ranks: Ids) -> _Places:
+    if len(cluster.groups) == 1:
+        node, _ = cluster.groups[0]
+        return _Places(cluster, [node], ranks, np.zeros_like(ranks), *np.divmod(ranks, node.devices))
     sizes = np.array([node.devices for node, _ in cluster.groups])
     counts = np.array([count for _, count in cluster.groups])
     ends = np.cumsum(sizes * counts)
@@ -163,7 +166,6 @@ def _places(cluster: Cluster, ranks: Ids) -> _Places:
 
 def _most(own: Ids, below: Ids) -> int:
     """The most parts of the level below that one part of a level holds; both in runs."""
-    starts = np.flatnonzero(np.diff(below)) + 1
-    of_parts = own[np.concatenate([[0], starts])]
-    edges = np.concatenate([[0], np.flatnonzero(np.diff(of_parts)) + 1, [len(of_parts)]])
-    return int(np.diff(edges).max())
+    of_parts = np.concatenate([own[:1], own[1:][below[1:] != below[:-1]]])
+    edges = np.concatenate([[-1], np.flatnonzero(of_parts[1:] != of_parts[:-1]), [len(of_parts) - 1]])
+    return int((edges[1:] - edges[:-1]).max())

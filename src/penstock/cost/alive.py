@@ -20,21 +20,21 @@ def backward_bytes(operators: Sequence[Operator], saved: Mapping[str, float]) ->
         saved: storages that are there when the backward begins, kept or made again, by name, with their bytes.
     """
     forward = [op for op in operators if op.phase == "F"]
-    alive = dict(saved)
-    first = _first_savers(forward)
+    alive, first = dict(saved), _first_savers(forward)
     gradients = bytes_of(forward[-1].makes[:1])
-    most = 0.0
+    kept, waiting, most = sum(alive.values()), sum(gradients.values()), 0.0
     for index in range(len(forward) - 1, -1, -1):
         op = forward[index]
         made = bytes_of(tensor for tensor in op.makes if tensor.name in gradients)
-        gradients |= bytes_of(op.takes)
-        most = max(most, sum(alive.values()) + sum((gradients | made).values()))
-        for name in made:
-            if name not in {tensor.name for tensor in op.takes}:
-                gradients.pop(name, None)
+        takes = bytes_of(op.takes)
+        waiting += sum(size - gradients.get(name, 0.0) for name, size in takes.items())
+        gradients |= takes
+        more = sum(size - gradients[name] for name, size in made.items())
+        most = max(most, kept + waiting + more)
+        waiting -= sum(gradients.pop(name) for name in made if name not in takes)
         for tensor in op.saves:
             if first[tensor.name] == index:
-                alive.pop(tensor.name, None)
+                kept -= alive.pop(tensor.name, 0.0)
     return most
 
 

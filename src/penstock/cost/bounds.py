@@ -62,14 +62,17 @@ def matmul_bound_s(
     inner = np.minimum((k / parts + waited) * (1 + shape["split"]), k + waited)
     inner *= rounds
     inner *= tile_s
-    moved = product_bytes(precision, m, n, k, batch)
+    moved = _product_bytes(precision, m, n, k, batch)
     return np.asarray(np.maximum(inner.min(axis=0), moved / device.memory_bytes_per_s))
 
 
 def product_bytes(precision: str, m: Sizes, n: Sizes, k: Sizes, batch: Sizes = 1) -> Floats:
     """Return the bytes that ``matmul`` reads and writes at least: operands and the result, each once."""
-    m, n, k, batch = arrays_of(m=m, n=n, k=k, batch=batch)
-    return np.asarray(batch * (k * (m + n) * BYTES[precision] + m * n * OUT_BYTES.get(precision, 2)))
+    return np.asarray(_product_bytes(precision, *arrays_of(m=m, n=n, k=k, batch=batch)))
+
+
+def _product_bytes(precision: str, m: Floats, n: Floats, k: Floats, batch: Floats) -> Floats:
+    return batch * (k * (m + n) * BYTES[precision] + m * n * OUT_BYTES.get(precision, 2))
 
 
 def roofline_s(device: Device, precision: str, m: Floats, n: Floats, k: Floats, batch: Floats) -> Floats:
@@ -147,6 +150,6 @@ def arrays_of(**given: Sizes) -> tuple[Floats, ...]:
     """
     arrays = {name: np.asarray(value, float) for name, value in given.items()}
     for name, array in arrays.items():
-        if array.size and not (array >= 1).all():
+        if not array.min(initial=1.0) >= 1:
             raise ValueError(f"{name}={array.min():g} is not a size; give at least 1")
     return tuple(np.broadcast_arrays(*arrays.values()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,7 +58,12 @@ def of_these(operators: Sequence[Operator], again: str | Collection[str]) -> str
     """Return those of the names in ``again`` that some operator has; a policy as it is."""
     if isinstance(again, str):
         return again
-    names = {_bare(op.name) for op in operators}
+    return _there(tuple(op.name for op in operators), tuple(again))
+
+
+@lru_cache(maxsize=4096)
+def _there(known: tuple[str, ...], again: tuple[str, ...]) -> tuple[str, ...]:
+    names = {_bare(one) for one in known}
     return tuple(name for name in again if any(mine == name or mine.startswith(f"{name}.") for mine in names))
 
 
@@ -79,26 +85,25 @@ def _without(forward: Sequence[Operator], again: set[str], discard: set[str]) ->
 
 def _chosen(forward: Sequence[Operator], names: Collection[str]) -> set[str]:
     """Full names of the operators that these names mean."""
-    found: set[str] = set()
-    for name in names:
-        mine = {op.name for op in forward if name in (op.name, _bare(op.name)) or _begins(op, name)}
-        if not mine:
-            known = ", ".join(dict.fromkeys(_bare(op.name) for op in forward))
-            near = nearest(name, ("none", "selective", "full"))
-            fix = f"did you mean {near!r}?" if near else f"there are {known}"
-            raise ValueError(f"no operator is called {name!r}; {fix}")
-        found |= mine
-    return found
+    known = tuple(op.name for op in forward)
+    return set[str]().union(*(_meant(known, name) for name in names))
+
+
+@lru_cache(maxsize=4096)
+def _meant(known: tuple[str, ...], name: str) -> frozenset[str]:
+    """Those of the full names that a name means; blocks of one kind have the same."""
+    mine = frozenset(one for one in known if name in (one, _bare(one)) or _bare(one).startswith(f"{name}."))
+    if not mine:
+        near = nearest(name, ("none", "selective", "full"))
+        fix = f"did you mean {near!r}?" if near else f"there are {', '.join(dict.fromkeys(map(_bare, known)))}"
+        raise ValueError(f"no operator is called {name!r}; {fix}")
+    return mine
 
 
 def _bare(name: str) -> str:
     """The name behind its scope, ``layer3.`` or the like."""
     head, _, rest = name.partition(".")
     return rest if head.startswith(("layer", "predictor")) else name
-
-
-def _begins(op: Operator, name: str) -> bool:
-    return _bare(op.name).startswith(f"{name}.")
 
 
 def bytes_of(tensors: Iterable[Tensor]) -> dict[str, float]:

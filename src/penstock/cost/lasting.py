@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,17 +49,24 @@ def sustained(
         hot: as ``hot_share`` gives it.
         shares: in place of those in the table of constants.
     """
-    names = (wide, low, "attention", "memory", "memory", "memory")
-    keys = [sustained_key(device.architecture, "bf16" if name == "fp16" else name) for name in names]
-    said = shares or {}
-    found = np.array([said.get(key, levels("sustained")[key][0]) for key in keys])
-    found = np.array([powered(device, name, key, share) for name, key, share in zip(names, keys, found, strict=True)])
-    measured = lasting_share(device)
-    if measured is not None:
-        found[:2] = measured
+    found = _at_most_power(device, low, wide, tuple((shares or {}).items())).copy()
     found[:HOT] = 1 - hot * (1 - found[:HOT])
     if attention != "newest":
         found[ATTENTION] *= levels("older_attention")[older_key(device.architecture, attention)][0]
+    return found
+
+
+@lru_cache(maxsize=4096)
+def _at_most_power(device: Device, low: str, wide: str, shares: tuple[tuple[str, float], ...]) -> Floats:
+    """The same where products and attention take all of the time."""
+    names = (wide, low, "attention", "memory", "memory", "memory")
+    keys = [sustained_key(device.architecture, "bf16" if name == "fp16" else name) for name in names]
+    known, said = levels("sustained"), dict(shares)
+    each = zip(names, keys, (said.get(key, known[key][0]) for key in keys), strict=True)
+    found = np.array([powered(device, name, key, share) for name, key, share in each])
+    measured = lasting_share(device)
+    if measured is not None:
+        found[:2] = measured
     return found
 
 

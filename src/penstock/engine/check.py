@@ -92,7 +92,7 @@ def _all_out_of_place(plan: Plan) -> list[Problem]:
 
 
 def _out_of_place(plan: Plan) -> Iterator[Problem]:
-    kind, stage, micro = plan.ops.T
+    kind, stage, micro = np.ascontiguousarray(plan.ops.T)
     inside = (kind >= 0) & (kind < len(Kind)) & (stage >= 0) & (stage < plan.placement.stages)
     outside = (micro < 0) | (micro >= plan.micros)
     if outside.any():

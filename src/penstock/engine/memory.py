@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -51,11 +52,11 @@ _TAKES = (Kind.F, Kind.R, Kind.FETCH, Kind.UNSHARD)
 
 
 def _activations(plan: Plan, start_s: NDArray[np.float64], end_s: NDArray[np.float64], costs: Costs) -> Changes:
-    kind, stage, micro = plan.ops.T
     saved, share = costs.saved_bytes, costs.w_share
     table = np.zeros((len(Kind), len(saved)))
     table[[Kind.F, Kind.B, Kind.I, Kind.W]] = saved, -saved, -saved * (1 - share), -saved * share
-    change = table[kind, stage] if plan.trains else np.zeros(len(plan))
+    change = table.take(plan.cells) if plan.trains else np.zeros(len(plan))
+    kind, stage, micro = plan.ops.T
     if plan.holds(Kind.R, *HOST):
         again = index(plan)[Kind.R, stage, micro] != NOTHING
         kept = saved[stage] * np.where(again, costs.kept_share[stage], 1.0)
@@ -70,10 +71,9 @@ def _activations(plan: Plan, start_s: NDArray[np.float64], end_s: NDArray[np.flo
 def _gathered(plan: Plan, start_s: NDArray[np.float64], end_s: NDArray[np.float64], costs: Costs) -> Changes:
     if not costs.weight_bytes.any():
         return _nothing()
-    kind, stage, _ = plan.ops.T
     table = np.zeros((len(Kind), len(costs.weight_bytes)))
     table[[Kind.UNSHARD, Kind.RESHARD]] = costs.weight_bytes, -costs.weight_bytes
-    return _at_ends(plan, start_s, end_s, table[kind, stage])
+    return _at_ends(plan, start_s, end_s, table.take(plan.cells))
 
 
 def _nothing() -> Changes:
@@ -85,10 +85,15 @@ def _at_ends(
     plan: Plan, start_s: NDArray[np.float64], end_s: NDArray[np.float64], change: NDArray[np.float64]
 ) -> Changes:
     """Changes of ops, as they start where they take and as they end where they free."""
-    rows = np.flatnonzero(change)
-    takes = of_kind(plan.ops[rows, 0], _TAKES)
-    when = np.where(takes, start_s[rows], end_s[rows])
-    return Changes(plan.rank_of_op[rows], when, 2 * rows + ~takes, change[rows])
+    takes, rows = plan.memo(_taking), np.flatnonzero(change)
+    when, turn = np.where(takes, start_s, end_s), np.arange(0, 2 * len(plan), 2) + ~takes
+    if len(rows) == len(plan):
+        return Changes(plan.rank_of_op, when, turn, change)
+    return Changes(plan.rank_of_op[rows], when[rows], turn[rows], change[rows])
+
+
+def _taking(plan: Plan) -> NDArray[np.bool_]:
+    return of_kind(plan.ops[:, 0], _TAKES)
 
 
 def _buffers(plan: Plan, start_s: NDArray[np.float64], end_s: NDArray[np.float64], costs: Costs) -> Changes:
@@ -144,23 +149,30 @@ def _consumed(
 
 
 def _curves(ranks: int, kinds: tuple[Changes, ...]) -> tuple[MemoryCurve, ...]:
-    rank, time_s, turn, size = (np.concatenate(column) for column in zip(*kinds, strict=True))
-    of = np.repeat(np.arange(len(kinds)), [len(one.size) for one in kinds])
-    if not ((np.diff(rank) > 0) | (np.diff(time_s) >= 0) & (np.diff(rank) == 0) & (np.diff(turn) > 0)).all():
+    some = [k for k, kind in enumerate(kinds) if len(kind.size)]
+    rank, time_s, turn, size = _together([kinds[k] for k in some] or [_nothing()])
+    of = np.repeat(some, [len(kinds[k].size) for k in some])
+    same = rank[1:] == rank[:-1]
+    later = (time_s[1:] >= time_s[:-1]) & (turn[1:] > turn[:-1])
+    if not np.where(same, later, rank[1:] > rank[:-1]).all():
         order = np.lexsort((turn, time_s, rank))
         rank, time_s, size, of = rank[order], time_s[order], size[order], of[order]
-    ends = np.concatenate([[0], np.cumsum(np.bincount(rank, minlength=ranks))])
-    some = [k for k, kind in enumerate(kinds) if len(kind.size)]
-    curves = []
+    ends = np.concatenate([[0], np.cumsum(np.bincount(rank, minlength=ranks))]).tolist()
+    levels = np.zeros((len(kinds), len(size)))
+    for k in some:
+        levels[k] = _levels(size if len(some) == 1 else np.where(of == k, size, 0.0), ends)
+    return tuple(MemoryCurve(time_s[a:b], *levels[:, a:b]) for a, b in pairwise(ends))
+
+
+def _together(kinds: Sequence[Changes]) -> Changes:
+    return kinds[0] if len(kinds) == 1 else Changes(*map(np.concatenate, zip(*kinds, strict=True)))
+
+
+def _levels(change: NDArray[np.float64], ends: list[int]) -> NDArray[np.float64]:
+    """What is there after each change, by ranks that end at ``ends``; what rounding leaves of nothing is none."""
+    level, least = np.empty_like(change), np.empty_like(change)
     for a, b in pairwise(ends):
-        levels = np.zeros((len(kinds), b - a))
-        for k in some:
-            levels[k] = _level(size[a:b] if len(some) == 1 else np.where(of[a:b] == k, size[a:b], 0.0))
-        curves.append(MemoryCurve(time_s[a:b], *levels))
-    return tuple(curves)
-
-
-def _level(change: NDArray[np.float64]) -> NDArray[np.float64]:
-    level = np.cumsum(change)
-    level[np.abs(level) < 1e-9 * np.abs(change).max(initial=1.0)] = 0.0
+        change[a:b].cumsum(out=level[a:b])
+        least[a:b] = 1e-9 * np.abs(change[a:b]).max(initial=1.0)
+    level[np.abs(level) < least] = 0.0
     return level

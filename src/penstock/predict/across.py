@@ -84,7 +84,7 @@ def across(model: Architecture, clusters: Sequence[Cluster], uplink: Uplink, set
     apart = site_of[:, None] != site_of[None, :]
     costs = replace(first.costs, seconds=op_s, hop_s=np.where(apart, message_s, first.costs.hop_s))
     timeline = simulate(add_sends(first.plan, ahead=AHEAD, in_flight=max(2, setup.pp)), costs)
-    found = [rooms(step.rank, step.held(step.on), timeline.peak_bytes.tolist()) for step in steps]
+    found = [rooms(step.rank, step.of_ranks, timeline.peak_bytes.tolist()) for step in steps]
     return Across(
         setup=setup,
         seconds=float((timeline.last_s + after_s).max()),

@@ -66,17 +66,23 @@ def gathers_s(rank: Split, counts: Counts, own: Counts, f: Floats, b: Floats) ->
     """
     setup, stack = rank.setup, rank.stack
     gather_s, sum_s = np.zeros(f.shape), np.zeros(f.shape)
+    if not (np.any(setup.zero >= 2) or setup.weight_offload or setup.optimizer_offload):
+        return gather_s, sum_s
     widths = (min(setup.frozen_bytes, rank.width_bytes),) * 2 if setup.adapter else rank.gathered_bytes
     for group, params, trained, width_bytes in zip(groups(setup), counts, own, widths, strict=True):
+        if not np.any(params):
+            continue
         whole_bytes, reduced_bytes = (
             np.broadcast_to(each, f.shape) for each in (params * width_bytes, trained * stack.reduced_bytes)
         )
         gather_s += rank.among("all_gather", whole_bytes, group.inside, setup.zero == 3)
         sum_s += rank.among("reduce_scatter", reduced_bytes, group.inside, setup.zero >= 2)
         sum_s += rank.among("all_reduce", reduced_bytes / group.shards, group.across, setup.zero >= 2)
-    copied_s, sent_s = fetch_s(rank, counts, own)
-    backward_s = np.maximum(gather_s + sum_s, np.maximum(copied_s, sent_s))
-    gather_s, sum_s = np.maximum(gather_s, copied_s), np.maximum(sum_s, sent_s)
+    backward_s = gather_s + sum_s
+    if setup.weight_offload or setup.optimizer_offload:
+        copied_s, sent_s = fetch_s(rank, counts, own)
+        backward_s = np.maximum(backward_s, np.maximum(copied_s, sent_s))
+        gather_s, sum_s = np.maximum(gather_s, copied_s), np.maximum(sum_s, sent_s)
     forward = _beside(stack, gather_s, f)
     if setup.overlap == "own":
         return forward, _beside(stack, backward_s, b)
@@ -112,6 +118,8 @@ def sums(rank: Split, dense: Floats, experts: Floats, backward_s: Floats) -> lis
     """
     setup, stack, found, width = rank.setup, rank.stack, [], rank.stack.reduced_bytes
     for group, count, gathered in zip(groups(setup), (dense, experts), rank.gathered_bytes, strict=True):
+        if not np.any(count):
+            continue
         one = setup.zero == 1
         wanted: tuple[tuple[str, Collective, Floats, Row, float, Any], ...] = (
             ("gradients", "reduce_scatter", count * width, group.inside, 1.0, one),

@@ -18,11 +18,20 @@ Blocks = list[Counter[Block]]
 
 
 def layers_by_way(model: Architecture, setup: Setup) -> tuple[Blocks, Blocks]:
-    """Return, of each stage, the layers that have ``recompute``, and the first ones that have ``recompute_first``."""
-    stages = [model.blocks[layers.start : layers.stop] for layers in setup.layers_of(model.layers)]
-    counts = setup.again or (0,) * len(stages)
-    both = [(blocks[count:], blocks[:count]) for blocks, count in zip(stages, counts, strict=True)]
-    return [Counter(rest) for rest, _ in both], [Counter(first) for _, first in both]
+    """Return, of each stage, the layers that have ``recompute``, and the first ones that have ``recompute_first``; not
+    to be changed."""
+    stages = setup.layers_of(model.layers)
+    if not setup.again:
+        return layers(model, stages), [Counter()] * len(stages)
+    both = [(each[count:], each[:count]) for each, count in zip(stages, setup.again, strict=True)]
+    rest, first = zip(*both, strict=True)
+    return layers(model, rest), layers(model, first)
+
+
+@lru_cache(maxsize=4096)
+def layers(model: Architecture, stages: tuple[range, ...]) -> Blocks:
+    """Return the blocks of each stage; not to be changed, since many setups have the same."""
+    return [Counter(model.blocks[each.start : each.stop]) for each in stages]
 
 
 @lru_cache(maxsize=32768)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from penstock.core.architecture import Block
 from penstock.core.cluster import Level
@@ -50,14 +50,27 @@ def gathered_bytes(rank: Rank, block: Block) -> float:
     return 0.0 if in_ring(rank) else turned_bytes(rank, block) * (rank.setup.cp // rank.setup.cp_turned)
 
 
-def context_s(rank: Rank, block: Block, hides_s: float, times: int = 1) -> float:
-    """Return the seconds of ``given_bytes``, and of keys and values: all of them where they are gathered, else as far
-    as so much work does not hide them."""
+class Ring(NamedTuple):
+    """Seconds of a pass's messages: those that nothing hides, and those beside its work, of which a ``share`` shows."""
+
+    alone_s: float = 0.0
+    beside_s: float = 0.0
+    share: float = 0.0
+
+    def left_s(self, hides_s: float) -> float:
+        """Return what is left of them where so much work hides what it can."""
+        return self.alone_s + max(0.0, self.beside_s - hides_s) + self.share * min(self.beside_s, hides_s)
+
+
+def ring_of(rank: Rank, block: Block, times: int = 1) -> Ring:
+    """Return the seconds of ``given_bytes``, and of keys and values, which nothing hides where they are gathered, so
+    many times."""
+    if rank.setup.cp == 1:
+        return Ring()
     inner, ring = context_links(rank)
     given_s = times * seconds_of("all_to_all", given_bytes(rank, block), inner)
     if not in_ring(rank):
-        return given_s + seconds_of("all_gather", times * gathered_bytes(rank, block), ring)
+        return Ring(given_s + seconds_of("all_gather", times * gathered_bytes(rank, block), ring))
     steps = rank.setup.cp // rank.setup.cp_turned - 1
     whole_s = steps * seconds_of("send", times * turned_bytes(rank, block), ring)
-    share = shown(rank.stack, "cp", rank.setup.cp_overlap)
-    return given_s + max(0.0, whole_s - hides_s) + share * min(whole_s, hides_s)
+    return Ring(given_s, whole_s, shown(rank.stack, "cp", rank.setup.cp_overlap))

@@ -140,7 +140,7 @@ def _kernels(
 ) -> list[Kernel]:
     found = timed(rows, rank.device, low, rank.wide, crowd)
     done = work(rows, again, found)
-    hot = rank.hot(done, block, host_s(rank, done, block))
+    hot = rank.hot(done, host_s(rank, done, block), sum(rank.turns(block).values()), rank.rings(block))
     lasting = rank.lasting(low, hot)
     times = {int(index): time for at, time in found.sources for index in at}
     cast_s = found.cast_s / lasting[CLASSES.index("cast")]

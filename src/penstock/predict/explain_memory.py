@@ -20,6 +20,7 @@ from penstock.predict.memory import Width, counted, peak, vocabulary_waits, widt
 from penstock.predict.micro import Rank
 from penstock.predict.moments import logit_bytes, loss_storages, storages
 from penstock.predict.prediction import Room
+from penstock.predict.sizes import Sizes
 from penstock.predict.split import sharded
 from penstock.predict.stage import Stage
 from penstock.predict.step import Step
@@ -154,7 +155,8 @@ class _OnRank:
     def _bytes(self, width: Width, blocks: Counter[Block], first: bool, last: bool) -> tuple[float, float]:
         """Bytes of all but experts, and of experts."""
         setup = self.rank.setup
-        dense, experts = counted(self.rank, width, Stage(blocks, first, last))
+        stage = Stage(blocks, first, last)
+        dense, experts = counted(self.rank, width, stage, Sizes.of(self.rank, stage))
         sizes = (sharded(setup, (dense, 0.0), width.stage), sharded(setup, (0.0, experts), width.stage))
         return width.size_bytes * sizes[0], width.size_bytes * sizes[1]
 

@@ -39,7 +39,7 @@ class Opened:
 
     def __init__(self, step: Step) -> None:
         self.step, self.rank, self.setup, self.stack, self.r = step, step.rank, step.setup, step.stack, step.slowest
-        self.seconds = float(step.seconds()[self.r])
+        self.seconds = float(step.seconds[self.r])
 
     def time(self) -> Figure:
         """Return the seconds of the step as a tree."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -38,5 +36,5 @@ def work_s(grid: Grid, made: list[Rank], of: NDArray[np.int64]) -> NDArray[np.fl
 
 def _pass_s(rank: Rank) -> float:
     """Seconds of a micro-batch through the whole model."""
-    blocks = Counter(rank.model.blocks)
+    blocks = rank.model.kinds()
     return sum(part.all_s * (1 if isinstance(name, str) else blocks[name]) for name, part in rank.parts.items())

@@ -33,7 +33,8 @@ def again_flops(model: Architecture, setup: Setup, *, whole: bool = False) -> fl
 
     With those of the model they are what "hardware" FLOPs count (Korthikanti et al. 2022, arXiv:2205.05198).
     """
-    rest, first = (sum(stages, Counter[Block]()) for stages in layers_by_way(model, setup))
+    first = sum(layers_by_way(model, setup)[1] if setup.again else (), Counter[Block]())
+    rest = {block: count - first[block] for block, count in model.kinds().items()}
     ways = ((setup.recompute, rest), (setup.recompute_first, first))
     each = ((block, again, count) for again, kinds in ways for block, count in kinds.items())
     return setup.batch * sum(_again_flops(block, setup.seq, again, whole) * count for block, again, count in each)

@@ -24,6 +24,8 @@ FROM_0 = ("zero", "sp", "shards", "cp_heads", "cp_inner", "vocabulary")
 CHOICES = ("recompute", "schedule", "stage_layers", "recompute_layers", "order", "tp_overlap", "ep_overlap")
 COUNTS = ("stage_layers", "recompute_layers")
 """Those of them that are numbers, one for each stage."""
+DENSE = 16
+"""Numbers that span no more than so many times their count are told apart by a table."""
 DERIVED = ("devices", "cp_turned", "stages", "micros", "replicas", "expert_replicas", "sharded", "expert_sharded")
 """What follows from columns as it does for one setup."""
 
@@ -87,13 +89,14 @@ class Grid:
         if name in CHOICES:
             raise AttributeError(f"rows of a grid differ in {name}; look at one setup")
         if name in DERIVED:
-            return getattr(Setup, name).fget(self)
+            self.__dict__[name] = getattr(Setup, name).fget(self)
+            return self.__dict__[name]
         return self.columns[name] if name in self.columns else getattr(self.base, name)
 
     def inside(self, axis: str, other: str) -> NDArray[np.bool_]:
         """Return in which rows an axis lies inside of another."""
-        each = [order.index(axis) < order.index(other) for order in self.choices["order"]]
-        return np.asarray(np.array(each, dtype=bool)[self.columns["order"]])
+        each = np.array([order.index(axis) < order.index(other) for order in self.choices["order"]])
+        return np.asarray(each[0] if len(each) == 1 else each[self.columns["order"]])
 
     def __len__(self) -> int:
         return len(self.columns["tp"])
@@ -144,10 +147,24 @@ class Grid:
                 column = getattr(self, name) if name not in CHOICES else self.columns[name]
             else:
                 column = name
-            _, place = np.unique(column, return_inverse=True)
-            code = code * (int(place.max(initial=0)) + 1) + place
-        _, first, which = np.unique(code, return_index=True, return_inverse=True)
-        return first, which
+            first, place = _kinds(column)
+            code = code * len(first) + place
+            if code.max(initial=0) > DENSE * len(code):
+                code = _kinds(code)[1]
+        return _kinds(code)
+
+
+def _kinds(values: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The first row of each distinct value, and which one each row has, in order of values; without sorting them where
+    these are few."""
+    low, rows = int(values.min(initial=0)), len(values)
+    span = int(values.max(initial=0)) - low + 1
+    if span > DENSE * rows:
+        return np.unique(values, return_index=True, return_inverse=True)[1:]
+    first = np.full(span, rows)
+    first[values[::-1] - low] = np.arange(rows)[::-1]
+    there = first < rows
+    return first[there], (np.cumsum(there) - 1)[values - low]
 
 
 def together(grids: Sequence[Grid]) -> Grid:

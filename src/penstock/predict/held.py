@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,7 +19,7 @@ from penstock.predict.memory import peak_bytes, saved_bytes
 from penstock.predict.micro import Rank
 from penstock.predict.moments import FIRST, each_kind
 from penstock.predict.ranks import Layout, Ranks, layout, padded, staying
-from penstock.predict.sizes import parameters, trained
+from penstock.predict.sizes import Sizes
 from penstock.predict.split import hops_s, sharded, waits_s
 from penstock.predict.stage import Stage
 from penstock.schedules.build import build
@@ -97,6 +97,11 @@ class Held:
         stage = Stage(blocks, first[at], last[at], again)
         return Held(self.ranks.rows(at), stage, self.classes, self.which[at])
 
+    @cached_property
+    def sizes(self) -> Sizes:
+        """Parameters of each."""
+        return Sizes.of(self.ranks, self.stage)
+
     def bytes(self) -> tuple[Floats, Floats]:
         """At the peak of the device that holds most, and what of it must fit on each, shape (rows, classes)."""
         total, needed = self.peaks(self.in_flight())
@@ -112,11 +117,11 @@ class Held:
 
     def host_bytes(self) -> tuple[Floats, Floats]:
         """In host memory, for a device of the rank that has most there, and on disks, likewise: shape (rows,)."""
-        many, (dense, experts) = self.ranks, trained(self.ranks, *self.stage.held)
+        many, sizes = self.ranks, self.sizes
         each = [one for first in FIRST for one in each_kind(many, self.stage, first)]
         away = sum(one.away * count for one, count in each) * self.in_flight() if many.setup.offload else 0.0
-        owned = np.broadcast_to(sharded(many.setup, (dense, experts), 1), self.stage.first.shape)
-        waiting, there = waiting_bytes(many, owned, parameters(many.model, many.setup, *self.stage.held))
+        owned = np.broadcast_to(sharded(many.setup, sizes.own, 1), self.stage.first.shape)
+        waiting, there = waiting_bytes(many, owned, sizes.whole)
         return (waiting + away).max(axis=1), np.broadcast_to(there, owned.shape).max(axis=1)
 
     def least_bytes(self, needed: Floats, less: Less) -> Floats:
@@ -138,11 +143,8 @@ class Held:
         """
         grid, bare = self.ranks.grid, _passes(self.ranks, self.stage)
         share = self.classes.count[self.which] / grid.pp[:, None]
-        sizes = (
-            *parameters(self.ranks.model, self.ranks.setup, *self.stage.held),
-            *trained(self.ranks, *self.stage.held),
-        )
-        mean = [(share * each).sum(axis=1)[:, None] for each in (bare.f, bare.i, bare.w, *sizes)]
+        parts = (bare.f, bare.i, bare.w, *self.sizes.whole, *self.sizes.own)
+        mean = [(share * each).sum(axis=1)[:, None] for each in parts]
         times = _waiting(self.ranks, Times(*mean[:3]), (mean[3], mean[4]), (mean[5], mean[6]))
         f, i, w = (each[:, 0] for each in (times.f, times.i, times.w))
         idle_s = np.where(grid.micros > grid.pp, _idle(grid, f, i, w), 0.0)
@@ -158,9 +160,8 @@ class Held:
         """Of a step, and what none of it takes less than: a rank begins when a micro-batch has come to it, does its
         work, and the gradient of its last backward goes back to the first rank."""
         many, setup = self.ranks, self.ranks.setup
-        times = _times(many, self.stage)
-        dense, experts = trained(many, *self.stage.held)
-        dense, experts = np.broadcast_to(dense, times.f.shape), np.broadcast_to(experts, times.f.shape)
+        times = _waiting(many, _passes(many, self.stage), *self.sizes)
+        dense, experts = (np.broadcast_to(each, times.f.shape) for each in self.sizes.own)
         beside_s = gradients_s(sums(many, dense, experts, times.b), times.b)
         beside_s += optimizer_s(updates_s(many, sharded(setup, (dense, experts), 1)))
         end_s = _ends(many, times, self.classes, self.which)
@@ -200,12 +201,6 @@ def _added(many: Ranks, made: Iterable[tuple[Callable[[Rank], Any], Any]], shape
         each = many.each(seconds)
         f, i, w = (total + times * one for total, one in zip((f, i, w), each, strict=True))
     return Times(f, i, w)
-
-
-def _times(many: Ranks, stage: Stage) -> Times:
-    """Passes of each rank, with all that it waits for."""
-    sizes = (parameters(many.model, many.setup, *stage.held), trained(many, *stage.held))
-    return _waiting(many, _passes(many, stage), *sizes)
 
 
 def _waiting(many: Ranks, bare: Times, sizes: Counts, own: Counts) -> Times:
@@ -257,9 +252,20 @@ def _idle(grid: Grid, f: Floats, i: Floats, w: Floats) -> Floats:
     for place, name in enumerate(grid.choices["schedule"]):
         rows = (grid.columns["schedule"] == place) & (grid.pp > 1)
         if rows.any():
-            each = (column[rows] for column in (grid.pp, grid.micros, grid.chunks, f, i, w))
-            found[rows] = np.frompyfunc(SCHEDULES[name].idle, 6, 1)(*each)
+            each = [column[rows] for column in (grid.pp, grid.micros, grid.chunks, f, i, w)]
+            idle = SCHEDULES[name].idle
+            found[rows] = idle(*each) if _takes_arrays(name) else np.frompyfunc(idle, 6, 1)(*each)
     return found
+
+
+@cache
+def _takes_arrays(schedule: str) -> bool:
+    """Whether what a schedule claims of idle time is arithmetic alone, which works on many setups at once."""
+    try:
+        SCHEDULES[schedule].idle(*np.ones((6, 2)))
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 @cache

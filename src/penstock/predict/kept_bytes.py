@@ -31,7 +31,7 @@ class BlockBytes(NamedTuple):
     away: float
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=65536)
 def block_bytes(block: Block, batch: Microbatch, again: Again, offload: float | tuple[str, ...] = 0.0) -> BlockBytes:
     """Return what a block holds of a micro-batch on its device, and on its host.
 

@@ -20,7 +20,8 @@ from penstock.predict.works import block_rows
 if TYPE_CHECKING:
     from penstock.predict.micro import Rank
 
-Floats = NDArray[np.float64]
+Three = tuple[float, float, float]
+"""Of a forward, of a backward, and of what runs again."""
 WHOLE = "block"
 PARTS = {
     WHOLE: ("",),
@@ -48,15 +49,15 @@ def recorded(rows: Rows, graphed: tuple[str, ...]) -> NDArray[np.bool_]:
 @lru_cache(maxsize=4096)
 def _in_graphs(
     block: Block, batch: Microbatch, recompute: str | tuple[str, ...], graphed: tuple[str, ...], low: str, wide: str
-) -> Floats:
+) -> Three:
     """Kernels of a forward, of a backward and of what runs again that graphs start."""
     made, rows = block_rows(block, batch)
     mine = launched(rows, low, wide) * recorded(rows, graphed)
     again = rerun(made, of_these(made, recompute))
-    return np.array([mine[rows.phase == 0].sum(), mine[rows.phase > 0].sum(), mine[again].sum()])
+    return float(mine[rows.phase == 0].sum()), float(mine[rows.phase > 0].sum()), float(mine[again].sum())
 
 
-def host_s(rank: Rank, done: Work, block: Block | None) -> tuple[float, float, float]:
+def host_s(rank: Rank, done: Work, block: Block | None) -> Three:
     """Return seconds in which the host launches a part: its forward, its backward, and what runs again; sums over the
     tensor-parallel group take it as long as operators.
 
@@ -64,15 +65,27 @@ def host_s(rank: Rank, done: Work, block: Block | None) -> tuple[float, float, f
     step nobody counts tokens.
     """
     (f, i, w, again), graphed = done.launches, rank.stack.graphed
-    ways, sums, whole = [0, 1, 0], rank.summed(block)[1] if block is not None else 0, again == f
-    found = np.array([f + sums, i + w + sums, again + sums * whole]) * np.array(rank.launches_s)[ways]
-    if not rank.setup.graphs and WHOLE not in graphed:
+    sums, whole = rank.summed(block)[1] if block is not None else 0, again == f
+    found = _each((f + sums, i + w + sums, again + sums * whole), rank.launches_s)
+    if rank.setup.graphs:
+        return found
+    if WHOLE not in graphed and any(done.experts):
         f, i, w, again = done.experts
-        found += np.array([f, i + w, again]) * np.array(rank.experts_s)[ways]
-    if block is not None and isinstance(block.mlp, Experts) and not rank.setup.graphs:
-        found += np.array([1.0, 1.0, whole]) * rank.counts_s
-    if block is not None and graphed and not rank.setup.graphs:
-        saved_s = np.array(rank.launches_s) - np.array(rank.recorded_s)
+        found = _plus(found, _each((f, i + w, again), rank.experts_s))
+    if block is not None and isinstance(block.mlp, Experts):
+        found = _plus(found, (rank.counts_s, rank.counts_s, whole * rank.counts_s))
+    if block is not None and graphed:
+        forward_s, backward_s = (graph - alone for graph, alone in zip(rank.recorded_s, rank.launches_s, strict=True))
         bits = rank.bits_in(block), rank.wide
-        found -= _in_graphs(block, rank.batch_of(block), rank.again, graphed, *bits) * saved_s[ways]
-    return float(found[0]), float(found[1]), float(found[2])
+        there = _in_graphs(block, rank.batch_of(block), rank.again, graphed, *bits)
+        found = _plus(found, _each(there, (forward_s, backward_s)))
+    return found
+
+
+def _each(counts: Three, launch_s: tuple[float, ...]) -> Three:
+    """Seconds of so many launches of a forward, of a backward, and of what runs again, as a forward does."""
+    return counts[0] * launch_s[0], counts[1] * launch_s[1], counts[2] * launch_s[0]
+
+
+def _plus(some: Three, more: Three) -> Three:
+    return some[0] + more[0], some[1] + more[1], some[2] + more[2]

@@ -16,7 +16,7 @@ from penstock.predict.host import away_gradients, stored_bytes
 from penstock.predict.micro import Rank
 from penstock.predict.moments import FIRST, Moment, each_kind, moments
 from penstock.predict.prediction import Room
-from penstock.predict.sizes import parameters, trained
+from penstock.predict.sizes import Sizes, parameters
 from penstock.predict.split import Split, sharded
 from penstock.predict.stage import Stage
 
@@ -50,16 +50,19 @@ def rooms(rank: Split, stage: Stage, held_bytes: Sequence[float]) -> tuple[Room,
 
 def peak_bytes(rank: Split, stage: Stage, held_bytes: Floats) -> tuple[Floats, Floats]:
     """Return what devices hold at their peak, and what of it must fit, for many at once: arrays as in ``stage``."""
-    found = _at_peak(rank, stage, held_bytes)
-    total = sum(getattr(found, name) for name in NAMES)
-    return total, total - found.reserve
+    resting, held_bytes, then = _times(rank, stage, held_bytes)
+    passing = then(lambda one: one.activations(held_bytes) + one.loss + one.working_bytes)
+    beside = then(lambda one: one.gradients * resting.gradients + one.messages_bytes)
+    needed = passing + beside + (resting.weights + resting.optimizer + resting.context + rank.stack.workspace_bytes)
+    return needed + rank.stack.slack * passing, needed
 
 
 def peak(rank: Rank, stage: Stage, held_bytes: float) -> tuple[Moment, float]:
     """Return the moment at which a rank holds most, and the activations that are kept then, ``held_bytes`` by the
     timeline."""
-    resting, held_bytes = _resting(rank, stage), _held_bytes(rank, stage, held_bytes)
-    return max(moments(rank, stage), key=lambda moment: moment.total(held_bytes, resting.gradients)), held_bytes
+    sizes = Sizes.of(rank, stage)
+    resting, held_bytes = _resting(rank, stage, sizes), _held_bytes(rank, stage, held_bytes)
+    return max(moments(rank, stage, sizes), key=lambda moment: moment.total(held_bytes, resting.gradients)), held_bytes
 
 
 class Width(NamedTuple):
@@ -112,11 +115,11 @@ def _weights(rank: Split) -> list[Width]:
     ]
 
 
-def counted(rank: Split, width: Width, stage: Stage) -> tuple[Any, Any]:
-    """Return the parameters of a device that a width is of: all but experts, and experts."""
+def counted(rank: Split, width: Width, stage: Stage, sizes: Sizes) -> tuple[Any, Any]:
+    """Return the parameters of a device that a width is of, of all that it holds: all but experts, and experts."""
     if width.trained:
-        return trained(rank, *stage.held)
-    whole = parameters(rank.model, rank.setup, *stage.held)
+        return sizes.own
+    whole = sizes.whole
     if not width.where:
         return whole
     high = stage._replace(blocks={block: count for block, count in stage.blocks.items() if block.wide})
@@ -124,11 +127,15 @@ def counted(rank: Split, width: Width, stage: Stage) -> tuple[Any, Any]:
     return rest if width.where == "high" else (whole[0] - rest[0], whole[1] - rest[1])
 
 
-def _resting(rank: Split, stage: Stage) -> Room:
+def _resting(rank: Split, stage: Stage, sizes: Sizes) -> Room:
     """What is there between steps, all gradients included."""
     sums: dict[str, Any] = defaultdict(float)
+    shares: dict[tuple[bool, str, int], Any] = {}
     for width in widths(rank):
-        sums[width.part] += width.size_bytes * sharded(rank.setup, counted(rank, width, stage), width.stage)
+        of = (width.trained, width.where, width.stage)
+        if of not in shares:
+            shares[of] = sharded(rank.setup, counted(rank, width, stage, sizes), width.stage)
+        sums[width.part] += width.size_bytes * shares[of]
     return Room(**sums, context=rank.stack.context_bytes)
 
 
@@ -136,7 +143,8 @@ def least_bytes(rank: Split) -> Any:
     """Return what the mean pipeline rank holds at any time, so that one holds at least so much: weights and the
     optimizer's state."""
     model, pp = rank.model, rank.setup.pp
-    resting = _resting(rank, Stage({kind: count / pp for kind, count in model.kinds().items()}, 1 / pp, 1 / pp))
+    mean = Stage({kind: count / pp for kind, count in model.kinds().items()}, 1 / pp, 1 / pp)
+    resting = _resting(rank, mean, Sizes.of(rank, mean))
     return resting.weights + resting.optimizer + resting.context
 
 
@@ -162,15 +170,25 @@ def _held_bytes(rank: Split, stage: Stage, held_bytes: Any) -> Any:
     return found + pairs * saved_bytes(rank, stage) / np.where(setup.pp == 1, rank.model.layers, setup.chunks)
 
 
-def _at_peak(rank: Split, stage: Stage, held_bytes: Floats) -> Room:
-    """What is there when it is most, in arrays of the shape of ``held_bytes``."""
-    held_bytes = _held_bytes(rank, stage, held_bytes)
-    resting, times = _resting(rank, stage), [*moments(rank, stage)]
-    best = _stacked([one.total(held_bytes, resting.gradients) for one in times], held_bytes.shape).argmax(axis=0)[None]
+def _times(
+    rank: Split, stage: Stage, held_bytes: Floats
+) -> tuple[Room, Floats, Callable[[Callable[[Moment], Any]], Any]]:
+    """What is there between steps, activations that wait at most, and what tells what a moment has of something, at the
+    moment at which it is most: arrays of the shape of ``held_bytes``."""
+    held_bytes, sizes = _held_bytes(rank, stage, held_bytes), Sizes.of(rank, stage)
+    resting, times = _resting(rank, stage, sizes), [*moments(rank, stage, sizes)]
+    best = _stacked([one.total(held_bytes, resting.gradients) for one in times], held_bytes.shape).argmax(axis=0)
+    at = best * best.size + np.arange(best.size).reshape(best.shape)
 
     def then(of: Callable[[Moment], Any]) -> Any:
-        return np.asarray(np.take_along_axis(_stacked([of(one) for one in times], held_bytes.shape), best, 0)[0])
+        return _stacked([of(one) for one in times], held_bytes.shape).take(at)
 
+    return resting, held_bytes, then
+
+
+def _at_peak(rank: Split, stage: Stage, held_bytes: Floats) -> Room:
+    """What is there when it is most, in arrays of the shape of ``held_bytes``."""
+    resting, held_bytes, then = _times(rank, stage, held_bytes)
     activations, loss = then(lambda one: one.activations(held_bytes)), then(lambda one: one.loss)
     working = then(lambda one: one.working_bytes)
     return replace(

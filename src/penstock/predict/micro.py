@@ -24,9 +24,9 @@ from penstock.cost.operators import Kernels, Microbatch, Shard
 from penstock.cost.passes import CAST, MEMORY, ROUTING, Work, hot_share
 from penstock.cost.stack import Stack
 from penstock.cost.switches import shown
-from penstock.predict.contexts import context_s
+from penstock.predict.contexts import Ring, ring_of
 from penstock.predict.host import with_copies
-from penstock.predict.launching import host_s
+from penstock.predict.launching import Three, host_s
 from penstock.predict.part import Part, both_s
 from penstock.predict.precision import Precision, slow_down
 from penstock.predict.routed import expert_s
@@ -65,7 +65,8 @@ class Rank:
         self.stand_ins = precision.stand_ins(self.device)
         self.width_bytes = 4.0 if setup.precision == "fp32" else 2.0
         shard = Shard(tp=setup.tp, sp=setup.sp, cp=setup.cp, cp_turned=setup.cp_turned, ep=setup.ep, etp=setup.etp)
-        kernels: Kernels = replace(stack.kernels, attention=setup.flash)
+        kernels: Kernels = stack.kernels
+        kernels = kernels if kernels.attention == setup.flash else replace(kernels, attention=setup.flash)
         self.batch = Microbatch(
             micro=setup.micro,
             seq=setup.seq,
@@ -118,7 +119,7 @@ class Rank:
     def batch_of_end(self, which: str) -> Microbatch:
         """The micro-batch as an end sees it: only multi-token heads have experts, and none has adapters."""
         found = self.batch if which == "predictors" else self.dense_batch
-        return replace(found, adapter=0, adapter_on=(), frozen_bytes=None)
+        return replace(found, adapter=0, adapter_on=(), frozen_bytes=None) if self.setup.adapter else found
 
     def group(self, row: Row) -> tuple[Level, ...]:
         """Links that a group crosses."""
@@ -207,28 +208,27 @@ class Rank:
         low, crowd = self.bits_in(block), self.crowd(block)
         return block_work(block, self.batch_of(block), self.again, self.device, low, self.wide, crowd)
 
-    def hot(self, done: Work, block: Block | None, host: tuple[float, float, float]) -> float:
+    def hot(self, done: Work, host: Three, turns_s: float, rings: tuple[Ring, Ring]) -> float:
         """Return the share of a part's time in which products and attention run (``hot_share``): while a device waits
-        for messages, or for its host that takes ``host`` seconds, it draws little power."""
+        for messages, ``turns_s`` a direction, or for its host that takes ``host`` seconds, it draws little power."""
         alone_s = done.seconds.sum(axis=1)
-        turn_s, *ring_s = self.messages(block, float(done.seconds[:, 0].sum()), float(done.seconds[:, 1:].sum()))
-        busy_s = float(alone_s.sum()) + 2 * sum(turn_s.values()) + sum(ring_s)
+        rings_s = rings[0].left_s(float(done.seconds[:, 0].sum())), rings[1].left_s(float(done.seconds[:, 1:].sum()))
+        busy_s = float(alone_s.sum()) + 2 * turns_s + sum(rings_s)
         return hot_share(alone_s, max(busy_s, host[0] + host[1]))
 
     def part(self, done: Work, low: str, block: Block | None = None) -> Part:
         """Return what device and host take together, for each phase: the longer of both, and some of the shorter, since
         now the one waits and then the other. Messages are the device's."""
-        host = host_s(self, done, block)
-        lasting = self.lasting(low, self.hot(done, block, host))
+        host, turn_s, rings = host_s(self, done, block), self.turns(block), self.rings(block)
+        turns_s = sum(turn_s.values())
+        lasting = self.lasting(low, self.hot(done, host, turns_s, rings))
         device = (done.seconds / lasting[:, None]).sum(axis=0)
         device[2] += self.added_s(done) / lasting[MEMORY]
         back_s, again = float(device[1] + device[2]), done.launches[3]
-        turn_s, ring_f, ring_b = self.messages(block, float(device[0]), back_s)
+        ring_f, ring_b = rings[0].left_s(float(device[0])), rings[1].left_s(back_s)
         twice = self.setup.recompute == "full" and block is not None
-        there_s, back_too_s = sum(turn_s.values()) + ring_f, sum(turn_s.values()) + ring_b
-        repeated_s = twice * there_s
-        (host_f, host_b, host_again), blocking = host, self.stack.blocking
-        together = there_s + back_too_s > 0
+        there_s, back_too_s = turns_s + ring_f, turns_s + ring_b
+        (host_f, host_b, host_again), blocking, together = host, self.stack.blocking, there_s + back_too_s > 0
         f_s = both_s(self.device, float(device[0]) + there_s, host_f, blocking, together)
         b_s = both_s(self.device, back_s + back_too_s, host_b, blocking, together)
         waits_s = (f_s - float(device[0]) - there_s, b_s - back_s - back_too_s)
@@ -240,7 +240,7 @@ class Rank:
         w_s = float(device[2]) * stretch
         return Part(
             f_s,
-            b_s - w_s + repeated_s,
+            b_s - w_s + twice * there_s,
             w_s,
             again_s,
             waits_s=waits_s,
@@ -260,14 +260,15 @@ class Rank:
         """Of the activations of all tokens of a rank's tensor-parallel group."""
         return self.batch.here * self.model.hidden * self.width_bytes
 
-    def messages(self, block: Block | None, f_s: float, b_s: float) -> tuple[dict[str, float], float, float]:
-        """Return seconds of messages that nothing hides: by axis those that both directions have, and on the ring of
-        context parallelism those of the forward and of the backward, which take ``f_s`` and ``b_s`` without them."""
+    def turns(self, block: Block | None) -> dict[str, float]:
+        """Return seconds of messages that nothing hides, by axis, in either direction of a block or of an end."""
         if block is None:
-            sums_s = self.stack.tp_shown * seconds_of("all_reduce", self.row_bytes, self.tensor) / 2
-            return {"tensor": sums_s}, 0.0, 0.0
-        turns = {"tensor": self.tensor_s(block), "expert": expert_s(self, block)}
-        return turns, context_s(self, block, f_s), context_s(self, block, b_s, 2)
+            return {"tensor": self.stack.tp_shown * seconds_of("all_reduce", self.row_bytes, self.tensor) / 2}
+        return {"tensor": self.tensor_s(block), "expert": expert_s(self, block)}
+
+    def rings(self, block: Block | None) -> tuple[Ring, Ring]:
+        """Return messages of context parallelism in the forward and in the backward of a block, or of an end."""
+        return (ring_of(self, block), ring_of(self, block, 2)) if block is not None else (Ring(), Ring())
 
     def summed(self, block: Block) -> tuple[float, int]:
         """What a direction sums over the tensor-parallel group: the tokens of a rank so many times, behind each half of

@@ -16,7 +16,7 @@ from penstock.cost.switches import on, turned
 from penstock.predict.contexts import gathered_bytes
 from penstock.predict.kept_bytes import BlockBytes, block_bytes, on_device, stays_of
 from penstock.predict.micro import Rank
-from penstock.predict.sizes import parameters, shapes, trained
+from penstock.predict.sizes import Sizes, parameters, shapes
 from penstock.predict.split import Split, fetches, quantised, sharded
 from penstock.predict.stage import Stage, most
 from penstock.predict.works import block_rows
@@ -93,8 +93,8 @@ def each_kind(rank: Split, stage: Stage, first: bool) -> list[tuple[BlockBytes, 
     return [(of_block(rank, block, first), count) for block, count in counts.items()]
 
 
-def moments(rank: Split, stage: Stage) -> Iterator[Moment]:
-    """Give the moments of a step that may be its peak.
+def moments(rank: Split, stage: Stage, sizes: Sizes) -> Iterator[Moment]:
+    """Give the moments of a step that may be its peak; ``sizes``: of all that the stage holds.
 
     These are: the loss, whose logits are gone when the last block's backward begins; that backward; with ZeRO-3, the
     ends of the backwards of a block and of the head, where their gradients are whole; the last backward of all, if
@@ -108,9 +108,9 @@ def moments(rank: Split, stage: Stage) -> Iterator[Moment]:
     steady |= {"a frozen matrix made wide": _wide_bytes(rank, stage)}
     steady |= _copies(rank, stage) | {"keys and values gathered": rank.each(_keys_bytes)}
     there = 1.0 - stack.drops_gradients * (setup.micros == 1)
-    gathered, moved = _gathered(rank, stage), _bucket(rank, stage)
+    gathered, moved = _gathered(rank, stage, sizes), _bucket(rank, sizes)
     passing = {"gradient of a matrix": stack.passing_bytes * matrix}
-    updated = (1 - setup.optimizer_offload) * sharded(setup, trained(rank, *stage.held), 1)
+    updated = (1 - setup.optimizer_offload) * sharded(setup, sizes.own, 1)
     stepping = {"optimizer's step": stack.step_bytes * updated}
     kept_bytes = most(each.kept * (count > 0) for first in FIRST for each, count in each_kind(rank, stage, first))
     blocks = moved | {"gathered blocks": gathered.blocks}
@@ -219,11 +219,11 @@ def _elements(rank: Rank, blocks: Iterable[Block]) -> tuple[float, float]:
     return float(sum(sizes)), float(max(sizes, default=0.0))
 
 
-def _bucket(rank: Split, stage: Stage) -> dict[str, Any]:
+def _bucket(rank: Split, sizes: Sizes) -> dict[str, Any]:
     """Gradients that are collected for their reduction, and weights that DeepSpeed keeps gathered."""
-    setup, stack, width, own = rank.setup, rank.stack, rank.width_bytes, sum(trained(rank, *stage.held))
+    setup, stack, width, own = rank.setup, rank.stack, rank.width_bytes, sum(sizes.own)
     doubles, some = (setup.replicas > 1) * (setup.zero == 0) * stack.doubles_gradients, setup.zero > 0
-    whole = sum(parameters(rank.model, setup, *stage.held)) if stack.live_bytes else 0.0
+    whole = sum(sizes.whole) if stack.live_bytes else 0.0
     return {
         "buffers of tensor parallel sums": rank.each(_buffers),
         "gradients a second time": doubles * stack.gradient_bytes * own,
@@ -241,13 +241,13 @@ class _Gathered(NamedTuple):
     head_reduced: Any = 0.0
 
 
-def _gathered(rank: Split, stage: Stage) -> _Gathered:
+def _gathered(rank: Split, stage: Stage, sizes: Sizes) -> _Gathered:
     """A gradient is whole in the width of weights, and a second time in that of its reduction. Without ZeRO-3, weights
     that are stored wider than products read them have copies of all while a step runs."""
     setup, stack, width = rank.setup, rank.stack, rank.width_bytes
     copies: Any = 0.0
     if stack.weight_bytes > width and not setup.adapter:
-        copies = (setup.zero < 3) * width * sum(parameters(rank.model, setup, *stage.held))
+        copies = (setup.zero < 3) * width * sum(sizes.whole)
     apart = fetches(setup)
     if stack.live_bytes or not np.any(apart):
         return _Gathered(copies, copies)

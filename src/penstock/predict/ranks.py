@@ -53,9 +53,15 @@ def shapes_of(grid: Grid, adds: bool, alike: bool) -> tuple[list[tuple[Setup, tu
         shape |= {"sp": bool(each.sp[row]), "cp_heads": bool(each.cp_heads[row])}
         shape |= {name: each.choices[name][int(each.columns[name][row])] for name in WORDS}
         least = max(micros, 1 + (shape["ep_overlap"] == "on"))
-        setup = replace(grid.base, **ALIKE | shape, dp=dp, batch=dp * shape["micro"] * least)
+        setup = _upright(grid.base, **shape, dp=dp, batch=dp * shape["micro"] * least)
         found.append((setup, (groups[0][row], groups[1][row], int(devices[first[row]]))))
     return found, which
+
+
+@lru_cache(maxsize=32768)
+def _upright(base: Setup, **shape: Any) -> Setup:
+    """A setup without pipeline; equal ones once, since making one takes longer than finding it."""
+    return replace(base, **ALIKE | shape)
 
 
 def _columns(rows: Row) -> Ints:
@@ -88,7 +94,8 @@ class Ranks:
         """Seconds of a collective over a group, in rows where it is done."""
         found = np.zeros(whole_bytes.shape)
         each = np.stack([np.broadcast_to(column, row.size.shape)[:, 0] for column in row])
-        some = np.flatnonzero((each[0] > 1) & np.broadcast_to(when, row.size.shape)[:, 0] & whole_bytes.any(axis=1))
+        some = np.flatnonzero((each[0] > 1) & np.broadcast_to(when, row.size.shape)[:, 0])
+        some = some[whole_bytes[some].any(axis=1)]
         devices = self.grid.devices[some]
         for number in np.unique(devices).tolist():
             mine = some[devices == number]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -258,21 +259,29 @@ def ranks_of(
     """
     alike = cluster.uniform and cluster.measured is None
     setups, which = shapes_of(grid, stack.passing_bytes > 0 and not once, alike)
-    found = [_rank(model, cluster, setup, stack, rows) for setup, rows in setups]
+    rank = _ranks_on(model, cluster, stack)
+    found = [rank(setup, rows) for setup, rows in setups]
     places = np.cumsum([rank is not None for rank in found]) - 1
     places[[rank is None for rank in found]] = -1
     return [rank for rank in found if rank is not None], places[which]
 
 
-@lru_cache(maxsize=32768)
-def _rank(model: Architecture, cluster: Cluster, setup: Setup, stack: Stack, rows: tuple[Row, Row, int]) -> Rank | None:
-    """A rank, if its split divides the model."""
-    rank = rank_of(model, cluster, setup, stack, rows)
-    try:
-        for block in model.kinds():
-            block_rows(block, rank.batch_of(block))
-        for which in setup.ends:
-            end_rows(model, rank.batch_of_end(which), which)
-    except ValueError:
-        return None
+@lru_cache(maxsize=16)
+def _ranks_on(
+    model: Architecture, cluster: Cluster, stack: Stack
+) -> Callable[[Setup, tuple[Row, Row, int]], Rank | None]:
+    """What gives a rank of a setup, if its split divides the model; equal ones once, found by what they differ in."""
+
+    @lru_cache(maxsize=32768)
+    def rank(setup: Setup, rows: tuple[Row, Row, int]) -> Rank | None:
+        found = rank_of(model, cluster, setup, stack, rows)
+        try:
+            for block in model.kinds():
+                block_rows(block, found.batch_of(block))
+            for which in setup.ends:
+                end_rows(model, found.batch_of_end(which), which)
+        except ValueError:
+            return None
+        return found
+
     return rank

@@ -6,14 +6,28 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from penstock.core.architecture import Architecture, Block
 from penstock.core.parts import Experts
 from penstock.cost.operators import WIDE, Microbatch, Operator, adapted
 from penstock.predict.micro import Rank
 from penstock.predict.split import Split
+from penstock.predict.stage import Stage
 from penstock.predict.works import block_rows
+
+
+class Sizes(NamedTuple):
+    """``parameters`` of one device, and those of them that are ``trained``."""
+
+    whole: tuple[Any, Any]
+    own: tuple[Any, Any]
+
+    @classmethod
+    def of(cls, rank: Split, stage: Stage) -> Sizes:
+        """Of what a device, or each of many, holds."""
+        whole = parameters(rank.model, rank.setup, *stage.held)
+        return cls(whole, trained(rank, *stage.held) if rank.setup.adapter else whole)
 
 
 def parameters(model: Architecture, setup: Any, mine: Mapping[Block, Any], first: Any, last: Any) -> tuple[Any, Any]:

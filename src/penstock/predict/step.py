@@ -22,7 +22,7 @@ from penstock.cost.stack import Stack
 from penstock.cost.switches import check_switches_of
 from penstock.engine import last_s, simulate
 from penstock.predict.after import Sum, checkpoint_s, gathers_s, gradients_s, optimizer_s, sums, updates_s
-from penstock.predict.again import ways
+from penstock.predict.again import layers, ways
 from penstock.predict.disk import check_disk
 from penstock.predict.flops import again_flops, model_flops
 from penstock.predict.host import away
@@ -31,7 +31,7 @@ from penstock.predict.micro import Rank
 from penstock.predict.part import Part
 from penstock.predict.pipelines import predicted
 from penstock.predict.prediction import Prediction
-from penstock.predict.sizes import parameters, trained
+from penstock.predict.sizes import Sizes
 from penstock.predict.split import hops_s, late_s, sharded, waits_s
 from penstock.predict.stage import Stage
 from penstock.predict.widened import as_asked
@@ -92,15 +92,15 @@ class Step:
     ) -> None:
         self.model, self.cluster, self.setup, self.stack = model, cluster, setup, stack
         self.rank = rank = Rank(model, cluster, setup, stack, shares)
-        self.stages = [Counter(model.blocks[layers.start : layers.stop]) for layers in setup.layers_of(model.layers)]
+        self.stages = layers(model, setup.layers_of(model.layers))
         self.ways = ways(rank)
         self.ends = {end: part for end, part in rank.parts.items() if isinstance(end, str)}
         self.plan = plan or predicted(setup)
         placement = self.plan.placement
         self.on = [list(placement.on(r)) for r in range(placement.ranks)]
-        held = self.held(self.on).held
-        self.counts, sizes = parameters(model, setup, *held), trained(rank, *held)
-        self.dense, self.experts = (np.broadcast_to(each, placement.ranks) for each in sizes)
+        self.of_ranks = self.held(self.on)
+        self.counts, own = Sizes.of(rank, self.of_ranks)
+        self.dense, self.experts = (np.broadcast_to(each, placement.ranks) for each in own)
         self.op_s = self._op_s()
 
     @cached_property
@@ -150,12 +150,12 @@ class Step:
         for rank, stages in self.ways:
             for block in self.model.kinds():
                 passes_s += np.outer(rank.parts[block].passes_s, [stage[block] for stage in stages])
-        for stage in range(count):
+        for stage in range(count) if self.setup.vocabulary else {0, count - 1}:
             for part, share in self.ends_of(stage):
                 passes_s[:, stage] += share * np.array(part.passes_s)
         f, i, w = passes_s
-        counts = (parameters(self.model, self.setup, *self.of_stages.held), trained(self.rank, *self.of_stages.held))
-        gather_f, gather_b = self.gathers_s = gathers_s(self.rank, *counts, f, i + w)
+        sizes = Sizes.of(self.rank, self.of_stages)
+        gather_f, gather_b = self.gathers_s = gathers_s(self.rank, *sizes, f, i + w)
         seconds = np.zeros((len(Kind), count))
         seconds[Kind.F] = f + wait_s + gather_f
         seconds[Kind.I], seconds[Kind.W] = i + wait_s + gather_b, w
@@ -183,13 +183,14 @@ class Step:
 
     def counted(self, stages: Sequence[Counter[Block]], groups: list[list[int]]) -> dict[Block, NDArray[np.int64]]:
         """How many of some blocks of stages each group of stages has, by kind, shape (groups,)."""
-        kinds = self.model.kinds()
-        return {kind: np.array([sum(stages[s][kind] for s in group) for group in groups]) for kind in kinds}
+        kinds = {kind: [stage[kind] for stage in stages] for kind in self.model.kinds()}
+        return {kind: np.array([sum([each[s] for s in group]) for group in groups]) for kind, each in kinds.items()}
 
     @cached_property
     def sums(self) -> list[Sum]:
         """Messages behind the last backward."""
-        backward_s = np.array([self.op_s[Kind.B, stages].sum() for stages in self.on])
+        each_s = self.op_s[Kind.B].tolist()
+        backward_s = np.array([sum([each_s[stage] for stage in stages]) for stages in self.on])
         return sums(self.rank, self.dense, self.experts, backward_s)
 
     @cached_property
@@ -212,6 +213,7 @@ class Step:
         """Seconds of all updates of weights."""
         return optimizer_s(self.updates_s)
 
+    @cached_property
     def seconds(self) -> Floats:
         """Seconds until each rank is done."""
         return np.asarray(self.timeline.last_s + self.after_s)
@@ -229,12 +231,12 @@ class Step:
     @property
     def slowest(self) -> int:
         """The rank that is done last."""
-        return int(np.argmax(self.seconds()))
+        return int(np.argmax(self.seconds))
 
     def prediction(self) -> Prediction:
         """Return all that is known."""
         rank, setup, device, slowest = self.rank, self.setup, self.rank.device, self.slowest
-        seconds = float(self.seconds()[slowest])
+        seconds = float(self.seconds[slowest])
         spread = 1 + self.stack.spread + self._sum(slowest, "error_s") / seconds
         made = [part for one, _ in self.ways for part in one.parts.values()]
         # weights as products read them, the optimizer's copy and its moments
@@ -244,7 +246,7 @@ class Step:
             low_s=seconds / spread,
             high_s=seconds * spread,
             parts=self.parts(slowest, seconds),
-            rooms=rooms(rank, self.held(self.on), self.timeline.peak_bytes.tolist()),
+            rooms=rooms(rank, self.of_ranks, self.timeline.peak_bytes.tolist()),
             memory_bytes=device.memory_bytes,
             **away(self),
             model_flops=model_flops(self.model, setup),

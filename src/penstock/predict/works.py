@@ -21,7 +21,7 @@ def block_rows(block: Block, batch: Microbatch) -> tuple[tuple[Operator, ...], R
     return made, rows_of(made)
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=32768)
 def block_work(
     block: Block,
     batch: Microbatch,

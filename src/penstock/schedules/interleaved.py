@@ -86,7 +86,7 @@ def idle(p: int, m: int, v: int, f: float, i: float, w: float, group: int | None
     The same for every group size. Fewer micro-batches than ranks wait at each chunk for the one before:
     (v-1)(p-m)(F+I+W)/v more.
     """
-    return (p - 1 + (v - 1) * max(0, p - m)) * (f + i + w) / v
+    return (p - 1 + (v - 1) * (p > m) * (p - m)) * (f + i + w) / v
 
 
 def peak_micros(r: int, p: int, m: int, v: int, group: int | None = None) -> float:

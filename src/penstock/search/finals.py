@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -19,7 +19,7 @@ from penstock.predict.step import begun
 from penstock.search.choice import Choice
 from penstock.search.finer import less, too_heavy
 from penstock.search.margins import OVER_ELSE, at_least_s, over_bytes, over_of
-from penstock.search.space import Space
+from penstock.search.space import Space, Split
 from penstock.search.switches import siblings
 
 Row = tuple[float, int, int, float]
@@ -102,10 +102,10 @@ def most_bytes(space: Space, grid: Grid, headroom: float) -> float:
     return (1 - headroom) * (1 + float(over_bytes(grid).max(initial=0.0))) * space.cluster.device.memory_bytes
 
 
-def grids(space: Space) -> Iterator[Grid]:
-    """Give all strategies of a space, some splits at a time."""
+def grids(space: Space, shares: Iterable[Iterable[Split]]) -> Iterator[Grid]:
+    """Give all strategies of some shares of a space's splits, some of them at a time."""
     some: list[Grid] = []
-    for share in space.shares():
+    for share in shares:
         some.append(space.grid(share))
         if sum(map(len, some)) >= MOST_ROWS:
             yield together(some)

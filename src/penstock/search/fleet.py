@@ -20,7 +20,7 @@ from penstock.predict.score import ranks_of
 from penstock.predict.widened import as_asked
 from penstock.search.batches import Batches
 from penstock.search.choice import Choice
-from penstock.search.finals import Going, finals, most_bytes, scored, told
+from penstock.search.finals import Going, finals, grids, most_bytes, scored, told
 from penstock.search.margins import OVER_ELSE, at_least_s
 from penstock.search.nodes import counted, grown
 from penstock.search.planner import check_wanted
@@ -202,10 +202,11 @@ class Fleet:
     def _with(self, nodes: int, batch: int, most_s: float) -> Sized:
         """The fastest strategy with one batch."""
         space, scale = self.of(nodes, batch), self.space.base.batch / batch
-        soon = (self._soon(nodes, most_s, share) for share in space.shares())
         going = Going(told(self.going, nodes))
-        grids = (space.grid(part) for part in soon if going(0))
-        shares = [one for grid in grids for one in scored(space, grid, self.headroom, most_s=most_s / scale)]
+        soon = (self._soon(nodes, most_s, share) for share in space.shares() if going(0))
+        shares = [
+            one for grid in grids(space, soon) for one in scored(space, grid, self.headroom, most_s=most_s / scale)
+        ]
         each_s = (float(at_least_s(share.grid, share.seconds).min(initial=inf)) for share in shares)
         low_s = scale * min(each_s, default=inf)
         above = Sized(nodes, space.devices, None, nextafter(most_s, inf), scale=scale)

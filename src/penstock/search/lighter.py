@@ -134,7 +134,7 @@ def _needed_bytes(step: Step, counts: NDArray[np.int64]) -> NDArray[np.float64]:
     setup = step.setup
     flying = in_flight(setup.schedule, setup.pp, setup.micros, setup.chunks, step.stack.w_share)
     held = [(saved[:, r] @ one.T).max(axis=1) for r, one in enumerate(flying)]
-    mine, shape = step.held(step.on), counts.shape[:2]
+    mine, shape = step.of_ranks, counts.shape[:2]
     made = {kind: again[..., place].sum(axis=-1).ravel() for place, kind in enumerate(kinds)}
     all_of_it = {kind: np.broadcast_to(mine.blocks[kind], shape).ravel() for kind in kinds}
     first, last = (np.broadcast_to(end, shape).ravel() for end in (mine.first, mine.last))

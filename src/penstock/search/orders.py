@@ -76,6 +76,6 @@ def _ordered(space: Space, choice: Choice, headroom: float, options: Options) ->
 def _room_bytes(step: Step, headroom: float) -> NDArray[np.float64]:
     """What each rank has for the activations of a timeline."""
     free = (1 - headroom) * step.rank.device.memory_bytes
-    held = rooms(step.rank, step.held(step.on), step.timeline.peak_bytes.tolist())
+    held = rooms(step.rank, step.of_ranks, step.timeline.peak_bytes.tolist())
     others = np.array([room.needed - room.activations for room in held])
     return np.asarray((free - others) / (1 + vocabulary_waits(step.rank)))

@@ -179,7 +179,7 @@ def looked(space: Space, top: int, headroom: float, going: Going, most_s: float 
     shares, predicted, proven, enough = list[Share](), 0, True, True
     for spaces in space.offloads():
         new: list[Share] = []
-        for part, grid in ((one, grid) for one in spaces for grid in grids(one)):
+        for part, grid in ((one, grid) for one in spaces for grid in grids(one, one.shares())):
             if going(0):
                 made = scored(part, grid, headroom, top, most_s)
                 new += made
@@ -203,7 +203,7 @@ def looked(space: Space, top: int, headroom: float, going: Going, most_s: float 
 def first_choice(space: Space, headroom: float) -> Choice | None:
     """The best of a small part of the space, by its score."""
     typical = space.typical()
-    shares = [one for grid in grids(typical) for one in scored(typical, grid, headroom)]
+    shares = [one for grid in grids(typical, typical.shares()) for one in scored(typical, grid, headroom)]
     rows = [(float(s), place, row) for place, share in enumerate(shares) for row, s in enumerate(share.seconds[:8])]
     for score_s, place, row in sorted(rows):
         found = predicted_of(space, shares[place].grid.setup(row), score_s)
