@@ -53,6 +53,7 @@ def test_a_plan_takes_disks_where_host_memory_is_too_small() -> None:
     assert (large.setup.disk, small.setup.disk) == ("none", "optimizer")
     assert small.seconds > large.seconds
     assert 0 < small.disk_bytes < small.disk_room_bytes
+    assert too_much(small, 0.05).endswith(" GiB of 23.6 GiB, and fits")
     assert split_of(small.setup).count("disk=optimizer") == 1
     assert any("state lives on disks" in line for line in strategy(small.setup))
     none = best_of(asked("disk=none"), top=1, headroom=0.05)

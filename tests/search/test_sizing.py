@@ -100,6 +100,13 @@ def test_what_cannot_be_says_what_can(fleet: Fleet, brute: dict[int, float]) -> 
         sized(none, Limits(steps=1.0, most_s=1.0))
 
 
+def test_a_search_that_found_nothing_does_not_say_that_nothing_fits(fleet: Fleet, monkeypatch: Any) -> None:
+    monkeypatch.setattr(Fleet, "_found", lambda self, nodes, most_s: replace(self.known(nodes), proven=False))
+    said = r"on 1 to 2 nodes no strategy was found within the limits; tp=\S+ .* fits, and ends after [\d.]+ days, on 2$"
+    with pytest.raises(ValueError, match=said):
+        sized(Fleet(fleet.space, (1, 2), 0.05), Limits(steps=1000.0, most_s=1.0))
+
+
 def test_neighbours_are_the_next_that_have_strategies(fleet: Fleet, brute: dict[int, float]) -> None:
     known = sorted(brute)
     found = [one.nodes for one in near(fleet, 4, each=1)]

@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from penstock.cli.columns import print_columns, training
+from penstock.cli.progress import early
 from penstock.core.lengths import Lengths
 from penstock.search.choice import split_of
 from penstock.search.lengthwise import LengthPlan, LengthsPlanned, length_plans
@@ -17,15 +18,17 @@ from penstock.view.columns import training_cells
 
 if TYPE_CHECKING:
     from penstock.cli.special import Special
+    from penstock.search.finals import Tell
 
 
 def lengths_answer(
-    given: Special, space: Space, asked: dict[str, Any], *, top: int, headroom: float
+    given: Special, space: Space, asked: dict[str, Any], *, top: int, headroom: float, tell: Tell
 ) -> tuple[dict[str, Any], Callable[[], None]]:
     """Return the figures of ways to put sequences on ranks by names for scripts, and what prints them for people."""
-    found = length_plans(space, Lengths.read(str(given.lengths)), headroom=headroom)
+    found = length_plans(space, Lengths.read(str(given.lengths)), headroom=headroom, tell=tell)
     facts = {
         "asked": asked | {"lengths": given.lengths},
+        "stopped": found.stopped,
         "devices": space.devices,
         "device": space.cluster.device.name,
         "headroom": headroom,
@@ -61,7 +64,8 @@ def _facts(one: LengthPlan, space: Space, asked: dict[str, Any]) -> dict[str, An
 
 def _print(found: LengthsPlanned, facts: dict[str, Any]) -> None:
     lengths, cut = found.lengths, found.cut_share
-    print(f"{facts['devices']:,} {facts['device']}; {facts['asked']['batch']:,} sequences a step of {lengths.name}")
+    step = f"{facts['asked']['batch']:,} sequences a step of {lengths.name}"
+    print(f"{facts['devices']:,} {facts['device']}; {step}{early(facts)}")
     ending = f", {cut:.2%} of them cut to that" if cut else ""
     print(
         f"  {lengths.mean:,.0f} tokens on average, {lengths.longest:,} at most{ending}; {found.batches} batches drawn"

@@ -6,9 +6,9 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from penstock.units import human_s
 
@@ -27,6 +27,11 @@ def note(words: str) -> None:
     """Print a line that stays, if a person is there to read it."""
     if sys.stderr.isatty():
         print(words, file=sys.stderr)
+
+
+def early(facts: Mapping[str, Any]) -> str:
+    """Return what the head of an answer says where Ctrl-C ended its search."""
+    return "; stopped early, others may be faster" if facts["stopped"] else ""
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from penstock.cli.columns import print_columns, training
+from penstock.cli.progress import early
 from penstock.search.apart import LOCAL, site_plans
 from penstock.search.choice import flags_of, split_of
 from penstock.search.site_plan import SitePlan, SitesPlanned
@@ -18,18 +19,20 @@ from penstock.view.columns import training_cells
 
 if TYPE_CHECKING:
     from penstock.cli.special import Special
+    from penstock.search.finals import Tell
 
 
 def sites_answer(
-    given: Special, space: Space, asked: dict[str, Any], *, top: int, headroom: float
+    given: Special, space: Space, asked: dict[str, Any], *, top: int, headroom: float, tell: Tell
 ) -> tuple[dict[str, Any], Callable[[], None]]:
     """Return the figures of strategies over sites by names for scripts, and what prints them for people."""
     rate = None if given.between is None else parse_rate(given.between)
     sites = sites_of(space.cluster, str(given.sites), bytes_per_s=rate, latency_s=given.delay)
     names = LOCAL if given.local is None else [name.strip() for name in given.local.split(",")]
-    found = site_plans(space, sites, names, every=given.every, headroom=headroom)
+    found = site_plans(space, sites, names, every=given.every, headroom=headroom, tell=tell)
     facts = {
         "asked": asked,
+        "stopped": found.stopped,
         "sites": [
             {"cluster": cluster.name, "devices": cluster.devices, "device": cluster.device.name, "batch": batch}
             for cluster, batch in zip(sites.clusters, found.batches, strict=True)
@@ -85,7 +88,8 @@ def _predicts(one: SitePlan, space: Space, asked: dict[str, Any], found: SitesPl
 
 def _print(found: SitesPlanned, facts: dict[str, Any]) -> None:
     uplink = found.sites.uplink
-    print(f"{uplink.sites} sites, {human_rate(uplink.bytes_per_s)} from each, {human_s(uplink.latency_s)} apart")
+    links = f"{human_rate(uplink.bytes_per_s)} from each, {human_s(uplink.latency_s)} apart"
+    print(f"{uplink.sites} sites, {links}{early(facts)}")
     for place, site in enumerate(facts["sites"], 1):
         print(f"  {place}  {site['devices']:,} {site['device']}, {site['batch']:,} sequences where sites train apart")
     print()

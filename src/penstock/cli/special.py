@@ -80,10 +80,13 @@ def special_answer(
     """Answer a question of a special kind: print it, or its figures as JSON, or write these to a file beside it."""
     from penstock.cli.json import write_facts
     from penstock.cli.lengths import lengths_answer
+    from penstock.cli.progress import watching
     from penstock.cli.sites import sites_answer
     from penstock.cli.tune import tuning_answer
     from penstock.search.numbers import of_one
 
     answers = {"tune": tuning_answer, "sites": sites_answer, "lengths": lengths_answer}
-    facts, show = answers[special_of(given)](given, of_one(space), asked, top=top, headroom=headroom)
+    with watching() as watch:
+        tell = lambda what: watch.tell(f"looking at {what}")  # noqa: E731
+        facts, show = answers[special_of(given)](given, of_one(space), asked, top=top, headroom=headroom, tell=tell)
     write_facts(facts, json, show)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from penstock.cli.columns import print_columns
 from penstock.cli.plan_text import choice_facts
+from penstock.cli.progress import early
 from penstock.search.choice import Choice
 from penstock.search.space import Space
 from penstock.search.tuning import RANK, Tuned, tune_plans, tunings_of
@@ -16,16 +17,21 @@ from penstock.view.columns import training_cells
 
 if TYPE_CHECKING:
     from penstock.cli.special import Special
+    from penstock.search.finals import Tell
 
 
 def tuning_answer(
-    given: Special, space: Space, asked: dict[str, Any], *, top: int, headroom: float
+    given: Special, space: Space, asked: dict[str, Any], *, top: int, headroom: float, tell: Tell
 ) -> tuple[dict[str, Any], Callable[[], None]]:
     """Return the figures of ways to fine-tune by names for scripts, and what prints them for people."""
     rank = RANK if given.adapter_rank is None else given.adapter_rank
-    found = tune_plans(space, tunings_of(str(given.tune)), rank=rank, top=top, headroom=headroom)
+    names = tunings_of(str(given.tune))
+    found = tune_plans(space, names, rank=rank, top=top, headroom=headroom, tell=tell)
+    if not found:
+        raise ValueError("stopped before a way to fine-tune was planned; nothing is known yet")
     facts = {
         "asked": asked,
+        "stopped": len(found) < len(names) or found[-1].stopped,
         "devices": space.devices,
         "device": space.cluster.device.name,
         "adapter_rank": rank,
@@ -54,7 +60,7 @@ def _facts(one: Tuned, space: Space, asked: dict[str, Any]) -> dict[str, Any]:
 
 def _print(found: list[Tuned], facts: dict[str, Any]) -> None:
     whole = facts["asked"]["tokens"] is not None
-    print(f"{facts['devices']:,} {facts['device']}, adapters of rank {facts['adapter_rank']}\n")
+    print(f"{facts['devices']:,} {facts['device']}, adapters of rank {facts['adapter_rank']}{early(facts)}\n")
     print_columns(_times(found, facts, whole), left=(0, 5 + 2 * whole))
     print("\nmemory of the fullest device")
     print_columns(_memory(found))
@@ -100,6 +106,6 @@ def _fewest(found: list[Tuned]) -> Iterable[tuple[str, ...]]:
     yield ("", "devices", "step time", "interval", "tokens/s", "split")
     for one in found:
         if one.fewest is None:
-            yield (one.name, "none", "", "", "", "")
+            yield (one.name, "not known" if one.stopped else "none", "", "", "", "")
         else:
             yield (one.name, f"{one.fewest.setup.devices:,}", *_speed(one.fewest), one.fewest.split)

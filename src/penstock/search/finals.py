@@ -26,6 +26,8 @@ Row = tuple[float, int, int, float]
 """Seconds that a strategy takes at least, its share and its row there, and its score."""
 Watch = Callable[[int, Choice | None], bool]
 """Is told how many strategies were looked at, and of the best so far; says whether to look on."""
+Tell = Callable[[str], bool]
+"""Is told what is looked at; says whether to look on."""
 T = TypeVar("T")
 AT_ONCE = 24
 """Finalists that are predicted before it is looked whether others may be better."""
@@ -54,6 +56,11 @@ class Going:
         self.done += more
         self.on = self.on and self.watch(self.done, best[0] if best else None)
         return self.on
+
+
+def on(what: str) -> bool:
+    """Say of anything that is told to look on."""
+    return True
 
 
 def told(tell: Callable[[T], bool], what: T) -> Watch:

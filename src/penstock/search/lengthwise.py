@@ -11,6 +11,7 @@ import numpy as np
 from penstock.core.lengths import Ints, Lengths
 from penstock.core.setup import Setup
 from penstock.predict.paces import Paces, paces
+from penstock.search.finals import Tell, on
 from penstock.search.length_ways import WAYS, Laid, bound_s
 from penstock.search.planner import HEADROOM
 from penstock.search.space import Space
@@ -48,7 +49,7 @@ class LengthsPlanned:
     """Ways to put sequences on ranks, in the order of ``WAYS``; those that do not fit are left out.
 
     ``lengths``: as they are trained, ``cut_share`` of them cut. ``longest``: tokens of the longest drawn. ``tokens``:
-    of a step's sequences, the mean over ``batches``.
+    of a step's sequences, the mean over ``batches``. ``stopped``: the search ended early, before all ways were tried.
     """
 
     lengths: Lengths
@@ -57,9 +58,10 @@ class LengthsPlanned:
     batches: int
     tokens: float
     plans: tuple[LengthPlan, ...]
+    stopped: bool = False
 
 
-def length_plans(space: Space, lengths: Lengths, *, headroom: float = HEADROOM) -> LengthsPlanned:
+def length_plans(space: Space, lengths: Lengths, *, headroom: float = HEADROOM, tell: Tell = on) -> LengthsPlanned:
     """Return what a step with sequences of many lengths takes.
 
     Args:
@@ -67,9 +69,11 @@ def length_plans(space: Space, lengths: Lengths, *, headroom: float = HEADROOM) 
             the sequences of a step. There is no pipeline, and context ranks are grouped as each way does.
         lengths: how many tokens sequences have.
         headroom: share of a device's memory that stays free.
+        tell: is called with what is looked at; the search ends with what is known when it says ``False``.
 
     Raises:
-        ValueError: no setup without a pipeline has room for the longest sequence, or none is left to choose from.
+        ValueError: no setup without a pipeline has room for the longest sequence, none is left to choose from, or
+            nothing is known when the search ends.
 
     >>> from penstock.search.space import space_of
     >>> space = space_of("gpt2-xl", "h100:4", seq=512, batch=256, fix="tp=1,recompute=none,zero=1")
@@ -95,10 +99,12 @@ def length_plans(space: Space, lengths: Lengths, *, headroom: float = HEADROOM) 
     order = np.argsort([sum(row) for row in bounds], kind="stable")[:TRIED].tolist()
     tokens = float(np.mean([batch.sum() for batch in drawn]))
     tried, least = [fitting[place] for place in order], float(np.mean(np.min(bounds, axis=0)))
-    made = [_plan(name, tried, drawn, trained.longest, tokens, least) for name in WAYS]
-    plans = tuple(one for one in made if one is not None)
+    made = [_plan(name, tried, drawn, trained.longest, tokens, least) for name in WAYS if tell(name)]
+    plans, stopped = tuple(one for one in made if one is not None), len(made) < len(WAYS)
+    if stopped and not plans:
+        raise ValueError("stopped before a way to put sequences on ranks was tried; nothing is known yet")
     return LengthsPlanned(
-        lengths=trained, longest=longest, cut_share=share, batches=BATCHES, tokens=tokens, plans=plans
+        lengths=trained, longest=longest, cut_share=share, batches=BATCHES, tokens=tokens, plans=plans, stopped=stopped
     )
 
 

@@ -45,19 +45,27 @@ def nearest(space: Space) -> Choice | None:
 
 
 def too_much(one: Choice, headroom: float) -> str:
-    """Return by how much a strategy does not fit, in words."""
-    over = one.needed_bytes - (1 - headroom) * one.memory_bytes
-    places = (
-        ("in host memory", one.host_bytes, one.host_memory_bytes),
-        ("on disks", one.disk_bytes, one.disk_room_bytes),
-    )
-    for place, there, room in places:
-        if over <= 0 < there - room:
+    """Return by how much a strategy does not fit, in words, or that it fits."""
+    over, places = one.needed_bytes - (1 - headroom) * one.memory_bytes, _places(one)
+    needed = f"{human_bytes(one.needed_bytes)} of {human_bytes(one.memory_bytes)}"
+    if over > 0:
+        return f"{needed}, {human_bytes(over)} too much with {headroom:.0%} of headroom"
+    for place, (there, room) in places.items():
+        if there > room:
             return f"{human_bytes(there)} of {human_bytes(room)} {place}, {human_bytes(there - room)} too much"
-    return (
-        f"{human_bytes(one.needed_bytes)} of {human_bytes(one.memory_bytes)}, {human_bytes(over)} too much with "
-        f"{headroom:.0%} of headroom"
-    )
+    return f"{needed}, and fits"
+
+
+def fits(one: Choice, headroom: float) -> bool:
+    """Return whether there is room for a strategy, on devices, in host memory and on disks."""
+    return one.headroom >= headroom and all(there <= room for there, room in _places(one).values())
+
+
+def _places(one: Choice) -> dict[str, tuple[float, float]]:
+    """What a strategy has off its devices, and the room there."""
+    return {
+        "in host memory": (one.host_bytes, one.host_memory_bytes), "on disks": (one.disk_bytes, one.disk_room_bytes)
+    }  # fmt: skip
 
 
 def refusal(space: Space) -> str:

@@ -64,9 +64,10 @@ class SitePlan:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SitesPlanned:
     """Strategies over sites, fastest first; ``batches`` are the sequences of each site where they train apart, and
-    ``impossible`` says why others cannot be."""
+    ``impossible`` says why others cannot be. ``stopped``: the search ended early, and others may be faster."""
 
     sites: Sites
     batches: tuple[int, ...]
     plans: tuple[SitePlan, ...]
     impossible: Mapping[str, str]
+    stopped: bool = False

@@ -16,6 +16,7 @@ from penstock.predict.after import hides, on_host_s, unhidden_s
 from penstock.predict.outer import WIDE_BYTES, Outer, outer_cost, rate_for
 from penstock.predict.step import Step
 from penstock.search.choice import Choice
+from penstock.search.finals import Watch
 from penstock.search.planner import best_of
 from penstock.search.site_plan import Place, SitePlan
 from penstock.search.sites import Sites
@@ -68,10 +69,10 @@ class Inside:
     why: str = ""
 
 
-def inside(space: Space, headroom: float) -> Inside:
-    """Return the best strategies of the space of a site."""
+def inside(space: Space, headroom: float, watch: Watch = lambda done, best: True) -> Inside:
+    """Return the best strategies of the space of a site, watched as by ``best_of``."""
     try:
-        found = best_of(space, top=TRIED, headroom=headroom)
+        found = best_of(space, top=TRIED, headroom=headroom, watch=watch)
     except ValueError as error:
         return Inside((), f"inside of a site, {error}")
     steps = (Step(space.model, space.cluster, one.setup, space.stack) for one in found.choices)

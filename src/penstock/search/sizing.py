@@ -8,7 +8,7 @@ from itertools import islice
 from math import ceil, inf
 
 from penstock.search.fleet import Fleet, Limit, Sized
-from penstock.search.misses import nearest, refusal, too_much
+from penstock.search.misses import fits, nearest, refusal, too_much
 from penstock.units import DAY_S, HOUR_S
 
 MOST_ROWS = 400_000
@@ -88,13 +88,12 @@ def _refusal(fleet: Fleet, limits: Limits) -> str:
         usd = rent_of(fleet) * one.nodes * one.seconds * limits.steps / HOUR_S
         return f"{where} the training costs $ {usd:,.0f} at least, after {_days(one, limits)}"
     space = fleet.of(last)
-    small = nearest(space)
-    said = (
-        refusal(space)
-        if small is None
-        else f"{small.split} needs least on {_nodes(last)}, {too_much(small, fleet.headroom)}"
-    )
-    return f"no strategy fits {where}; {said}"
+    if (small := nearest(space)) is None:
+        return f"no strategy fits {where}; {refusal(space)}"
+    if fits(small, fleet.headroom):
+        days = _days(Sized(last, space.devices, small, small.seconds), limits)
+        return f"{where} no strategy was found within the limits; {small.split} fits, and ends after {days}"
+    return f"no strategy fits {where}; {small.split} needs least on {_nodes(last)}, {too_much(small, fleet.headroom)}"
 
 
 def _nodes(count: int) -> str:

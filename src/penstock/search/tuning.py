@@ -12,6 +12,7 @@ from penstock.predict.micro import Rank
 from penstock.predict.sizes import parameters, trained
 from penstock.predict.stage import Stage
 from penstock.search.choice import Choice, Planned
+from penstock.search.finals import Tell, Watch, on, told
 from penstock.search.misses import MOST_TIMES, frugal, grown, least
 from penstock.search.planner import HEADROOM, best_of
 from penstock.search.space import Space
@@ -58,6 +59,7 @@ class Tuned:
         parameters, trained: of the whole model, and those that are trained.
         planned: the best strategies on all devices.
         fewest: the best strategy on the fewest devices on which one fits; ``None`` if none does on 64 times the nodes.
+        stopped: whether the search ended early: what is known by then is all.
     """
 
     name: str
@@ -65,6 +67,7 @@ class Tuned:
     trained: float
     planned: Planned
     fewest: Choice | None
+    stopped: bool = False
 
     @property
     def tuning(self) -> Tuning:
@@ -86,7 +89,13 @@ def tunings_of(text: str) -> tuple[str, ...]:
 
 
 def tune_plans(
-    space: Space, names: Iterable[str] = tuple(TUNINGS), *, rank: int = RANK, top: int = 1, headroom: float = HEADROOM
+    space: Space,
+    names: Iterable[str] = tuple(TUNINGS),
+    *,
+    rank: int = RANK,
+    top: int = 1,
+    headroom: float = HEADROOM,
+    tell: Tell = on,
 ) -> list[Tuned]:
     """Return the best strategies of each way to fine-tune.
 
@@ -95,6 +104,7 @@ def tune_plans(
         names: of ``TUNINGS``.
         rank: of the adapters.
         top, headroom: as ``plan`` takes them.
+        tell: is called with what is looked at; the search ends with what is known when it says ``False``.
 
     Raises:
         ValueError: as ``plan``, or a rank below 1.
@@ -106,7 +116,8 @@ def tune_plans(
     """
     if rank < 1:
         raise ValueError(f"adapters of rank {rank} are none; use 1 or more, for example {RANK}")
-    return [_tuned(_of(space, TUNINGS[name], rank), name, top, headroom) for name in names]
+    each = (_tuned(_of(space, TUNINGS[name], rank), name, top, headroom, tell) for name in names if tell(name))
+    return [one for one in each if one.planned.choices or not one.stopped]
 
 
 def _of(space: Space, way: Tuning, rank: int) -> Space:
@@ -115,25 +126,30 @@ def _of(space: Space, way: Tuning, rank: int) -> Space:
     return replace(space, base=replace(space.base, **more))
 
 
-def _tuned(space: Space, name: str, top: int, headroom: float) -> Tuned:
+def _tuned(space: Space, name: str, top: int, headroom: float, tell: Tell) -> Tuned:
     whole = Stage(space.model.kinds(), 1, 1)
     one = Rank(space.model, space.cluster, replace(space.base, micro=1), space.stack)
+    planned = best_of(space, top=top, headroom=headroom, watch=told(tell, name))
+    fewest = _fewest(space, headroom, told(tell, f"{name} on fewer devices"))
     return Tuned(
         name=name,
         parameters=float(sum(parameters(space.model, space.base, *whole.held))),
         trained=float(sum(trained(one, *whole.held))),
-        planned=best_of(space, top=top, headroom=headroom),
-        fewest=_fewest(space, headroom),
+        planned=planned,
+        fewest=fewest,
+        stopped=not tell(name),
     )
 
 
-def _fewest(space: Space, headroom: float) -> Choice | None:
+def _fewest(space: Space, headroom: float, watch: Watch) -> Choice | None:
     """The best strategy on the fewest devices: parts of a node, then whole nodes, twice as many at a time."""
     for cluster in _clusters(space.cluster):
         part = replace(space, cluster=cluster)
+        if not watch(0, None):
+            return None
         needed, _ = least(frugal(part))
         if needed <= cluster.device.memory_bytes:
-            found = best_of(part, top=1, headroom=headroom)
+            found = best_of(part, top=1, headroom=headroom, watch=watch)
             if found.choices:
                 return found.best
     return None
