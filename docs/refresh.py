@@ -34,7 +34,6 @@ WITHOUT_COMMENT = {
     "src/penstock/data/measured/README.md": "What the table holds, and its sources.",
     "src/penstock/data/measured/training_runs.csv": "Published training runs: how they are set up, what was measured.",
     "src/penstock/data/measured/run_recipes.csv": "Settings that recipes have and tables of their runs leave out.",
-    "src/penstock/data/measured/megatron_launches.csv": "Megatron-LM's functional tests: arguments and exact memory.",
     "src/penstock/data/models/tiny-gpt2.json": "A small GPT-2: learned positions, tied embeddings.",
     "src/penstock/data/models/tiny-llama.json": "A small Llama, the model of the default run.",
     "src/penstock/data/models/tiny-mistral.json": "A small Mistral.",

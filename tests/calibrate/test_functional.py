@@ -5,12 +5,11 @@ import json
 
 import numpy as np
 import pytest
+from launches import FILE, read_launches
 
-from penstock.calibrate.functional import read_launches
-from penstock.calibrate.shipped import launches_file
 from penstock.predict import predict
 
-LAUNCHES, LEFT = read_launches(launches_file())
+LAUNCHES, LEFT = read_launches(FILE)
 ARGUMENTS = {
     "num-layers": "12",
     "hidden-size": "512",

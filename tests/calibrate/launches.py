@@ -1,7 +1,8 @@
 """Megatron-LM's functional tests, whose launch arguments and peak memory are public, read into what a prediction needs.
 
 Their models are tiny and their figures exact: they tell apart what the framework holds of weights, gradients, state,
-activations and logits. The figure is that of the last rank: its stage has the head.
+activations and logits. The figure is that of the last rank: its stage has the head. The file beside this one holds
+them (github.com/NVIDIA/Megatron-LM, tests/functional_tests/test_cases), one recorded run a row.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from penstock.core.cluster import Cluster
 from penstock.core.setup import Setup
 from penstock.cost.stack import Stack, stack
 
+FILE = Path(__file__).with_name("megatron_launches.csv")
 NODES = {"a100": "dgx-a100-80gb", "h100": "dgx-h100", "gb200": "gb200-nvl72"}
 NOT_READ = LACKS | {
     "perform-rl-step": "reinforcement learning",
