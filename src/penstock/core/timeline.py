@@ -88,8 +88,7 @@ class Timeline:
         taken = self.end_s - self.start_s
         taken[np.flatnonzero(self.plan.fused)] = 0.0  # a block counts once
         worked = np.where(self.plan.memo(_work), taken, 0.0)
-        found: NDArray[np.float64] = np.bincount(self.plan.rank_of_op, worked, self.plan.placement.ranks)
-        return found
+        return np.asarray(np.bincount(self.plan.rank_of_op, worked, self.plan.placement.ranks), dtype=np.float64)
 
     @property
     def step_s(self) -> float:
