@@ -15,6 +15,7 @@ from penstock.core.mesh import ORDERS
 from penstock.core.setup import Setup
 from penstock.cost.stack import stack
 from penstock.predict import Grid, Scores, predict, scores
+from penstock.predict.held import takes_arrays
 from penstock.schedules import SCHEDULES
 from penstock.search.finer import less, variants
 from penstock.search.space import space_of
@@ -146,6 +147,24 @@ def test_what_cannot_be_is_what_predict_refuses() -> None:
         else:
             assert found.possible[row], of.setup(row)
     assert 20 < refused < 150
+
+
+@pytest.mark.parametrize("most", [3, 10**9])
+def test_rows_are_told_apart_whatever_their_numbers_span(most: int) -> None:
+    columns = np.random.default_rng(0).integers(-most, most, (2, 200))
+    first, which = Grid.of(Setup(seq=8, batch=8), tp=[1] * 200).kinds(*columns)
+    _, begins, places = np.unique(columns, axis=1, return_index=True, return_inverse=True)
+    assert first.tolist() == begins.tolist()
+    assert which.tolist() == places.ravel().tolist()
+
+
+def test_idle_time_of_many_setups_is_that_of_each() -> None:
+    sizes = [(p, m, v) for p in (2, 4, 8) for m in (1, 4, 12) for v in (1, 2, 4)]
+    columns = np.array([(*size, 1.0, 1.3, 0.7) for size in sizes]).T
+    for name, schedule in SCHEDULES.items():
+        if takes_arrays(name):
+            each = [schedule.idle(*map(int, column[:3]), *column[3:]) for column in columns.T]
+            assert np.broadcast_to(schedule.idle(*columns), len(sizes)).tolist() == each
 
 
 def test_more_devices_than_there_are_cannot_be() -> None:

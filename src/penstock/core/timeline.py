@@ -87,7 +87,8 @@ class Timeline:
         """Compute time of each rank, shape (ranks,)."""
         taken = self.end_s - self.start_s
         taken[np.flatnonzero(self.plan.fused)] = 0.0  # a block counts once
-        return self._per_rank(taken, 0.0, np.add)
+        worked = np.where(self.plan.memo(_work), taken, 0.0)
+        return np.asarray(np.bincount(self.plan.rank_of_op, worked, self.plan.placement.ranks), dtype=np.float64)
 
     @property
     def step_s(self) -> float:

@@ -182,11 +182,11 @@ def work(rows: Rows, again: NDArray[np.bool_], found: Timed) -> Work:
         again: which of them run once more.
         found: what they take.
     """
-    sums, errors, twice = _empty(), _empty(), np.zeros(len(CLASSES))
-    np.add.at(sums, (found.kind, rows.phase), found.seconds)
-    np.add.at(errors, (found.kind, rows.phase), found.seconds * found.error)
-    np.add.at(twice, found.kind[again], found.seconds[again])
-    np.add.at(sums[CAST], rows.phase, found.cast_s)
+    of, count = found.kind * len(PHASES) + rows.phase, len(CLASSES) * len(PHASES)
+    both = (_summed(of, seconds, count) for seconds in (found.seconds, found.seconds * found.error))
+    sums, errors = (one.reshape(len(CLASSES), len(PHASES)) for one in both)
+    sums[CAST] += _summed(rows.phase, found.cast_s, len(PHASES))
+    twice = _summed(found.kind[again], found.seconds[again], len(CLASSES))
     twice[CAST] = found.cast_s[again].sum()
     experts = np.where(rows.kind == GROUPED, rows.sizes[0] * found.launches, 0.0)
     matrices = (rows.kind < ATTENDING) & (rows.phase == PHASES.index("W"))
@@ -195,13 +195,14 @@ def work(rows: Rows, again: NDArray[np.bool_], found: Timed) -> Work:
     return Work(sums, errors, twice, launches, each, weights, found.guessed)
 
 
+def _summed(of: Which, values: Floats, count: int) -> Floats:
+    """The sums of the values that go to each of so many places."""
+    return np.asarray(np.bincount(of, values, count), dtype=np.float64)
+
+
 def _by_phase(counts: Floats, rows: Rows, again: NDArray[np.bool_]) -> tuple[float, float, float, float]:
-    f, i, w = (float(counts[rows.phase == phase].sum()) for phase in range(len(PHASES)))
+    f, i, w = _summed(rows.phase, counts, len(PHASES)).tolist()
     return f, i, w, float(counts[again].sum())
-
-
-def _empty() -> Floats:
-    return np.zeros((len(CLASSES), len(PHASES)))
 
 
 def hot_share(seconds: Floats, whole_s: float) -> float:

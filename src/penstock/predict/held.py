@@ -254,13 +254,13 @@ def _idle(grid: Grid, f: Floats, i: Floats, w: Floats) -> Floats:
         if rows.any():
             each = [column[rows] for column in (grid.pp, grid.micros, grid.chunks, f, i, w)]
             idle = SCHEDULES[name].idle
-            found[rows] = idle(*each) if _takes_arrays(name) else np.frompyfunc(idle, 6, 1)(*each)
+            found[rows] = idle(*each) if takes_arrays(name) else np.frompyfunc(idle, 6, 1)(*each)
     return found
 
 
 @cache
-def _takes_arrays(schedule: str) -> bool:
-    """Whether what a schedule claims of idle time is arithmetic alone, which works on many setups at once."""
+def takes_arrays(schedule: str) -> bool:
+    """Return whether what a schedule claims of idle time is arithmetic alone, which works on many setups at once."""
     try:
         SCHEDULES[schedule].idle(*np.ones((6, 2)))
     except (TypeError, ValueError):
