@@ -62,6 +62,12 @@ def test_what_was_not_measured_of_a_node_is_said(read):
     assert read(rows()).node_of(0).derived == {}
 
 
+def test_measured_disks_have_one_rate_whatever_those_of_the_usual_node_have(read):
+    node = read([*rows(), {"part": "disk", "bytes": 1 << 28, "seconds": 0.25}]).node_of(0)
+    assert node.disk_rates == (pytest.approx(2**30), pytest.approx(2**30))
+    assert node.disk_bytes == 0  # how much is free was not asked
+
+
 def test_ranks_have_a_link_with_what_was_measured_between_them(read):
     found = [{**row, "ranks": 4} if row["part"] == "facts" else row for row in rows("NVIDIA X9000")]
     found += [

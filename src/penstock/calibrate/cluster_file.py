@@ -103,7 +103,8 @@ def _node(known: Device | None, about: Row, found: Mapping[str, list[Row]], devi
     facts: dict[str, Any] = {"device": device, "devices": ranks, "links": _links(known, ranks, found["collective"])}
     facts["host_bytes"] = int(about["host_memory_bytes"])
     if found["disk"]:
-        facts["disk_bytes_per_s"] = max(row["bytes"] / row["seconds"] for row in found["disk"])
+        written = max(row["bytes"] / row["seconds"] for row in found["disk"])
+        facts |= {"disk_bytes_per_s": written, "disk_write_bytes_per_s": written, "disk_bytes": 0}
     if known:
         usual = catalogue().node(known.node)
         facts = {"like": known.node} | facts | {"nics": max(1, usual.nics * ranks // usual.devices)}
