@@ -106,7 +106,7 @@ def test_a_plan_says_what_would_change(penstock, tmp_path):
     ("words", "says"),
     [
         ("--tokens 0", "--tokens 0: give how many are trained on"),
-        ("--tokens nan", "--tokens nan: give how many are trained on"),
+        ("--tokens nan", "'nan' is no number; write it like 15T"),
         ("--failures lama", "no published rate of failures is called 'lama'; did you mean"),
         ("--mtbf-hours 0", "--mtbf-hours 0: give a number above 0"),
         ("--write-mb-per-s 0", "--write-mb-per-s 0: give a number above 0"),
