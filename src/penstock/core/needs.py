@@ -73,10 +73,13 @@ def active(plan: Plan) -> dict[Kind, tuple[Need, ...]]:
 
 
 def _active(plan: Plan) -> dict[Kind, tuple[Need, ...]]:
-    def applies(need: Need) -> bool:
-        return (not need.if_any or plan.holds(*need.made_by)) and not (need.slices and plan.slices == 1)
+    kinds = plan.ops[:, 0]
+    present = np.bincount(kinds[(kinds >= 0) & (kinds < len(Kind))], minlength=len(Kind)) > 0
 
-    return {kind: tuple(filter(applies, rule)) for kind, rule in NEEDS.items() if plan.holds(kind)}
+    def applies(need: Need) -> bool:
+        return bool((not need.if_any or present[list(need.made_by)].any()) and not (need.slices and plan.slices == 1))
+
+    return {kind: tuple(filter(applies, rule)) for kind, rule in NEEDS.items() if present[kind]}
 
 
 def _index(plan: Plan) -> NDArray[np.int32]:

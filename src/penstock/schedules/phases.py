@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
@@ -40,34 +39,36 @@ def expand(phases: Iterable[Phase], chunks: Sequence[int], begins: Sequence[int]
         >>> str(expand([(1, "F"), (1, "F+B"), (1, "B")], [0]))
         '0F0 (0F1;0B0)OVERLAP_F_B 0B1'
     """
-    stood = Counter[tuple[int, int]]()
-    parts = [_repeated(_coded(text, tuple(chunks)), count, stood) for count, text in phases if count > 0]
-    if not parts:
+    words: list[tuple[int, int, bool]] = []
+    repeats: list[NDArray[np.int64]] = []
+    for count, text in phases:
+        if count > 0:
+            coded = _coded(text, tuple(chunks))
+            repeats.append(np.arange(count * len(coded)) % len(coded) + len(words))
+            words += coded
+    if not repeats:
         return Lane.of([])
-    codes = np.concatenate(parts)
-    kind, stage, micro, fused = codes.T
+    table, at = np.array(words, dtype=np.int64), np.concatenate(repeats)
+    kind, stage, fused = table.T.take(at, axis=1)
+    micro = _in_turn(words, at)
     if any(begins):
-        micro += np.array([dict(zip(chunks, begins, strict=True)).get(s, 0) for s in stage.tolist()], dtype=np.int32)
+        micro += np.array([dict(zip(chunks, begins, strict=True)).get(s, 0) for s in stage.tolist()])
     waiting = kind == _OLDEST_W
     if waiting.any():
         _take_oldest(kind, stage, micro, waiting)
-    return Lane(codes[:, :3], fused > 0)
+    codes = np.empty((len(kind), 3), dtype=np.int32)
+    codes[:, 0], codes[:, 1], codes[:, 2] = kind, stage, micro
+    return Lane(codes, fused.astype(np.bool_))
 
 
-def _repeated(words: Sequence[tuple[int, int, bool]], count: int, stood: Counter[tuple[int, int]]) -> NDArray[np.int32]:
-    """Kind, stage, micro-batch of each op of a phase, and whether it is one with the next; how often what an op counts
-    with ``stood`` before is counted on in place."""
-    keys = [(Kind.B if kind == Kind.I else kind, stage) for kind, stage, _ in words]
-    times, first = Counter(keys), []
-    for key in keys:
-        first.append(stood[key])
-        stood[key] += 1
-    for key in times:
-        stood[key] += (count - 1) * times[key]
-    found = np.empty((count, len(words), 4), dtype=np.int32)
-    found[:] = [(kind, stage, begin, fused) for (kind, stage, fused), begin in zip(words, first, strict=True)]
-    found[:, :, 2] += np.arange(count, dtype=np.int32)[:, None] * np.array([times[key] for key in keys], dtype=np.int32)
-    return found.reshape(-1, 4)
+def _in_turn(words: Sequence[tuple[int, int, bool]], at: NDArray[np.int64]) -> NDArray[np.int64]:
+    """How often what each op counts with stood before it; ``at`` is the word of each op."""
+    counts = [(Kind.B if kind == Kind.I else kind, stage) for kind, stage, _ in words]
+    micro = np.empty(len(at), dtype=np.int64)
+    for one in dict.fromkeys(counts):
+        rows = np.flatnonzero(np.array([other == one for other in counts])[at])
+        micro[rows] = np.arange(len(rows))
+    return micro
 
 
 _OLDEST_W = 99
@@ -98,7 +99,7 @@ def _word(word: str, chunks: Sequence[int]) -> tuple[int, int]:
 
 
 def _take_oldest(
-    kind: NDArray[np.int32], stage: NDArray[np.int32], micro: NDArray[np.int32], waiting: NDArray[np.bool_]
+    kind: NDArray[np.int64], stage: NDArray[np.int64], micro: NDArray[np.int64], waiting: NDArray[np.bool_]
 ) -> None:
     """Give each ``w`` the stage and micro-batch of the oldest ``I`` still waiting (in place)."""
     if (kind == Kind.W).any():
