@@ -17,7 +17,7 @@ from penstock.schedules.task import Task
 from penstock.schedules.work import Work
 from penstock.search import Options, arms
 from penstock.search.arms import FIRST, LATER, SEARCHING, Arm, arm_of, stint
-from penstock.search.clock import LAST_STINT_S
+from penstock.search.clock import LAST_STINT_S, Clock
 from penstock.search.rounds import Search
 from penstock.search.spaced import TAKEN, spaced
 from penstock.search.ways import ways_of
@@ -140,17 +140,17 @@ def test_what_all_placements_are_due_is_shared_out_at_once():
     assert jobs[0] == ("v", SEARCHING)
 
 
-def test_stints_are_shorter_where_little_time_is_left():
+def test_stints_are_shorter_where_little_time_is_left(monkeypatch):
     ways = ways_of({"v": Placement.vee(4)}, pricing("28.3B", 1.0).on)
     search = Search(ways, 12, 2.0, "span", Options(1000.0), time.perf_counter(), lambda found, bound: True)
     search.arms["v"], search.clock.rounds = replace(search.arms["v"], steps=frozenset({FIRST, SEARCHING})), 9
     assert search.stint_s() == LAST_STINT_S
-    search.clock.begun -= 999.2
+    monkeypatch.setattr(Clock, "over_s", 999.2)
     assert search.stint_s() == LAST_STINT_S / 4
     search.clock.pace = 4.0
     assert search.stint_s() == LAST_STINT_S / 16
     assert search.goes_on()
-    search.clock.begun -= 0.9
+    monkeypatch.setattr(Clock, "over_s", 999.9)
     assert not search.goes_on()
 
 
