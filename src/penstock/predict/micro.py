@@ -78,6 +78,7 @@ class Rank:
             kept_bytes=precision.kept_bytes,
             frozen=setup.adapter > 0,
             frozen_bytes=setup.frozen_bytes if quantised(self) else None,
+            stops_early=stack.stops_early,
             adapter=setup.adapter,
             adapter_on=setup.adapter_on,
         )
