@@ -153,6 +153,14 @@ def test_an_older_version_lacks_what_a_later_one_has(cells, field, value):
     assert getattr(run.stack, field) == value
 
 
+def test_a_policy_that_keeps_the_first_products_makes_the_rest_again():
+    row = ROW | {"system": "MaxText (JAX)", "source_title": "Recipes (v25.02)", "device": "H100-80GB-SXM"}
+    run = run_of(row | {"model_name": "Llama-3-70B", "precision": "bf16", "pp": "1", "vpp": "", "ep": ""})
+    again = set(run.setup.recompute)
+    assert {"attention.core", "attention.out", "mlp"} <= again
+    assert "attention.qkv" not in again
+
+
 def test_a_version_without_numbers_is_named():
     assert "torch='new' is no version" in run_of(ROW | {"torch": "new"}).why_not
 
