@@ -103,7 +103,7 @@ class Stack:
         context_heads: of the values of ``Setup.cp_heads`` those that it has.
         context_hybrid: whether context parallelism may do the one among neighbours and the other among groups of them
             (``Setup.cp_inner``).
-        offloads: storages of activations, joined by ``+``, that it can keep in host memory, tried where memory is short.
+        offloads: storages of activations, joined by ``+``, each of which it can keep in host memory.
         optimizer_offloads: shares of the optimizer's state that it can keep in host memory.
         weight_offloads: shares of the weights that ZeRO-3 shards which it can keep there too.
         disks: what of these it can keep on disks in place of host memory, as ``Setup.disk`` has it.
