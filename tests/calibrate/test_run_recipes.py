@@ -37,7 +37,7 @@ def filled(**cells):
 
 
 def test_a_version_picks_its_recipe_and_cells_of_the_row_win():
-    expected = ["3", "none", "", "", "attention router", "bf16", "hybridep", "", "", "", ""]
+    expected = ["3", "none", "", "", "attention router", "bf16", "hybridep", *[""] * 6]
     assert [filled().get(name, "") for name in FILLED] == expected
     assert filled(**LATER)["graphs"] == "step"
     assert filled(**LATER, graphs="none", dispatcher="deepep")["graphs"] == "none"
@@ -132,6 +132,37 @@ def test_unknown_words_are_named(cell, says):
     run = run_of(ROW | {cell: "fp12"})
     assert run.why_not.startswith(f"{cell}='fp12'")
     assert says in run.why_not
+
+
+@pytest.mark.parametrize(
+    ("cells", "field", "value"),
+    [
+        ({"device": "A100-40GB-SXM"}, "stops_early", False),
+        ({"device": "A100-80GB-SXM"}, "stops_early", True),
+        ({"device": "A100-80GB-SXM", "torch": "2.0.1"}, "stops_early", False),
+        ({"device": "A100-80GB-SXM", "torch": "2.10"}, "stops_early", True),
+        ({"source_title": "BigScience BLOOM", "system": "Megatron-DeepSpeed"}, "lacks", ("sp", "cp", "selective")),
+        ({"source_title": "my own runs", "system": "Megatron-DeepSpeed"}, "lacks", ()),
+    ],
+)
+def test_an_older_version_lacks_what_a_later_one_has(cells, field, value):
+    row = {"source_title": "MosaicML llm-foundry MPT training benchmarks", "system": "llm-foundry", "per_node": "8"}
+    row |= {"device": "A100-80GB-SXM", "devices": "8", "model_name": "MPT-7b", "seq_len": "2048", "global_batch": "64"}
+    run = run_of(row | cells)
+    assert not run.why_not
+    assert getattr(run.stack, field) == value
+
+
+def test_a_policy_that_keeps_the_first_products_makes_the_rest_again():
+    row = ROW | {"system": "MaxText (JAX)", "source_title": "Recipes (v25.02)", "device": "H100-80GB-SXM"}
+    run = run_of(row | {"model_name": "Llama-3-70B", "precision": "bf16", "pp": "1", "vpp": "", "ep": ""})
+    again = set(run.setup.recompute)
+    assert {"attention.core", "attention.out", "mlp"} <= again
+    assert "attention.qkv" not in again
+
+
+def test_a_version_without_numbers_is_named():
+    assert "torch='new' is no version" in run_of(ROW | {"torch": "new"}).why_not
 
 
 def test_each_recipe_can_be():

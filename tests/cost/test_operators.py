@@ -11,7 +11,7 @@ from penstock.core.config import architecture_from_config, gpt
 from penstock.core.device import device
 from penstock.core.mask import Mask
 from penstock.core.parts import Experts
-from penstock.cost.kept import kept
+from penstock.cost.kept import kept, rerun
 from penstock.cost.model_operators import head_operators, operators, predictor_operators, stage_operators
 from penstock.cost.operators import FUSED, PLAIN, Kernels, Microbatch, Operator, Shard, flops, saved_bytes
 from penstock.cost.passes import rows_of, timed
@@ -306,3 +306,36 @@ def test_odd_heads_keep_products_of_attention_off_the_matrix_units(heads, odd):
         return float(timed(rows, a100, "fp16", "fp16").seconds.sum())
 
     assert (core_s(replace(FUSED, attention=False)) > 8 * core_s(FUSED)) == odd
+
+
+def test_what_is_made_again_ends_where_gradients_have_all_that_they_need() -> None:
+    ops = operators(gpt(layers=1, hidden=64, heads=4, vocab=64, gated=True).blocks[0], SMALL)
+
+    def again(policy: Any, early: bool) -> set[str]:
+        return {op.name for op, runs in zip(ops, rerun(ops, policy, early), strict=True) if runs}
+
+    assert again("full", False) - again("full", True) == {"mlp.down", "mlp.add"}
+    assert again("selective", False) - again("selective", True) == {"mlp.add"}
+    assert again(("mlp",), False) - again(("mlp",), True) == {"mlp.down", "mlp.add"}
+    assert again(("attention.core",), True) == {"attention.core"}
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_pytorch_ends_where_gradients_have_all_that_they_need(reentrant: bool) -> None:
+    """A checkpoint that is not entered again (``Stack.stops_early``) leaves out the last product."""
+    torch = pytest.importorskip("torch")
+    from torch.utils._python_dispatch import TorchDispatchMode
+    from torch.utils.checkpoint import checkpoint
+
+    class Products(TorchDispatchMode):
+        count = 0
+
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            self.count += "mm" in str(func)
+            return func(*args, **(kwargs or {}))
+
+    block = torch.nn.Sequential(torch.nn.Linear(8, 32), torch.nn.GELU(), torch.nn.Linear(32, 8))
+    x = torch.randn(4, 8, requires_grad=True)
+    with Products() as seen:
+        (x + checkpoint(block, x, use_reentrant=reentrant)).sum().backward()
+    assert seen.count == 2 + 4 + (2 if reentrant else 1)  # forward, gradients, again

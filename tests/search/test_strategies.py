@@ -10,6 +10,7 @@ import pytest
 
 from penstock.core.cluster import Cluster
 from penstock.core.config import gpt
+from penstock.cost.stack import stack
 from penstock.predict import predict, scores
 from penstock.schedules import SCHEDULES
 from penstock.search import finals
@@ -310,3 +311,16 @@ def test_wishes_that_cannot_be_say_so(given: str, says: str) -> None:
 def test_spaces_without_a_strategy_say_so(more: dict[str, Any], says: str) -> None:
     with pytest.raises(ValueError, match=says):
         plan(**{"model": DENSE, "cluster": "dgx-h100:1"} | TASK | more)
+
+
+@pytest.mark.parametrize("lacks", [(), ("sp", "cp", "selective")])
+def test_what_a_framework_lacks_is_not_tried_unless_it_is_fixed(lacks: tuple[str, ...]) -> None:
+    space = space_of(DENSE, "dgx-h100:1", replace(stack("megatron-core"), lacks=lacks), **TASK)
+    grid = space.grid([split for share in space.shares() for split in share])
+    assert (grid.cp.max() > 1, grid.sp.any(), "selective" in grid.choices["recompute"]) == (not lacks,) * 3
+    fixed = replace(space, fixed={"recompute": ("selective",), "sp": (True,)})
+    assert fixed.grid(fixed.shares()[-1]).choices["recompute"] == ("selective",)
+    setup = grid.setup(int(np.flatnonzero((grid.tp == 2) & (grid.pp == 1))[0]))
+    best = Choice.of(setup, predict(DENSE, space.cluster, setup, space.stack))
+    said = " ".join(neighbours(space, best, 0.05))
+    assert ("recompute=selective" in said, "sp=" in said, "cp=" in said) == (not lacks,) * 3

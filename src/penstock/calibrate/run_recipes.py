@@ -19,7 +19,7 @@ STEP = "step"
 NONE = "none"
 FILLED = (
     "vpp", "recompute", "offload", "attention", "graphs", "gradients", "dispatcher", "token_drop", "expert_overlap",
-    "multi_token", "stage_layers",
+    "multi_token", "stage_layers", "torch", "lacks",
 )  # fmt: skip
 """Cells that a recipe fills where a row leaves them empty."""
 OWN_CHOICE = {"attention": r"\bTE\b"}
@@ -37,9 +37,13 @@ NEWEST = {
     "Megatron-Bridge skill nemo-mbridge-perf-cpu-offloading": "library",
     "Megatron-Bridge skill nemo-mbridge-perf-activation-recompute": "harness",
     "Megatron-Bridge skill nemo-mbridge-perf-memory-tuning": "harness",
+    "MosaicML llm-foundry": "2023",
+    "BigScience": "2022",
 }
-"""How titles without a version begin, whose runs are by the recipes of this one: a version, those of the library, or
-those of the harness that measures."""
+"""How titles without a version begin, whose runs are by the recipes of this one: a version, those of the library, those
+of the harness that measures, or what there was in a year."""
+STOPS_EARLY = (2, 1)
+"""The first version of PyTorch whose checkpoints make nothing again that no gradient needs (``Stack.stops_early``)."""
 KINDS = {"mx": "mxfp8", "fp8": "fp8", "fp4": "fp4", "bf16": "bf16"}
 """Words of the column ``precision``, the first that a row has counts."""
 
@@ -124,12 +128,14 @@ def _is_of(recipe: Mapping[str, str], row: Mapping[str, str], framework: str, ve
 
 def ways_of(row: Mapping[str, str]) -> dict[str, Any]:
     """Return the fields of a stack that a row says: which parts of blocks run as recorded graphs, in which width
-    gradients accumulate and travel, what dispatches tokens, and whether launches wait for their kernels.
+    gradients accumulate and travel, what dispatches tokens, whether launches wait for their kernels, what an older
+    version does not do.
+
     Where experts take tokens up to a capacity and no more, nobody waits for counts of tokens (Megatron-LM's
     ``token_dispatcher.py``: no synchronization where it drops and pads).
 
     Raises:
-        ValueError: the column ``graphs``, ``gradients`` or ``launches`` names something else.
+        ValueError: the column ``graphs``, ``gradients``, ``launches`` or ``torch`` says something else.
     """
     text, ways = row.get("graphs", ""), dict[str, Any]()
     words = tuple(text.replace(",", " ").split())
@@ -145,6 +151,12 @@ def ways_of(row: Mapping[str, str]) -> dict[str, Any]:
         ways["dispatcher"] = dispatcher if dispatcher in DISPATCHERS else DISPATCHERS[0]
     if truth(row, "token_drop"):
         ways["drops_tokens"] = True
+    if torch := row.get("torch"):
+        if not (said := re.match(r"(\d+)\.(\d+)", torch)):
+            raise ValueError(f"torch={torch!r} is no version; write it as 2.1")
+        ways |= {"stops_early": False} if (int(said[1]), int(said[2])) < STOPS_EARLY else {}
+    if lacks := row.get("lacks"):
+        ways["lacks"] = tuple(lacks.split())
     if launches := row.get("launches"):
         if launches not in (BLOCKING, NONE):
             raise ValueError(f"launches={launches!r} are not known; use {BLOCKING}, or {NONE} that wait")

@@ -24,6 +24,10 @@ MODULES = AGAIN | {
 """Modules of Megatron-Core's selective recompute as tables write them, and our operators."""
 FULL = re.compile(r"full|nothing_saveable|uniform|block|per.?layer|gradient|checkpointing|remat$")
 """Words for layers that are made again as a whole; checkpointing without more is that in every framework."""
+SAVE_QKV = "save_qkv_proj"
+"""A policy of MaxText that keeps results of the first products alone (its ``remat_policy``)."""
+AFTER_QKV = ("attention_norm", "attention.rope", "attention.core", "attention.out", "attention.add", "mlp_norm", "mlp")
+"""What it makes again."""
 SAVED = re.compile(r"minimal|dots?_saveable|dots_with|save_dot|save_out|save_qkv(?!_out)")
 """Policies of JAX that keep results of products."""
 PRODUCTS = ("torchtitan", "pytorch", "maxtext", "paxml")
@@ -65,6 +69,8 @@ def recomputed(text: str, model: Architecture, framework: Stack, stages: int, gu
         guessed.append(f"recompute={again if isinstance(again, str) else ','.join(again)}")
         return {"recompute": again}
     small, known = text.lower(), "qkv_out" in text.lower()
+    if small == SAVE_QKV:
+        return {"recompute": AFTER_QKV}
     kind, colon, modules = small.partition(":")
     if kind in NO:
         return {"recompute": "none"}

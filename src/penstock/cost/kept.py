@@ -42,8 +42,14 @@ def kept(
     return _without(forward, _chosen(forward, [name for name in names if name != "none"]), _chosen(forward, discard))
 
 
-def rerun(operators: Sequence[Operator], again: str | Collection[str] = "none") -> NDArray[np.bool_]:
-    """Return which operators run once more before their gradients; ``again`` as in ``kept``."""
+def rerun(
+    operators: Sequence[Operator], again: str | Collection[str] = "none", stops_early: bool = False
+) -> NDArray[np.bool_]:
+    """Return which operators run once more before their gradients; ``again`` as in ``kept``.
+
+    ``stops_early``: it ends when all is there that gradients need. That of a product's matrix needs its input and not
+    its result, so the last product of a block does not run again.
+    """
     forward = [op for op in operators if op.phase == "F"]
     if again in ("none", "full"):
         names = {op.name for op in forward} if again == "full" else set()
@@ -51,7 +57,19 @@ def rerun(operators: Sequence[Operator], again: str | Collection[str] = "none") 
         names = {op.name for op in forward if op.kind not in DEAR and not op.name.endswith(WIDENING)}
     else:
         names = _chosen(forward, [again] if isinstance(again, str) else [*again])
+    names = names & _until_saved(forward) if stops_early else names
     return np.array([op.phase == "F" and op.name in names for op in operators], dtype=bool)
+
+
+def _until_saved(forward: Sequence[Operator]) -> set[str]:
+    """Operators up to where the last tensor that some gradient needs is there: of one that keeps what it takes alone,
+    those before it."""
+    for at, op in reversed([*enumerate(forward)]):
+        if op.saves:
+            taken = {tensor.name for tensor in op.takes}
+            own = any(tensor.name.removesuffix(NARROW) not in taken for tensor in op.saves)
+            return {one.name for one in forward[: at + own]}
+    return set()
 
 
 def of_these(operators: Sequence[Operator], again: str | Collection[str]) -> str | tuple[str, ...]:

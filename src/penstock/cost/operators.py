@@ -180,8 +180,8 @@ class Microbatch:
     random, and a byte of each is kept. ``kept_bytes``: of an element of a product's input as the gradient of its
     weights keeps it, where that is a copy in a narrower width (``None``: the input itself). ``frozen``: matrices stay
     as they are, and need no gradient; ``frozen_bytes`` of an element, where they are kept in fewer than products read
-    (``None``: as they read them). ``adapter``: rank of the low-rank adapters beside those that ``adapter_on`` names; 0:
-    none.
+    (``None``: as they read them). ``stops_early``: as in ``Stack``. ``adapter``: rank of the low-rank adapters beside
+    those that ``adapter_on`` names; 0: none.
 
     >>> Microbatch(micro=2, seq=4096, shard=Shard(cp=4)).here
     2048.0
@@ -197,6 +197,7 @@ class Microbatch:
     kept_bytes: float | None = None
     frozen: bool = False
     frozen_bytes: float | None = None
+    stops_early: bool = False
     adapter: int = 0
     adapter_on: tuple[str, ...] = ()
 

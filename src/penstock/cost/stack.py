@@ -86,6 +86,7 @@ class Stack:
         context_bytes: of the driver's context and of collectives, outside the allocator.
         slack: what the allocator holds and cannot use, relative to activations and what passes.
         recompute: what is made again unless told otherwise.
+        stops_early: what is made again ends where gradients have all that they need, before a block's last product.
         selective: operators that it makes again where a setup says ``selective``; none: all but products and attention.
         again_layers: which layers it can make again in another way than the rest (``Setup.recompute_layers``):
             ``alike``, as many first ones on each stage in full, where the rest keeps all; ``ranks``, all of some
@@ -93,6 +94,7 @@ class Stack:
         zero_stages, piped_zero_stages: stages of ZeRO that it has, without and with a pipeline.
         schedules: those that it has, of those that a search tries; none: all.
         axes: those that it can split over several ranks, of ``tp``, ``cp``, ``pp``, ``dp``; none: all.
+        lacks: what it does not have of ``sp``, ``cp`` and ``selective`` (recompute of less than whole blocks).
         own_orders: whether it runs any order of passes that a file gives it.
         uneven: whether any stage may have any number of layers.
         vocabularies: ways in which it splits embedding and head over pipeline ranks, as in ``Setup.vocabulary``.
@@ -101,8 +103,7 @@ class Stack:
         context_heads: of the values of ``Setup.cp_heads`` those that it has.
         context_hybrid: whether context parallelism may do the one among neighbours and the other among groups of them
             (``Setup.cp_inner``).
-        offloads: storages of activations, joined by ``+``, that it can keep in host memory while passes run; each a way
-            that is tried where memory is short.
+        offloads: storages of activations, joined by ``+``, each of which it can keep in host memory.
         optimizer_offloads: shares of the optimizer's state that it can keep in host memory.
         weight_offloads: shares of the weights that ZeRO-3 shards which it can keep there too.
         disks: what of these it can keep on disks in place of host memory, as ``Setup.disk`` has it.
@@ -178,12 +179,14 @@ class Stack:
     context_bytes: float = 2e9
     slack: float = 0.05
     recompute: str | tuple[str, ...] = "none"
+    stops_early: bool = False
     selective: tuple[str, ...] = ()
     again_layers: str = ""
     zero_stages: tuple[int, ...] = (0, 1, 2, 3)
     piped_zero_stages: tuple[int, ...] = (0, 1)
     schedules: tuple[str, ...] = ()
     axes: tuple[str, ...] = ()
+    lacks: tuple[str, ...] = ()
     own_orders: bool = False
     uneven: bool = True
     vocabularies: tuple[int, ...] = (0,)
@@ -245,7 +248,7 @@ class Stack:
 
     def splits(self, axis: str) -> bool:
         """Return whether the framework can split an axis over several ranks: ``tp``, ``cp``, ``pp`` or ``dp``."""
-        return not self.axes or axis in self.axes
+        return axis not in self.lacks and (not self.axes or axis in self.axes)
 
 
 def stack(name: str) -> Stack:

@@ -118,7 +118,7 @@ class Kernel:
 def kernels_of(rank: Rank, block: Block) -> list[Kernel]:
     """Return the operators of a block on a rank, forwards first."""
     made, rows = block_rows(block, rank.batch_of(block))
-    again = rerun(made, of_these(made, rank.again))
+    again = rerun(made, of_these(made, rank.again), rank.batch.stops_early)
     return _kernels(rank, made, rows, block, rank.bits_in(block), rank.crowd(block), again, rank.stack.graphed)
 
 

@@ -28,7 +28,7 @@ def model_flops(model: Architecture, setup: Setup, *, whole: bool = False) -> fl
     return setup.batch * (each + _end_flops(model, setup.seq, whole, setup.multi_token))
 
 
-def again_flops(model: Architecture, setup: Setup, *, whole: bool = False) -> float:
+def again_flops(model: Architecture, setup: Setup, *, whole: bool = False, stops_early: bool = False) -> float:
     """Return the FLOPs of products that recompute runs once more, over all devices; arguments as above.
 
     With those of the model they are what "hardware" FLOPs count (Korthikanti et al. 2022, arXiv:2205.05198).
@@ -36,14 +36,18 @@ def again_flops(model: Architecture, setup: Setup, *, whole: bool = False) -> fl
     first = sum(layers_by_way(model, setup)[1] if setup.again else (), Counter[Block]())
     rest = {block: count - first[block] for block, count in model.kinds().items()}
     ways = ((setup.recompute, rest), (setup.recompute_first, first))
-    each = ((block, again, count) for again, kinds in ways for block, count in kinds.items())
-    return setup.batch * sum(_again_flops(block, setup.seq, again, whole) * count for block, again, count in each)
+    each = (
+        (_again_flops(block, setup.seq, again, whole, stops_early), n)
+        for again, kinds in ways
+        for block, n in kinds.items()
+    )
+    return setup.batch * sum(flops * count for flops, count in each)
 
 
 @lru_cache(maxsize=1024)
-def _again_flops(block: Block, seq: int, again: str | tuple[str, ...], whole: bool) -> float:
+def _again_flops(block: Block, seq: int, again: str | tuple[str, ...], whole: bool, stops_early: bool) -> float:
     made = operators(block, Microbatch(micro=1, seq=seq))
-    twice = [op for op, runs in zip(made, rerun(made, of_these(made, again)), strict=True) if runs]
+    twice = [op for op, runs in zip(made, rerun(made, of_these(made, again), stops_early), strict=True) if runs]
     return _sum(twice, whole) / 3
 
 

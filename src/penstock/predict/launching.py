@@ -53,7 +53,7 @@ def _in_graphs(
     """Kernels of a forward, of a backward and of what runs again that graphs start."""
     made, rows = block_rows(block, batch)
     mine = launched(rows, low, wide) * recorded(rows, graphed)
-    again = rerun(made, of_these(made, recompute))
+    again = rerun(made, of_these(made, recompute), batch.stops_early)
     return float(mine[rows.phase == 0].sum()), float(mine[rows.phase > 0].sum()), float(mine[again].sum())
 
 

@@ -78,6 +78,7 @@ class Rank:
             kept_bytes=precision.kept_bytes,
             frozen=setup.adapter > 0,
             frozen_bytes=setup.frozen_bytes if quantised(self) else None,
+            stops_early=stack.stops_early,
             adapter=setup.adapter,
             adapter_on=setup.adapter_on,
         )
@@ -232,12 +233,11 @@ class Rank:
         f_s = both_s(self.device, float(device[0]) + there_s, host_f, blocking, together)
         b_s = both_s(self.device, back_s + back_too_s, host_b, blocking, together)
         waits_s = (f_s - float(device[0]) - there_s, b_s - back_s - back_too_s)
-        stretch = 1 + waits_s[1] / back_s if back_s else 1.0
         again_s = float((done.again / lasting).sum())
         again_s = both_s(self.device, again_s, host_again, blocking, together) if again else 0.0
         shown = {axis: (2 + twice) * seconds for axis, seconds in turn_s.items()}
         shown["context"] = ring_f * (1 + twice) + ring_b
-        w_s = float(device[2]) * stretch
+        w_s = float(device[2]) * (1 + waits_s[1] / back_s if back_s else 1.0)
         return Part(
             f_s,
             b_s - w_s + twice * there_s,

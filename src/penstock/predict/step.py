@@ -250,7 +250,7 @@ class Step:
             memory_bytes=device.memory_bytes,
             **away(self),
             model_flops=model_flops(self.model, setup),
-            again_flops=again_flops(self.model, setup),
+            again_flops=again_flops(self.model, setup, stops_early=self.stack.stops_early),
             peak_flops=device.peak_flops(rank.low) * setup.devices,
             tokens=setup.tokens,
             devices=setup.devices,

@@ -33,7 +33,11 @@ def block_work(
 ) -> Work:
     """Return the work of a block on a device."""
     made, rows = block_rows(block, batch)
-    return work(rows, rerun(made, of_these(made, recompute)), block_timed(block, batch, device, low, wide, crowd))
+    return work(
+        rows,
+        rerun(made, of_these(made, recompute), batch.stops_early),
+        block_timed(block, batch, device, low, wide, crowd),
+    )
 
 
 @lru_cache(maxsize=4096)

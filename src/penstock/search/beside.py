@@ -76,10 +76,10 @@ def _steps(space: Space, setup: Setup) -> Iterator[dict[str, Any]]:
             for name in space.schedules
             if name != setup.schedule
         )
-    yield from ({"recompute": name} for name in RECOMPUTE if name != setup.recompute)
+    yield from ({"recompute": name} for name in space.values("recompute", RECOMPUTE) if name != setup.recompute)
     stages = space.zero_stages(setup.pp) if setup.replicas > 1 and not setup.weight_offload else ()
     yield from ({"zero": stage} for stage in stages if stage != setup.zero)
-    if setup.tp > 1:
+    if setup.tp > 1 and (setup.sp or "sp" not in space.stack.lacks):
         yield {"sp": not setup.sp}
     for way in space.context_ways(setup.tp, setup.cp):
         named = dict(zip(("cp_heads", "cp_inner"), way, strict=True))

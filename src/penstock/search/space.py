@@ -82,9 +82,9 @@ class Space:
         return f", and {self.stack.name} splits {' and '.join(self.stack.axes)} alone" if self.stack.axes else ""
 
     def values(self, name: str, free: Iterable[Any]) -> list[Any]:
-        """Return the values of a field: those fixed, else the free ones, and of these the usual ones; less those
-        excluded."""
-        chosen = dict.fromkeys(self.fixed.get(name, free))
+        """Return the values of a field: those fixed, else the free ones that the framework has, and of these the usual
+        ones; less those excluded."""
+        chosen = dict.fromkeys(self.fixed.get(name, (value for value in free if value not in self.stack.lacks)))
         left = [value for value in chosen if value not in self.excluded.get(name, ())]
         if name in self.fixed or name not in self.usual:
             return left
@@ -164,7 +164,7 @@ class Space:
             "pipe": range(len(pipes)),
             "mesh": range(len(meshes)),
             "zero": self.values("zero", self.zero_stages(pp) if dp * cp > 1 or self.base.weight_offload else (0,)),
-            "sp": self.values("sp", (False, True) if tp > 1 else (False,)),
+            "sp": self.values("sp", (False, True) if tp > 1 and "sp" not in self.stack.lacks else (False,)),
             "context": range(len(ways)),
             "shards": self.values("shards", (0,)),
             "vocabulary": self.values("vocabulary", (0,)),
