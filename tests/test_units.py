@@ -78,7 +78,7 @@ def test_seconds_become_text(seconds: float, text: str) -> None:
 
 @pytest.mark.parametrize("text", ["", "k", "8x", "nan", "inf", "8kk", "1..2", "1.5"])
 def test_no_length_is_refused_by_its_text(text: str) -> None:
-    with pytest.raises(ValueError, match=re.escape(text)):
+    with pytest.raises(ValueError, match=f"{re.escape(text)}.* is no "):
         parse_length(text)
 
 
