@@ -9,7 +9,7 @@ from penstock.api import read_plan
 from penstock.core.costs import Costs
 from penstock.core.op import Kind
 from penstock.core.placement import Placement
-from penstock.cost import pricing
+from penstock.cost import layered, pricing, with_whole
 from penstock.engine import problems, simulate
 from penstock.export import read_csv
 from penstock.schedules import SCHEDULES, build
@@ -170,3 +170,12 @@ def test_wrong_flags_are_one_line(words, message, penstock):
     code, _, err = penstock(f"solve -p 4 -m 8 {words}")
     assert code == 2
     assert message in err
+
+
+def test_the_best_named_schedule_is_known_where_a_search_is_proven_without_it():
+    """The head takes longer: evenly spaced orders meet the bound before ``zb-v-auto``, which does too, is built."""
+    layers, head_s = layered(pricing("28.3B", 32 / 34), 8, 64), 1.6 * pricing("28.3B").figures[0] / 8
+    places = {"line": Placement.loop(8), "v": Placement.vee(8), "v4": Placement.vee(8, 4)}
+    found = solve(lambda place: with_whole(layers.on(place), place, head_s), places, 24, 8.0, "sync", Options(2.0))
+    assert found.proven
+    assert found.named == ("zb-v-auto", pytest.approx(found.seconds))

@@ -58,7 +58,7 @@ class Search:
         """Whether the bounds of some ways are not known yet."""
         self._learn_bounds(ways)
         self.open = False
-        self.slow = {name for name, arm in self.arms.items() if searching_on(arm.task.placement)}
+        self.slow = [name for name, arm in self.arms.items() if searching_on(arm.task.placement)]
         """Ways with schedules that search themselves."""
 
     def _learn_bounds(self, ways: Mapping[str, Way]) -> None:
@@ -169,13 +169,13 @@ class Search:
         """How long the next stints are."""
         if self.due() == FIRST:
             return self.clock.begin_s(len(self.arms))
-        return self.clock.improve_s(max(len(self.arms[name].work.codes) for name in self.worthwhile()))
+        return self.clock.improve_s(max((len(self.arms[name].work.codes) for name in self.worthwhile()), default=0))
 
     def goes_on(self) -> bool:
         """Whether there is something to gain, and time for it."""
-        if self.stopped or self.options.stints == self.clock.rounds or not self.worthwhile():
-            return False
         due = self.due()
+        if self.stopped or self.options.stints == self.clock.rounds or (due == LATER and not self.worthwhile()):
+            return False
         if due == LATER:
             return self.clock.in_time(self.clock.pace * self.stint_s())
         return due == SEARCHING or self.clock.holds(due)
@@ -188,15 +188,18 @@ class Search:
         return SEARCHING if self.lacking(SEARCHING) else LATER
 
     def lacking(self, step: int) -> list[str]:
-        """Placements that are due a stint of a step: on which a better order may exist, or the first named schedule.
-        No plain way goes without its named schedules, whatever the time."""
+        """Placements that are due a stint of a step: on which a better order may exist, or a better named schedule. No
+        plain way goes without its named schedules, whatever the time."""
         able = self.worthwhile()
         if step == SEARCHING:
-            if self.named_s == math.inf:
-                able += [name for name in self.arms if name not in able]
-            early = self.clock.holds(step)
-            able = [name for name in able if name in self.slow and (early or self.arms[name].way.plain)]
+            early, plain = self.clock.holds(step), [name for name in self.slow if self.arms[name].way.plain]
+            others = [name for name in able if name in self.slow and name not in plain]
+            able = [name for name in plain if self._may_name(name)] + (others if early else [])
         return [name for name in able if step not in self.arms[name].steps]
+
+    def _may_name(self, name: str) -> bool:
+        """Whether a named schedule of a placement may be better than those that are known."""
+        return self.arms[name].bound.seconds < self.named_s * (1 - 1e-9)
 
     def worthwhile(self) -> list[str]:
         """Placements on which a better order may exist, the best first."""
@@ -215,7 +218,7 @@ class Search:
             mixed = interleaved([one for one in steps[0] if one[0] not in both], steps[1])
             found = mixed if pool is not None else [one for one in mixed if one[1] == due][:most]
         able, turns = self.worthwhile(), {**self.turns}
-        while len(found) < most:
+        while able and len(found) < most:
             name = min(able, key=lambda one: (turns[one] + 1) * (able.index(one) + 1))
             turns[name] += 1
             found.append((name, LATER))
@@ -235,7 +238,7 @@ class Search:
         for (name, step), job in sorted(zip(jobs, work, strict=True), key=lambda one: one[0][1]):
             builds = SEARCHING in steps_of(self.arms[name], step) and name in self.slow
             with suppress(TimeoutError):
-                if self.worthwhile():
+                if builds or self.worthwhile():
                     self.learn(name, step, *job.result(None if builds else self.clock.patience_s))
         for name, proof in zip(proofs, shown, strict=True):
             with suppress(TimeoutError):
