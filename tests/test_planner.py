@@ -171,3 +171,17 @@ def test_what_is_missing_is_said(words: list[str], says: str, capsys: pytest.Cap
     error = capsys.readouterr().err
     assert says in error
     assert error.count("\n") == 1
+
+
+def test_what_cannot_be_exported_loses_neither_figures_nor_other_files(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, script, last = (tmp_path / name for name in ("out.json", "train.sh", "job.sh"))
+    exports = (f"megatron:{script}", f"accelerate:{tmp_path / 'a.yaml'}", f"slurm:{last}")
+    with pytest.raises(SystemExit) as ended:
+        main([*ASKED, *FIX, "--exclude", "pp=1", "--json", str(out), *(f"--export={one}" for one in exports)])
+    assert ended.value.code == 2
+    assert "accelerate: it has no pipelines" in capsys.readouterr().err.splitlines()[-1]
+    assert json.loads(out.read_text())["choices"]
+    assert script.exists()
+    assert last.exists()

@@ -184,6 +184,6 @@ def answer(
             found = limits.largest_answer(training, machines, watch)
         else:
             found = sizes.sizes_answer(asks, training, machines, watch)
+    write_facts(found.facts, json, found.show)
     if found.best is not None:
         write_exports(targets, *found.best)
-    write_facts(found.facts, json, found.show)

@@ -37,16 +37,22 @@ def write_exports(
     targets: Iterable[str], model: Architecture, cluster: Cluster, setup: Setup, framework: Stack
 ) -> None:
     """Write a setup as each ``NAME:PATH`` says, and on the standard error what the frameworks have no words for, or not
-    those of the framework that it was predicted for.
+    those of the framework that it was predicted for. Where one cannot train so, the others are written all the same.
 
     Raises:
-        ValueError: no such framework, or it cannot train so.
+        ValueError: no such framework, or some cannot train so.
     """
     from penstock.export.frameworks import export
 
+    cannot = []
     for text in targets:
-        for left in export(text, model, cluster, setup, framework):
-            print(f"penstock: not in {text}: {left}", file=sys.stderr)
+        try:
+            for left in export(text, model, cluster, setup, framework):
+                print(f"penstock: not in {text}: {left}", file=sys.stderr)
+        except ValueError as error:
+            cannot.append(str(error))
+    if cannot:
+        raise ValueError("; ".join(cannot))
 
 
 def read_setup(path: Path, devices: int) -> Read:

@@ -64,6 +64,10 @@ def usual_answer(ask: Question, wanted: Usual) -> None:
             print_yours(ask.yours, found.choices[0] if found.choices else None, changes, headroom)
 
     write_facts(facts, wanted.json, show)
+    if found.choices:
+        setup = found.choices[0].setup
+        space = like(ask.space, setup)
+        write_exports(wanted.export, space.model, space.cluster, setup, space.stack)
 
 
 def _facts(
@@ -75,8 +79,6 @@ def _facts(
     space = like(space, one.setup) if one else space
     rejected = [*neighbours(space, one, headroom)] if one else []
     changes = changes_to(space, ask.yours, one, headroom) if ask.yours and one else ()
-    if one:
-        write_exports(wanted.export, space.model, space.cluster, one.setup, space.stack)
     facts = text.facts_of(found, space, ask.asked, rejected, mine) | more_facts(ask, changes) | tried_facts(ask)
     facts |= best.facts_of(found, space, facts, wanted.what_if, watch)
     return reported(facts, space, found, wanted.report, wanted.pareto, watch), changes
