@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from penstock.core.cluster import Cluster
 from penstock.core.config import gpt
-from penstock.core.disks import DISKS, placed
+from penstock.core.disks import DISKS, idle
 from penstock.core.mesh import ORDER
 from penstock.core.optimizers import optimizers
 from penstock.core.setup import Setup, even
@@ -117,7 +117,7 @@ def setups(draw, model):
         shards=draw(st.sampled_from([0, *(n for n in (2, 4, 8) if replicas % n == 0 and n < replicas)])),
         offload=draw(st.sampled_from((0.0, 0.0, 0.5, ("input",)))),
         **away,
-        disk=draw(st.sampled_from([disk for disk in DISKS if placed(disk, away)])),
+        disk=draw(st.sampled_from([disk for disk in DISKS if not idle(disk, away)])),
         **draw(PRECISIONS),
         flash=draw(st.booleans()),
         graphs=draw(st.booleans()),

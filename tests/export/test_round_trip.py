@@ -6,7 +6,7 @@ import pytest
 from exported import CLUSTER, asked
 from hypothesis import HealthCheck, Phase, given, reject, settings
 
-from penstock.core.disks import placed
+from penstock.core.disks import idle
 from penstock.core.recipes import WIDE
 from penstock.core.setup import Setup
 from penstock.export.frameworks import export
@@ -40,7 +40,7 @@ def there_and_back(name, folder, model, setup):
     if read.fields["precision"] in WIDE:
         lacking = {field: value for field, value in lacking.items() if not field.startswith(("wide_", "low_"))}
     again = asdict(setup) | read.fields | lacking
-    if not placed(setup.disk, again):
+    if idle(setup.disk, again):
         lacking["disk"] = "none"
     return read, Setup(**read.fields | lacking), missing
 

@@ -150,7 +150,8 @@ def test_an_update_takes_as_long_as_a_measured_one() -> None:
 def test_throughput_is_about_that_of_zero_infinity(
     layers: int, hidden: int, nodes: int, batch: float, tp: int, measured: float, within: float
 ) -> None:
-    """Rajbhandari et al. 2021, arXiv:2104.07857, section 8 and table 1; the largest are predicted too fast."""
+    """Rajbhandari et al. 2021, arXiv:2104.07857, section 8 and table 1, from memory but for the 25 PFLOP/s of its
+    abstract; the largest are predicted too fast."""
     disk = "optimizer" if nodes == 1 else "all"
     one, rate = infinity(layers, hidden, nodes, batch, disk, tp)
     assert rate == pytest.approx(measured, rel=within)

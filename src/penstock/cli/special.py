@@ -87,6 +87,9 @@ def special_answer(
 
     answers = {"tune": tuning_answer, "sites": sites_answer, "lengths": lengths_answer}
     with watching() as watch:
-        tell = lambda what: watch.tell(f"looking at {what}")  # noqa: E731
+
+        def tell(what: str) -> bool:
+            return watch.tell(f"looking at {what}")
+
         facts, show = answers[special_of(given)](given, of_one(space), asked, top=top, headroom=headroom, tell=tell)
     write_facts(facts, json, show)

@@ -12,13 +12,13 @@ DISKS: Mapping[str, tuple[str, ...]] = {
 """Of ``Setup.disk``: the fields whose shares lie there."""
 
 
-def placed(disk: str, shares: Mapping[str, Any]) -> bool:
-    """Return whether of all that a disk is asked for something is offloaded.
+def idle(disk: str, shares: Mapping[str, Any]) -> list[str]:
+    """Return the fields of what disks are asked for of which no share is offloaded.
 
-    >>> placed("all", {"optimizer_offload": 1.0, "weight_offload": 0.0})
-    False
+    >>> idle("all", {"optimizer_offload": 1.0, "weight_offload": 0.0})
+    ['weight_offload']
     """
-    return all(shares[name] for name in DISKS[disk])
+    return [name for name in DISKS[disk] if not shares[name]]
 
 
 def check_disk(setup: Any) -> None:
@@ -27,7 +27,6 @@ def check_disk(setup: Any) -> None:
     Raises:
         ValueError: it does not.
     """
-    idle = [name for name in DISKS[setup.disk] if not getattr(setup, name)]
-    if idle:
-        none, use = ("=0, ".join(idle), "=1, ".join(idle))
+    if names := idle(setup.disk, {name: getattr(setup, name) for name in DISKS[setup.disk]}):
+        none, use = "=0, ".join(names), "=1, ".join(names)
         raise ValueError(f"disk={setup.disk} with {none}=0 puts nothing there; use {use}=1, or disk=none")

@@ -22,7 +22,7 @@ from penstock.predict.split import Split
 Floats = NDArray[np.float64]
 Counts = tuple[Any, Any]
 """Parameters: all but experts, and experts."""
-DISKS = "waiting for disks"
+DISK_WAIT = "waiting for disks"
 """Of an update: what they take longer than the host."""
 
 
@@ -171,7 +171,7 @@ def updates_s(rank: Split, own: Any) -> dict[str, Floats]:
         found["on the host"] = host_s = on_host_s(node, moved, share * touched)
         if setup.disk != "none":
             disk_s = update_s(rank, state_bytes(rank) * own, own)
-            found[DISKS] = np.maximum(0.0, disk_s - host_s)
+            found[DISK_WAIT] = np.maximum(0.0, disk_s - host_s)
     return found
 
 

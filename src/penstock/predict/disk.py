@@ -22,7 +22,7 @@ GROUPS = 3
 """Groups of parameters in host memory at a time: the one that is read, the one that is updated, the one written."""
 
 
-def check_disk(stack: Stack, cluster: Cluster, disk: str) -> None:
+def check_disk_of(stack: Stack, cluster: Cluster, disk: str) -> None:
     """Do nothing where a framework can keep on disks what it is asked to, and the nodes have some.
 
     Raises:

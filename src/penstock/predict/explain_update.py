@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from penstock.cost.origins import constant, of_memory, of_stack
-from penstock.predict.after import DISKS, update_bytes
+from penstock.predict.after import DISK_WAIT, update_bytes
 from penstock.predict.disk import moved_bytes, rates
 from penstock.predict.figure import Figure
 from penstock.predict.host import state_bytes
@@ -28,18 +28,18 @@ def updates(step: Step, r: int) -> Iterator[Figure]:
                 facts={"parameters": own, "bytes_of_each": each},
                 constants=(*where, of_stack(rank.stack, "optimizer_bytes")),
             )  # fmt: skip
-    if DISKS in step.updates_s:
+    if DISK_WAIT in step.updates_s:
         yield _disks(step, r)
 
 
 def _disks(step: Step, r: int) -> Figure:
     """What disks take longer with than the host's memory."""
-    rank, own, each_s = step.rank, float(step.owned[r]), float(step.updates_s[DISKS][r])
+    rank, own, each_s = step.rank, float(step.owned[r]), float(step.updates_s[DISK_WAIT][r])
     moved, rate = moved_bytes(rank, state_bytes(rank) * own, own), rates(rank.cluster.node_of(0))
     whole_s = sum(size / per_s for size, per_s in zip(moved, rate, strict=True))
     words = (f"{human_bytes(size)} at {per_s / 1e9:.4g} GB/s" for size, per_s in zip(moved, rate, strict=True))
     return Figure(
-        name=DISKS, value=each_s, unit="s",
+        name=DISK_WAIT, value=each_s, unit="s",
         how=f"reading {' and writing '.join(words)} takes {human_s(whole_s)}, part of it beside the update",
         facts={"read_bytes": float(moved[0]), "written_bytes": float(moved[1]), "whole_s": float(whole_s)},
         constants=(constant("disk", "gradient_bytes"),),

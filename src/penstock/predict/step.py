@@ -23,7 +23,7 @@ from penstock.cost.switches import check_switches_of
 from penstock.engine import last_s, simulate
 from penstock.predict.after import Sum, checkpoint_s, gathers_s, gradients_s, optimizer_s, sums, updates_s
 from penstock.predict.again import layers, ways
-from penstock.predict.disk import check_disk
+from penstock.predict.disk import check_disk_of
 from penstock.predict.flops import again_flops, model_flops
 from penstock.predict.host import away
 from penstock.predict.memory import rooms, saved_bytes
@@ -66,7 +66,7 @@ def begun(model: Architecture, cluster: Cluster, setup: Setup, stack: Stack) -> 
     if setup.devices > cluster.devices:
         raise ValueError(f"the setup takes {setup.devices} devices, {cluster.name} has {cluster.devices}")
     check_switches_of(stack, setup)
-    check_disk(stack, cluster, setup.disk)
+    check_disk_of(stack, cluster, setup.disk)
     return Step(as_asked(model, setup), cluster, setup, stack)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
 from typing import Any
 
-from penstock.core.disks import DISKS, placed
+from penstock.core.disks import DISKS, idle
 from penstock.core.filling import filling
 from penstock.core.setup import Setup
 from penstock.predict import predict
@@ -118,7 +118,7 @@ def changed(space: Space, setup: Setup, change: Mapping[str, Any]) -> Setup:
         more |= {"cp_inner": inner if inner < cp and cp % max(1, inner) == 0 else 0}
     if not more.get("sp", setup.sp):
         more.setdefault("tp_overlap", "own")
-    if not placed(setup.disk, {name: more.get(name, getattr(setup, name)) for name in DISKS[setup.disk]}):
+    if idle(setup.disk, {name: more.get(name, getattr(setup, name)) for name in DISKS[setup.disk]}):
         more.setdefault("disk", "none")
     size = 1
     for name in ("tp", "cp", "pp"):

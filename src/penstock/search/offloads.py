@@ -7,7 +7,7 @@ from dataclasses import replace
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
-from penstock.core.disks import placed
+from penstock.core.disks import idle
 from penstock.core.setup import Setup
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def bases(space: Space) -> list[list[Setup]]:
     groups = [(*host, disks) for disks in (here, *([disk] for disk in there)) for host in hosts]
     kept = space.values("offload", (space.base.offload,))
     found = [[dict(zip(NAMES, one, strict=True)) for one in product(*group, kept)] for group in groups]
-    some = [[replace(space.base, **one) for one in each if placed(one["disk"], one)] for each in found]
+    some = [[replace(space.base, **one) for one in each if not idle(one["disk"], one)] for each in found]
     return [each for each in some if each]
 
 

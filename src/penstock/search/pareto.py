@@ -3,7 +3,7 @@ is better in both."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import ceil
@@ -18,7 +18,7 @@ from penstock.core.setup import FRAMEWORK, Setup
 from penstock.cost.stack import Stack
 from penstock.predict import scores
 from penstock.search.choice import Choice, Planned
-from penstock.search.finals import most_bytes, predicted_of, told
+from penstock.search.finals import Tell, most_bytes, on, predicted_of, told
 from penstock.search.margins import at_least_s
 from penstock.search.planner import HEADROOM, best_of
 from penstock.search.space import Space, space_of
@@ -133,7 +133,7 @@ def pareto(
     return around(space, best_of(space, top=top, headroom=headroom))
 
 
-def around(space: Space, found: Planned, tell: Callable[[str], bool] = lambda words: True) -> Pareto:
+def around(space: Space, found: Planned, tell: Tell = on) -> Pareto:
     """Return the trade-offs around a plan.
 
     The front of memory is that of the strategies whose scores are on it, predicted with their timelines: as near to the
@@ -153,8 +153,8 @@ def around(space: Space, found: Planned, tell: Callable[[str], bool] = lambda wo
             refused.append((cluster.devices, "stopped before it was looked at"))
             continue
         try:
-            on, watch = _on(space, cluster, others[-1]), told(tell, looking)
-            other = best_of(on, top=1, headroom=found.headroom, watch=watch)
+            there, watch = _on(space, cluster, others[-1]), told(tell, looking)
+            other = best_of(there, top=1, headroom=found.headroom, watch=watch)
         except ValueError as error:
             refused.append((cluster.devices, str(error)))
             continue
@@ -191,7 +191,7 @@ def _others(cluster: Cluster) -> Iterator[Cluster]:
         yield replace(cluster, name=f"{share} of {cluster.name}", groups=groups, measured=None)
 
 
-def _of_memory(space: Space, found: Planned, tell: Callable[[str], bool]) -> list[Choice]:
+def _of_memory(space: Space, found: Planned, tell: Tell) -> list[Choice]:
     """The plan's choices, and others that need less memory, each as fast as any that needs no more."""
     known, looking = {choice.setup: choice for choice in found.choices}, "looking at strategies that need less memory"
     for setup, score_s in _light(space, found.headroom) if tell(looking) else ():

@@ -192,14 +192,13 @@ class Search:
         plain way goes without its named schedules, whatever the time."""
         able = self.worthwhile()
         if step == SEARCHING:
-            early, plain = self.clock.holds(step), [name for name in self.slow if self.arms[name].way.plain]
-            others = [name for name in able if name in self.slow and name not in plain]
-            able = [name for name in plain if self._may_name(name)] + (others if early else [])
+            early = able if self.clock.holds(step) else []
+            able = [name for name in self.slow if name in early or self._may_name(name)]
         return [name for name in able if step not in self.arms[name].steps]
 
     def _may_name(self, name: str) -> bool:
-        """Whether a named schedule of a placement may be better than those that are known."""
-        return self.arms[name].bound.seconds < self.named_s * (1 - 1e-9)
+        """Whether a named schedule of a plain way may be better than those that are known."""
+        return self.arms[name].way.plain and self.arms[name].bound.seconds < self.named_s * (1 - 1e-9)
 
     def worthwhile(self) -> list[str]:
         """Placements on which a better order may exist, the best first."""

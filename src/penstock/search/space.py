@@ -21,7 +21,7 @@ from penstock.core.words import all_divisors
 from penstock.cost.stack import Stack
 from penstock.cost.stack_file import named
 from penstock.predict import Grid
-from penstock.predict.disk import check_disk
+from penstock.predict.disk import check_disk_of
 from penstock.predict.grid import COUNTS
 from penstock.predict.kept_bytes import check_names
 from penstock.predict.micro import Rank
@@ -277,7 +277,7 @@ def space_of(
     check_experts(architecture, fixed)
     switches.check_fixed(software, base, fixed)
     for disk in fixed.get("disk", ()):
-        check_disk(software, machines, disk)
+        check_disk_of(software, machines, disk)
     for named_one in [{}, *({name: one} for name in ("recompute", "offload") for one in fixed.get(name, ()))]:
         check_names(Rank(architecture, machines, replace(base, **named_one), software))
     searched = {name: values for name, values in fixed.items() if name in SEARCHED} | several(fixed)
