@@ -168,7 +168,7 @@ def answer(
     """
     from penstock.cli import asks_limits as limits
     from penstock.cli import asks_sizes as sizes
-    from penstock.cli.export import checked, write_exports
+    from penstock.cli.export import check_written, checked, write_exports
     from penstock.cli.json import json_file, write_facts
     from penstock.cli.progress import watching
 
@@ -184,6 +184,6 @@ def answer(
             found = limits.largest_answer(training, machines, watch)
         else:
             found = sizes.sizes_answer(asks, training, machines, watch)
+    cannot = [] if found.best is None else write_exports(targets, *found.best)
     write_facts(found.facts, json, found.show)
-    if found.best is not None:
-        write_exports(targets, *found.best)
+    check_written(cannot)

@@ -35,13 +35,9 @@ def checked(targets: Sequence[str] | None, others: Iterable[Path] = ()) -> Seque
 
 def write_exports(
     targets: Iterable[str], model: Architecture, cluster: Cluster, setup: Setup, framework: Stack
-) -> None:
+) -> list[str]:
     """Write a setup as each ``NAME:PATH`` says, and on the standard error what the frameworks have no words for, or not
-    those of the framework that it was predicted for. Where one cannot train so, the others are written all the same.
-
-    Raises:
-        ValueError: no such framework, or some cannot train so.
-    """
+    those of the framework that it was predicted for; return why some cannot train so."""
     from penstock.export.frameworks import export
 
     cannot = []
@@ -51,6 +47,15 @@ def write_exports(
                 print(f"penstock: not in {text}: {left}", file=sys.stderr)
         except ValueError as error:
             cannot.append(str(error))
+    return cannot
+
+
+def check_written(cannot: Sequence[str]) -> None:
+    """Do nothing where all files of ``write_exports`` could be written.
+
+    Raises:
+        ValueError: some could not, and why.
+    """
     if cannot:
         raise ValueError("; ".join(cannot))
 

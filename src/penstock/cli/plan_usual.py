@@ -11,18 +11,20 @@ from typing import Any
 from penstock.cli import plan_best as best
 from penstock.cli import plan_text as text
 from penstock.cli.batches import chosen, print_tried, tried_facts
-from penstock.cli.export import write_exports
+from penstock.cli.export import check_written, write_exports
 from penstock.cli.json import write_facts
 from penstock.cli.order import check_order, write_order
 from penstock.cli.plan_ask import Question, more_facts, print_suggested, print_yours
 from penstock.cli.progress import Watcher, note, watching
 from penstock.cli.report import reported
+from penstock.core.setup import Setup
 from penstock.search.beside import neighbours, own
 from penstock.search.choice import Choice, Planned
 from penstock.search.improve import Change, changes_to
 from penstock.search.numbers import like
 from penstock.search.orders import orders
 from penstock.search.planner import best_of
+from penstock.search.space import Space
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,11 +65,15 @@ def usual_answer(ask: Question, wanted: Usual) -> None:
         if ask.yours:
             print_yours(ask.yours, found.choices[0] if found.choices else None, changes, headroom)
 
+    cannot = _written(ask.space, wanted.export, found.choices[0].setup) if found.choices else []
     write_facts(facts, wanted.json, show)
-    if found.choices:
-        setup = found.choices[0].setup
-        space = like(ask.space, setup)
-        write_exports(wanted.export, space.model, space.cluster, setup, space.stack)
+    check_written(cannot)
+
+
+def _written(space: Space, targets: Sequence[str], setup: Setup) -> list[str]:
+    """Write the best, and return why some frameworks cannot train so."""
+    mine = like(space, setup)
+    return write_exports(targets, mine.model, mine.cluster, setup, mine.stack)
 
 
 def _facts(

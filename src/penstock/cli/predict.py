@@ -98,7 +98,7 @@ def predict(
             slurm:FILE, job:FILE.toml or schedule:FILE.csv, and on the standard error what these cannot say; may be
             repeated.
     """
-    from penstock.cli.export import checked, write_exports
+    from penstock.cli.export import check_written, checked, write_exports
     from penstock.cli.json import json_file, write_facts
     from penstock.cli.predict_text import facts_of, print_prediction
     from penstock.core.files import writable
@@ -109,7 +109,7 @@ def predict(
         writable(timeline)
     asked = asked_for(model, cluster, framework, flags, usd_per_hour, start)
     found = asked.predicted()
-    write_exports(targets, *asked)
+    check_written(write_exports(targets, *asked))
     if timeline is not None:
         _show(found, timeline)
     facts = {
