@@ -145,3 +145,14 @@ def test_a_head_over_an_odd_vocabulary_is_slow_unless_it_is_filled_up(vocab, fra
         return Rank(model, NODES, Setup(seq=1024, batch=16, dp=8, tp=tp), stack(framework)).parts["head"].all_s
 
     assert head_s(50257, "pytorch", 1) > 1.5 * head_s(vocab, framework, tp)
+
+
+def test_heads_of_odd_width_keep_attention_off_the_matrix_units_unless_it_is_one_kernel():
+    def forward_s(heads, flash):
+        model = gpt(layers=1, hidden=13824, heads=heads, vocab=96)
+        setup = Setup(seq=2048, batch=8, dp=8, flash=flash)
+        return Rank(model, NODES, setup, stack("megatron-deepspeed")).parts[model.blocks[0]].f_s
+
+    wide, odd, narrow = (forward_s(heads, False) for heads in (108, 128, 144))
+    assert odd > 1.2 * max(wide, narrow)
+    assert forward_s(128, True) < 1.1 * forward_s(108, True)

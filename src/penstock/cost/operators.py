@@ -62,9 +62,17 @@ class Operator:
     @property
     def odd(self) -> bool:
         """Whether a matrix of a product has rows of odd length. In 16 bits no word of 32 begins such a row, and units
-        that copy operands by such words beside the products cannot."""
+        that copy operands by such words beside the products cannot. Of plain attention, whether its heads' widths are
+        no multiples of ``ALIGNED``."""
+        if self.plain:
+            return bool(self.k % ALIGNED or self.value_dim % ALIGNED)
         lengths = (self.m, self.n) if self.phase == "W" else (self.n, self.k)
         return self.kind == "matmul" and any(length % 2 for length in lengths)
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is attention by two products and a softmax, with scores in memory."""
+        return self.kind == "attention" and self.launches > 2
 
     @property
     def moved_bytes(self) -> float:

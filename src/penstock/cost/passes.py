@@ -14,7 +14,7 @@ from penstock.cost.bounds import BYTES
 from penstock.cost.constants import constants, levels
 from penstock.cost.kernels import Time, attention, grouped_matmul, matmul, memory_bound
 from penstock.cost.kernels import cast as casts
-from penstock.cost.operators import ALIGNED, WIDE, Operator
+from penstock.cost.operators import WIDE, Operator
 
 Floats = NDArray[np.float64]
 Which = NDArray[np.int64]
@@ -29,8 +29,7 @@ class Rows:
     """Operators as columns, one row each.
 
     ``sizes``: batch, m, n, k, width of values and density, shape (6, operators). ``low``: a recipe of low precision
-    takes the product. ``plain``: attention by products and a softmax, with scores in memory. ``odd``: a matrix of a
-    product has rows of odd length.
+    takes the product. ``plain`` and ``odd`` are those of ``Operator``.
     """
 
     names: tuple[str, ...]
@@ -55,7 +54,7 @@ def rows_of(operators: Sequence[Operator]) -> Rows:
         np.array([op.moved_bytes for op in operators]),
         np.array([op.launches for op in operators], dtype=np.float64),
         np.array([op.kind.endswith("matmul") and not any(word in op.name for word in WIDE) for op in operators], bool),
-        np.array([op.kind == "attention" and op.launches > 2 for op in operators], bool),
+        np.array([op.plain for op in operators], bool),
         np.array([op.odd for op in operators], bool),
     )
 
@@ -264,14 +263,14 @@ def _flash(rows: Rows, device: Device, precision: str, backward: bool, at: Which
 
 
 def _plain(rows: Rows, device: Device, precision: str, at: Which) -> Time:
-    """Attention by two products and a softmax; twice as many products for gradients. Heads of other sizes than
-    ``ALIGNED`` run on the vector units: BLOOM's sweep, heads of 108 and 150, steps 1.35 times as long."""
+    """Attention by two products and a softmax; twice as many products for gradients. Products of odd heads run on the
+    vector units: BLOOM's sweep, heads of 108 and 150, steps 1.35 times as long."""
+    vectors = device.vector_flops * constants("odd_heads")["share"]
     batch, m, n, k, value, _ = rows.sizes[:, at]
     scores = matmul(device, precision, m, n, k, batch)
     values = matmul(device, precision, m, value, n, batch)
-    odd = (k % ALIGNED > 0) | (value % ALIGNED > 0)
-    vector_s = 2 * batch * m * n * (k + value) / device.vector_flops
-    products_s = np.maximum(scores.seconds + values.seconds, np.where(odd, vector_s, 0))
+    vector_s = 2 * batch * m * n * (k + value) / vectors
+    products_s = np.maximum(scores.seconds + values.seconds, np.where(rows.odd[at], vector_s, 0))
     times = np.where(rows.phase[at] > 0, 2, 1)
     inside = times * batch * (m * (k + value) + n * (k + value) + 2 * m * n) * BYTES[precision]
     moved = np.maximum(rows.moved_bytes[at] - inside, 0.0)

@@ -105,9 +105,10 @@ class Kernel:
         op, plural = self.operator, f"{self.operator.launches} kernels" if self.operator.launches > 1 else "one kernel"
         if op.kind in ("matmul", "grouped_matmul"):
             rule = f"whole tiles in waves over all units, at the peak in {self.precision}, or the operands' bytes"
+        elif op.plain:
+            rule = "two products and a softmax with scores in memory"
         elif op.kind == "attention":
             rule = "blocks of queries over the keys that they see, products beside softmax"
-            rule = rule if op.launches <= 2 else "two products and a softmax with scores in memory"
         else:
             rule = f"{human_bytes(op.moved_bytes)} at the rate of memory"
         alone = f"{rule}, over its level, and the floor of {plural}: {human_s(self.alone_s)}"
@@ -199,10 +200,11 @@ def _hardware(rank: Rank, op: Operator, precision: str, own: Constant) -> list[C
     """The datasheet, the level, and the constants of the kernel's structure."""
     device, found = rank.device, [of_device(rank.device, "memory_bytes_per_s"), own]
     structured = own.name.startswith("levels.")  # else it is a curve, with a floor of its own
-    if op.kind in ("matmul", "grouped_matmul"):
+    if op.kind in ("matmul", "grouped_matmul") or op.plain:
         other = "halved" if device.architecture in ASYNCHRONOUS and BYTES[precision] >= 2 else "halved_async"
         names = [name for name in table()["matmul"] if name != other] if structured else []
-        slow = [constant("odd_matmul", "share")] if op.odd and slows_odd(device, precision) else []
+        part = "odd_heads" if op.plain else "odd_matmul"
+        slow = [constant(part, "share")] if op.odd and (op.plain or slows_odd(device, precision)) else []
         return [of_device(device, precision), *found, *(constant("matmul", name) for name in names), *slow]
     if op.kind == "attention":
         softmax = f"softmax_{device.architecture}"
