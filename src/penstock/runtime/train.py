@@ -14,43 +14,27 @@ from torch import Tensor
 
 from penstock.core.files import write_whole
 from penstock.core.job import RunSpec
-from penstock.core.model import Model
-from penstock.core.op import Kind
-from penstock.core.placement import NO_STAGE
 from penstock.core.plan import Plan
-from penstock.core.slicing import rounded
-from penstock.lower import algorithm_of
 from penstock.runtime import checkpoint
 from penstock.runtime.corpus import Batch, Corpus, read_corpus
-from penstock.runtime.decoder import DecoderStage, load_config
 from penstock.runtime.evaluation import evaluation_plan
 from penstock.runtime.execute import Executor
 from penstock.runtime.keeping import Keeping
 from penstock.runtime.measure import probe
 from penstock.runtime.measure_kept import probe_shares
-from penstock.runtime.messages import Boundary
 from penstock.runtime.metrics import MetricsFile
 from penstock.runtime.optimizer import Optimizer, learning_rate
-from penstock.runtime.part import rows_of
+from penstock.runtime.owned import Owned
 from penstock.runtime.progress import Progress
 from penstock.runtime.rows import as_rows
 from penstock.runtime.solving import Search
-from penstock.runtime.stage import Stage
-from penstock.runtime.stale import Stale, micros_per_update
+from penstock.runtime.stale import Stale
 from penstock.runtime.trained import CALIBRATION_STEPS, WARM_STEPS, Trained
 from penstock.runtime.transport import Links
 from penstock.runtime.validate import PostValidation
-from penstock.runtime.vocabulary import SplitEnds
 
 KEPT_STEPS = 512
 """Steps whose op times a rank keeps."""
-
-
-def dtype_of(precision: str) -> torch.dtype:
-    """The tensor type of a precision's name."""
-    found = getattr(torch, precision)
-    assert isinstance(found, torch.dtype)
-    return found
 
 
 class Trainer:
@@ -67,43 +51,19 @@ class Trainer:
     def __init__(self, spec: RunSpec, plan: Plan, rank: int, folder: Path, device: torch.device) -> None:
         self.spec, self.plan, self.rank, self.folder, self.device = spec, plan, rank, folder, device
         self.corpus: Corpus = read_corpus(spec.job)
-        config = load_config(spec.model)
-        placement = plan.placement
-        cut = Model.read(spec.model).cut(len(set(placement.part_of)), spec.strategy.stage_layers)
-        dtype = dtype_of(spec.job.precision)
-        micro = spec.sequences_per_micro_batch
-        carries = (micro, spec.job.seq_length // plan.slices, config.hidden_size)
-        lengths = rounded(plan.slice_lengths, spec.job.seq_length) if plan.slice_lengths else ()
-        self._lengths = lengths or (carries[1],) * plan.slices
-        split = set(plan.ops[plan.ops[:, 0] == Kind.I, 1].tolist())
-        ends = {s: (placement.prev[s] == NO_STAGE, placement.next[s] == NO_STAGE) for s in placement.on(rank)}
-        whole, rows = not algorithm_of(plan), rows_of(rank, placement.ranks, config.vocab_size)
-        held = {} if whole else {placement.on(rank)[0]: rows}
-        self.modules = {
-            s: DecoderStage(
-                *(config, cut[placement.depth_of[s]], *end, spec.job.seed, dtype, device),
-                *(s in split, whole, held.get(s), plan.slices, lengths),
-            )
-            for s, end in ends.items()
-        }
-        scale = 1 / (plan.micros if plan.weights == "synced" else micros_per_update(plan))
-        self.stages = {
-            s: Stage(m, ends[s][0] and whole, ends[s][1] and whole, carries, scale, lengths=lengths)
-            for s, m in self.modules.items()
-        }
+        own = Owned.of(spec, plan, rank, device)
+        self.modules, self.stages, self._lengths, self._boundary = own.modules, own.stages, own.lengths, own.boundary
         self.optimizer = Optimizer(spec.job, self.modules, plan, rank)
         links = Links(plan, rank) if plan.placement.ranks > 1 else None
-        boundary = Boundary(carries, dtype, device, lengths)
-        tokens = micro * spec.job.seq_length / plan.slices
-        self.trained = Trained(boundary_bytes=tokens * config.hidden_size * dtype.itemsize)
+        tokens = spec.sequences_per_micro_batch * spec.job.seq_length / plan.slices
+        self.trained = Trained(boundary_bytes=tokens * own.boundary.shape[-1] * own.boundary.dtype.itemsize)
         looks = evaluation_plan(plan)
-        own = SplitEnds.of(self.modules, held, scale, config.vocab_size, device) if held else None
-        self._rows = own.held if own else {}
-        passes = [own.vocabulary(each, rank, boundary) if own else None for each in (plan, looks)]
+        self._rows = own.ends.held if own.ends else {}
+        passes = [own.ends.vocabulary(each, rank, own.boundary) if own.ends else None for each in (plan, looks)]
         self.validation = None if plan.barrier else PostValidation(self.optimizer, self._report)
         settle = None if self.validation is None else self.validation.settle
         keeping = Keeping.of(spec.strategy)
-        run = (rank, self.stages, links, boundary)
+        run = (rank, self.stages, links, own.boundary)
         self._executor = lambda plan: Executor(plan, *run, self._step, passes[0], settle=settle, keeping=keeping)
         self.trainer = self._executor(plan)
         self.evaluator = Executor(looks, *run, None, passes[1])
@@ -251,7 +211,7 @@ class Trainer:
         return inputs, targets
 
     def _probe(self) -> None:
-        slices, dtype = range(self.plan.slices), dtype_of(self.spec.job.precision)
+        slices, dtype = range(self.plan.slices), self._boundary.dtype
         inputs, targets = (of[: len(slices)] for of in self._micro_batches(self.corpus.batch(0)))
         for s, stage in self.stages.items():
             carried = [torch.zeros(stage.carries(k), dtype=dtype, device=self.device) for k in slices]
