@@ -100,15 +100,15 @@ def bars() -> Iterator[Case]:
 
 def uneven() -> Iterator[Case]:
     """A head of 1.6 layers more on the last stage, a rank at 0.8 of the speed, a link that takes ten times as long:
-    with the same number of layers on all stages, and with any."""
+    with the same number of layers on all stages, and with any; with less memory and fewer micro-batches too."""
     layers = layered(pricing("28.3B", FLASH), 8, LAYERS)
     for what, change in (("head", _head), ("slow rank", _slow_rank), ("slow link", _slow_link)):
-        for objective in ("sync", "span"):
-            priced = _changed(layers.on, change)
-            name = f"{what} 28.3B 8x24 1p {objective}"
-            case = Case(name, priced, 8, 24, 1.0, objective, "line,v,loop2,loop4,v4", shorter=5.0)
+        priced = _changed(layers.on, change)
+        for objective, micros, memory in (("sync", 24, 1.0), ("span", 24, 1.0), ("sync", 16, 0.75)):
+            name = f"{what} 28.3B 8x{micros} {memory:g}p {objective}"
+            case = Case(name, priced, 8, micros, memory, objective, "line,v,loop2,loop4,v4", shorter=5.0)
             yield case
-            if what != "slow link":
+            if what != "slow link" and memory == 1.0:
                 yield replace(case, name=f"{case.name} cut", layers=LAYERS)
 
 
@@ -262,7 +262,7 @@ def main() -> None:
     given = parser.parse_args()
     makers = {"bars": bars, "uneven": uneven, "rows": lambda: rows(given.every)}
     heads = f"{'bubble':>8}{'named':>8}{'blind':>8}{'rival':>7}{'bound':>7}{'gap %':>7}"
-    heads += f"{'less %':>8}{'most %':>8}{'s':>5}"
+    heads += f"{'less %':>8}{'most %':>8}{'blind %':>8}{'s':>5}"
     print(f"{'case':44}{'where':>7}{heads}")
     results = []
     for case in (case for name in given.cases for case in makers[name]()):
@@ -270,7 +270,8 @@ def main() -> None:
         results.append(one)
         rival = "" if one.rival is None else f"{one.rival:.2f}"
         figures = f"{one.bubble:8.2f}{one.named_bubble:8.2f}{one.blind_bubble:8.2f}{rival:>7}{one.bound_bubble:7.2f}"
-        figures += f"{one.gap:7.2f}{one.less_than_named:8.2f}{one.most_less:8.2f}{one.seconds:5.0f}"
+        figures += f"{one.gap:7.2f}{one.less_than_named:8.2f}{one.most_less:8.2f}{one.less_than_blind:8.2f}"
+        figures += f"{one.seconds:5.0f}"
         print(
             f"{one.case:44}{one.placement.partition(' ')[0]:>7}{figures}  {one.verdict} {one.named}, {one.bound_kind}",
             flush=True,
