@@ -228,6 +228,7 @@ def test_activations_of_some_layers_wait_on_the_host():
         ("alltoall, no EP overlap", False),
         ("alltoall, EP overlap", True),
         ("+1f1b overlap of EP comm", True),
+        ("and expert-parallel communication overlap", True),
         ("", False),
     ],
 )

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from families import CASES
@@ -14,7 +15,7 @@ from penstock.core.parts import Experts
 from penstock.cost.kept import kept, rerun
 from penstock.cost.model_operators import head_operators, operators, predictor_operators, stage_operators
 from penstock.cost.operators import FUSED, PLAIN, Kernels, Microbatch, Operator, Shard, flops, saved_bytes
-from penstock.cost.passes import rows_of, timed
+from penstock.cost.passes import rows_of, timed, work
 
 MICRO, SEQ = 2, 8
 SMALL = Microbatch(micro=MICRO, seq=SEQ)
@@ -174,6 +175,41 @@ def test_experts_of_a_rank_get_as_many_rows_as_it_sends() -> None:
         assert (up.batch, up.n, up.k) == (groups, 2 * width, 64)
         assert up.batch * up.m == MICRO * SEQ * 2 * shard.etp
         assert up.flops == 2 * MICRO * SEQ * 2 * shard.etp * 2 * width * 64
+
+
+def test_biases_of_experts_apart_move_bytes_by_the_weights_of_the_router() -> None:
+    block, sent, ffn = made("gpt_oss").blocks[0], MICRO * SEQ * 2, 112
+    together, apart = (operators(block, replace(SMALL, kernels=replace(FUSED, biased=one))) for one in (True, False))
+
+    def moved(ops: tuple[Operator, ...], name: str) -> dict[str, float]:
+        return {op.phase: op.moved_bytes for op in ops if op.name == name}
+
+    assert moved(together, "experts.gate_up.bias") == moved(apart, "experts.gate_up.bias") == {"W": 2 * sent * 2 * ffn}
+    assert moved(together, "experts.down.bias") == {"W": 2 * sent * 64}
+    assert moved(apart, "experts.down.bias") == {"F": 28 * sent * 64, "I": 40 * sent * 64}
+    assert moved(apart, "experts.activation.limits") == {"F": 8 * sent * 2 * ffn, "I": 10 * sent * 2 * ffn}
+    assert saved_bytes(apart) - saved_bytes(together) == 2 * sent * 2 * ffn
+    assert kept(apart, "experts.activation") == kept(together, "experts.activation")
+
+
+def test_biases_of_experts_apart_are_started_one_by_one() -> None:
+    block, where = made("gpt_oss").blocks[0], device("h100")
+    each = []
+    for shard in (Shard(), Shard(ep=3)):
+        rows = rows_of(operators(block, replace(SMALL, shard=shard, kernels=replace(FUSED, biased=False))))
+        each.append(work(rows, np.zeros(len(rows.names), bool), timed(rows, where, "bf16", "bf16")).experts)
+    assert each[0] == (6 * 4, 6 * 7, 6 * 2, 0)
+    assert each[1] == tuple(count / 3 for count in each[0])
+
+
+def test_a_rotation_that_scales_is_several_kernels_where_the_one_only_turns() -> None:
+    for case, kernels, count in (
+        ("gpt_oss", FUSED, 1),
+        ("gpt_oss", replace(FUSED, yarn=False), 5),
+        ("llama", replace(FUSED, yarn=False), 1),
+    ):
+        found = operators(made(case).blocks[0], replace(SMALL, kernels=kernels))
+        assert {op.launches for op in found if op.name == "attention.rope"} == {count}
 
 
 def test_sequence_parallel_keeps_a_share_of_norms() -> None:

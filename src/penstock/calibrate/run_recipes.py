@@ -68,7 +68,7 @@ SAID = (
     ("graphs", r"\bfull CG\b", STEP),
     ("graphs", r"\bCG\b", "attention router"),
     ("token_drop", r"\btokendrop\b", "1"),
-    ("expert_overlap", r"\bEP overlap(?! off)(?<!no EP overlap)|overlap of EP comm", "1"),
+    ("expert_overlap", r"\bEP overlap(?! off)(?<!no EP overlap)|overlap of EP comm|\bexpert-\w+ comm\w+ overlap", "1"),
     ("multi_token", r"(?<!no )(?<!without )\bMTP\b(?! off)", "1"),
     ("vpp", r"\bVPP ?=?(\d+)\b", r"\1"),
     ("launches", r"\bCUDA_LAUNCH_BLOCKING=1\b", BLOCKING),

@@ -18,8 +18,9 @@ class Attention:
     arXiv:2405.04434, 2.1): ``kv_rank`` is the width of the latent that keys and values are made of, ``query_rank`` that
     of queries (0: made directly), ``rope_dim`` the part of each key that is one for all heads and holds the position.
     ``gate``: extra outputs of the query product, which scale the result. ``rope``: queries and keys are turned by their
-    position. ``norms`` are those of queries, keys, latents or the result, by name. ``vectors``: other parameters
-    (sinks, biases of positions). ``fused``: queries, keys and values are one product.
+    position; ``yarn``: and scaled as well (arXiv:2309.00071, 3.4). ``norms`` are those of queries, keys, latents or the
+    result, by name. ``vectors``: other parameters (sinks, biases of positions). ``fused``: queries, keys and values are
+    one product.
 
     ``indexer``: products that choose the keys of a sparse mask, in ``index_heads`` heads of ``index_dim``. ``shared``:
     keys are values too, and queries go through ``query_rank``. ``beside``: other products of the layer's input, which
@@ -37,6 +38,7 @@ class Attention:
     kv_rank: int = 0
     rope_dim: int = 0
     rope: bool = True
+    yarn: bool = False
     query_bias: bool = False
     key_bias: bool = False
     value_bias: bool = False

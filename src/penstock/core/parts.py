@@ -55,7 +55,8 @@ class Norm:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mlp:
     """A feed-forward of width ``ffn``: up, activation, down; ``gated``: a third matrix, whose activation scales the
-    second's output. ``fused``: gate and up are one product. ``vectors``: parameters of the activation."""
+    second's output. ``fused``: gate and up are one product. ``vectors``: parameters of the activation. ``limited``:
+    what it reads is kept within limits first."""
 
     hidden: int
     ffn: int
@@ -66,6 +67,7 @@ class Mlp:
     activation: str = "silu"
     norm: Norm | None = None
     vectors: int = 0
+    limited: bool = False
 
     @property
     def inward(self) -> tuple[Matrix, ...]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from penstock.core.parts import Experts, Matrix, Mlp
-from penstock.cost.operators import Tensor
+from penstock.cost.operators import Operator, Tensor
 from penstock.cost.tape import Tape
 
 _ACTIVATIONS = {"gelu_new": (8, 3), "gelu_fast": (8, 3), "relu2": (2, 1), "xielu": (6, 4)}
@@ -69,10 +70,13 @@ def experts(tape: Tape, part: Experts, x: Tensor) -> Tensor:
     source = tape.matmul(part.latent[0], x, rows) if part.latent else x
     tape.elementwise("experts.dispatch", (source,), (given,), (order,), kind="gather")
     ffn = shard.of(part.expert.ffn, "expert's ffn", shard.etp)
-    made = _grouped(tape, "experts.gate_up" if part.expert.gated else "experts.up", given, local, sent,
-                    part.expert.hidden, ffn * (1 + part.expert.gated))  # fmt: skip
+    inward, width = "experts.gate_up" if part.expert.gated else "experts.up", ffn * (1 + part.expert.gated)
+    made = _grouped(tape, inward, given, local, sent, part.expert.hidden, width)
+    _biases(tape, part.expert, inward, made)
+    made = _limited(tape, part.expert, made)
     product = activation(tape, replace(part.expert, fused=True), [made], sent * ffn, "experts")
     back = _grouped(tape, "experts.down", product, local, sent, ffn, part.expert.hidden)
+    _biases(tape, part.expert, "experts.down", back, 0 if tape.kernels.biased else local)
     out = tape.tensor("experts.y", rows * part.expert.hidden)
     kept = () if tape.kernels.activation else (back, weights)
     tape.elementwise("experts.combine", (back, weights), (out,), kept, kind="gather")
@@ -90,6 +94,33 @@ def _shared(tape: Tape, part: Experts, shared: Mlp, x: Tensor, out: Tensor) -> N
         gate = tape.matmul(Matrix("shared.gate_scalar", shared.hidden, 1, split="none"), x, tape.batch.own)
         tape.elementwise("shared.gated", (beside, gate), (beside,), (beside, gate), passes=2, again=3)
     tape.elementwise("shared.add", (out, beside), (out,))
+
+
+def _limited(tape: Tape, part: Mlp, made: Tensor) -> Tensor:
+    """What an activation reads, kept within limits, where that is no part of its kernel: both halves, and joined."""
+    if not part.limited or tape.kernels.biased:
+        return made
+    within = tape.tensor("experts.limited", made.size_bytes / tape.width_bytes)
+    tape.elementwise("experts.activation.limits", (made,), (within,), (made,), passes=2, again=2)
+    return within
+
+
+def _biases(tape: Tape, part: Mlp, name: str, y: Tensor, apart: int = 0) -> None:
+    """Write what biases of experts add to their products: a sum over tokens for their gradient, where products add
+    them; or all of it for each of so many experts ``apart``, by the weights of the router.
+
+    Apart, Megatron-LM (``transformer/moe/experts.py``, August 2026) multiplies an expert's bias by the weights of
+    its tokens and adds it, both in 4 bytes, joins experts and rounds: 28 bytes of an element in 2 bytes. Back it turns
+    the gradient to 4 bytes and back, joins it, and makes products and sums of it for biases and for weights: 40.
+    """
+    if not part.bias:
+        return
+    if not apart:
+        tape.add(Operator(name=f"{name}.bias", kind="elementwise", phase="W", reads_bytes=y.size_bytes))
+        return
+    both: dict[str, Any] = {"name": f"{name}.bias", "kind": "elementwise", "batch": apart}
+    tape.add(Operator(reads_bytes=7 * y.size_bytes, writes_bytes=7 * y.size_bytes, launches=2, takes=(y,), **both))
+    tape.add(Operator(phase="I", reads_bytes=12 * y.size_bytes, writes_bytes=8 * y.size_bytes, launches=5, **both))
 
 
 def _grouped(tape: Tape, name: str, x: Tensor, groups: int, rows: float, inputs: int, outputs: int) -> Tensor:

@@ -113,7 +113,7 @@ def _rotated(tape: Tape, mixer: Attention, parts: _Parts) -> _Parts:
     query, key = (tape.tensor(f"attention.{name}.rotated", 0) for name in ("query", "key"))
     query = query._replace(size_bytes=parts.query.size_bytes)
     key = key._replace(size_bytes=parts.key.size_bytes)
-    passes = 1 if tape.kernels.rope else 5
+    passes = 1 if tape.kernels.rope and (tape.kernels.yarn or not mixer.yarn) else 5
     tape.elementwise("attention.rope", (parts.query, parts.key), (query, key), passes=passes, again=passes)
     return replace(parts, query=query, key=key)
 

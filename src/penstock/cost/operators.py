@@ -119,14 +119,17 @@ class Kernels:
     """What a software stack runs as one kernel. Not fused, an operator is the kernels of transformers' own modules.
 
     ``norm``: one kernel that keeps its input and one number per token (two, if it takes the mean too). ``activation``:
-    one kernel that keeps its input alone. ``rope``: one kernel for the rotation of queries and keys. ``attention``: no
-    score matrix in memory. ``loss``: the gradient of the logits takes their place. ``grouped``: all experts of a rank
-    are one product. ``qkv``, ``gate_up``: these products are one, whatever the model's own code does (``None``: as
-    there). ``copies``: attention gets queries, keys and values each by itself; without, parts of a larger product keep
-    the whole of it in memory. ``stats_bytes``: of a number that a norm of mean and variance keeps (``None``: as its
-    input). ``softmax``: where scores are in memory, one kernel turns them into weights and keeps these alone.
-    ``states``: a scan keeps its states between chunks, and a convolution its result; without, both are made again.
-    ``fills``: a vocabulary is filled up to what kernels like, as tensor parallelism does anyway.
+    one kernel that keeps its input alone. ``rope``: one kernel for the rotation of queries and keys; ``yarn``: even
+    where they are scaled as well. ``attention``: no score matrix in memory. ``loss``: the gradient of the logits takes
+    their place. ``grouped``: all experts of a rank are one product. ``qkv``, ``gate_up``: these products are one,
+    whatever the model's own code does (``None``: as there). ``copies``: attention gets queries, keys and values each by
+    itself; without, parts of a larger product keep the whole of it in memory. ``stats_bytes``: of a number that a norm
+    of mean and variance keeps (``None``: as its input). ``softmax``: where scores are in memory, one kernel turns them
+    into weights and keeps these alone. ``states``: a scan keeps its states between chunks, and a convolution its
+    result; without, both are made again. ``fills``: a vocabulary is filled up to what kernels like, as tensor
+    parallelism does anyway. ``biased``: limits of what experts' activations read, and biases behind experts by the
+    weights of their router, are in the kernels of products; without, such biases are added expert by expert in full
+    precision.
     """
 
     norm: bool = True
@@ -142,6 +145,8 @@ class Kernels:
     softmax: bool = True
     states: bool = False
     fills: bool = True
+    biased: bool = True
+    yarn: bool = True
 
 
 ADAPTER = ".adapter"

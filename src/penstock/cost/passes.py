@@ -21,7 +21,7 @@ Which = NDArray[np.int64]
 PHASES = ("F", "I", "W")
 KINDS = ("matmul", "grouped_matmul", "attention", "scan", "elementwise", "norm", "gather", "loss")
 MATMUL, GROUPED, ATTENDING = range(3)
-GATHER = KINDS.index("gather")
+ELEMENTWISE, GATHER = map(KINDS.index, ("elementwise", "gather"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,8 +160,8 @@ class Work:
     """Seconds of operators together, each as a kernel by itself: shape (classes, phases), and errors likewise.
 
     ``again``: of those that run once more before the gradients, shape (classes,). ``launches``: kernels of each phase,
-    and of what runs again. ``experts``: likewise, products of single experts, and casts before them, which one operator
-    starts together. ``weights``: elements of gradients of matrices.
+    and of what runs again. ``experts``: likewise, products of single experts, casts before them and biases behind,
+    which one operator starts together. ``weights``: elements of gradients of matrices.
     """
 
     seconds: Floats
@@ -187,7 +187,8 @@ def work(rows: Rows, again: NDArray[np.bool_], found: Timed) -> Work:
     sums[CAST] += _summed(rows.phase, found.cast_s, len(PHASES))
     twice = _summed(found.kind[again], found.seconds[again], len(CLASSES))
     twice[CAST] = found.cast_s[again].sum()
-    experts = np.where(rows.kind == GROUPED, rows.sizes[0] * found.launches, 0.0)
+    apart = (rows.kind == GROUPED) | (rows.kind == ELEMENTWISE) & (rows.sizes[0] > 1)
+    experts = np.where(apart, rows.sizes[0] * found.launches, 0.0)
     matrices = (rows.kind < ATTENDING) & (rows.phase == PHASES.index("W"))
     weights = float(rows.sizes[:3, matrices].prod(axis=0).sum())
     launches, each = (_by_phase(counts, rows, again) for counts in (found.launches, experts))

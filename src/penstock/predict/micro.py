@@ -65,8 +65,8 @@ class Rank:
         self.stand_ins = precision.stand_ins(self.device)
         self.width_bytes = 4.0 if setup.precision == "fp32" else 2.0
         shard = Shard(tp=setup.tp, sp=setup.sp, cp=setup.cp, cp_turned=setup.cp_turned, ep=setup.ep, etp=setup.etp)
-        kernels: Kernels = stack.kernels
-        kernels = kernels if kernels.attention == setup.flash else replace(kernels, attention=setup.flash)
+        biased = stack.kernels.biased or setup.graphs  # a recorded step knows no counts of tokens to go by
+        kernels: Kernels = replace(stack.kernels, attention=setup.flash, biased=biased)
         self.batch = Microbatch(
             micro=setup.micro,
             seq=setup.seq,

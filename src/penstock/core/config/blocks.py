@@ -100,6 +100,7 @@ def attention_of(keys: Keys, style: Style, mask: Mask) -> Attention:
         vectors=style.sinks * heads,
         fused=style.fused_qkv,
         rope=flag(keys, style.rope),
+        yarn=style.yarn,
     )
 
 

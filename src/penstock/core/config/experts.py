@@ -26,7 +26,8 @@ def experts_of(keys: Keys, style: ExpertStyle, like: Mlp) -> Experts:
     elif style.shared == "width":
         shared_ffn = keys.whole(*SHARED_FFN, missing=0, least=0)
     latent = keys.whole("moe_latent_size", missing=like.hidden)
-    expert = replace(like, hidden=latent, ffn=ffn, bias=like.bias or style.bias, fused=True)
+    bias, limited = like.bias or style.bias, like.limited or style.limited
+    expert = replace(like, hidden=latent, ffn=ffn, bias=bias, fused=True, limited=limited)
     return Experts(
         hidden=like.hidden,
         experts=experts,

@@ -61,7 +61,9 @@ STYLES: dict[str, Style] = {
     "glm4_moe_lite": Style(latent=True, experts=replace(_COUNTED, first=1)),
     "glm_moe_dsa": Style(latent=True, experts=_COUNTED, mlp_bias="mlp_bias"),
     "gpt_neox": _NEOX,
-    "gpt_oss": replace(_BIASED, sinks=True, pattern=2, experts=ExpertStyle(bias=True, router_bias=True)),
+    "gpt_oss": replace(
+        _BIASED, sinks=True, yarn=True, pattern=2, experts=ExpertStyle(bias=True, limited=True, router_bias=True)
+    ),
     "granite": replace(_BIASED, mlp_bias="mlp_bias"),
     "granite_swa": replace(_BIASED, mlp_bias="mlp_bias", sinks=True, pattern=1),
     "granitemoe_swa": replace(_BIASED, sinks=True, pattern=1, experts=ExpertStyle(shared="width")),

@@ -32,6 +32,7 @@ class Style:
     gate: bool = False
     fused_qkv: bool = False
     rope: Flag = True
+    yarn: bool = False
     latent: bool = False
     gated: bool = True
     mlp_bias: Flag = False
@@ -54,7 +55,8 @@ class ExpertStyle:
 
     ``which``: the layers that have experts; ``first``: how many come before these where no key says it. ``shared``: how
     the width of the shared expert is said: that of the others, so many times that, or by a key of its own. ``bias``:
-    whether experts have biases. ``score_bias``: a learned offset of each expert's score.
+    whether experts have biases. ``limited``: whether what their activations read is kept within limits.
+    ``score_bias``: a learned offset of each expert's score.
     """
 
     which: Literal["all", "after first", "every", "step", "from to"] = "all"
@@ -62,5 +64,6 @@ class ExpertStyle:
     first: int = 0
     shared_gate: bool = False
     bias: bool = False
+    limited: bool = False
     router_bias: bool = False
     score_bias: bool = False
