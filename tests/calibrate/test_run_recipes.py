@@ -59,7 +59,8 @@ def test_notes_say_some_cells():
         ("dispatcher NCCL A2A; ETP 1", {"dispatcher": "alltoall"}),
         ("VPP12; partial CG; HybridEP", {"dispatcher": "hybridep", "graphs": "attention router", "vpp": "12"}),
         ("paged stash; full CG", {"graphs": "step"}),
-        ("dispatcher HybridEP/A2A; no MTP", {}),
+        ("dispatcher HybridEP/A2A; no MTP", {"multi_token": "0"}),
+        ("w/o MTP; forced expert balance", {"multi_token": "0"}),
         ("router/preprocess CG; MTP", {"graphs": "router", "multi_token": "1"}),
     ],
 )
