@@ -196,7 +196,7 @@ def test_where_nothing_fits_the_nearest_and_what_would() -> None:
 def test_the_optimizer_waits_in_host_memory_where_nothing_else_fits() -> None:
     task: dict[str, Any] = {"seq": 2048, "batch": 64, "fix": "pp=4,zero=1,tp=8", "top": 1}
     found = plan("gpt3-175b", "dgx-h100:4", **task)
-    assert found.best.setup.optimizer_offload == 0.5
+    assert 0.5 <= found.best.setup.optimizer_offload < 1
     assert found.best.headroom >= 0.05
     asked = plan(DENSE, "dgx-h100:1", **TASK, fix="optimizer_offload=0/1,tp=1,pp=1,cp=1,micro=1,zero=1", top=9).choices
     assert {one.setup.optimizer_offload for one in asked} == {0.0, 1.0}
