@@ -15,7 +15,8 @@ from penstock.core.parts import Experts
 from penstock.cost.kept import kept, rerun
 from penstock.cost.model_operators import head_operators, operators, predictor_operators, stage_operators
 from penstock.cost.operators import FUSED, PLAIN, Kernels, Microbatch, Operator, Shard, flops, saved_bytes
-from penstock.cost.passes import rows_of, timed, work
+from penstock.cost.passes import timed, work
+from penstock.cost.rows import rows_of
 
 MICRO, SEQ = 2, 8
 SMALL = Microbatch(micro=MICRO, seq=SEQ)

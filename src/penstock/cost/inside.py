@@ -22,7 +22,8 @@ from penstock.cost.curves import host_pace
 from penstock.cost.kernels import memory_bound
 from penstock.cost.model_operators import operators
 from penstock.cost.operators import Microbatch
-from penstock.cost.passes import ATTENTION, CAST, CLASSES, LOW_PRODUCT, MEMORY, PRODUCT, ROUTING, rows_of, timed, work
+from penstock.cost.passes import ATTENTION, CAST, CLASSES, LOW_PRODUCT, MEMORY, PRODUCT, ROUTING, timed, work
+from penstock.cost.rows import rows_of
 from penstock.cost.stack import Stack, stack
 
 RUNTIME = "penstock"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 
 from penstock.core.architecture import Architecture, Block
 from penstock.core.mixers import Attention, LinearAttention
@@ -12,6 +13,8 @@ from penstock.cost.feeding import experts, mlp
 from penstock.cost.mixing import attention, linear_attention
 from penstock.cost.operators import Microbatch, Operator, Tensor
 from penstock.cost.tape import Tape
+
+Half = Attention | LinearAttention | Mlp | Experts
 
 
 def operators(block: Block, batch: Microbatch, scope: str = "") -> tuple[Operator, ...]:
@@ -32,31 +35,62 @@ def operators(block: Block, batch: Microbatch, scope: str = "") -> tuple[Operato
     >>> sum(op.flops for op in made if op.kind == "matmul" and op.phase == "F")
     786432.0
     """
-    tape = Tape(batch, scope)
-    _write_block(tape, block)
-    return tape.operators()
+    if scope:
+        tape = Tape(batch, scope)
+        _write_block(tape, block)
+        return tape.operators()
+    each = [half_operators(block, index, seen) for index, seen in halves(block, batch)]
+    return (*(op for forward, _ in each for op in forward), *(op for _, backward in each[::-1] for op in backward))
+
+
+def halves(block: Block, batch: Microbatch) -> list[tuple[int, Microbatch]]:
+    """Return the place of each half of a block, and the micro-batch as it sees it: only experts are split over the
+    ranks of experts."""
+    return [
+        (index, batch if isinstance(half, Experts) else dense(batch)) for index, half in enumerate(_halves_of(block))
+    ]
+
+
+@lru_cache(maxsize=4096)
+def dense(batch: Microbatch) -> Microbatch:
+    """Return a micro-batch as all but experts see it."""
+    return replace(batch, shard=replace(batch.shard, ep=1, etp=1))
+
+
+@lru_cache(maxsize=4096)
+def half_operators(block: Block, index: int, batch: Microbatch) -> tuple[tuple[Operator, ...], tuple[Operator, ...]]:
+    """Return the operators of a half of a block, its norms and its sum with what goes past it: forwards, and gradients
+    in the order of a backward. Many splits of a block have halves in common."""
+    tape = Tape(batch)
+    _write_half_block(tape, block, index)
+    return tuple(tape.forward), tuple(reversed(tape.backward))
+
+
+def _halves_of(block: Block) -> list[Half]:
+    return [half for half in (block.attention, block.mlp) if half is not None]
 
 
 def _write_block(tape: Tape, block: Block) -> None:
-    own = tape.batch.own
-    x = tape.tensor("input", own * block.hidden * block.streams)
-    halves = [half for half in (block.attention, block.mlp) if half is not None]
-    each = max(1, len(block.norms) // max(1, len(halves)))
-    entry: Tensor | None = None
-    for index, half in enumerate(halves):
-        norms = block.norms[index * each : (index + 1) * each] or block.norms[:1]
-        role = ("attention", "mlp")[half is block.mlp]
-        source = _collapsed(tape, block.mixing[0], x, block.hidden, f"{role}.") if block.mixing else x
-        if not (block.parallel and len(block.norms) == 1 and entry is not None):
-            entry = tape.norm(norms[0], f"{role}_norm", source, own)
-        y = _write_half(tape, half, entry)
-        y = Tensor(y.name, source.size_bytes)
-        for norm in norms[1:2]:
-            y = tape.norm(norm, f"{role}_post_norm", y, own)
-        sum_of = tape.tensor(f"{role}.sum", own * block.hidden * block.streams)
-        masks = (tape.tensor(f"{role}.mask_of_dropout", own * block.hidden, 1),) if tape.batch.dropout else ()
-        tape.elementwise(f"{role}.add", (x, y), (sum_of,), masks)
-        x = sum_of
+    for index in range(len(_halves_of(block))):
+        _write_half_block(tape, block, index)
+
+
+def _write_half_block(tape: Tape, block: Block, index: int) -> None:
+    own, each = tape.batch.own, _halves_of(block)
+    roles = [("attention", "mlp")[half is block.mlp] for half in each]
+    role, count = roles[index], max(1, len(block.norms) // max(1, len(each)))
+    x = tape.tensor(f"{roles[index - 1]}.sum" if index else "input", own * block.hidden * block.streams)
+    norms = block.norms[index * count : (index + 1) * count] or block.norms[:1]
+    source = _collapsed(tape, block.mixing[0], x, block.hidden, f"{role}.") if block.mixing else x
+    shares = index > 0 and block.parallel and len(block.norms) == 1
+    normed, by = (Tape(tape.batch, tape.scope), roles[0]) if shares else (tape, role)  # its norm was written before
+    y = _write_half(tape, each[index], normed.norm(norms[0], f"{by}_norm", source, own))
+    y = Tensor(y.name, source.size_bytes)
+    for norm in norms[1:2]:
+        y = tape.norm(norm, f"{role}_post_norm", y, own)
+    sum_of = tape.tensor(f"{role}.sum", own * block.hidden * block.streams)
+    masks = (tape.tensor(f"{role}.mask_of_dropout", own * block.hidden, 1),) if tape.batch.dropout else ()
+    tape.elementwise(f"{role}.add", (x, y), (sum_of,), masks)
 
 
 def _collapsed(tape: Tape, product: Matrix, x: Tensor, hidden: int, prefix: str) -> Tensor:
@@ -68,7 +102,7 @@ def _collapsed(tape: Tape, product: Matrix, x: Tensor, hidden: int, prefix: str)
     return one
 
 
-def _write_half(tape: Tape, half: Attention | LinearAttention | Mlp | Experts, entry: Tensor) -> Tensor:
+def _write_half(tape: Tape, half: Half, entry: Tensor) -> Tensor:
     if isinstance(half, Attention):
         return attention(tape, half, entry)
     if isinstance(half, LinearAttention):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -14,49 +14,10 @@ from penstock.cost.bounds import BYTES
 from penstock.cost.constants import constants, levels
 from penstock.cost.kernels import Time, attention, grouped_matmul, matmul, memory_bound
 from penstock.cost.kernels import cast as casts
-from penstock.cost.operators import WIDE, Operator
+from penstock.cost.rows import ATTENDING, ELEMENTWISE, GATHER, GROUPED, KINDS, MATMUL, PHASES, Rows, joined
 
 Floats = NDArray[np.float64]
 Which = NDArray[np.int64]
-PHASES = ("F", "I", "W")
-KINDS = ("matmul", "grouped_matmul", "attention", "scan", "elementwise", "norm", "gather", "loss")
-MATMUL, GROUPED, ATTENDING = range(3)
-ELEMENTWISE, GATHER = map(KINDS.index, ("elementwise", "gather"))
-
-
-@dataclass(frozen=True, eq=False)
-class Rows:
-    """Operators as columns, one row each.
-
-    ``sizes``: batch, m, n, k, width of values and density, shape (6, operators). ``low``: a recipe of low precision
-    takes the product. ``plain`` and ``odd`` are those of ``Operator``.
-    """
-
-    names: tuple[str, ...]
-    kind: NDArray[np.int64]
-    phase: NDArray[np.int64]
-    sizes: Floats
-    moved_bytes: Floats
-    launches: Floats
-    low: NDArray[np.bool_]
-    plain: NDArray[np.bool_]
-    odd: NDArray[np.bool_]
-
-
-def rows_of(operators: Sequence[Operator]) -> Rows:
-    """Return the columns of operators."""
-    sizes = [(op.batch, op.m, op.n, op.k, op.value_dim or op.k, op.density) for op in operators]
-    return Rows(
-        tuple(op.name for op in operators),
-        np.array([KINDS.index(op.kind) for op in operators], np.int64),
-        np.array([PHASES.index(op.phase) for op in operators], np.int64),
-        np.array(sizes, dtype=np.float64).reshape(-1, 6).T,
-        np.array([op.moved_bytes for op in operators]),
-        np.array([op.launches for op in operators], dtype=np.float64),
-        np.array([op.kind.endswith("matmul") and not any(word in op.name for word in WIDE) for op in operators], bool),
-        np.array([op.plain for op in operators], bool),
-        np.array([op.odd for op in operators], bool),
-    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +45,9 @@ HOT = MEMORY
 """So many of them, the first, draw the most power."""
 
 
-def timed(rows: Rows, device: Device, low: str, wide: str, crowd: float = 1.0) -> Timed:
+def timed(
+    rows: Rows, device: Device, low: str, wide: str, crowd: float | Floats = 1.0, of: Which | None = None
+) -> Timed:
     """Return what operators take on a device, each as a kernel by itself.
 
     Args:
@@ -92,7 +55,8 @@ def timed(rows: Rows, device: Device, low: str, wide: str, crowd: float = 1.0) -
         device: where they run.
         low: precision of the products inside blocks; those in ``WIDE`` keep the wide one.
         wide: precision of all else.
-        crowd: tokens of the busiest rank of experts over the mean.
+        crowd: tokens of the busiest rank of experts over the mean; of all, or of each.
+        of: which part of a model each is of, where there are several, one behind the other; left out, all of one.
     """
     found = _Found(rows, device)
     recipe = rows.low & (low != wide)
@@ -101,8 +65,8 @@ def timed(rows: Rows, device: Device, low: str, wide: str, crowd: float = 1.0) -
         found.put((rows.kind == GROUPED) & mine, kind, partial(_grouped, rows, device, each))
     flash = (rows.kind == ATTENDING) & ~rows.plain
     for backward in (False, True):
-        mine = flash & ((rows.phase > 0) == backward)
-        found.put(mine, ATTENTION, partial(_flash, rows, device, wide, backward))
+        for mine, window in _masks(rows, flash & ((rows.phase > 0) == backward), of):
+            found.put(mine, ATTENTION, partial(_flash, rows, device, wide, backward, window))
     routing = (rows.kind == GATHER) & np.array([name.startswith("experts.") for name in rows.names], bool)
     found.put((rows.kind > ATTENDING) & ~routing, MEMORY, partial(_moved, rows, device))
     found.put(routing, ROUTING, partial(_moved, rows, device))
@@ -110,6 +74,25 @@ def timed(rows: Rows, device: Device, low: str, wide: str, crowd: float = 1.0) -
     seconds = found.seconds * np.where(rows.kind == GROUPED, crowd, 1.0)
     casts_s, launches = _casts_s(rows, device, low, wide), launched(rows, low, wide)
     return Timed(seconds, found.error, found.kind, frozenset(found.guessed), casts_s, launches, tuple(found.sources))
+
+
+def timed_each(each: Sequence[Rows], device: Device, low: str, wide: str, crowds: Sequence[float]) -> list[Timed]:
+    """Return ``timed`` of each of some parts of a model, found at once, with their ``crowds``; without ``sources``."""
+    sizes = [len(rows.names) for rows in each]
+    of, ends = np.repeat(np.arange(len(each)), sizes), np.cumsum(sizes)[:-1]
+    found = timed(joined(each), device, low, wide, np.repeat(crowds, sizes), of)
+    columns = (found.seconds, found.error, found.kind, found.cast_s, found.launches)
+    guessed: list[set[str]] = [set() for _ in each]
+    for at, time in found.sources:
+        for part in np.unique(of[at]).tolist() if time.guessed else ():
+            guessed[part].add(_guess(time, device))
+    parts = zip(*(np.split(column, ends) for column in columns), guessed, strict=True)
+    return [Timed(s.copy(), e.copy(), k.copy(), frozenset(g), c.copy(), n.copy(), ()) for s, e, k, c, n, g in parts]
+
+
+def _guess(time: Time, device: Device) -> str:
+    """A level that nobody measured, in words."""
+    return f"{time.level_of} for {device.architecture}"
 
 
 def _casts_s(rows: Rows, device: Device, low: str, wide: str) -> Floats:
@@ -152,7 +135,7 @@ class _Found:
         self.seconds[at], self.error[at], self.kind[at] = time.seconds, time.error, kind
         self.sources.append((at, time))
         if time.guessed:
-            self.guessed.add(f"{time.level_of} for {self.device.architecture}")
+            self.guessed.add(_guess(time, self.device))
 
 
 @dataclass(frozen=True, eq=False)
@@ -250,16 +233,31 @@ def _moved(rows: Rows, device: Device, at: Which) -> Time:
     return memory_bound(device, rows.moved_bytes[at] / share, kernels=rows.launches[at])
 
 
-def _flash(rows: Rows, device: Device, precision: str, backward: bool, at: Which) -> Time:
-    """Fused attention; a mask of less than half is taken for a window that leaves as many pairs, and queries of a part
-    of the sequence for as many fewer heads."""
-    batch, m, n, k, value, density = rows.sizes[:, at]
-    heads = np.maximum(1.0, batch * m / n)
-    causal, window = bool((density < 0.75).all()), None
-    if causal and (density < 0.45).all():
-        window = int(max(1, round(float((n * (1 - np.sqrt(1 - 2 * density))).max()))))
+def _masks(rows: Rows, mine: NDArray[np.bool_], of: Which | None) -> Iterator[tuple[NDArray[np.bool_], int]]:
+    """Fused attention by its mask: none (-1), causal (0), or a window that leaves as many pairs as one of less than
+    half; that of a part of a model is the widest of its operators."""
+    at = np.flatnonzero(mine)
+    if not len(at):
+        return
+    part = np.zeros(len(at), np.int64) if of is None else of[at]
+    starts = np.flatnonzero(np.concatenate([[True], part[1:] != part[:-1]]))
+    n, density = rows.sizes[2, at], rows.sizes[5, at]
+    most = np.maximum.reduceat(density, starts)
+    windows = np.maximum.reduceat(n * (1 - np.sqrt(1 - 2 * np.minimum(density, 0.5))), starts)
+    windows = np.where(most < 0.45, np.maximum(1, np.rint(windows)), np.where(most < 0.75, 0, -1)).astype(np.int64)
+    each = np.repeat(windows, np.diff([*starts, len(at)]))
+    for window in dict.fromkeys(windows.tolist()):
+        here = np.zeros(len(mine), bool)
+        here[at[each == window]] = True
+        yield here, window
+
+
+def _flash(rows: Rows, device: Device, precision: str, backward: bool, window: int, at: Which) -> Time:
+    """Fused attention; queries of a part of the sequence are taken for as many fewer heads."""
+    batch, m, n, k, value, _ = rows.sizes[:, at]
+    heads, seen = np.maximum(1.0, batch * m / n), window if window > 0 else None
     return attention(
-        device, precision, 1, heads, n, k, value_size=value, causal=causal, window=window, backward=backward
+        device, precision, 1, heads, n, k, value_size=value, causal=window >= 0, window=seen, backward=backward
     )
 
 

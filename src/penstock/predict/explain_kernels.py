@@ -19,7 +19,8 @@ from penstock.cost.kernels import cast
 from penstock.cost.lasting import older_key, powered, sustained_key
 from penstock.cost.operators import Operator
 from penstock.cost.origins import Constant, constant, level, level_of, of_device, of_recipe, of_stack
-from penstock.cost.passes import CLASSES, HOT, Rows, slows_odd, timed, work
+from penstock.cost.passes import CLASSES, HOT, slows_odd, timed, work
+from penstock.cost.rows import Rows
 from penstock.predict.launching import host_s, recorded
 from penstock.predict.micro import Rank
 from penstock.predict.works import block_rows, end_rows

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from penstock.predict.at_once import make_parts
 from penstock.predict.grid import Grid
 from penstock.predict.micro import Rank
 
@@ -30,6 +31,7 @@ def work_s(grid: Grid, made: list[Rank], of: NDArray[np.int64]) -> NDArray[np.fl
     >>> bool(found[0] < found[1])
     True
     """
+    make_parts(made)
     each = np.array([*(_pass_s(rank) for rank in made), np.inf])
     return np.asarray(each[of] * grid.tp * grid.cp * grid.batch / grid.micro)
 

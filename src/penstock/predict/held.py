@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from penstock.core.op import Kind
 from penstock.predict.after import Counts, gathers_s, gradients_s, optimizer_s, sums, updates_s
 from penstock.predict.again import all_as
+from penstock.predict.at_once import make_parts
 from penstock.predict.grid import COUNTS, Grid
 from penstock.predict.host import waiting_bytes
 from penstock.predict.memory import peak_bytes, saved_bytes
@@ -196,6 +197,7 @@ def _passes(many: Ranks, stage: Stage) -> Times:
 
 def _added(many: Ranks, made: Iterable[tuple[Callable[[Rank], Any], Any]], shape: tuple[int, ...]) -> Times:
     """Passes that a function of a rank gives, each so many times."""
+    make_parts(many.made)
     f, i, w = (np.zeros(shape) for _ in range(3))
     for seconds, times in made:
         each = many.each(seconds)

@@ -13,7 +13,8 @@ from penstock.core.parts import Experts
 from penstock.core.setup import Setup
 from penstock.cost.kept import of_these, rerun
 from penstock.cost.operators import Microbatch
-from penstock.cost.passes import Rows, Work, launched
+from penstock.cost.passes import Work, launched
+from penstock.cost.rows import Rows
 from penstock.cost.stack import Stack
 from penstock.predict.works import block_rows
 

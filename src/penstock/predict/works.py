@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import lru_cache
 
 import numpy as np
@@ -9,16 +10,35 @@ import numpy as np
 from penstock.core.architecture import Architecture, Block
 from penstock.core.device import Device
 from penstock.cost.kept import of_these, rerun
-from penstock.cost.model_operators import embedding_operators, head_operators, operators, predictor_operators
+from penstock.cost.model_operators import (
+    embedding_operators,
+    half_operators,
+    halves,
+    head_operators,
+    operators,
+    predictor_operators,
+)
 from penstock.cost.operators import Microbatch, Operator
-from penstock.cost.passes import Rows, Timed, Work, rows_of, timed, work
+from penstock.cost.passes import Timed, Work, timed, timed_each, work
+from penstock.cost.rows import Rows, joined, rows_of
+
+Asked = tuple[Block, Microbatch, Device, str, str, float]
+"""What times of a block depend on: its micro-batch, the device, the low and the wide precision, and the crowd."""
 
 
 @lru_cache(maxsize=4096)
 def block_rows(block: Block, batch: Microbatch) -> tuple[tuple[Operator, ...], Rows]:
     """Return the operators of a block and their columns."""
-    made = operators(block, batch)
-    return made, rows_of(made)
+    each = [_half_rows(block, index, seen) for index, seen in halves(block, batch)]
+    rows = joined([*(forward for forward, _ in each), *(backward for _, backward in each[::-1])])
+    return operators(block, batch), rows
+
+
+@lru_cache(maxsize=4096)
+def _half_rows(block: Block, index: int, batch: Microbatch) -> tuple[Rows, Rows]:
+    """Columns of the forwards and of the gradients of a half of a block."""
+    forward, backward = half_operators(block, index, batch)
+    return rows_of(forward), rows_of(backward)
 
 
 @lru_cache(maxsize=32768)
@@ -40,10 +60,30 @@ def block_work(
     )
 
 
-@lru_cache(maxsize=4096)
-def block_timed(block: Block, batch: Microbatch, device: Device, low: str, wide: str, crowd: float) -> Timed:
+def block_timed(*asked: *Asked) -> Timed:
     """Return what the operators of a block take on a device, whichever run again."""
-    return timed(block_rows(block, batch)[1], device, low, wide, crowd)
+    kept = _kept(*asked)
+    if not kept:
+        kept.append(timed(block_rows(*asked[:2])[1], *asked[2:]))
+    return kept[0]
+
+
+@lru_cache(maxsize=4096)
+def _kept(*asked: *Asked) -> list[Timed]:
+    """Where what is known of a block is kept, as soon as it is."""
+    return []
+
+
+def time_blocks(each: Iterable[Asked]) -> None:
+    """Find at once, and keep, what the operators of many blocks take, each on its device."""
+    missing: dict[tuple[Device, str, str], list[Asked]] = {}
+    for asked in dict.fromkeys(each):
+        if not _kept(*asked):
+            missing.setdefault(asked[2:5], []).append(asked)
+    for on, some in missing.items():
+        found = timed_each([block_rows(*asked[:2])[1] for asked in some], *on, [asked[5] for asked in some])
+        for asked, one in zip(some, found, strict=True):
+            _kept(*asked).append(one)
 
 
 @lru_cache(maxsize=1024)
