@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
 
@@ -10,9 +11,11 @@ from penstock.core.architecture import Architecture, Block
 from penstock.core.cluster import Cluster
 from penstock.core.mesh import Row
 from penstock.core.setup import Setup
+from penstock.core.unchecked import like
 from penstock.cost.stack import Stack
 from penstock.predict.micro import Rank
 
+Rows = tuple[Row, Row, int]
 Blocks = list[Counter[Block]]
 """Of each stage, or of one."""
 
@@ -34,16 +37,21 @@ def layers(model: Architecture, stages: tuple[range, ...]) -> Blocks:
     return [Counter(model.blocks[each.start : each.stop]) for each in stages]
 
 
-@lru_cache(maxsize=32768)
-def rank_of(model: Architecture, cluster: Cluster, setup: Setup, stack: Stack, rows: tuple[Row, Row, int]) -> Rank:
-    """Return a rank, equal ones once; ``rows`` as in ``Rank``."""
-    plain = bare = None
-    if setup.ep * setup.etp > 1:
-        alone, beside = replace(setup, ep=1, etp=1, dp=1, batch=setup.batch // setup.dp), (rows[0], Row(1), rows[2])
-        plain = rank_of(model, cluster, alone, stack, beside)
-    if setup.recompute != "none":
-        bare = rank_of(model, cluster, replace(setup, recompute="none"), stack, rows)
-    return Rank(model, cluster, setup, stack, rows=rows, plain=plain, bare=bare)
+@lru_cache(maxsize=16)
+def ranks_on(model: Architecture, cluster: Cluster, stack: Stack) -> Callable[[Setup, Rows], Rank]:
+    """Return what gives a rank of a setup, equal ones once; ``rows`` as in ``Rank``."""
+
+    @lru_cache(maxsize=32768)
+    def rank(setup: Setup, rows: Rows) -> Rank:
+        plain = bare = None
+        if setup.ep * setup.etp > 1:
+            alone = like(setup, ep=1, etp=1, dp=1, batch=setup.batch // setup.dp)
+            plain = rank(alone, (rows[0], Row(1), rows[2]))
+        if setup.recompute != "none":
+            bare = rank(like(setup, recompute="none"), rows)
+        return Rank(model, cluster, setup, stack, rows=rows, plain=plain, bare=bare)
+
+    return rank
 
 
 @lru_cache(maxsize=32768)
@@ -52,7 +60,7 @@ def all_as(rank: Rank, recompute: str) -> Rank:
     setup = replace(rank.setup, recompute=recompute, recompute_layers=(), recompute_first="full")
     rows = (rank.context_row, rank.expert_row, rank.devices)
     if rank.shares is None:
-        return rank_of(rank.model, rank.cluster, setup, rank.stack, rows)
+        return ranks_on(rank.model, rank.cluster, rank.stack)(setup, rows)
     return Rank(rank.model, rank.cluster, setup, rank.stack, rank.shares, rows)
 
 

@@ -43,9 +43,20 @@ def block_bytes(block: Block, batch: Microbatch, again: Again, offload: float | 
     made, _ = block_rows(block, batch)
     names = of_these(made, again)
     stays = stays_of(made, names)
-    saved = kept(made) if rerun(made, names).any() else stays
-    held, begun = sum(on_device(stays, offload).values()), sum(saved.values())
-    return BlockBytes(held, begun - held, backward_bytes(made, saved) - begun, sum(stays.values()) - held)
+    held = sum(on_device(stays, offload).values())
+    if names == "none" or rerun(made, names).any():
+        begun, most = _all_kept(block, batch)
+    else:
+        begun, most = sum(stays.values()), backward_bytes(made, stays)
+    return BlockBytes(held, begun - held, most - begun, sum(stays.values()) - held)
+
+
+@lru_cache(maxsize=4096)
+def _all_kept(block: Block, batch: Microbatch) -> tuple[float, float]:
+    """Bytes of all that gradients need, and the most that is alive in a backward which begins with it."""
+    made, _ = block_rows(block, batch)
+    saved = kept(made)
+    return sum(saved.values()), backward_bytes(made, saved)
 
 
 def check_names(rank: Rank) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
@@ -187,7 +187,7 @@ def _matrices(rank: Split, stage: Stage) -> tuple[Any, Any]:
     total: Any = 0.0
     largest: Any = 0.0
     for there, where in _together(stage.blocks):
-        each = rank.each(partial(_elements, blocks=there))
+        each = rank.each(partial(_elements, blocks=tuple(there)))
         total, largest = (old + where * new for old, new in zip((total, largest), each, strict=True))
     head = stage.last * (rank.model.hidden * rank.model.vocab / rank.setup.tp)
     return total + head, np.maximum(largest, head)
@@ -209,12 +209,18 @@ def _wide_bytes(rank: Split, stage: Stage) -> Any:
     """Of the largest matrix of a block, where products read frozen ones in more bits than they are kept in."""
     if not quantised(rank):
         return 0.0
-    _, largest = rank.each(partial(_elements, blocks=stage.blocks))
+    _, largest = rank.each(partial(_elements, blocks=tuple(stage.blocks)))
     return rank.width_bytes * largest
 
 
-def _elements(rank: Rank, blocks: Iterable[Block]) -> tuple[float, float]:
-    there = {shape for block in blocks for shape in shapes(block, rank.batch_of(block))}
+def _elements(rank: Rank, blocks: tuple[Block, ...]) -> tuple[float, float]:
+    return _elements_of(blocks, tuple(map(rank.batch_of, blocks)))
+
+
+@lru_cache(maxsize=16384)
+def _elements_of(blocks: tuple[Block, ...], batches: tuple[Microbatch, ...]) -> tuple[float, float]:
+    """Elements of the matrices of blocks, one of each shape: of all, and of the largest."""
+    there = {shape for block, batch in zip(blocks, batches, strict=True) for shape in shapes(block, batch)}
     sizes = [m * n for m, n in there]
     return float(sum(sizes)), float(max(sizes, default=0.0))
 

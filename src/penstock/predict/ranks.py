@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import pairwise
 from typing import Any
@@ -16,6 +16,7 @@ from penstock.core.architecture import Architecture
 from penstock.core.cluster import Cluster
 from penstock.core.mesh import ORDER, Row
 from penstock.core.setup import Setup, even
+from penstock.core.unchecked import like
 from penstock.cost.collectives import Collective, collective_s, send_s
 from penstock.cost.stack import Stack
 from penstock.predict.grid import Grid
@@ -61,7 +62,7 @@ def shapes_of(grid: Grid, adds: bool, alike: bool) -> tuple[list[tuple[Setup, tu
 @lru_cache(maxsize=32768)
 def _upright(base: Setup, **shape: Any) -> Setup:
     """A setup without pipeline; equal ones once, since making one takes longer than finding it."""
-    return replace(base, **ALIKE | shape)
+    return like(base, **ALIKE | shape)
 
 
 def _columns(rows: Row) -> Ints:

@@ -15,7 +15,7 @@ from penstock.core.cluster import Cluster
 from penstock.core.mesh import ORDER, Row
 from penstock.core.setup import Setup
 from penstock.cost.stack import Stack
-from penstock.predict.again import rank_of
+from penstock.predict.again import ranks_on
 from penstock.predict.chain import chain_s
 from penstock.predict.floor import work_s
 from penstock.predict.grid import Grid, can_be
@@ -271,10 +271,11 @@ def _ranks_on(
     model: Architecture, cluster: Cluster, stack: Stack
 ) -> Callable[[Setup, tuple[Row, Row, int]], Rank | None]:
     """What gives a rank of a setup, if its split divides the model; equal ones once, found by what they differ in."""
+    known = ranks_on(model, cluster, stack)
 
     @lru_cache(maxsize=32768)
     def rank(setup: Setup, rows: tuple[Row, Row, int]) -> Rank | None:
-        found = rank_of(model, cluster, setup, stack, rows)
+        found = known(setup, rows)
         try:
             for block in model.kinds():
                 block_rows(block, found.batch_of(block))
