@@ -46,16 +46,25 @@ def slowest(cluster: Cluster, size: int, stride: int, run: int, skip: int, devic
     beside = (inner + inner // run * skip)[:, None] + run * np.arange(times)
     whole = size * stride * times
     firsts = (beside.ravel()[:, None] + whole * np.arange(max(1, devices // whole))).ravel()
-    ranks = firsts[:, None] + _ranks(cluster, size, stride, 0, run, skip)
+    unit = lcm(*(tier.nodes for tier in cluster.tiers))
+    repeats = cluster.uniform and cluster.measured is None
+    if repeats:  # groups lie alike that are whole tiers apart: of those the first
+        firsts = firsts[np.sort(_first_of(firsts, unit * cluster.node_of(0).devices))]
     by_node = cluster.measured is None or len(cluster.measured) == cluster.nodes
+    ranks = firsts[:, None] + _ranks(cluster, size, stride, 0, run, skip)
     keys = _places(cluster, ranks.ravel()).nodes.reshape(ranks.shape) if by_node else ranks
     _, some = np.unique(keys, axis=0, return_index=True)
-    if cluster.uniform and cluster.measured is None:  # groups lie alike that are whole tiers apart
-        unit = lcm(*(tier.nodes for tier in cluster.tiers))
+    if repeats:
         _, alike = np.unique(keys[some] - keys[some, :1] // unit * unit, axis=0, return_index=True)
         some = some[np.sort(alike)]
     paths = dict.fromkeys(cluster.path(size, stride, run, skip, first=first) for first in firsts[some].tolist())
     return max(paths, key=_slow)
+
+
+def _first_of(firsts: Ids, period: int) -> Ids:
+    """Where the least of the numbers is that differ by whole periods, of each."""
+    order = np.argsort(firsts, kind="stable")
+    return order[np.unique(firsts[order] % period, return_index=True)[1]]
 
 
 def _slow(levels: tuple[Level, ...]) -> tuple[float, float]:

@@ -32,7 +32,7 @@ def sustained(
     low: str,
     wide: str,
     attention: str = "newest",
-    hot: float = 1.0,
+    hot: float | Floats = 1.0,
     shares: Shares = None,
 ) -> Floats:
     """Return the share of the rate of single kernels that lasts through a step (power, clocks, cold caches), for each
@@ -46,14 +46,19 @@ def sustained(
         device: where they run.
         low, wide: precisions of products.
         attention: generation of its kernels, as in ``Stack.attention``.
-        hot: as ``hot_share`` gives it.
+        hot: as ``Work.hot_share`` gives it: of one, or of many, which have an axis behind that of the classes.
         shares: in place of those in the table of constants.
     """
-    found = _at_most_power(device, low, wide, tuple((shares or {}).items())).copy()
+    found = for_each(_at_most_power(device, low, wide, tuple((shares or {}).items())), hot)
     found[:HOT] = 1 - hot * (1 - found[:HOT])
     if attention != "newest":
         found[ATTENTION] *= levels("older_attention")[older_key(device.architecture, attention)][0]
     return found
+
+
+def for_each(shares: Floats, hot: float | Floats) -> Floats:
+    """Return a copy of the shares for each of ``hot``, on an axis behind theirs; one copy for a number."""
+    return np.asarray(shares.reshape(-1, *(1,) * np.ndim(hot)) + np.zeros(np.shape(hot)))
 
 
 @lru_cache(maxsize=4096)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -155,6 +155,23 @@ class Work:
     weights: float
     guessed: frozenset[str]
 
+    @cached_property
+    def alone_s(self) -> tuple[float, float, float]:
+        """Of the forward, of the backward, and of both."""
+        return float(self.seconds[:, 0].sum()), float(self.seconds[:, 1:].sum()), float(self._classes_s.sum())
+
+    @cached_property
+    def _classes_s(self) -> Floats:
+        return np.asarray(self.seconds.sum(axis=1))
+
+    @cached_property
+    def _hot_s(self) -> float:
+        return float(self._classes_s[:HOT].sum())
+
+    def hot_share(self, whole_s: float) -> float:
+        """Return the share of the time that is products and attention, which draw the most power, of ``whole_s``."""
+        return self._hot_s / whole_s if self._classes_s.any() else 0.0
+
 
 def work(rows: Rows, again: NDArray[np.bool_], found: Timed) -> Work:
     """Return the sums over operators.
@@ -186,12 +203,6 @@ def _summed(of: Which, values: Floats, count: int) -> Floats:
 def _by_phase(counts: Floats, rows: Rows, again: NDArray[np.bool_]) -> tuple[float, float, float, float]:
     f, i, w = _summed(rows.phase, counts, len(PHASES)).tolist()
     return f, i, w, float(counts[again].sum())
-
-
-def hot_share(seconds: Floats, whole_s: float) -> float:
-    """Return the share of the time that is products and attention, which draw the most power, of seconds by class, of
-    ``whole_s`` in all."""
-    return float(seconds[:HOT].sum() / whole_s) if seconds.any() else 0.0
 
 
 def _product(rows: Rows, device: Device, precision: str, at: Which) -> Time:

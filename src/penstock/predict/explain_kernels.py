@@ -23,6 +23,7 @@ from penstock.cost.passes import CLASSES, HOT, slows_odd, timed, work
 from penstock.cost.rows import Rows
 from penstock.predict.launching import host_s, recorded
 from penstock.predict.micro import Rank
+from penstock.predict.parts import hot_of
 from penstock.predict.works import block_rows, end_rows
 from penstock.units import human_bytes, human_s
 
@@ -142,7 +143,7 @@ def _kernels(
 ) -> list[Kernel]:
     found = timed(rows, rank.device, low, rank.wide, crowd)
     done = work(rows, again, found)
-    hot = rank.hot(done, host_s(rank, done, block), sum(rank.turns(block).values()), rank.rings(block))
+    hot = hot_of(done, (host_s(rank, done, block), sum(rank.turns(block).values()), rank.rings(block)))
     lasting = rank.lasting(low, hot)
     times = {int(index): time for at, time in found.sources for index in at}
     cast_s = found.cast_s / lasting[CLASSES.index("cast")]

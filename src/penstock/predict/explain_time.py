@@ -29,6 +29,7 @@ from penstock.predict.host import away_bytes, copy_rate, copy_s
 from penstock.predict.launching import launching
 from penstock.predict.micro import Rank
 from penstock.predict.part import Part, overlap
+from penstock.predict.parts import added_s
 from penstock.predict.step import Step
 from penstock.predict.works import end_work
 from penstock.units import human_bytes, human_s
@@ -255,7 +256,7 @@ def facts_of(kernel: Kernel, times: float) -> dict[str, Any]:
 def adding(rank: Rank, work: Any, low: str, times: float) -> Figure:
     """Return the seconds of adding gradients to those of micro-batches before."""
     share = float(rank.lasting(low, 1.0)[CLASSES.index("memory")])
-    seconds = rank.added_s(work) / share
+    seconds = float(added_s([rank], [work])[0]) / share
     names = ("passing_bytes", rank.stack.sums_in(rank.setup.precision), "turns_gradients")
     widths = (of_stack(rank.stack, name) for name in names)
     made = (*of_memory(rank.device), *lasting_constants(rank, "memory", low), *widths)

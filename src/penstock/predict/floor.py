@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock.predict.at_once import make_parts
 from penstock.predict.grid import Grid
 from penstock.predict.micro import Rank
+from penstock.predict.parts import make_parts
 
 
 def work_s(grid: Grid, made: list[Rank], of: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from penstock.core.op import Kind
 from penstock.predict.after import Counts, gathers_s, gradients_s, optimizer_s, sums, updates_s
 from penstock.predict.again import all_as
-from penstock.predict.at_once import make_parts
 from penstock.predict.grid import COUNTS, Grid
 from penstock.predict.host import waiting_bytes
 from penstock.predict.memory import peak_bytes, saved_bytes
 from penstock.predict.micro import Rank
 from penstock.predict.moments import FIRST, each_kind
+from penstock.predict.parts import make_parts
 from penstock.predict.ranks import Layout, Ranks, layout, padded, staying
 from penstock.predict.sizes import Sizes
 from penstock.predict.split import hops_s, sharded, waits_s

@@ -18,16 +18,14 @@ from penstock.core.parts import Experts
 from penstock.core.setup import Setup
 from penstock.cost.collectives import Collective, collective_s, seconds_of
 from penstock.cost.inside import host_paces, inside
-from penstock.cost.kernels import memory_bound
-from penstock.cost.lasting import Shares, sustained
+from penstock.cost.lasting import Shares, for_each, sustained
 from penstock.cost.operators import Kernels, Microbatch, Shard
-from penstock.cost.passes import CAST, MEMORY, ROUTING, Work, hot_share
+from penstock.cost.passes import CAST, MEMORY, ROUTING, Work
 from penstock.cost.stack import Stack
 from penstock.cost.switches import shown
 from penstock.predict.contexts import Ring, ring_of
-from penstock.predict.host import with_copies
-from penstock.predict.launching import Three, host_s
-from penstock.predict.part import Part, both_s
+from penstock.predict.part import Part
+from penstock.predict.parts import Parts, parts_of, together
 from penstock.predict.precision import Precision, slow_down
 from penstock.predict.routed import expert_s
 from penstock.predict.split import between_stages, quantised
@@ -162,36 +160,30 @@ class Rank:
         return self.setup.tp if self.stack.p2p_split and not self.setup.sp else 1
 
     @cached_property
-    def parts(self) -> dict[Block | str, Part]:
+    def parts(self) -> Parts:
         """What each kind of block, and each end of the model by name, takes."""
-        routed = {b: isinstance(b.mlp, Experts) for b in self.model.kinds()}
-        plain = {} if self.plain is None or all(routed.values()) else self.plain.parts
-        return {b: self.block(b) if routed[b] or not plain else plain[b] for b in routed} | self.end_parts
+        return parts_of([self])[0]
 
     @cached_property
-    def end_parts(self) -> dict[Block | str, Part]:
+    def end_parts(self) -> Parts:
         """What each end of the model takes; those that route no tokens are those of the plain rank."""
         if self.bare is not None:
             return self.bare.end_parts
         plain = {} if self.plain is None else self.plain.end_parts
         return {end: self.end(end) if end == "predictors" or not plain else plain[end] for end in self.setup.ends}
 
-    def block(self, block: Block) -> Part:
-        """Return what one block takes."""
-        found = self.part(self.work(block), self.bits_in(block), block)
-        return with_copies(self, block, found) if self.setup.offload else found
-
     def end(self, which: str) -> Part:
         """Return what the embedding, the head with its loss, or multi-token heads take."""
         low = self.bits_in_end(which)
-        return self.part(end_work(self.model, self.batch_of_end(which), which, self.device, low, self.wide), low)
+        done = end_work(self.model, self.batch_of_end(which), which, self.device, low, self.wide)
+        return together([self], [done], low)[0]
 
-    def lasting(self, low: str, hot: float) -> NDArray[np.float64]:
+    def lasting(self, low: str, hot: float | Floats) -> Floats:
         """Return the share of the rate of single kernels that the stack reaches through a step, for each of
-        ``CLASSES``, with products in the precision ``low``; ``hot`` as in ``hot_share``."""
+        ``CLASSES``, with products in the precision ``low``; ``hot`` as ``sustained`` takes it."""
         measured = inside(self.device)
         if measured is not None:
-            found = measured.shares.copy()
+            found = for_each(measured.shares, hot)
         else:
             found = sustained(self.device, low, self.wide, self.stack.attention, hot, self.shares)
         found[MEMORY] /= self.stack.moves
@@ -208,52 +200,6 @@ class Rank:
         """What a block does."""
         low, crowd = self.bits_in(block), self.crowd(block)
         return block_work(block, self.batch_of(block), self.again, self.device, low, self.wide, crowd)
-
-    def hot(self, done: Work, host: Three, turns_s: float, rings: tuple[Ring, Ring]) -> float:
-        """Return the share of a part's time in which products and attention run (``hot_share``): while a device waits
-        for messages, ``turns_s`` a direction, or for its host that takes ``host`` seconds, it draws little power."""
-        alone_s = done.seconds.sum(axis=1)
-        rings_s = rings[0].left_s(float(done.seconds[:, 0].sum())), rings[1].left_s(float(done.seconds[:, 1:].sum()))
-        busy_s = float(alone_s.sum()) + 2 * turns_s + sum(rings_s)
-        return hot_share(alone_s, max(busy_s, host[0] + host[1]))
-
-    def part(self, done: Work, low: str, block: Block | None = None) -> Part:
-        """Return what device and host take together, for each phase: the longer of both, and some of the shorter, since
-        now the one waits and then the other. Messages are the device's."""
-        host, turn_s, rings = host_s(self, done, block), self.turns(block), self.rings(block)
-        turns_s = sum(turn_s.values())
-        lasting = self.lasting(low, self.hot(done, host, turns_s, rings))
-        device = (done.seconds / lasting[:, None]).sum(axis=0)
-        device[2] += self.added_s(done) / lasting[MEMORY]
-        back_s, again = float(device[1] + device[2]), done.launches[3]
-        ring_f, ring_b = rings[0].left_s(float(device[0])), rings[1].left_s(back_s)
-        twice = self.setup.recompute == "full" and block is not None
-        there_s, back_too_s = turns_s + ring_f, turns_s + ring_b
-        (host_f, host_b, host_again), blocking, together = host, self.stack.blocking, there_s + back_too_s > 0
-        f_s = both_s(self.device, float(device[0]) + there_s, host_f, blocking, together)
-        b_s = both_s(self.device, back_s + back_too_s, host_b, blocking, together)
-        waits_s = (f_s - float(device[0]) - there_s, b_s - back_s - back_too_s)
-        again_s = float((done.again / lasting).sum())
-        again_s = both_s(self.device, again_s, host_again, blocking, together) if again else 0.0
-        shown = {axis: (2 + twice) * seconds for axis, seconds in turn_s.items()}
-        shown["context"] = ring_f * (1 + twice) + ring_b
-        w_s = float(device[2]) * (1 + waits_s[1] / back_s if back_s else 1.0)
-        return Part(
-            f_s,
-            b_s - w_s + twice * there_s,
-            w_s,
-            again_s,
-            waits_s=waits_s,
-            error_s=float((done.error_s / lasting[:, None]).sum()),
-            messages_s={axis: seconds for axis, seconds in shown.items() if seconds},
-            guessed=done.guessed,
-        )
-
-    def added_s(self, done: Work) -> float:
-        """Seconds of adding gradients to those of the micro-batches before, the mean over micro-batches, where that is
-        a kernel of its own for each matrix."""
-        moved = done.weights * self.stack.added_bytes(self.setup.precision) * (1 - 1 / self.setup.micros)
-        return float(memory_bound(self.device, moved, kernels=max(1.0, done.launches[2])).seconds) if moved else 0.0
 
     @property
     def row_bytes(self) -> float:

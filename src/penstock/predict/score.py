@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from penstock.core.architecture import Architecture
 from penstock.core.cluster import Cluster
-from penstock.core.mesh import ORDER, Row
+from penstock.core.mesh import ORDER
 from penstock.core.setup import Setup
 from penstock.cost.stack import Stack
-from penstock.predict.again import ranks_on
+from penstock.predict.again import Rows, ranks_on
 from penstock.predict.chain import chain_s
 from penstock.predict.floor import work_s
 from penstock.predict.grid import Grid, can_be
@@ -71,6 +71,7 @@ def scores(
     most_bytes: float = np.inf,
     most_s: float | Floats = np.inf,
     less: Less = NOTHING,
+    bytes_alone: bool = False,
 ) -> Scores:
     """Return about what ``predict`` says of each setup, without its timeline.
 
@@ -89,6 +90,7 @@ def scores(
             of their devices alone, which saves the time of scoring them, and where variants have less, no others are
             left out.
         less: what variants may have less, for ``least_s``.
+        bytes_alone: no seconds are found.
 
     >>> from penstock.core.config import read_architecture
     >>> from penstock.core.setup import Setup
@@ -109,14 +111,21 @@ def scores(
         some = some[found.needed_bytes[some] <= most_bytes]
 
     def share(rows: Ints) -> Scores:
-        return _scored(model, cluster, grid.rows(rows), stack, most_bytes, most_s[rows], less)
+        return _scored(model, cluster, grid.rows(rows), stack, most_bytes, most_s[rows], less, bytes_alone)
 
     shared(grid, some, share, found)
     return found
 
 
 def _scored(
-    model: Architecture, cluster: Cluster, grid: Grid, stack: Stack, most_bytes: float, most_s: Floats, less: Less
+    model: Architecture,
+    cluster: Cluster,
+    grid: Grid,
+    stack: Stack,
+    most_bytes: float,
+    most_s: Floats,
+    less: Less,
+    bytes_alone: bool,
 ) -> Scores:
     """The scores of setups that can be, as far as is known."""
     found, some = _unknown(len(grid)), np.arange(len(grid))
@@ -132,7 +141,7 @@ def _scored(
         rows, of = rows[of >= 0], of[of >= 0]
         if len(rows):
             many = Held.of(Ranks(model, cluster, grid.rows(rows), stack, made, of))
-            _score(found, many, rows, most_bytes, most_s[rows], less)
+            _score(found, many, rows, most_bytes, most_s[rows], less, bytes_alone)
     return found
 
 
@@ -143,7 +152,9 @@ def _unknown(size: int) -> Scores:
     return Scores(seconds, busy_s, least_s, np.zeros(size), peak, needed, host, disk, fits, possible, slow)
 
 
-def _score(found: Scores, many: Held, rows: Ints, most_bytes: float, most_s: Floats, less: Less) -> None:
+def _score(
+    found: Scores, many: Held, rows: Ints, most_bytes: float, most_s: Floats, less: Less, bytes_alone: bool
+) -> None:
     """Note in ``found`` the bytes of some rows, and the seconds of those that fit in time, or whose variants may.
 
     ``many``: what they hold, as if each had one micro-batch where that makes fewer ranks. Where nothing is asked of
@@ -164,8 +175,10 @@ def _score(found: Scores, many: Held, rows: Ints, most_bytes: float, most_s: Flo
     else:
         found.host_bytes[rows], found.disk_bytes[rows] = many.host_bytes()
     away = found.host_bytes[rows], found.disk_bytes[rows]
-    full = overfull(ranks.cluster.node_of(0), ranks.grid.devices, *away)
-    found.fits[rows] = (needed <= ranks.device.memory_bytes) & ~full
+    found.fits[rows] = needed <= ranks.device.memory_bytes
+    found.fits[rows] &= ~overfull(ranks.cluster.node_of(0), ranks.grid.devices, *away)
+    if bytes_alone:
+        return
     light = needed <= most_bytes
     moves = (ranks.grid.pp > 1) & (less.last > 0) & ~ranks.grid.says("recompute_layers")
     moves &= many.least_bytes(each, less) <= most_bytes
@@ -261,20 +274,18 @@ def ranks_of(
     setups, which = shapes_of(grid, stack.passing_bytes > 0 and not once, alike)
     rank = _ranks_on(model, cluster, stack)
     found = [rank(setup, rows) for setup, rows in setups]
-    places = np.cumsum([rank is not None for rank in found]) - 1
-    places[[rank is None for rank in found]] = -1
+    there = np.array([rank is not None for rank in found], dtype=bool)
+    places = np.where(there, np.cumsum(there) - 1, -1)
     return [rank for rank in found if rank is not None], places[which]
 
 
 @lru_cache(maxsize=16)
-def _ranks_on(
-    model: Architecture, cluster: Cluster, stack: Stack
-) -> Callable[[Setup, tuple[Row, Row, int]], Rank | None]:
+def _ranks_on(model: Architecture, cluster: Cluster, stack: Stack) -> Callable[[Setup, Rows], Rank | None]:
     """What gives a rank of a setup, if its split divides the model; equal ones once, found by what they differ in."""
     known = ranks_on(model, cluster, stack)
 
     @lru_cache(maxsize=32768)
-    def rank(setup: Setup, rows: tuple[Row, Row, int]) -> Rank | None:
+    def rank(setup: Setup, rows: Rows) -> Rank | None:
         found = known(setup, rows)
         try:
             for block in model.kinds():

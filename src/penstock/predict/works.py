@@ -81,6 +81,9 @@ def time_blocks(each: Iterable[Asked]) -> None:
         if not _kept(*asked):
             missing.setdefault(asked[2:5], []).append(asked)
     for on, some in missing.items():
+        if len(some) == 1:
+            block_timed(*some[0])
+            continue
         found = timed_each([block_rows(*asked[:2])[1] for asked in some], *on, [asked[5] for asked in some])
         for asked, one in zip(some, found, strict=True):
             _kept(*asked).append(one)

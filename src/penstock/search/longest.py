@@ -131,8 +131,9 @@ def _promising(space: Space, cps: tuple[int, ...], headroom: float) -> list[Setu
     found: list[tuple[float, int, Setup]] = []
     for share in small.shares():
         grid = small.grid(split for split in share if split[1] in cps)
-        needed = scores(space.model, space.cluster, grid, space.stack, most_bytes(space, grid, headroom))
-        rows = np.flatnonzero(np.isfinite(needed.seconds)).tolist()
+        most = most_bytes(space, grid, headroom)
+        needed = scores(space.model, space.cluster, grid, space.stack, most, bytes_alone=True)
+        rows = np.flatnonzero(np.isfinite(needed.peak_bytes) & (needed.needed_bytes <= most)).tolist()
         found += [(float(needed.needed_bytes[row]), len(found) + k, grid.setup(row)) for k, row in enumerate(rows)]
     return [setup for *_, setup in sorted(found)]
 

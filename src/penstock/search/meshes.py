@@ -11,6 +11,7 @@ from penstock.core.architecture import Architecture
 from penstock.core.cluster import Cluster
 from penstock.core.parts import Experts
 from penstock.core.setup import Setup
+from penstock.core.unchecked import like
 from penstock.predict.split import between_stages
 from penstock.search.wishes import Wishes
 
@@ -66,16 +67,16 @@ def _apart(
     tp, cp, pp, dp = split
     sizes = {"cp": cp, "dp": dp, "pp": pp}
     differ = {
-        "-".join(axis for axis in one.split("-")[1:] if sizes[axis] > 1): place
-        for place, one in [*enumerate(orders)][::-1]
+        "-".join(axis for axis in order.split("-")[1:] if sizes[axis] > 1): place
+        for place, order in [*enumerate(orders)][::-1]
     }
     if len(differ) == 1 and not has:
         return [(ep, etp, place) for ep, etp in experts for place in differ.values()]
-    found = []
+    found, one = [], Setup(seq=1, batch=dp, tp=tp, cp=cp, pp=pp, dp=dp)
     for ep, etp in experts:
         seen: set[Any] = set()
         for place in sorted(differ.values()):
-            setup = Setup(seq=1, batch=dp, tp=tp, cp=cp, pp=pp, dp=dp, ep=ep, etp=etp, order=orders[place])
+            setup = like(one, ep=ep, etp=etp, order=orders[place])
             links = _links(cluster, setup) if len(differ) > 1 else None
             if links not in seen and (not has or mesh.pipes_agree(setup)):
                 seen.add(links)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -17,6 +17,8 @@ from penstock.search.space import Space
 from penstock.search.switches import off
 from penstock.units import human_bytes
 
+FRUGAL: Mapping[str, Any] = {"micro": 1, "recompute": "full", "schedule": "1f1b"}
+"""What strategies have that need least."""
 MOST_TIMES = 64
 """How many times the nodes are tried at most."""
 
@@ -24,18 +26,26 @@ MOST_TIMES = 64
 def least(space: Space) -> tuple[float, Any]:
     """Return what the strategy with least memory needs of a device, in bytes, and its setup, before others one that
     its hosts have room for; ``inf`` if there is none."""
-    best: tuple[bool, float, Any] = (True, np.inf, None)
     space = off(space)
+    seldom_more = replace(space, usual=space.usual | {name: (value,) for name, value in FRUGAL.items()})
+    full_host, needed, setup = _least(space, _least(seldom_more)[:2])
+    return (np.inf if full_host else needed), setup
+
+
+def _least(space: Space, known: tuple[bool, float] = (True, np.inf)) -> tuple[bool, float, Any]:
+    """The same with whether hosts have no room for it; what needs more than is ``known`` of another is left out."""
+    best: tuple[bool, float, Any] = (True, np.inf, None)
     for share in space.shares():
         if not len(grid := space.grid(share)):
             continue
-        found = scores(space.model, space.cluster, grid, space.stack)
+        full_host, most = min(known, best[:2])
+        most = np.inf if full_host else most
+        found = scores(space.model, space.cluster, grid, space.stack, most, bytes_alone=True)
         full = overfull(space.cluster.node_of(0), space.devices, found.host_bytes, found.disk_bytes)
         row = int(np.lexsort((found.needed_bytes, full))[0])
         if (one := (bool(full[row]), float(found.needed_bytes[row]))) < best[:2]:
             best = (*one, grid.setup(row))
-    full_host, needed, setup = best
-    return (np.inf if full_host else needed), setup
+    return best
 
 
 def nearest(space: Space) -> Choice | None:
@@ -92,8 +102,7 @@ def changes(space: Space, headroom: float) -> tuple[str, ...]:
 def frugal(space: Space) -> Space:
     """Return the part of the space in which strategies need least: small micro-batches, made again, 1F1B, as far as
     they are not excluded."""
-    wanted = {"micro": 1, "recompute": "full", "schedule": "1f1b"}
-    usual = {name: (value,) for name, value in wanted.items() if not space.bars(**{name: value})}
+    usual = {name: (value,) for name, value in FRUGAL.items() if not space.bars(**{name: value})}
     return replace(space, fixed=usual | space.fixed)
 
 

@@ -151,10 +151,11 @@ class Space:
         }
         tables = [self._rows(split, choices) for split in splits]
         whole = np.concatenate(tables, axis=1) if tables else np.zeros((len(COLUMNS), 0), dtype=np.int64)
+        whole = whole[:, switches.has_sense(self, dict(zip(COLUMNS, whole, strict=True)), choices)]
         return Grid(self.base, dict(zip(COLUMNS, whole, strict=True)), choices)
 
     def _rows(self, split: Split, choices: dict[str, tuple[Any, ...]]) -> Any:
-        """Columns of all strategies of a split, in the order of ``COLUMNS``."""
+        """Columns of all strategies of a split, in the order of ``COLUMNS``, whatever their switches."""
         tp, cp, pp, dp = split
         pipes = self._pipes(pp)
         ways = self.context_ways(tp, cp)
@@ -179,8 +180,7 @@ class Space:
         found["ep"], found["etp"], found["order"] = mesh
         found["cp_heads"], found["cp_inner"] = np.array(ways, dtype=np.int64).reshape(-1, 2)[found["context"]].T
         found |= {name: np.full(at.shape[1], size) for name, size in zip(("tp", "cp", "pp", "dp"), split, strict=True)}
-        kept = switches.has_sense(self, found, choices)
-        return np.stack([found[name][kept] for name in COLUMNS])
+        return np.stack([found[name] for name in COLUMNS])
 
     def _micros(self, cp: int, dp: int) -> list[int]:
         each = self.base.batch // dp
