@@ -16,9 +16,11 @@ from penstock.core.cluster import Cluster, Level
 from penstock.core.mesh import Row
 from penstock.core.parts import Experts
 from penstock.core.setup import Setup
+from penstock.core.unchecked import like
 from penstock.cost.collectives import Collective, collective_s, seconds_of
 from penstock.cost.inside import host_paces, inside
 from penstock.cost.lasting import Shares, for_each, sustained
+from penstock.cost.model_operators import dense
 from penstock.cost.operators import Kernels, Microbatch, Shard
 from penstock.cost.passes import CAST, MEMORY, ROUTING, Work
 from penstock.cost.stack import Stack
@@ -62,25 +64,8 @@ class Rank:
         self.low, self.wide, self.recipe = precision.low, precision.wide, precision.recipe
         self.stand_ins = precision.stand_ins(self.device)
         self.width_bytes = 4.0 if setup.precision == "fp32" else 2.0
-        shard = Shard(tp=setup.tp, sp=setup.sp, cp=setup.cp, cp_turned=setup.cp_turned, ep=setup.ep, etp=setup.etp)
-        biased = stack.kernels.biased or setup.graphs  # a recorded step knows no counts of tokens to go by
-        kernels: Kernels = replace(stack.kernels, attention=setup.flash, biased=biased)
-        self.batch = Microbatch(
-            micro=setup.micro,
-            seq=setup.seq,
-            width_bytes=self.width_bytes,
-            gradient_bytes=self.width_bytes / 2 if stack.passing_bytes else stack.gradient_bytes,
-            shard=shard,
-            kernels=kernels,
-            dropout=setup.dropout,
-            kept_bytes=precision.kept_bytes,
-            frozen=setup.adapter > 0,
-            frozen_bytes=setup.frozen_bytes if quantised(self) else None,
-            stops_early=stack.stops_early,
-            adapter=setup.adapter,
-            adapter_on=setup.adapter_on,
-        )
-        self.dense_batch = replace(self.batch, shard=replace(shard, ep=1, etp=1))
+        self.batch: Microbatch = self._batch(precision) if bare is None else bare.batch
+        self.dense_batch = dense(self.batch)
         paces = host_paces(self.device)
         self.recorded_s = tuple(stack.graph_launch_s * pace for pace in paces)
         """Of the host for an operator of the forward, and of the backward, in recorded graphs."""
@@ -91,6 +76,27 @@ class Rank:
         self.counts_s = sum(float(getattr(stack, name)) for name in stack.counting)
         """Of the host for counts of tokens, in each direction of a block of experts."""
         self.gathered_bytes = precision.gathered_bytes(model, setup.low_weights, self.width_bytes)
+
+    def _batch(self, precision: Precision) -> Microbatch:
+        """A micro-batch as the ranks that share experts see it."""
+        setup, stack = self.setup, self.stack
+        biased = stack.kernels.biased or setup.graphs  # a recorded step knows no counts of tokens to go by
+        kernels: Kernels = like(stack.kernels, attention=setup.flash, biased=biased)
+        return Microbatch(
+            micro=setup.micro,
+            seq=setup.seq,
+            width_bytes=self.width_bytes,
+            gradient_bytes=self.width_bytes / 2 if stack.passing_bytes else stack.gradient_bytes,
+            shard=Shard(tp=setup.tp, sp=setup.sp, cp=setup.cp, cp_turned=setup.cp_turned, ep=setup.ep, etp=setup.etp),
+            kernels=kernels,
+            dropout=setup.dropout,
+            kept_bytes=precision.kept_bytes,
+            frozen=setup.adapter > 0,
+            frozen_bytes=setup.frozen_bytes if quantised(self) else None,
+            stops_early=stack.stops_early,
+            adapter=setup.adapter,
+            adapter_on=setup.adapter_on,
+        )
 
     @property
     def again(self) -> str | tuple[str, ...]:

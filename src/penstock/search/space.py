@@ -41,6 +41,8 @@ MOST_TOKENS = 65_536
 """Of a micro-batch on one rank, unless ``micro`` is fixed: then it may also be no power of two."""
 LONG_TOKENS = 8192
 """Of a sequence on one rank, where a first answer looks at more ranks of context parallelism than two."""
+AT_ONCE = 16
+"""Splits whose strategies are looked through at once: enough for calls to take little of the time."""
 Split = tuple[int, int, int, int]
 
 
@@ -149,9 +151,12 @@ class Space:
             **switches.choices(self),
             **{name: tuple(self.values(name, ((),))) for name in COUNTS},
         }
-        tables = [self._rows(split, choices) for split in splits]
-        whole = np.concatenate(tables, axis=1) if tables else np.zeros((len(COLUMNS), 0), dtype=np.int64)
-        whole = whole[:, switches.has_sense(self, dict(zip(COLUMNS, whole, strict=True)), choices)]
+        each, tables = [*splits], [np.zeros((len(COLUMNS), 0), dtype=np.int64)]
+        for begin in range(0, len(each), AT_ONCE):
+            rows = np.concatenate([self._rows(one, choices) for one in each[begin : begin + AT_ONCE]], axis=1)
+            columns = dict(zip(COLUMNS, rows, strict=True))
+            tables.append(rows[:, switches.has_sense(self, columns, choices)])
+        whole = np.concatenate(tables, axis=1)
         return Grid(self.base, dict(zip(COLUMNS, whole, strict=True)), choices)
 
     def _rows(self, split: Split, choices: dict[str, tuple[Any, ...]]) -> Any:
