@@ -32,11 +32,5 @@ def work_s(grid: Grid, made: list[Rank], of: NDArray[np.int64]) -> NDArray[np.fl
     True
     """
     make_parts(made)
-    each = np.array([*(_pass_s(rank) for rank in made), np.inf])
+    each = np.array([*(rank.pass_s for rank in made), np.inf])
     return np.asarray(each[of] * grid.tp * grid.cp * grid.batch / grid.micro)
-
-
-def _pass_s(rank: Rank) -> float:
-    """Seconds of a micro-batch through the whole model."""
-    blocks = rank.model.kinds()
-    return sum(part.all_s * (1 if isinstance(name, str) else blocks[name]) for name, part in rank.parts.items())

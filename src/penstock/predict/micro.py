@@ -171,6 +171,12 @@ class Rank:
         return parts_of([self])[0]
 
     @cached_property
+    def pass_s(self) -> float:
+        """Seconds of a micro-batch through the whole model."""
+        blocks = self.model.kinds()
+        return sum(part.all_s * (1 if isinstance(name, str) else blocks[name]) for name, part in self.parts.items())
+
+    @cached_property
     def end_parts(self) -> Parts:
         """What each end of the model takes; those that route no tokens are those of the plain rank."""
         if self.bare is not None:

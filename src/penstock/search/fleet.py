@@ -13,6 +13,7 @@ from penstock.core.catalogue import find
 from penstock.core.cluster import Cluster
 from penstock.core.mesh import ORDER
 from penstock.core.parts import Experts
+from penstock.core.side_by_side import cores, side_by_side
 from penstock.predict import Grid, scores
 from penstock.predict.floor import work_s
 from penstock.predict.grid import joined
@@ -29,6 +30,8 @@ from penstock.search.wishes import Wishes
 
 AT_ONCE = 8
 """Strategies that are predicted before it is looked whether others may be better: fewer than where many are listed."""
+MANY = 8
+"""Numbers of nodes from which on they are screened side by side."""
 MOST_NODES = 1024
 """Tried of a node whose number is not given."""
 Limit = Callable[[int], float]
@@ -130,9 +133,13 @@ class Fleet:
 
     def floor_s(self, nodes: int) -> float:
         """Seconds that a step takes at least, by the work of its devices alone; infinite if nothing divides them."""
-        some = (split[:2] for each in self.splits.get(nodes, {}).values() for split in each)
-        least = min((self.work_s[kind] for kind in some), default=inf)
-        return least / self.of(nodes).devices
+        return self._floors_s.get(nodes, inf)
+
+    @cached_property
+    def _floors_s(self) -> dict[int, float]:
+        kinds = {nodes: {split[:2] for some in each.values() for split in some} for nodes, each in self.splits.items()}
+        least = {nodes: min(self.work_s[kind] for kind in some) for nodes, some in kinds.items()}
+        return {nodes: work_s / self.of(nodes).devices for nodes, work_s in least.items()}
 
     @property
     def stopped(self) -> bool:
@@ -161,19 +168,30 @@ class Fleet:
         takes much less time than one by one; return how many strategies were scored."""
         seeks = {nodes: limit(nodes) for nodes in counts if self.known(nodes).choice is None}
         seeks = {nodes: most_s for nodes, most_s in seeks.items() if self.known(nodes).least_s <= most_s < inf}
-        space, whole = self.space, self.space.cluster
-        grid = self._grid(seeks) if all(map(self.going, seeks)) else space.grid([])
-        if not len(grid):
+        if not all(map(self.going, seeks)):
             return 0
+        self.work_s  # noqa: B018 (found before processes part)
+        sides = cores() if len(seeks) >= MANY else 1
+        found = side_by_side(self._least_s, [dict([*seeks.items()][first::sides]) for first in range(sides)])
+        low_s = {nodes: least_s for _, each in found for nodes, least_s in each.items()}
+        rows = sum(count for count, _ in found)
+        for nodes, most_s in seeks.items() if rows else ():
+            if low_s.get(nodes, inf) > most_s:
+                self._known[nodes] = Sized(nodes, self.of(nodes).devices, None, nextafter(most_s, inf))
+        return rows
+
+    def _least_s(self, seeks: dict[int, float]) -> tuple[int, dict[int, float]]:
+        """How many strategies there are on some numbers of nodes, each with seconds that a step may take; and what a
+        step takes at least on each, by the scores of those that may be within them."""
+        space, whole, grid = self.space, self.space.cluster, self._grid(seeks)
+        if not len(grid):
+            return 0, {}
         row_nodes, scale = grid.devices * whole.nodes // whole.devices, space.base.batch / grid.batch
         most_s = np.array([(1 + OVER_ELSE) * seeks[n] for n in row_nodes.tolist()])
         room = most_bytes(space, grid, self.headroom)
         found = scores(space.model, space.cluster, grid, space.stack, room, most_s / scale)
         low_s = at_least_s(grid, found.seconds) * scale
-        for nodes, most in seeks.items():
-            if low_s[row_nodes == nodes].min(initial=inf) > most:
-                self._known[nodes] = Sized(nodes, self.of(nodes).devices, None, nextafter(most, inf))
-        return len(grid)
+        return len(grid), {nodes: float(low_s[row_nodes == nodes].min(initial=inf)) for nodes in seeks}
 
     def _grid(self, seeks: dict[int, float]) -> Grid:
         """Strategies of numbers of nodes that could do their work in so many seconds, each with its batch."""
