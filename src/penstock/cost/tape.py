@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from penstock.core.parts import Matrix, Norm
+from penstock.core.unchecked import like
 from penstock.cost.operators import (
     ADAPTER,
     NARROW,
@@ -215,5 +216,5 @@ class Tape:
         """Write down an operator, under its name in the scope; gradients of what is frozen are none."""
         if operator.phase == "W" and self.batch.frozen and ADAPTER not in operator.name:
             return
-        made = replace(operator, name=f"{self.scope}{operator.name}") if self.scope else operator
+        made = like(operator, name=f"{self.scope}{operator.name}") if self.scope else operator
         (self.forward if made.phase == "F" else self.backward).append(made)

@@ -9,6 +9,7 @@ from penstock.core.cluster import Level
 from penstock.core.mixers import Attention
 from penstock.cost.collectives import seconds_of
 from penstock.cost.switches import on, shown
+from penstock.predict.split import once
 
 if TYPE_CHECKING:
     from penstock.predict.micro import Rank
@@ -36,8 +37,8 @@ def _heads_bytes(rank: Rank, mixer: Attention, heads: int) -> float:
 
 def context_links(rank: Rank) -> tuple[tuple[Level, ...], tuple[Level, ...]]:
     """Return the links among ranks that exchange heads, and of the ring."""
-    ranks = rank.setup.cp_turned
-    return rank.group(rank.context_row.part(ranks)), rank.group(rank.context_row.across(ranks))
+    row, ranks = rank.context_row, rank.setup.cp_turned
+    return once(rank, context_links, lambda: (rank.group(row.part(ranks)), rank.group(row.across(ranks))))
 
 
 def in_ring(rank: Rank) -> bool:

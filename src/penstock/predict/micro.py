@@ -60,6 +60,7 @@ class Rank:
             mesh.context(setup), mesh.experts(setup), setup.devices,
         )  # fmt: skip
         self.device, self.plain, self.bare = cluster.device, plain, bare
+        self.noted: dict[Any, Any] = {}
         precision = Precision.on(self.device, setup)
         self.low, self.wide, self.recipe = precision.low, precision.wide, precision.recipe
         self.stand_ins = precision.stand_ins(self.device)

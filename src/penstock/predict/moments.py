@@ -17,7 +17,7 @@ from penstock.predict.contexts import gathered_bytes
 from penstock.predict.kept_bytes import BlockBytes, block_bytes, on_device, stays_of
 from penstock.predict.micro import Rank
 from penstock.predict.sizes import Sizes, parameters, shapes
-from penstock.predict.split import Split, fetches, quantised, sharded
+from penstock.predict.split import Split, fetches, once, quantised, sharded
 from penstock.predict.stage import Stage, most
 from penstock.predict.works import block_rows
 
@@ -84,7 +84,7 @@ def of_block(rank: Split, block: Block, first: bool = False) -> BlockBytes:
     def found(one: Rank) -> BlockBytes:
         return block_bytes(block, one.batch_of(block), one.of_stack(again or one.setup.recompute), one.setup.offload)
 
-    return BlockBytes(*rank.each(found))
+    return once(rank, (of_block, block, first), lambda: BlockBytes(*rank.each(found)))
 
 
 def each_kind(rank: Split, stage: Stage, first: bool) -> list[tuple[BlockBytes, Any]]:
@@ -214,7 +214,7 @@ def _wide_bytes(rank: Split, stage: Stage) -> Any:
 
 
 def _elements(rank: Rank, blocks: tuple[Block, ...]) -> tuple[float, float]:
-    return _elements_of(blocks, tuple(map(rank.batch_of, blocks)))
+    return once(rank, (_elements, blocks), lambda: _elements_of(blocks, tuple(map(rank.batch_of, blocks))))
 
 
 @lru_cache(maxsize=16384)

@@ -77,6 +77,7 @@ class Ranks:
         self.model, self.cluster, self.stack, self.grid = model, cluster, stack, grid
         self.setup = grid.upright
         self.made, self.of = made, of
+        self.noted: dict[Any, Any] = {}
         self.device, self.low, self.width_bytes = made[0].device, made[0].low, made[0].width_bytes
         self.recipe, self.gathered_bytes = made[0].recipe, made[0].gathered_bytes
 

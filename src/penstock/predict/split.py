@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from penstock.predict.micro import Rank
 
 Floats = NDArray[np.float64]
+T = TypeVar("T")
 
 
 class Split(Protocol):
@@ -34,6 +35,8 @@ class Split(Protocol):
     width_bytes: float
     recipe: Recipe | None
     gathered_bytes: tuple[float, float]
+    noted: dict[Any, Any]
+    """What ``once`` found."""
 
     @property
     def next_stage_s(self) -> Any:
@@ -47,6 +50,14 @@ class Split(Protocol):
     def among(self, kind: Collective, whole_bytes: Floats, row: Row, when: Any = True) -> Floats:
         """Return the seconds of a collective, as far as there is one, over a group."""
         ...
+
+
+def once(rank: Split, key: Any, find: Callable[[], T]) -> T:
+    """Return what ``find`` gives of a rank, or of many, which is remembered under a key."""
+    if key not in rank.noted:
+        rank.noted[key] = find()
+    found: T = rank.noted[key]
+    return found
 
 
 def sharded(setup: Any, counts: tuple[Any, Any], stage: int) -> Any:
