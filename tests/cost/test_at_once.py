@@ -32,7 +32,7 @@ BLOCKS = [
 def test_halves_are_those_of_a_block_that_is_written_whole() -> None:
     for block in BLOCKS:
         whole = rows_of(operators(block, BATCHES[0], "layer0."))  # with a scope it is
-        made, rows = block_rows(block, BATCHES[0])
+        made, rows = operators(block, BATCHES[0]), block_rows(block, BATCHES[0])
         assert (
             whole.names == tuple(f"layer0.{op.name}" for op in made) == tuple(f"layer0.{name}" for name in rows.names)
         )
@@ -43,7 +43,7 @@ def test_halves_are_those_of_a_block_that_is_written_whole() -> None:
 @pytest.mark.parametrize(("name", "low"), [("h100-80gb-sxm", "bf16"), ("b200", "fp8")])
 def test_operators_take_together_what_they_take_alone(name: str, low: str) -> None:
     machine = device(name)
-    each = [block_rows(block, BATCHES[place % 3])[1] for place, block in enumerate(BLOCKS)]
+    each = [block_rows(block, BATCHES[place % 3]) for place, block in enumerate(BLOCKS)]
     crowds = [1 + number / 8 for number in range(len(each))]
     for rows, crowd, found in zip(each, crowds, timed_each(each, machine, low, "bf16", crowds), strict=True):
         alone = timed(rows, machine, low, "bf16", crowd)

@@ -20,11 +20,11 @@ from penstock.cost.lasting import older_key, powered, sustained_key
 from penstock.cost.operators import Operator
 from penstock.cost.origins import Constant, constant, level, level_of, of_device, of_recipe, of_stack
 from penstock.cost.passes import CLASSES, HOT, slows_odd, timed, work
-from penstock.cost.rows import Rows
+from penstock.cost.rows import Rows, rows_of
 from penstock.predict.launching import host_s, recorded
 from penstock.predict.micro import Rank
 from penstock.predict.parts import hot_of
-from penstock.predict.works import block_rows, end_rows
+from penstock.predict.works import block_operators, block_rows, end_operators
 from penstock.units import human_bytes, human_s
 
 PHASES = {"F": "forward", "I": "input gradient", "W": "weight gradient"}
@@ -120,15 +120,16 @@ class Kernel:
 
 def kernels_of(rank: Rank, block: Block) -> list[Kernel]:
     """Return the operators of a block on a rank, forwards first."""
-    made, rows = block_rows(block, rank.batch_of(block))
+    batch = rank.batch_of(block)
+    made, rows = block_operators(block, batch), block_rows(block, batch)
     again = rerun(made, of_these(made, rank.again), rank.batch.stops_early)
     return _kernels(rank, made, rows, block, rank.bits_in(block), rank.crowd(block), again, rank.stack.graphed)
 
 
 def kernels_of_end(rank: Rank, which: str) -> list[Kernel]:
     """Return the operators of the ``embedding``, the ``head`` or the ``predictors`` on a rank."""
-    made, rows = end_rows(rank.model, rank.batch_of_end(which), which)
-    return _kernels(rank, made, rows, None, rank.bits_in_end(which), 1.0, np.zeros(len(made), bool))
+    made = end_operators(rank.model, rank.batch_of_end(which), which)
+    return _kernels(rank, made, rows_of(made), None, rank.bits_in_end(which), 1.0, np.zeros(len(made), bool))
 
 
 def _kernels(

@@ -11,7 +11,7 @@ from penstock.core.words import suggest
 from penstock.cost.alive import backward_bytes
 from penstock.cost.kept import kept, of_these, rerun
 from penstock.cost.operators import ADAPTER, Microbatch, Operator, adapted
-from penstock.predict.works import block_rows
+from penstock.predict.works import block_operators
 
 if TYPE_CHECKING:
     from penstock.predict.micro import Rank
@@ -40,7 +40,7 @@ def block_bytes(block: Block, batch: Microbatch, again: Again, offload: float | 
         again: what is made again, as in ``Setup.recompute``.
         offload: what waits in host memory, as in ``Setup.offload``.
     """
-    made, _ = block_rows(block, batch)
+    made = block_operators(block, batch)
     names = of_these(made, again)
     stays = stays_of(made, names)
     held = sum(on_device(stays, offload).values())
@@ -54,7 +54,7 @@ def block_bytes(block: Block, batch: Microbatch, again: Again, offload: float | 
 @lru_cache(maxsize=4096)
 def _all_kept(block: Block, batch: Microbatch) -> tuple[float, float]:
     """Bytes of all that gradients need, and the most that is alive in a backward which begins with it."""
-    made, _ = block_rows(block, batch)
+    made = block_operators(block, batch)
     saved = kept(made)
     return sum(saved.values()), backward_bytes(made, saved)
 
@@ -67,7 +67,7 @@ def check_names(rank: Rank) -> None:
         ValueError: one is of none.
     """
     setup = rank.setup
-    made = [op for block in rank.model.kinds() for op in block_rows(block, rank.batch_of(block))[0]]
+    made = [op for block in rank.model.kinds() for op in block_operators(block, rank.batch_of(block))]
     rerun(made, setup.recompute)
     known = kept(made)
     for name in setup.offload if isinstance(setup.offload, tuple) else ():

@@ -16,7 +16,7 @@ from penstock.cost.operators import Microbatch
 from penstock.cost.passes import Work, launched
 from penstock.cost.rows import Rows
 from penstock.cost.stack import Stack
-from penstock.predict.works import block_rows
+from penstock.predict.works import block_operators, block_rows
 
 if TYPE_CHECKING:
     from penstock.predict.micro import Rank
@@ -52,7 +52,7 @@ def _in_graphs(
     block: Block, batch: Microbatch, recompute: str | tuple[str, ...], graphed: tuple[str, ...], low: str, wide: str
 ) -> Three:
     """Kernels of a forward, of a backward and of what runs again that graphs start."""
-    made, rows = block_rows(block, batch)
+    made, rows = block_operators(block, batch), block_rows(block, batch)
     mine = launched(rows, low, wide) * recorded(rows, graphed)
     again = rerun(made, of_these(made, recompute), batch.stops_early)
     return float(mine[rows.phase == 0].sum()), float(mine[rows.phase > 0].sum()), float(mine[again].sum())

@@ -19,7 +19,7 @@ from penstock.predict.micro import Rank
 from penstock.predict.sizes import Sizes, parameters, shapes
 from penstock.predict.split import Split, fetches, once, quantised, sharded
 from penstock.predict.stage import Stage, most
-from penstock.predict.works import block_rows
+from penstock.predict.works import block_operators
 
 FIRST = (False, True)
 """Whether of the first layers of stages: their backwards come last."""
@@ -60,7 +60,7 @@ class Moment(NamedTuple):
 
 def storages(rank: Rank, block: Block) -> dict[str, float]:
     """Return what a block keeps of a micro-batch on a rank's device, by name, with its bytes."""
-    made, _ = block_rows(block, rank.batch_of(block))
+    made = block_operators(block, rank.batch_of(block))
     return on_device(stays_of(made, of_these(made, rank.again)), rank.setup.offload)
 
 

@@ -26,7 +26,7 @@ from penstock.predict.micro import Rank
 from penstock.predict.ranks import Ranks, layout, shapes_of
 from penstock.predict.shares import shared
 from penstock.predict.widened import as_asked
-from penstock.predict.works import block_rows, end_rows
+from penstock.predict.works import block_operators, end_operators
 from penstock.schedules.build import check_sizes
 from penstock.schedules.table import SCHEDULES
 
@@ -289,9 +289,9 @@ def _ranks_on(model: Architecture, cluster: Cluster, stack: Stack) -> Callable[[
         found = known(setup, rows)
         try:
             for block in model.kinds():
-                block_rows(block, found.batch_of(block))
+                block_operators(block, found.batch_of(block))
             for which in setup.ends:
-                end_rows(model, found.batch_of_end(which), which)
+                end_operators(model, found.batch_of_end(which), which)
         except ValueError:
             return None
         return found

@@ -14,7 +14,7 @@ from penstock.cost.operators import WIDE, Microbatch, Operator, adapted
 from penstock.predict.micro import Rank
 from penstock.predict.split import Split
 from penstock.predict.stage import Stage
-from penstock.predict.works import block_rows
+from penstock.predict.works import block_operators
 
 
 class Sizes(NamedTuple):
@@ -76,8 +76,8 @@ def _sides(block: Block, rank: Rank) -> float:
 
 def _matrices(block: Block, batch: Microbatch) -> list[Operator]:
     """Gradients of the matrices of a block, were they trained; routers and the like apart."""
-    made, _ = block_rows(block, replace(batch, frozen=False, frozen_bytes=None, adapter=0, adapter_on=()))
-    matrices = (op for op in made if op.phase == "W" and op.kind.endswith("matmul"))
+    whole = replace(batch, frozen=False, frozen_bytes=None, adapter=0, adapter_on=())
+    matrices = (op for op in block_operators(block, whole) if op.phase == "W" and op.kind.endswith("matmul"))
     return [op for op in matrices if not any(word in op.name for word in WIDE)]
 
 

@@ -26,12 +26,15 @@ Asked = tuple[Block, Microbatch, Device, str, str, float]
 """What times of a block depend on: its micro-batch, the device, the low and the wide precision, and the crowd."""
 
 
+block_operators = lru_cache(maxsize=4096)(operators)
+"""What ``operators`` gives, remembered."""
+
+
 @lru_cache(maxsize=4096)
-def block_rows(block: Block, batch: Microbatch) -> tuple[tuple[Operator, ...], Rows]:
-    """Return the operators of a block and their columns."""
+def block_rows(block: Block, batch: Microbatch) -> Rows:
+    """Return the columns of the operators of a block."""
     each = [_half_rows(block, index, seen) for index, seen in halves(block, batch)]
-    rows = joined([*(forward for forward, _ in each), *(backward for _, backward in each[::-1])])
-    return operators(block, batch), rows
+    return joined([*(forward for forward, _ in each), *(backward for _, backward in each[::-1])])
 
 
 @lru_cache(maxsize=4096)
@@ -52,9 +55,9 @@ def block_work(
     crowd: float,
 ) -> Work:
     """Return the work of a block on a device."""
-    made, rows = block_rows(block, batch)
+    made = block_operators(block, batch)
     return work(
-        rows,
+        block_rows(block, batch),
         rerun(made, of_these(made, recompute), batch.stops_early),
         block_timed(block, batch, device, low, wide, crowd),
     )
@@ -64,7 +67,7 @@ def block_timed(*asked: *Asked) -> Timed:
     """Return what the operators of a block take on a device, whichever run again."""
     kept = _kept(*asked)
     if not kept:
-        kept.append(timed(block_rows(*asked[:2])[1], *asked[2:]))
+        kept.append(timed(block_rows(*asked[:2]), *asked[2:]))
     return kept[0]
 
 
@@ -84,21 +87,20 @@ def time_blocks(each: Iterable[Asked]) -> None:
         if len(some) == 1:
             block_timed(*some[0])
             continue
-        found = timed_each([block_rows(*asked[:2])[1] for asked in some], *on, [asked[5] for asked in some])
+        found = timed_each([block_rows(*asked[:2]) for asked in some], *on, [asked[5] for asked in some])
         for asked, one in zip(some, found, strict=True):
             _kept(*asked).append(one)
 
 
 @lru_cache(maxsize=1024)
-def end_rows(model: Architecture, batch: Microbatch, end: str) -> tuple[tuple[Operator, ...], Rows]:
-    """Return the operators of the ``embedding``, the ``head`` or the ``predictors``, and their columns."""
+def end_operators(model: Architecture, batch: Microbatch, end: str) -> tuple[Operator, ...]:
+    """Return the operators of the ``embedding``, the ``head`` or the ``predictors``."""
     makers = {"embedding": embedding_operators, "head": head_operators, "predictors": predictor_operators}
-    made = makers[end](model, batch)
-    return made, rows_of(made)
+    return makers[end](model, batch)
 
 
 @lru_cache(maxsize=1024)
 def end_work(model: Architecture, batch: Microbatch, end: str, device: Device, low: str, wide: str) -> Work:
     """Return the work of an end, with blocks of multi-token heads in the precision ``low``."""
-    _, rows = end_rows(model, batch, end)
+    rows = rows_of(end_operators(model, batch, end))
     return work(rows, np.zeros(len(rows.kind), bool), timed(rows, device, low, wide))

@@ -14,7 +14,7 @@ from penstock.core.setup import Setup
 from penstock.predict import Grid, scores
 from penstock.predict.host import overfull
 from penstock.predict.micro import Rank
-from penstock.predict.works import block_rows
+from penstock.predict.works import block_operators
 from penstock.search.choice import Choice
 from penstock.search.finals import FINALISTS, Going, Share, best_of_all, predicted_of
 from penstock.search.lighter import Lighter
@@ -82,7 +82,7 @@ def ways(space: Space, base: Setup, fits: bool) -> list[Setup]:
 def _storages(space: Space) -> set[str]:
     """Names of what blocks keep."""
     batch = Rank(space.model, space.cluster, space.base, space.stack).batch
-    rows = (block_rows(block, batch)[0] for block in space.model.kinds())
+    rows = (block_operators(block, batch) for block in space.model.kinds())
     return {tensor.name for made in rows for operator in made for tensor in operator.saves}
 
 
