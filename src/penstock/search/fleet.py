@@ -172,7 +172,9 @@ class Fleet:
             return 0
         self.work_s  # noqa: B018 (found before processes part)
         sides = cores() if len(seeks) >= MANY else 1
-        found = side_by_side(self._least_s, [dict([*seeks.items()][first::sides]) for first in range(sides)])
+        by_work = sorted(seeks, key=lambda nodes: sum(map(len, self.splits[nodes].values())))
+        shares = [{nodes: seeks[nodes] for nodes in by_work[first::sides]} for first in range(sides)]
+        found = side_by_side(self._least_s, shares)
         low_s = {nodes: least_s for _, each in found for nodes, least_s in each.items()}
         rows = sum(count for count, _ in found)
         for nodes, most_s in seeks.items() if rows else ():
