@@ -20,6 +20,7 @@ from penstock.schedules.reorder import play
 from penstock.schedules.task import Task
 from penstock.schedules.work import Work
 from penstock.search import Options, solve
+from penstock.search.exact import installed
 from penstock.search.kernel import cut, shortest
 from penstock.search.repeat import kernel_of, tuned, turn_of
 from penstock.search.starts import order_of
@@ -137,14 +138,21 @@ def test_the_period_is_between_its_bound_and_the_best_named_schedule():
 
 def test_the_command_searches_for_the_period(tmp_path, capsys):
     figures = tmp_path / "a.json"
-    words = "-p 2 -m 6 --costs 1,1.1,0.9,0.1 --objective period --placements line,v --stints 1 --processes 1"
+    words = "-p 2 -m 2 --costs 10,13,10.5,0.5 --objective period --memory 0.75 --placements v --stints 1 --processes 1"
     main(["solve", *words.split(), "--json", str(figures)])
-    assert "time from one micro-batch to the next 3" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "time from one micro-batch to the next 34.25; no order beats 33.5" in said
     facts = json.loads(figures.read_text())
     assert facts["objective"] == "period"
-    assert facts["period"] == pytest.approx(3.0)
-    assert facts["bound"] == pytest.approx(3.0)
+    assert facts["period"] == pytest.approx(34.25)
+    assert facts["bound"] == pytest.approx(33.5)
     assert facts["bound_kind"] == "work"
+    if installed():
+        assert "no order that repeats each micro-batch is faster\n" in said
+        assert facts["repeats"] == [
+            {"placement": "v", "micros": 1, "bound": pytest.approx(34.25), "proven": True},
+            {"placement": "v", "micros": 2, "bound": pytest.approx(33.5), "proven": False},
+        ]
     with pytest.raises(SystemExit):
         main(["solve", *words.split(), "--span"])
     assert "--objective is sync, span or period, only one of them" in capsys.readouterr().err

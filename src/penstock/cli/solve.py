@@ -151,6 +151,11 @@ def _facts(found: Solution, pricing: Pricing, memory: float, took_s: float) -> d
         "placement": found.where,
         "objective": found.objective,
         "period": found.micro_s,
+        "repeats": [
+            {"placement": name, "micros": each, "bound": none_s, "proven": found.unbeaten(name, each)}
+            for name, known in found.none_s.items()
+            for each, none_s in known.items()
+        ],
         "best_named": best,
         "bound": found.bound.seconds,
         "bound_kind": found.bound.kind,
@@ -206,6 +211,7 @@ def _print(found: Solution, facts: dict[str, Any]) -> None:
     what = COUNTS[found.objective]
     if found.micro_s is not None:
         print(f"{what} {found.micro_s:.6g}; no order beats {found.bound.seconds:.6g}")
+        _print_repeats(found)
     if found.named is not None:
         name, named_s = found.named
         more = 100 * (named_s / found.seconds - 1)
@@ -213,6 +219,19 @@ def _print(found: Solution, facts: dict[str, Any]) -> None:
     above = f"at most {100 * found.gap:.2f} % above the best order"
     end = "no order on these placements is faster" if found.proven else above
     print(f"{calm}placement {found.where}; {end} ({found.bound.kind}); {found.stints} stints of work")
+
+
+def _print_repeats(found: Solution) -> None:
+    """What is known of orders that repeat, where it is more than of all orders."""
+    for each, none_s in found.none_s[found.where].items() if not found.proven else ():
+        turn = "each micro-batch" if each == 1 else f"every {each} micro-batches"
+        turn += " of each chain" if found.plan.placement.chains > 1 else ""
+        done = [name for name in found.none_s if found.unbeaten(name, each)]
+        if done:
+            where = "" if len(done) == len(found.none_s) else f" on {', '.join(done)}"
+            print(f"no order{where} that repeats {turn} is faster")
+        if found.where not in done and none_s > found.bound_here.seconds * (1 + 1e-9):
+            print(f"no order on {found.where} that repeats {turn} beats {none_s:.6g}")
 
 
 def _more(share: float) -> str:

@@ -81,10 +81,10 @@ def exact(
         ValueError: the solver is to be asked and is not installed.
     """
     whole, best, kind = Integral.of(task, work), None, ""
-    low, spent, by_windows = _low(whole, bound_s), 0.0, _low_by_windows(whole, task)
+    low, spent, by_windows = low_of(whole, bound_s), 0.0, _low_by_windows(whole, task)
     if by_windows > low:
         low, kind = by_windows, BY_WINDOWS
-    while low < (high := _high(whole, beat_s)) and effort - spent > LEAST_EFFORT * effort:
+    while low < (high := high_of(whole, beat_s)) and effort - spent > LEAST_EFFORT * effort:
         most = low + int(share * (high - 1 - low))
         answer = ask(whole, task, most, (effort - spent) / 2, seed)
         spent += max(answer.effort, LEAST_EFFORT**2 * effort)
@@ -103,15 +103,15 @@ def exact(
     return Proof(max(bound_s, float(low * whole.time.unit)), kind, best, share)
 
 
-def _low(whole: Integral, bound_s: float) -> int:
+def low_of(whole: Integral, bound_s: float) -> int:
     """The least time that is not excluded yet."""
     down = int(whole.time.down(bound_s))
     return down + (whole.time.exact and down * whole.time.unit < bound_s * (1 - 1e-9))
 
 
-def _high(whole: Integral, beat_s: float) -> int:
+def high_of(whole: Integral, beat_s: float) -> int:
     """The least time that is no better."""
-    return _low(whole, beat_s) - whole.loss
+    return low_of(whole, beat_s) - whole.loss
 
 
 def _low_by_windows(whole: Integral, task: Task) -> int:
@@ -205,14 +205,14 @@ def _add_spans(model: Any, whole: Integral, task: Task, start: list[Any], most: 
                 model.add(start[end] + int(whole.seconds[end]) <= start[begin] + most)
 
 
-def answer(solver: Any, model: Any, start: list[Any], effort: float, seed: int) -> Answer:
+def answer(solver: Any, model: Any, start: list[Any], effort: float, seed: int, linear: int = 0) -> Answer:
     """What the solver says of a model whose variables are the starts."""
     one = solver.CpSolver()
     one.parameters.num_workers = 1
     one.parameters.random_seed = seed
     one.parameters.max_deterministic_time = effort
     one.parameters.max_time_in_seconds = GUARD_S * effort
-    one.parameters.linearization_level = 0
+    one.parameters.linearization_level = linear
     one.parameters.use_dynamic_precedence_in_disjunctive = True
     status = one.solve(model)
     spent = float(one.response_proto.deterministic_time)

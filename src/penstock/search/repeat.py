@@ -78,7 +78,7 @@ def kernel_of(task: Task, each: int, start_s: NDArray[np.float64], turn_s: float
     work = turn_of(task, each)
     turn = np.floor(start_s / turn_s + EXACT).astype(np.int64)
     lane = in_turn(task, work, start_s - turn * turn_s)
-    return _measured(work, lane, turn, each, task.placement.chains)
+    return measured(work, lane, turn, each, task.placement.chains)
 
 
 def tuned(kernel: Kernel, objective: Objective, micros: int, moves: int, seed: int) -> Kernel:
@@ -100,10 +100,10 @@ def tuned(kernel: Kernel, objective: Objective, micros: int, moves: int, seed: i
     best = np.zeros((3, len(kernel.lane)), dtype=np.int64)
     heats = HEATS[0] * turns * unit, HEATS[1] * turns * unit
     tune(facts, state, (objective == "sync", float(turns), slack), kernel.work.most, heats, moves, seed, best)
-    return _measured(kernel.work, best[0], best[2], kernel.each, kernel.chains) or kernel
+    return measured(kernel.work, best[0], best[2], kernel.each, kernel.chains) or kernel
 
 
-def _measured(work: Work, lane: NDArray[np.int64], turn: NDArray[np.int64], each: int, chains: int) -> Kernel | None:
+def measured(work: Work, lane: NDArray[np.int64], turn: NDArray[np.int64], each: int, chains: int) -> Kernel | None:
     """With its period and starts; ``None`` if it breaks the limit or cannot run."""
     from penstock.search.period import fits, period_of
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 from penstock.core.costs import Costs
@@ -15,6 +16,9 @@ from penstock.search.judged import Robust
 
 Aim = Objective | Literal["period"]
 """What a search is for: a step, or the time from one micro-batch to the next where steps hold very many of them."""
+
+CLOSE = 1e-7
+"""Share of a period that rounding leaves between what an order takes and what none that repeats beats."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,8 @@ class Solution:
         robust: what the answer is expected to take under the noise of ``Options``, for which it was chosen; the rest
             says what it takes without, as the bounds and ``named`` do.
         micro_s: seconds from one micro-batch to the next, if that is what counts.
+        none_s: what no order beats then that repeats, by placement and micro-batches of every chain per turn; an order
+            that never repeats, or with others, may.
     """
 
     plan: Plan
@@ -61,6 +67,7 @@ class Solution:
     stints: int
     robust: Robust | None = None
     micro_s: float | None = None
+    none_s: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
 
     @property
     def seconds(self) -> float:
@@ -79,6 +86,10 @@ class Solution:
     def proven(self) -> bool:
         """Whether no order on any of the placements is shorter."""
         return self.gap <= 1e-9
+
+    def unbeaten(self, name: str, each: int) -> bool:
+        """Whether no order on a placement that repeats so many micro-batches of every chain is faster."""
+        return self.seconds <= self.none_s[name][each] * (1 + CLOSE)
 
 
 @dataclass(frozen=True)
