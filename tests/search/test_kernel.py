@@ -132,6 +132,7 @@ def test_the_period_is_between_its_bound_and_the_best_named_schedule():
     assert found.history[-1].seconds == found.seconds
     again = solve(costs, places, 12, limit, "period", SHORT)
     assert again.plan == found.plan
+    assert again.none_s == found.none_s
     with pytest.raises(ValueError, match="a search for the period begins with orders that repeat"):
         solve(costs, places, 12, limit, "period", SHORT, start=found.plan)
 

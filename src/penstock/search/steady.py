@@ -2,7 +2,7 @@
 
 Warm-up and cool-down no longer count then, only the turn in between: what every rank does again and again, for some
 micro-batches later than for others. Its period is exact (``search.period``), and so is what turns hold. A constraint
-solver is asked for faster ones, and shows how fast none is (``search.turns``).
+solver is asked for faster ones, and shows what none that repeats beats (``search.turns``).
 """
 
 from __future__ import annotations
@@ -11,91 +11,26 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from penstock.core.lane import Lane
 from penstock.core.plan import Plan
 from penstock.engine import check, simulate
-from penstock.engine.bounds import Bound, period_bound
+from penstock.engine.bounds import Bound
 from penstock.schedules.problem import KINDS
-from penstock.schedules.reorder import play
-from penstock.schedules.task import Task
 from penstock.schedules.work import Work
-from penstock.search.exact import MOST_OPS, installed
-from penstock.search.kernel import EACH, cut, shortest
-from penstock.search.proofs import LAST_S, OP_S
-from penstock.search.repeat import TUNE_S, Kernel, tuned
-from penstock.search.solution import CLOSE, Found, Options, Solution, seed_of
-from penstock.search.starts import named, order_of
-from penstock.search.turns import Shown, shown
+from penstock.search.exact import installed
+from penstock.search.kernel import shortest
+from penstock.search.lines import ASKED, Line, asked, begun, line_of, seconds_of_asking, stint
+from penstock.search.solution import Found, Options, Solution, seed_of
+from penstock.search.turns import Shown
 from penstock.search.ways import Way
 from penstock.search.workers import Done, Job, Workers
 
 FIRST_STINT_S, LAST_STINT_S = 0.25, 4.0
 """Stints double from one to the other."""
-MANY = 1000
-"""Turns for which orders are improved."""
-LONG = 8
-"""Micro-batches for each rank from which on named schedules are taken to repeat; they are built for twice as many."""
-
-ASKED = 1, 2
-"""Micro-batches of every chain per turn for which a constraint solver is asked: the next where there is no more to gain
-with those before."""
 ASKING = 0.5
-"""Share of the work that this may take."""
-FIRST_S = 2.0
-"""Questions about a placement double from this to ``LAST_S``."""
-
-
-@dataclass(frozen=True, eq=False)
-class Rated:
-    """A named schedule of the step's micro-batches, and by how many seconds each further one lengthens it."""
-
-    plan: Plan
-    micro_s: float
-
-
-@dataclass(frozen=True, eq=False)
-class Line:
-    """A placement, what no order on it beats, its best orders that repeat, and its named schedules."""
-
-    way: Way
-    task: Task
-    bound: Bound
-    kernels: tuple[Kernel, ...] = ()
-    named: tuple[Rated, ...] = ()
-    stints: int = 0
-    shown: tuple[Shown, ...] = ()
-    """What is known of orders that repeat each of ``ASKED``."""
-
-    @property
-    def seconds(self) -> float:
-        """From one micro-batch to the next in the best order; infinite if there is none."""
-        return min(
-            [*(kernel.micro_s for kernel in self.kernels), *(one.micro_s for one in self.named)], default=math.inf
-        )
-
-    @property
-    def questions(self) -> int:
-        """How often the constraint solver was asked."""
-        return sum(one.asked for one in self.shown)
-
-    def ops(self, each: int) -> int:
-        """Of a turn."""
-        return len(KINDS) * each * self.task.placement.stages
-
-    def open(self, beat_s: float) -> int | None:
-        """The first of ``ASKED`` for which the constraint solver may say more of orders that take less."""
-        small = [which for which, each in enumerate(ASKED) if self.ops(each) <= MOST_OPS]
-        able = (which for which in small if self.shown[which].share)
-        return next((which for which in able if self.shown[which].none_s < beat_s * (1 - CLOSE)), None)
-
-    def given(self, kernels: list[Kernel]) -> Line:
-        """With more orders: the best for each number of micro-batches per turn is kept."""
-        best: dict[int, Kernel] = {}
-        for kernel in sorted([*self.kernels, *kernels], key=lambda one: one.micro_s):
-            best.setdefault(kernel.each, kernel)
-        return replace(self, kernels=tuple(best.values()))
+"""Share of the work that questions may take."""
 
 
 class Steady:
@@ -110,7 +45,7 @@ class Steady:
         watch: Callable[[Found, float], bool],
     ) -> None:
         self.options, self.watch, self.begun = options, watch, time.perf_counter()
-        self.lines = {name: _line(name, way, micros, memory_limit) for name, way in ways.items()}
+        self.lines = {name: line_of(name, way, micros, memory_limit) for name, way in ways.items()}
         self.history: list[Found] = []
         self.stopped, self.rounds, self.last_s = False, 0, 0.0
         self.worked_s = self.asked_s = 0.0
@@ -176,7 +111,8 @@ class Steady:
     def round(self, pool: Workers | None, processes: int) -> None:
         """One stint per process, side by side, on the placements in turn, the best ones first; one process asks the
         constraint solver instead, where that is due. A single process takes turns."""
-        began, question, seconds = time.perf_counter(), self.question(), self.stint_s()
+        began, question = time.perf_counter(), self.question()
+        seconds = max(self.stint_s(), seconds_of_asking(self.known(*question)) if question else 0.0)
         able = sorted(self.worthwhile(), key=lambda name: self.lines[name].stints)
         names = [able[k % len(able)] for k in range(processes - (question is not None))]
         seeds = [seed_of(self.options, self.rounds, k) for k in range(processes)]
@@ -204,13 +140,17 @@ class Steady:
         name = min(able, key=lambda one: self.lines[one].questions)
         which = due[name]
         assert which is not None
-        late = self.over_s + seconds_of_asking(self.lines[name].shown[which]) > self.options.time_s
+        late = self.over_s + seconds_of_asking(self.known(name, which)) > self.options.time_s
         return None if late else (name, which)
+
+    def known(self, name: str, which: int) -> Shown:
+        """What the constraint solver showed of a placement, for one of ``ASKED``."""
+        return self.lines[name].shown[which]
 
     def learn(self, name: str, which: int, answer: Job | Done) -> None:
         """What the constraint solver says; what it has not said when time is up is given up."""
         line = self.lines[name]
-        self.asked_s += (seconds := seconds_of_asking(line.shown[which]))
+        self.asked_s += (seconds := seconds_of_asking(self.known(name, which)))
         self.worked_s += seconds
         patience_s = None if self.options.stints is not None else max(0.0, self.options.time_s - self.over_s)
         with suppress(TimeoutError):
@@ -240,52 +180,3 @@ class Steady:
             none_s={name: dict(zip(ASKED, (one.none_s for one in line.shown), strict=True))
                     for name, line in self.lines.items()},
         )  # fmt: skip
-
-
-def _line(name: str, way: Way, micros: int, memory_limit: float | None) -> Line:
-    """With nothing known but its bound."""
-    if not way.plain:
-        raise ValueError(
-            f"{name}: only orders of forwards and backwards repeat; a search for the period changes no more"
-        )
-    task = way.task(micros, memory_limit, "span")
-    bound = period_bound(way.placement, way.least or way.costs, task.limit)
-    return Line(way, task, bound, shown=tuple(Shown(bound.seconds) for _ in ASKED))
-
-
-def begun(line: Line) -> Line:
-    """With the named schedules of the placement, and the turns that are found in them."""
-    place, limit, rated, kernels = line.task.placement, line.task.limit, list[Rated](), list[Kernel]()
-    long = replace(line.task, micros=LONG * place.ranks * place.chains)
-    tasks = line.task, long, replace(long, micros=2 * long.micros)
-    works = [Work.of(task, KINDS, limit) for task in tasks]
-    for slow in (False, True):
-        built = [{one.name: one.finished for one in named(line.way, task, work, slow) if one.finished}
-                 for task, work in zip(tasks, works, strict=True)]  # fmt: skip
-        for name in (name for name in built[0] if name in built[1] and name in built[2]):
-            ends = [some[name].timeline.makespan_s for some in built[1:]]
-            rated.append(Rated(built[0][name].timeline.plan, (ends[1] - ends[0]) / long.micros))
-            kernels += cut(long, works[1], play(works[1], order_of(built[1][name].timeline.plan, works[1]))).values()
-    return replace(line, named=tuple(rated)).given(kernels)
-
-
-def stint(line: Line, seconds: float, seed: int) -> Line:
-    """Work on a placement for about so long: a known order, or in every other stint the shortest that starts give."""
-    each = EACH[line.stints % len(EACH)]
-    known = {kernel.each: kernel for kernel in line.kernels}
-    kernel = known.get(each) if line.stints // len(EACH) % 2 or line.stints == 0 else None
-    kernel = kernel or shortest(line.task, each) or known.get(each) or line.kernels[0]
-    moves = int(seconds / (TUNE_S * len(kernel.lane)))
-    micros = MANY * kernel.each * line.task.placement.chains
-    return line.given([tuned(kernel, "span", micros, moves, seed)])
-
-
-def seconds_of_asking(known: Shown) -> float:
-    """About how long the constraint solver is asked next."""
-    return min(LAST_S, FIRST_S * 2.0**known.asked)
-
-
-def asked(line: Line, which: int, beat_s: float, seed: int) -> Shown:
-    """What the constraint solver says of orders on a placement that repeat so; equal arguments, equal results."""
-    each, known = ASKED[which], line.shown[which]
-    return shown(line.task, each, known, beat_s, seconds_of_asking(known) / (OP_S * line.ops(each)), seed)

@@ -1,5 +1,4 @@
-"""Orders that repeat, by a constraint solver: faster ones, and how fast none is that repeats every so many
-micro-batches.
+"""Orders that repeat, by a constraint solver: faster ones, and what none of them beats.
 
 In every turn each rank runs all its ops of ``each`` micro-batches of every chain, some of those that entered turns
 before. What counts is the phase of an op, its time since its rank's turn began, and how many turns later than there it
