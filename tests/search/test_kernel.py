@@ -139,7 +139,7 @@ def test_the_period_is_between_its_bound_and_the_best_named_schedule():
 
 def test_the_command_searches_for_the_period(tmp_path, capsys):
     figures = tmp_path / "a.json"
-    words = "-p 2 -m 2 --costs 10,13,10.5,0.5 --objective period --memory 0.75 --placements v --stints 1 --processes 1"
+    words = "-p 2 -m 2 --costs 10,13,10.5,0.5 --objective period --memory 0.75 --placements v --stints 2 --processes 1"
     main(["solve", *words.split(), "--json", str(figures)])
     said = capsys.readouterr().out
     assert "time from one micro-batch to the next 34.25; no order beats 33.5" in said

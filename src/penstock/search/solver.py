@@ -34,7 +34,8 @@ def solve(
 
     For ``period`` the search is for an order that repeats (``search.steady``): of all that keep the limit however many
     micro-batches follow each other, the one with the fewest seconds from one to the next, in the long run. The plan
-    is this order for ``micros`` of them, with what its first and last turns lack left out.
+    is this order for ``micros`` of them, with what its first and last turns lack left out. A constraint solver, if it
+    is installed, shows what none that repeats beats (``search.turns``); the bound holds for all orders.
 
     Args:
         costs: of each placement, or as a function of it.

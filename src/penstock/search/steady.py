@@ -135,7 +135,7 @@ class Steady:
         of micro-batches per turn that may still be faster. ``None`` while it had its share, or has no time."""
         due = {name: self.lines[name].open(self.least_s) for name in self.worthwhile()} if installed() else {}
         able = [name for name, which in due.items() if which is not None]
-        if not able or self.asked_s > ASKING * self.worked_s:
+        if not able or self.asked_s >= ASKING * self.worked_s:
             return None
         name = min(able, key=lambda one: self.lines[one].questions)
         which = due[name]
