@@ -17,6 +17,7 @@ from penstock.schedules.task import Task
 from penstock.schedules.work import Work
 from penstock.search.kernel import shortest
 from penstock.search.repeat import measured, tuned, turn_of
+from penstock.search.solution import CLOSE
 from penstock.search.turns import Shown, shown
 
 pytest.importorskip("ortools")
@@ -58,13 +59,14 @@ def begun(task, each):
     return Shown(period_bound(task.placement, task.costs, task.limit).seconds), shortest(task, each)
 
 
-@pytest.mark.parametrize("seed", range(6))
-def test_on_a_line_it_is_what_trying_all_orders_gives(seed):
-    task = task_of(Placement.loop(2), seed, 1.0 + seed % 3 / 2)
+@pytest.mark.parametrize(("seed", "room"), [(0, 2.0), (64, 1.0), (2, 2.0), (4, 1.5), (1, 1.5), (3, 1.0), (5, 2.0)])
+def test_on_a_line_it_is_what_trying_all_orders_gives(seed, room):
+    """Turns of the first two take half a unit of time."""
+    task = task_of(Placement.loop(2), seed, room)
     known, first = begun(task, 1)
     found = shown(task, 1, known, first.micro_s + 1.0, 20.0)
     assert found.kernel.micro_s == pytest.approx(by_trying(task), rel=1e-9)
-    assert found.none_s == pytest.approx(found.kernel.micro_s, rel=1e-7)
+    assert found.none_s == pytest.approx(found.kernel.micro_s, rel=CLOSE)
 
 
 QUICK = Placement((0, 1, 1)), Placement.vee(2), Placement.both_ways(2)

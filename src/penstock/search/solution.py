@@ -17,7 +17,7 @@ from penstock.search.judged import Robust
 Aim = Objective | Literal["period"]
 """What a search is for: a step, or the time from one micro-batch to the next where steps hold very many of them."""
 
-CLOSE = 1e-7
+CLOSE = 1e-6
 """Share of a period that rounding leaves between what an order takes and what none that repeats beats."""
 
 

@@ -4,13 +4,14 @@ In every turn each rank runs all its ops of ``each`` micro-batches of every chai
 before. What counts is the phase of an op, its time since its rank's turn began, and how many turns later than there it
 runs. An order that repeats can be stretched, so what is impossible in a turn is impossible in all shorter ones.
 
-As in ``search.exact``, times are whole multiples of a unit or rounded down, and micro-batches of a chain that are alike
-run in their order without loss.
+As in ``search.exact``, times are whole multiples of a unit or rounded down, and micro-batches of a chain, which are
+alike, run in their order without loss. A turn may take a fraction of a unit, as its ring of waits may span several
+turns; units are made small, so that one more makes no difference.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations, pairwise
 from typing import Any
 
@@ -32,6 +33,11 @@ TRIES = 4
 question."""
 PIECES = 8
 """Tries that the effort lasts for at least."""
+UNITS = 2**32
+"""Of a turn, about."""
+
+LARGEST = 2**62
+"""Sum that the constraint solver takes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,8 +75,8 @@ def shown(task: Task, each: int, known: Shown, beat_s: float, effort: float, see
         ValueError: the solver is not installed.
     """
     micros, share, spent, best, tries, failed = each * task.placement.chains, known.share, 0.0, None, 0, 0
-    whole = Integral.of(task, turn_of(task, each))
-    low = low_of(whole, known.none_s * micros)
+    none_s, whole = known.none_s, _scaled(Integral.of(task, turn_of(task, each)), beat_s * micros)
+    low = low_of(whole, none_s * micros)
     while low < (high := high_of(whole, beat_s * micros)) and effort - spent > effort / PIECES:
         turn = low + int(share * (high - 1 - low))
         told = ask(whole, task.placement, turn, effort / PIECES, seed + tries, LINEAR[tries % len(LINEAR)])
@@ -81,13 +87,23 @@ def shown(task: Task, each: int, known: Shown, beat_s: float, effort: float, see
                 share, failed = max(share / 2, LEAST_SHARE), 0
         elif told.start is None:
             low, share = turn + 1, min(1.0, 2 * share)
+            none_s = max(none_s, float(turn * whole.time.unit) / micros)
         else:
             kernel = kernel_of(task, each, np.asarray(told.start * whole.time.unit), turn * whole.time.unit)
             if kernel is None or kernel.micro_s >= beat_s * (1 - 1e-12):
                 share = 0.0
                 break
             best, beat_s = kernel, kernel.micro_s
-    return Shown(max(known.none_s, float(low * whole.time.unit) / micros), best, share, known.asked + 1, spent)
+    return Shown(none_s, best, share, known.asked + 1, spent)
+
+
+def _scaled(whole: Integral, turn_s: float) -> Integral:
+    """The same with about ``UNITS`` in a turn: in smaller ones, or rounded down again where times were."""
+    units = turn_s / whole.time.unit
+    times, parts = (max(1, int(UNITS / units)), 1) if whole.time.exact else (1, max(1, int(units / UNITS)))
+    seconds, lag = whole.seconds * times // parts, whole.lag * times // parts
+    time = replace(whole.time, unit=whole.time.unit * parts / times)
+    return replace(whole, time=time, seconds=seconds, lag=lag, longest=whole.longest * times // parts)
 
 
 def ask(whole: Integral, place: Placement, turn: int, effort: float, seed: int, linear: int) -> Answer:
@@ -151,11 +167,18 @@ def _add_rank(
         if op != first:
             model.add(start[op] == start[first] + phase[op] + turn * later[op])
     model.add_no_overlap([model.new_fixed_size_interval_var(phase[op], took[op], "") for op in took])
-    _add_bytes(model, whole, start, first, phase, later, turn)
+    _add_bytes(model, whole, start, first, phase, later, turn, most)
 
 
 def _add_bytes(
-    model: Any, whole: Integral, start: list[Any], first: int, phase: dict[int, Any], later: dict[int, Any], turn: int
+    model: Any,
+    whole: Integral,
+    start: list[Any],
+    first: int,
+    phase: dict[int, Any],
+    later: dict[int, Any],
+    turn: int,
+    most: int,
 ) -> None:
     """No more bytes on a rank than fit when any of its ops begins, nor in the mean of a turn."""
     takes, frees, seconds = whole.takes, whole.frees, whole.seconds
@@ -170,7 +193,8 @@ def _add_bytes(
     held = sum((int(frees[op]) - int(takes[op])) * later[op] for op in phase)
     ends, begins = ([op for op in phase if moves[op]] for moves in (frees, takes))
     freed = sum(int(frees[op]) * (start[op] + int(seconds[op])) for op in ends)
-    model.add(freed - sum(int(takes[op]) * start[op] for op in begins) <= whole.room * turn)
+    if int(takes[ends + begins].sum() + frees[ends + begins].sum()) * most * turn < LARGEST:
+        model.add(freed - sum(int(takes[op]) * start[op] for op in begins) <= whole.room * turn)
     for op in begins:
         undone = [(behind[op, one], int(frees[one] - takes[one])) for one in phase if one != op]
         model.add(held + sum(change * literal for literal, change in undone) <= whole.room)
