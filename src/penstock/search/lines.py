@@ -26,7 +26,7 @@ LONG = 8
 ASKED = 1, 2
 """Micro-batches of every chain per turn for which a constraint solver is asked: the next where there is no more to gain
 with those before."""
-FIRST_S, LAST_S, EFFORT_S = 1.0, 8.0, 4.0
+FIRST_S, LAST_S, EFFORT_S = 2.0, 8.0, 4.0
 """Questions about a placement double from the first to the second; and what a unit of the solver's effort takes, all
 about."""
 

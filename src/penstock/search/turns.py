@@ -31,7 +31,7 @@ a rank holds."""
 TRIES = 4
 """Of a question, with other seeds, before it is given up: what the solver takes depends on them more than on the
 question."""
-PIECES = 8
+PIECES = 4
 """Tries that the effort lasts for at least."""
 UNITS = 2**32
 """Of a turn, about."""
