@@ -103,7 +103,7 @@ def test_the_same_seed_finds_the_same_and_goes_on_from_what_it_found():
 def test_the_best_of_several_placements_is_taken_and_processes_share_the_work():
     costs = pricing("6.2B", 32 / 34).on
     places = {"line": Placement.loop(4), "v": Placement.vee(4), "loop4": Placement.loop(4, 4)}
-    found = solve(costs, places, 12, 4.0, "sync", Options(stints=2, processes=2))
+    found = solve(costs, places, 12, 4.0, "sync", Options(600.0, stints=2, processes=2))
     alone = {name: solve(costs, place, 12, 4.0, "sync", Options(stints=0)) for name, place in places.items()}
     assert found.seconds <= min(one.seconds for one in alone.values())
     assert found.bound.seconds == min(one.bound.seconds for one in alone.values())
