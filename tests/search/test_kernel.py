@@ -19,11 +19,12 @@ from penstock.schedules.problem import KINDS
 from penstock.schedules.reorder import play
 from penstock.schedules.task import Task
 from penstock.schedules.work import Work
-from penstock.search import Options, solve
+from penstock.search import Options, lines, solve
 from penstock.search.exact import installed
 from penstock.search.kernel import cut, shortest
 from penstock.search.repeat import kernel_of, tuned, turn_of
-from penstock.search.starts import order_of
+from penstock.search.starts import named, order_of
+from penstock.search.ways import Way
 
 PLACES = (
     *(Placement.loop(3), Placement.loop(2, 2), Placement.vee(2), Placement.vee(3), Placement.vee(2, 4)),
@@ -157,3 +158,20 @@ def test_the_command_searches_for_the_period(tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["solve", *words.split(), "--span"])
     assert "--objective is sync, span or period, only one of them" in capsys.readouterr().err
+
+
+def test_schedules_that_search_themselves_are_built_once_where_time_is_short(monkeypatch):
+    way, built = Way(Placement.vee(4), pricing("28.3B", 1.0).on(Placement.vee(4))), []
+
+    def recorded(way, task, work, slow):
+        built.append((slow, task.micros))
+        return named(way, task, work, slow)
+
+    monkeypatch.setattr(lines, "named", recorded)
+    line = lines.line_of("v", way, 24, 3.0)
+    short, whole = lines.begun(line, 0.0), lines.begun(line)
+    assert built[:4] == [(False, 24), (False, 32), (False, 64), (True, 24)]
+    assert built[4:] == [*built[:4], (True, 32), (True, 64)]
+    assert {one.plan.name for one in short.named} == {one.plan.name for one in whole.named}
+    assert all(one.micro_s >= line.bound.seconds * (1 - 1e-9) for one in short.named)
+    assert short.seconds <= 1.05 * whole.seconds

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import dataclass, replace
 
 from penstock.core.plan import Plan
@@ -17,12 +18,14 @@ from penstock.search.repeat import TUNE_S, Kernel, tuned
 from penstock.search.solution import CLOSE
 from penstock.search.starts import named, order_of
 from penstock.search.turns import Shown, shown
-from penstock.search.ways import Way
+from penstock.search.ways import Finished, Way
 
 MANY = 1000
 """Turns for which orders are improved."""
 LONG = 8
 """Micro-batches for each rank from which on named schedules are taken to repeat; they are built for twice as many."""
+LONGER = 2.0
+"""How often as long it takes, at least, to build them for so many as for a step."""
 ASKED = 1, 2
 """Micro-batches of every chain per turn for which a constraint solver is asked: the next where there is no more to gain
 with those before."""
@@ -93,20 +96,34 @@ def line_of(name: str, way: Way, micros: int, memory_limit: float | None) -> Lin
     return Line(way, task, bound, shown=tuple(Shown(bound.seconds) for _ in ASKED))
 
 
-def begun(line: Line) -> Line:
-    """With the named schedules of the placement, and the turns that are found in them."""
-    place, limit, rated, kernels = line.task.placement, line.task.limit, list[Rated](), list[Kernel]()
+def begun(line: Line, patience_s: float = math.inf) -> Line:
+    """With the named schedules of the placement, and the turns that are found in them; those that search for an order
+    themselves are built for the step's micro-batches alone where more would take longer than ``patience_s``."""
+    began, place, limit = time.perf_counter(), line.task.placement, line.task.limit
     long = replace(line.task, micros=LONG * place.ranks * place.chains)
     tasks = line.task, long, replace(long, micros=2 * long.micros)
     works = [Work.of(task, KINDS, limit) for task in tasks]
+    rated, kernels = list[Rated](), list[Kernel]()
     for slow in (False, True):
-        built = [{one.name: one.finished for one in named(line.way, task, work, slow) if one.finished}
-                 for task, work in zip(tasks, works, strict=True)]  # fmt: skip
+        started, built = time.perf_counter(), [_built(line, line.task, works[0], slow)]
+        now = time.perf_counter()
+        if slow and now - began + LONGER * (now - started) > patience_s:
+            for done in built[0].values():
+                turns = cut(line.task, works[0], play(works[0], order_of(done.timeline.plan, works[0]))).values()
+                rated += [Rated(done.timeline.plan, min(turn.micro_s for turn in turns))] if turns else []
+                kernels += turns
+            break
+        built += [_built(line, task, work, slow) for task, work in zip(tasks[1:], works[1:], strict=True)]
         for name in (name for name in built[0] if name in built[1] and name in built[2]):
             ends = [some[name].timeline.makespan_s for some in built[1:]]
             rated.append(Rated(built[0][name].timeline.plan, (ends[1] - ends[0]) / long.micros))
             kernels += cut(long, works[1], play(works[1], order_of(built[1][name].timeline.plan, works[1]))).values()
     return replace(line, named=tuple(rated)).given(kernels)
+
+
+def _built(line: Line, task: Task, work: Work, slow: bool) -> dict[str, Finished]:
+    """Named schedules that keep the limit, by name."""
+    return {one.name: one.finished for one in named(line.way, task, work, slow) if one.finished}
 
 
 def stint(line: Line, seconds: float, seed: int) -> Line:

@@ -57,7 +57,9 @@ class Steady:
             for name, line in self.lines.items():
                 first = shortest(line.task)
                 self.improved(name, line.given([] if first is None else [first]))
-            for name, line in zip(self.lines, self._map(pool, begun, [*self.lines.values()]), strict=True):
+            lines = [*self.lines.values()]
+            left_s = self.options.time_s - self.over_s if self.options.stints is None else math.inf
+            for name, line in zip(self.lines, self._map(pool, begun, lines, [left_s] * len(lines)), strict=True):
                 self.improved(name, line)
             while self.goes_on():
                 self.round(pool, processes)
