@@ -25,7 +25,7 @@ MANY = 1000
 LONG = 8
 """Micro-batches for each rank from which on named schedules are taken to repeat; they are built for twice as many."""
 LONGER = 2.0
-"""How often as long it takes, at least, to build them for so many as for a step."""
+"""How often as long as for a step it takes to build them for so many, about, where a step has few."""
 ASKED = 1, 2
 """Micro-batches of every chain per turn for which a constraint solver is asked: the next where there is no more to gain
 with those before."""
@@ -109,7 +109,7 @@ def begun(line: Line, patience_s: float = math.inf) -> Line:
         now = time.perf_counter()
         if slow and now - began + LONGER * (now - started) > patience_s:
             for done in built[0].values():
-                turns = cut(line.task, works[0], play(works[0], order_of(done.timeline.plan, works[0]))).values()
+                turns = _turns(line.task, works[0], done.timeline.plan)
                 rated += [Rated(done.timeline.plan, min(turn.micro_s for turn in turns))] if turns else []
                 kernels += turns
             break
@@ -117,13 +117,18 @@ def begun(line: Line, patience_s: float = math.inf) -> Line:
         for name in (name for name in built[0] if name in built[1] and name in built[2]):
             ends = [some[name].timeline.makespan_s for some in built[1:]]
             rated.append(Rated(built[0][name].timeline.plan, (ends[1] - ends[0]) / long.micros))
-            kernels += cut(long, works[1], play(works[1], order_of(built[1][name].timeline.plan, works[1]))).values()
+            kernels += _turns(long, works[1], built[1][name].timeline.plan)
     return replace(line, named=tuple(rated)).given(kernels)
 
 
 def _built(line: Line, task: Task, work: Work, slow: bool) -> dict[str, Finished]:
     """Named schedules that keep the limit, by name."""
     return {one.name: one.finished for one in named(line.way, task, work, slow) if one.finished}
+
+
+def _turns(task: Task, work: Work, plan: Plan) -> list[Kernel]:
+    """Orders that repeat in the middle of a plan."""
+    return [*cut(task, work, play(work, order_of(plan, work))).values()]
 
 
 def stint(line: Line, seconds: float, seed: int) -> Line:

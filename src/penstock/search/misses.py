@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -15,9 +15,10 @@ from penstock.search.choice import Choice
 from penstock.search.numbers import several
 from penstock.search.space import Space
 from penstock.search.switches import off
+from penstock.search.wishes import Wishes
 from penstock.units import human_bytes
 
-FRUGAL: Mapping[str, Any] = {"micro": 1, "recompute": "full", "schedule": "1f1b"}
+FRUGAL: Wishes = {"micro": (1,), "recompute": ("full",), "schedule": ("1f1b",)}
 """What strategies have that need least."""
 MOST_TIMES = 64
 """How many times the nodes are tried at most."""
@@ -27,8 +28,10 @@ def least(space: Space) -> tuple[float, Any]:
     """Return what the strategy with least memory needs of a device, in bytes, and its setup, before others one that
     its hosts have room for; ``inf`` if there is none."""
     space = off(space)
-    seldom_more = replace(space, usual=space.usual | {name: (value,) for name, value in FRUGAL.items()})
-    full_host, needed, setup = _least(space, _least(seldom_more)[:2])
+    best = _least(frugal(space))
+    if frugal(space) != space:
+        best = _least(space, best[:2])
+    full_host, needed, setup = best
     return (np.inf if full_host else needed), setup
 
 
@@ -101,9 +104,8 @@ def changes(space: Space, headroom: float) -> tuple[str, ...]:
 
 def frugal(space: Space) -> Space:
     """Return the part of the space in which strategies need least: small micro-batches, made again, 1F1B, as far as
-    they are not excluded."""
-    usual = {name: (value,) for name, value in FRUGAL.items() if not space.bars(**{name: value})}
-    return replace(space, fixed=usual | space.fixed)
+    they can be."""
+    return replace(space, usual=space.usual | FRUGAL)
 
 
 def _others(space: Space, headroom: float) -> Iterator[tuple[str, Space, float]]:

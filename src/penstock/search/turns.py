@@ -35,9 +35,8 @@ PIECES = 4
 """Tries that the effort lasts for at least."""
 UNITS = 2**32
 """Of a turn, about."""
-
 LARGEST = 2**62
-"""Sum that the constraint solver takes."""
+"""Sum that the constraint solver takes; what would be larger is left out, and follows from what else is said."""
 
 
 @dataclass(frozen=True, eq=False)
